@@ -1,0 +1,2 @@
+//! glow
+fn main() {}

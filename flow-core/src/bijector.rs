@@ -1,0 +1,203 @@
+//! The central contract: an invertible map that knows its log-determinant.
+//!
+//! Directions are named by meaning. **Encode** maps data `x` to latent `z` (the normalizing
+//! direction, used for likelihoods), **decode** maps latent to data (the generative direction, used
+//! for sampling). Each returns its value together with the per-sample `log |det J|` of *that*
+//! direction, a tensor of shape `(B,)`, in one pass.
+
+use candle_core::Tensor;
+
+use crate::error::Direction;
+use crate::{Error, Gradients, Result, reversible};
+
+/// What a bijector keeps of an encode pass so that it can be back-propagated later.
+///
+/// Memory does not grow with depth as long as layers answer [`Tape::Inverse`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Tape {
+    /// Nothing: the input is reconstructed from the output.
+    Inverse,
+    /// The input, because the inverse is slow or not analytic.
+    Input(Tensor),
+    /// Some small tensors of the layer's own (batch statistics).
+    Saved(Vec<Tensor>),
+    /// The tapes of the parts, in encode order.
+    Parts(Vec<Tape>),
+}
+
+/// The result of back-propagation through one bijector.
+#[derive(Debug, Clone)]
+pub struct Pullback {
+    /// The input, reconstructed or recalled.
+    pub x: Tensor,
+    /// The gradient of the objective with respect to the input.
+    pub grad_x: Tensor,
+    /// The gradient with respect to the context, if there is a context that the bijector uses.
+    pub grad_context: Option<Tensor>,
+}
+
+/// An invertible, differentiable map between data `x` and latent `z`.
+///
+/// # Shapes
+/// - `x`: `(B, event_shape…)`; `z`: `(B, latent_shape…)`; log-determinants: `(B,)`.
+/// - `context`: `(B, context_shape…)` if [`Bijector::context_shape`] is `Some`, ignored otherwise.
+///
+/// # Errors
+/// Methods check their arguments and answer [`Error::Shape`] or [`Error::Context`]
+/// naming the layer; they never panic on input.
+pub trait Bijector: Send + Sync {
+    /// A short name for messages, `coupling(affine)`.
+    fn name(&self) -> String;
+
+    /// The shape of one data sample, without the batch dimension.
+    fn event_shape(&self) -> &[usize];
+
+    /// The shape of one latent sample. Same number of elements as the event.
+    fn latent_shape(&self) -> &[usize] {
+        self.event_shape()
+    }
+
+    /// The shape of one context sample, `None` if the context is ignored.
+    fn context_shape(&self) -> Option<&[usize]> {
+        None
+    }
+
+    /// Whether `direction` has a closed form costing about as much as the other one.
+    ///
+    /// `false` for the sequential direction of an autoregressive map, and for maps without an inverse.
+    fn analytic(&self, _direction: Direction) -> bool {
+        true
+    }
+
+    /// `z = f(x)` and `log |det ∂f/∂x|`.
+    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)>;
+
+    /// `x = f⁻¹(z)` and `log |det ∂f⁻¹/∂z|`.
+    fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)>;
+
+    /// Data-dependent initialisation from one batch, then an encode pass with the new parameters.
+    ///
+    /// An explicit call, made once before training; loading a checkpoint never triggers it.
+    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        self.encode(x, context)
+    }
+
+    /// Switches batch statistics on (training) or to their running averages (evaluation).
+    fn set_training(&self, _training: bool) {}
+
+    /// An encode pass that leaves a [`Tape`] for [`Bijector::backprop`]. Call it with tracking paused.
+    fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        let (z, log_det) = self.encode(x, context)?;
+        let tape = if self.analytic(Direction::Decode) { Tape::Inverse } else { Tape::Input(x.clone()) };
+        Ok((z, log_det, tape))
+    }
+
+    /// Pulls gradients with respect to `z` and to the log-determinant back to the input.
+    ///
+    /// Parameter gradients are added to `gradients`. `grad_log_det` has shape `(B,)`. The default
+    /// reconstructs the input, rebuilds this one layer's graph and back-propagates through it; layers
+    /// on the hot path override it with hand-written gradients.
+    fn backprop(
+        &self,
+        z: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_z: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        reversible::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
+    }
+}
+
+impl<B: Bijector + ?Sized> Bijector for Box<B> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+    fn event_shape(&self) -> &[usize] {
+        (**self).event_shape()
+    }
+    fn latent_shape(&self) -> &[usize] {
+        (**self).latent_shape()
+    }
+    fn context_shape(&self) -> Option<&[usize]> {
+        (**self).context_shape()
+    }
+    fn analytic(&self, direction: Direction) -> bool {
+        (**self).analytic(direction)
+    }
+    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        (**self).encode(x, context)
+    }
+    fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        (**self).decode(z, context)
+    }
+    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        (**self).initialize(x, context)
+    }
+    fn set_training(&self, training: bool) {
+        (**self).set_training(training);
+    }
+    fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        (**self).encode_taped(x, context)
+    }
+    fn backprop(
+        &self,
+        z: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_z: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        (**self).backprop(z, tape, context, grad_z, grad_log_det, gradients)
+    }
+}
+
+/// Checks that `x` is `(B, event…)` and returns `B`.
+///
+/// # Errors
+/// [`Error::Shape`] naming `layer` and both shapes.
+pub fn check_batch(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
+    match x.dims().split_first() {
+        Some((&batch, rest)) if rest == event => Ok(batch),
+        _ => Err(Error::Shape {
+            layer: layer.to_string(),
+            expected: format!("(B, {})", event.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            actual: x.dims().to_vec(),
+        }),
+    }
+}
+
+/// Checks that a context of shape `(batch, shape…)` is present, and returns it.
+///
+/// # Errors
+/// [`Error::Context`] when it is missing, [`Error::Shape`] when it is misshapen.
+pub fn check_context<'a>(
+    layer: &str,
+    context: Option<&'a Tensor>,
+    batch: usize,
+    shape: &[usize],
+) -> Result<&'a Tensor> {
+    let Some(context) = context else {
+        let reason = format!("needs a context of shape ({batch}, {shape:?}), none was given");
+        return Err(Error::Context { layer: layer.to_string(), reason });
+    };
+    let found = check_batch(&format!("{layer} (context)"), context, shape)?;
+    if found != batch {
+        let reason = format!("the context has {found} rows, the input {batch}");
+        return Err(Error::Context { layer: layer.to_string(), reason });
+    }
+    Ok(context)
+}
+
+/// A log-determinant of zero for every sample of `x`, shape `(B,)`.
+pub fn zero_log_det(x: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::zeros(x.dim(0)?, x.dtype(), x.device())?)
+}
+
+/// Sums `t` of shape `(B, …)` over everything but the batch: elementwise log-derivatives → `(B,)`.
+pub fn sum_event(t: &Tensor) -> Result<Tensor> {
+    if t.rank() == 1 { Ok(t.clone()) } else { Ok(t.flatten_from(1)?.sum(1)?) }
+}

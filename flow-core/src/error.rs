@@ -1,0 +1,122 @@
+//! The one error type of this crate.
+//!
+//! Every variant says what was given, what was expected and where, so that the message alone is
+//! enough to mend the cause.
+
+use std::path::PathBuf;
+
+/// A direction of a [`Bijector`](crate::Bijector), for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Data to latent.
+    Encode,
+    /// Latent to data.
+    Decode,
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Direction::Encode => "encode",
+            Direction::Decode => "decode",
+        })
+    }
+}
+
+/// What can go wrong in `flow-core`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor whose shape does not fit the layer it was given to.
+    #[error("{layer}: expected {expected}, got a tensor of shape {actual:?}")]
+    Shape {
+        /// The layer or function that refused the tensor.
+        layer: String,
+        /// The shape it wanted, in words: `(B, 12, 16, 16)`.
+        expected: String,
+        /// The shape it was given.
+        actual: Vec<usize>,
+    },
+    /// A conditioning tensor that is missing, or present where none is wanted.
+    #[error("{layer}: {reason}")]
+    Context {
+        /// The layer or function.
+        layer: String,
+        /// What was wrong with the context.
+        reason: String,
+    },
+    /// A direction that the layer does not have in closed form.
+    #[error("{layer} cannot {direction}: {reason}")]
+    NotInvertible {
+        /// The layer.
+        layer: String,
+        /// The direction asked for.
+        direction: Direction,
+        /// Why, and what to use instead.
+        reason: String,
+    },
+    /// A NaN or an infinity where a finite number is needed.
+    #[error("{layer}: non-finite {what}{}", step.map(|s| format!(" at step {s}")).unwrap_or_default())]
+    NonFinite {
+        /// The layer or function that met it.
+        layer: String,
+        /// What was not finite: `loss`, `sample`, `log-determinant` …
+        what: String,
+        /// The training step, where there is one.
+        step: Option<u64>,
+    },
+    /// A hyper-parameter or argument outside its domain.
+    #[error("{what}: {reason}")]
+    Config {
+        /// The parameter.
+        what: String,
+        /// What is wrong with it and what would be right.
+        reason: String,
+    },
+    /// A checkpoint that cannot be used, with the exact difference.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// A file system failure, with the path that caused it.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: std::io::Error,
+    },
+    /// The run was asked to stop (Ctrl-C) and has stopped cleanly.
+    #[error("interrupted at step {step}")]
+    Interrupted {
+        /// The last finished step.
+        step: u64,
+    },
+    /// A failure inside Candle.
+    #[error("{}", first_line(.0))]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Candle appends a backtrace to its messages when `RUST_BACKTRACE` is set; a user needs one line.
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_string()
+}
+
+/// Shorthand used throughout the crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An [`Error::Config`] from its two parts.
+    pub fn config(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Config { what: what.into(), reason: reason.into() }
+    }
+
+    /// An [`Error::Io`] that remembers its path: `fs::read(p).map_err(Error::io(p))`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+}

@@ -1,0 +1,191 @@
+//! A flow: a bijector and the density of its latent. What can be trained by maximum likelihood.
+
+use candle_core::{Tensor, Var};
+
+use crate::bijector::{Bijector, check_batch};
+use crate::distribution::Distribution;
+use crate::param::ParamStore;
+use crate::reversible::{self, Backprop, add_optional, gradient_or_zero, pair};
+use crate::{Error, FlowRng, Gradients, Result};
+
+/// A scored batch with the gradient of the objective with respect to its input.
+#[derive(Debug, Clone)]
+pub struct Scored {
+    /// `log p(x)` in nats, `(B,)`, detached.
+    pub log_prob: Tensor,
+    /// Gradient with respect to `x`.
+    pub grad_x: Tensor,
+    /// Gradient with respect to the context, where there is one.
+    pub grad_context: Option<Tensor>,
+}
+
+/// A model with an exact density: everything the training engine and the metrics need.
+pub trait Density: Send + Sync {
+    /// The parameters.
+    fn store(&self) -> &ParamStore;
+
+    /// The shape of one sample, without the batch dimension.
+    fn event_shape(&self) -> &[usize];
+
+    /// `log p(x | context)` in nats, `(B,)`, tracked for differentiation unless tracking is paused.
+    fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
+
+    /// Data-dependent initialisation from one batch.
+    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()>;
+
+    /// Switches batch statistics (training) or running averages (evaluation).
+    fn set_training(&self, training: bool);
+
+    /// Gradients of `Σ_b weight_b · log p(x_b | context_b)`, added to `gradients`.
+    ///
+    /// `weight` has shape `(B,)`; `-1/B` everywhere minimises the mean negative log-likelihood.
+    fn log_prob_backward(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<Scored>;
+
+    /// `n` samples at `temperature`, detached.
+    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor>;
+}
+
+/// `p(x) = p_base(f(x)) · |det ∂f/∂x|`.
+///
+/// # Example
+/// ```
+/// # use candle_core::{DType, Device};
+/// # use flow_core::{Density, Flow, FlowRng, ParamStore};
+/// # use flow_core::distribution::StandardGaussian;
+/// # use flow_core::layers::ActNorm;
+/// # fn main() -> flow_core::Result<()> {
+/// let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+/// let flow = Flow::new(&store, ActNorm::new(&store.root(), &[2])?, StandardGaussian::new(&[2], DType::F32, &Device::Cpu))?;
+/// let x = flow.sample(4, None, 1.0, &mut FlowRng::seed_from(1))?;
+/// assert_eq!(flow.log_prob(&x, None)?.dims(), &[4]);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Flow<B, D> {
+    store: ParamStore,
+    bijector: B,
+    base: D,
+}
+
+impl<B: Bijector, D: Distribution> Flow<B, D> {
+    /// Joins a bijector and a base density over its latent.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the latent and the base have different shapes.
+    pub fn new(store: &ParamStore, bijector: B, base: D) -> Result<Self> {
+        if bijector.latent_shape() != base.event_shape() {
+            return Err(Error::config(
+                "flow",
+                format!("the bijector gives {:?}, the base is over {:?}", bijector.latent_shape(), base.event_shape()),
+            ));
+        }
+        Ok(Flow { store: store.clone(), bijector, base })
+    }
+
+    /// The bijector.
+    pub fn bijector(&self) -> &B {
+        &self.bijector
+    }
+
+    /// The base density.
+    pub fn base(&self) -> &D {
+        &self.base
+    }
+
+    /// Samples together with their `log p`, in one pass.
+    pub fn sample_and_log_prob(
+        &self,
+        n: usize,
+        context: Option<&Tensor>,
+        temperature: f64,
+        rng: &mut FlowRng,
+    ) -> Result<(Tensor, Tensor)> {
+        let _paused = self.store.no_grad();
+        let z = self.base.sample(n, context, temperature, rng)?;
+        let (x, log_det) = self.bijector.decode(&z, context)?;
+        let log_prob = (self.base.log_prob(&z, context)? - log_det)?;
+        Ok((x, log_prob))
+    }
+}
+
+impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
+    fn store(&self) -> &ParamStore {
+        &self.store
+    }
+
+    fn event_shape(&self) -> &[usize] {
+        self.bijector.event_shape()
+    }
+
+    fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        let (z, log_det) = self.bijector.encode(x, context)?;
+        Ok((self.base.log_prob(&z, context)? + log_det)?)
+    }
+
+    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
+        let _paused = self.store.no_grad();
+        self.bijector.initialize(x, context).map(drop)
+    }
+
+    fn set_training(&self, training: bool) {
+        self.bijector.set_training(training);
+    }
+
+    fn log_prob_backward(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<Scored> {
+        check_batch("flow", x, self.bijector.event_shape())?;
+        if mode == Backprop::Plain {
+            return plain_backward(|x, c| self.log_prob(x, c), x, context, weight, gradients);
+        }
+        let (z, log_det, tape) = {
+            let _paused = self.store.no_grad();
+            self.bijector.encode_taped(x, context)?
+        };
+        let head = plain_backward(|z, c| self.base.log_prob(z, c), &z, context, weight, gradients)?;
+        let below = self.bijector.backprop(&z, &tape, context, &head.grad_x, weight, gradients)?;
+        Ok(Scored {
+            log_prob: (head.log_prob + log_det)?,
+            grad_x: below.grad_x,
+            grad_context: add_optional(head.grad_context, below.grad_context)?,
+        })
+    }
+
+    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+        let _paused = self.store.no_grad();
+        let z = self.base.sample(n, context, temperature, rng)?;
+        Ok(self.bijector.decode(&z, context)?.0)
+    }
+}
+
+/// Differentiates `Σ weight · f(x, context)` through one ordinary graph.
+pub(crate) fn plain_backward(
+    f: impl Fn(&Tensor, Option<&Tensor>) -> Result<Tensor>,
+    x: &Tensor,
+    context: Option<&Tensor>,
+    weight: &Tensor,
+    gradients: &mut Gradients,
+) -> Result<Scored> {
+    let x = Var::from_tensor(&x.detach())?;
+    let context = context.map(|c| Var::from_tensor(&c.detach())).transpose()?;
+    let value = f(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
+    let store = pair(&value, weight)?.backward()?;
+    gradients.accumulate(&store)?;
+    Ok(Scored {
+        log_prob: value.detach(),
+        grad_x: gradient_or_zero(&store, &x)?,
+        grad_context: context.as_ref().map(|c| reversible::gradient_or_zero(&store, c)).transpose()?,
+    })
+}

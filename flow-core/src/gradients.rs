@@ -1,0 +1,136 @@
+//! Gradients of a whole model: ordered by parameter name and flattenable.
+//!
+//! The order makes every sum over parameters (global norm, all-reduce) reproducible, and
+//! [`Gradients::flatten`] / [`Gradients::unflatten`] are where a data-parallel all-reduce sits:
+//! between back-propagation and clipping.
+
+use std::collections::HashMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, TensorId};
+
+use crate::param::{NoGrad, Param, ParamStore};
+use crate::{Error, Result};
+
+/// One gradient slot per trainable parameter of a [`ParamStore`], in name order.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    store: ParamStore,
+    params: Vec<Param>,
+    index: HashMap<TensorId, usize>,
+    values: Vec<Option<Tensor>>,
+}
+
+impl Gradients {
+    /// Empty gradients for all trainable parameters that `store` holds now.
+    pub fn new(store: &ParamStore) -> Self {
+        let params = store.trainable();
+        let index = params.iter().enumerate().map(|(i, p)| (p.var().as_tensor().id(), i)).collect();
+        let values = vec![None; params.len()];
+        Gradients { store: store.clone(), params, index, values }
+    }
+
+    /// Pauses gradient tracking of the model behind these gradients.
+    pub fn no_grad(&self) -> NoGrad {
+        self.store.no_grad()
+    }
+
+    /// The store whose parameters these are.
+    pub fn store(&self) -> &ParamStore {
+        &self.store
+    }
+
+    /// Adds `gradient` to the slot of `param`. Buffers are ignored.
+    pub fn add(&mut self, param: &Param, gradient: &Tensor) -> Result<()> {
+        match self.index.get(&param.var().as_tensor().id()) {
+            Some(&i) => self.add_at(i, gradient),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds every parameter gradient found in `store`; gradients of other tensors are dropped.
+    pub fn accumulate(&mut self, store: &GradStore) -> Result<()> {
+        let mut found: Vec<(usize, TensorId)> =
+            store.get_ids().filter_map(|id| self.index.get(id).map(|&i| (i, *id))).collect();
+        found.sort_unstable_by_key(|&(i, _)| i);
+        for (i, id) in found {
+            if let Some(gradient) = store.get_id(id) {
+                self.add_at(i, gradient)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_at(&mut self, i: usize, gradient: &Tensor) -> Result<()> {
+        // Detached: a gradient that is kept would otherwise pin the graph it came from.
+        let gradient = gradient.detach();
+        self.values[i] = Some(match self.values[i].take() {
+            None => gradient,
+            Some(sum) => (sum + gradient)?,
+        });
+        Ok(())
+    }
+
+    /// The gradient of one parameter, `None` if it received none.
+    pub fn get(&self, param: &Param) -> Option<&Tensor> {
+        self.index.get(&param.var().as_tensor().id()).and_then(|&i| self.values[i].as_ref())
+    }
+
+    /// Parameters with their gradients, in name order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Param, Option<&Tensor>)> {
+        self.params.iter().zip(self.values.iter().map(Option::as_ref))
+    }
+
+    /// Forgets all gradients.
+    pub fn clear(&mut self) {
+        self.values.fill(None);
+    }
+
+    /// The Euclidean norm over all parameters, summed in f64.
+    pub fn global_norm(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for gradient in self.values.iter().flatten() {
+            sum += gradient.sqr()?.flatten_all()?.sum(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        }
+        Ok(sum.sqrt())
+    }
+
+    /// Multiplies every gradient by `factor`.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        for slot in self.values.iter_mut().flatten() {
+            *slot = slot.affine(factor, 0.0)?;
+        }
+        Ok(())
+    }
+
+    /// All gradients one after the other in name order, in f32 (missing ones are zero).
+    pub fn flatten(&self) -> Result<Vec<f32>> {
+        let mut flat = Vec::with_capacity(self.params.iter().map(|p| p.var().elem_count()).sum());
+        for (param, value) in self.iter() {
+            match value {
+                Some(v) => flat.extend(v.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?),
+                None => flat.resize(flat.len() + param.var().elem_count(), 0.0),
+            }
+        }
+        Ok(flat)
+    }
+
+    /// Replaces all gradients by the slices of `flat`, the inverse of [`Gradients::flatten`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the length is not the number of trainable scalars.
+    pub fn unflatten(&mut self, flat: &[f32]) -> Result<()> {
+        let expected: usize = self.params.iter().map(|p| p.var().elem_count()).sum();
+        if flat.len() != expected {
+            return Err(Error::config("flat gradient", format!("{} values, the model has {expected}", flat.len())));
+        }
+        let mut rest = flat;
+        for (param, slot) in self.params.iter().zip(&mut self.values) {
+            let (head, tail) = rest.split_at(param.var().elem_count());
+            rest = tail;
+            let value = Tensor::from_slice(head, param.var().shape(), &Device::Cpu)?;
+            *slot = Some(value.to_dtype(param.var().dtype())?.to_device(param.var().device())?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! Normalizing flows on Candle: exact likelihoods, exact inverses.
+//!
+//! This crate is the mathematics and the training engine; it knows no modality.
+
+pub mod bijector;
+pub mod chain;
+pub mod distribution;
+pub mod error;
+pub mod flow;
+mod gradients;
+pub mod layers;
+pub mod multiscale;
+pub mod nn;
+pub mod param;
+pub mod reversible;
+mod rng;
+pub mod transformer;
+
+pub use bijector::{Bijector, Pullback, Tape};
+pub use chain::{Chain, Inverse};
+pub use distribution::Distribution;
+pub use error::{Direction, Error, Result};
+pub use flow::{Density, Flow, Scored};
+pub use gradients::Gradients;
+pub use multiscale::MultiScale;
+pub use param::{Init, Param, ParamPath, ParamStore};
+pub use reversible::Backprop;
+pub use rng::FlowRng;
+pub use transformer::Transformer;

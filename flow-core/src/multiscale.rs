@@ -1,0 +1,345 @@
+//! Multi-scale flows: part of the latent is factored out at every level.
+//!
+//! Level `i` maps `x_i` to `h_i = f_i(x_i)`; all levels but the last split `h_i` along its first
+//! dimension into a kept part, the next level's input, and a factored-out part with its own prior
+//! conditioned on the kept one (Dinh et al. 2017, section 3.6; Kingma & Dhariwal 2018, section 3).
+//! There are several latents, so this is a type of its own and not a [`Bijector`].
+
+use candle_core::{Tensor, Var};
+
+use crate::bijector::{Bijector, Tape, check_batch};
+use crate::distribution::Distribution;
+use crate::flow::{Density, Scored, plain_backward};
+use crate::param::ParamStore;
+use crate::reversible::{Backprop, add_optional, gradient_or_zero, pair};
+use crate::{Error, FlowRng, Gradients, Result};
+
+/// One level: a bijector, and for all but the last level the prior of what is factored out.
+pub struct Level {
+    /// The bijector of this level (squeeze included).
+    pub flow: Box<dyn Bijector>,
+    /// The density of the factored-out part given the kept part; `None` at the top.
+    ///
+    /// Its event is `(C - k, …)` where `h` is `(C, …)` and the next level takes `(k, …)`. A prior that
+    /// ignores its context (plain Gaussian, RealNVP) is fine.
+    pub split: Option<Box<dyn Distribution>>,
+}
+
+/// The latents of a batch, whitened: with a Gaussian prior each entry is `N(0, 1)` under the model.
+///
+/// One type for encode, decode and interpolation; finest level first, the top latent last.
+#[derive(Debug, Clone)]
+pub struct Latents(pub Vec<Tensor>);
+
+/// What the reversible encode leaves behind: raw latents, tapes, log-determinant.
+struct Encoded {
+    out: Vec<Tensor>,
+    top: Tensor,
+    tapes: Vec<Tape>,
+    log_det: Tensor,
+}
+
+/// An extra objective on the top latent (a class loss): per-sample values, shape `(B,)`.
+pub type TopObjective<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
+/// A stack of [`Level`]s with a top prior.
+pub struct MultiScale {
+    store: ParamStore,
+    levels: Vec<Level>,
+    top: Box<dyn Distribution>,
+}
+
+impl MultiScale {
+    /// Checks that levels, splits and the top prior fit together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first level that does not.
+    pub fn new(store: &ParamStore, levels: Vec<Level>, top: Box<dyn Distribution>) -> Result<Self> {
+        let count = levels.len();
+        if count == 0 {
+            return Err(Error::config("multi-scale", "needs at least one level"));
+        }
+        for (i, level) in levels.iter().enumerate() {
+            let given = level.flow.latent_shape().to_vec();
+            let (kept, wanted) = match (&level.split, levels.get(i + 1)) {
+                (Some(split), Some(next)) => {
+                    let mut kept = given.clone();
+                    kept[0] = given[0].saturating_sub(split.event_shape()[0]);
+                    (kept, next.flow.event_shape().to_vec())
+                }
+                (None, None) => (given.clone(), top.event_shape().to_vec()),
+                _ => {
+                    let reason = "every level but the last needs a split prior, the last has none";
+                    return Err(Error::config(format!("level {i}"), reason));
+                }
+            };
+            if kept != wanted {
+                let reason = format!("passes on {kept:?}, but what follows takes {wanted:?}");
+                return Err(Error::config(format!("level {i}"), reason));
+            }
+        }
+        Ok(MultiScale { store: store.clone(), levels, top })
+    }
+
+    /// The levels, finest first.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    /// The prior of the top latent.
+    pub fn top(&self) -> &dyn Distribution {
+        self.top.as_ref()
+    }
+
+    /// Latent shapes, finest first.
+    pub fn latent_shapes(&self) -> Vec<Vec<usize>> {
+        self.levels
+            .iter()
+            .map(|l| match &l.split {
+                Some(s) => s.event_shape().to_vec(),
+                None => l.flow.latent_shape().to_vec(),
+            })
+            .collect()
+    }
+
+    /// Whitened latents and `log p(x)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `x` does not fit.
+    pub fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)> {
+        let _paused = self.store.no_grad();
+        let mut latents = Vec::with_capacity(self.levels.len());
+        let (log_prob, top) = self.score(x, context, |split, out, kept| {
+            latents.push(split.whiten(out, Some(kept))?);
+            Ok(())
+        })?;
+        latents.push(self.top.whiten(&top, context)?);
+        Ok((Latents(latents), log_prob))
+    }
+
+    /// The data of whitened latents: the exact inverse of [`MultiScale::encode`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a wrong number of latents, [`Error::Shape`] for misshapen ones.
+    pub fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor> {
+        if latents.0.len() != self.levels.len() {
+            let reason = format!("{} given, the model has {} levels", latents.0.len(), self.levels.len());
+            return Err(Error::config("latents", reason));
+        }
+        let _paused = self.store.no_grad();
+        let mut parts = latents.0.iter().rev();
+        self.generate(context, |prior, kept, _level| match parts.next() {
+            Some(noise) => prior.color(noise, kept),
+            None => Err(Error::config("latents", "too few")),
+        })
+    }
+
+    /// Samples with one temperature per level, finest first.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the number of temperatures is not the number of levels.
+    pub fn sample_with(
+        &self,
+        n: usize,
+        context: Option<&Tensor>,
+        temperatures: &[f64],
+        rng: &mut FlowRng,
+    ) -> Result<Tensor> {
+        if temperatures.len() != self.levels.len() {
+            let reason = format!("{} given, the model has {} levels", temperatures.len(), self.levels.len());
+            return Err(Error::config("temperatures", reason));
+        }
+        let _paused = self.store.no_grad();
+        self.generate(context, |prior, kept, level| prior.sample(n, kept, temperatures[level], rng))
+    }
+
+    /// Like [`Density::log_prob_backward`] with an extra per-sample objective on the top latent, to
+    /// which the same weights apply. Also answers that objective's values.
+    pub fn backward_with(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        extra: Option<TopObjective<'_>>,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<(Scored, Option<Tensor>)> {
+        check_batch("multi-scale flow", x, self.event_shape())?;
+        let bonus = std::cell::RefCell::new(None);
+        let head = |top: &Tensor, log_p: Tensor| -> Result<Tensor> {
+            let Some(extra) = extra else { return Ok(log_p) };
+            let value = extra(top)?;
+            *bonus.borrow_mut() = Some(value.detach());
+            Ok((log_p + value)?)
+        };
+        let mut scored = match mode {
+            Backprop::Plain => {
+                let f = |x: &Tensor, c: Option<&Tensor>| {
+                    let (log_prob, top) = self.score(x, c, |_, _, _| Ok(()))?;
+                    head(&top, log_prob)
+                };
+                plain_backward(f, x, context, weight, gradients)?
+            }
+            Backprop::Reversible => self.reversible(x, context, weight, &head, gradients)?,
+        };
+        let bonus = bonus.into_inner();
+        if let Some(bonus) = &bonus {
+            scored.log_prob = (scored.log_prob - bonus)?;
+        }
+        Ok((scored, bonus))
+    }
+
+    /// `log p(x)` and the raw top latent; `visit` sees every factored-out part with its kept part.
+    fn score(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        mut visit: impl FnMut(&dyn Distribution, &Tensor, &Tensor) -> Result<()>,
+    ) -> Result<(Tensor, Tensor)> {
+        let mut x = x.clone();
+        let mut total: Option<Tensor> = None;
+        for level in &self.levels {
+            let (h, log_det) = level.flow.encode(&x, context)?;
+            let mut term = log_det;
+            x = match &level.split {
+                None => h,
+                Some(split) => {
+                    let (kept, out) = halves(&h, split.as_ref())?;
+                    term = (term + split.log_prob(&out, Some(&kept))?)?;
+                    visit(split.as_ref(), &out, &kept)?;
+                    kept
+                }
+            };
+            total = add_optional(total, Some(term))?;
+        }
+        let log_prob = add_optional(total, Some(self.top.log_prob(&x, context)?))?;
+        let log_prob = log_prob.ok_or_else(|| Error::config("multi-scale", "has no level"))?;
+        Ok((log_prob, x))
+    }
+
+    /// Decodes from the top; `draw` gives each level's latent from its prior and kept part.
+    fn generate(
+        &self,
+        context: Option<&Tensor>,
+        mut draw: impl FnMut(&dyn Distribution, Option<&Tensor>, usize) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let last = self.levels.len() - 1;
+        let mut h = draw(self.top.as_ref(), context, last)?;
+        for (i, level) in self.levels.iter().enumerate().rev() {
+            if let Some(split) = &level.split {
+                let out = draw(split.as_ref(), Some(&h), i)?;
+                h = Tensor::cat(&[&h, &out], 1)?;
+            }
+            h = level.flow.decode(&h, context)?.0;
+        }
+        Ok(h)
+    }
+
+    fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Encoded> {
+        let (mut out, mut tapes) = (Vec::new(), Vec::with_capacity(self.levels.len()));
+        let mut log_det: Option<Tensor> = None;
+        let mut top = x.clone();
+        for level in &self.levels {
+            let (h, term, tape) = level.flow.encode_taped(&top, context)?;
+            tapes.push(tape);
+            log_det = add_optional(log_det, Some(term))?;
+            top = match &level.split {
+                None => h,
+                Some(split) => {
+                    let (kept, factored) = halves(&h, split.as_ref())?;
+                    out.push(factored);
+                    kept
+                }
+            };
+        }
+        let log_det = log_det.ok_or_else(|| Error::config("multi-scale", "has no level"))?;
+        Ok(Encoded { out, top, tapes, log_det })
+    }
+
+    fn reversible(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        head: &dyn Fn(&Tensor, Tensor) -> Result<Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<Scored> {
+        let Encoded { mut out, top, tapes, log_det } = {
+            let _paused = self.store.no_grad();
+            self.encode_taped(x, context)?
+        };
+        let scored = plain_backward(|top, c| head(top, self.top.log_prob(top, c)?), &top, context, weight, gradients)?;
+        let mut log_prob = (scored.log_prob + log_det)?;
+        let (mut h, mut grad, mut grad_context) = (top, scored.grad_x, scored.grad_context);
+        for (level, tape) in self.levels.iter().zip(&tapes).rev() {
+            if let Some(split) = &level.split {
+                let factored = out.pop().ok_or_else(|| Error::config("multi-scale", "lost a latent"))?;
+                let (kept, part) = (Var::from_tensor(&h)?, Var::from_tensor(&factored)?);
+                let term = split.log_prob(part.as_tensor(), Some(kept.as_tensor()))?;
+                let store = pair(&term, weight)?.backward()?;
+                gradients.accumulate(&store)?;
+                log_prob = (log_prob + term.detach())?;
+                let grad_kept = (grad + gradient_or_zero(&store, &kept)?)?;
+                grad = Tensor::cat(&[&grad_kept, &gradient_or_zero(&store, &part)?], 1)?;
+                h = Tensor::cat(&[&h, &factored], 1)?;
+            }
+            let below = level.flow.backprop(&h, tape, context, &grad, weight, gradients)?;
+            (h, grad) = (below.x, below.grad_x);
+            grad_context = add_optional(grad_context, below.grad_context)?;
+        }
+        Ok(Scored { log_prob, grad_x: grad, grad_context })
+    }
+}
+
+/// Splits `h` into the kept part and the part that `split` is a density over.
+fn halves(h: &Tensor, split: &dyn Distribution) -> Result<(Tensor, Tensor)> {
+    let out = split.event_shape()[0];
+    let kept = h.dim(1)? - out;
+    Ok((h.narrow(1, 0, kept)?.contiguous()?, h.narrow(1, kept, out)?.contiguous()?))
+}
+
+impl Density for MultiScale {
+    fn store(&self) -> &ParamStore {
+        &self.store
+    }
+
+    fn event_shape(&self) -> &[usize] {
+        self.levels[0].flow.event_shape()
+    }
+
+    fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        Ok(self.score(x, context, |_, _, _| Ok(()))?.0)
+    }
+
+    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
+        let _paused = self.store.no_grad();
+        let mut x = x.clone();
+        for level in &self.levels {
+            let (h, _) = level.flow.initialize(&x, context)?;
+            x = match &level.split {
+                Some(split) => halves(&h, split.as_ref())?.0,
+                None => h,
+            };
+        }
+        Ok(())
+    }
+
+    fn set_training(&self, training: bool) {
+        self.levels.iter().for_each(|l| l.flow.set_training(training));
+    }
+
+    fn log_prob_backward(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<Scored> {
+        Ok(self.backward_with(x, context, weight, None, mode, gradients)?.0)
+    }
+
+    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+        self.sample_with(n, context, &vec![temperature; self.levels.len()], rng)
+    }
+}

@@ -1,0 +1,75 @@
+//! Conditioner networks and the CPU kernels that make them fast.
+//!
+//! Composed Candle operations are the specification and the path for CUDA and Metal; on the CPU the
+//! same functions take fused kernels. Tests assert that both agree, values and
+//! gradients.
+
+use candle_core::{Tensor, Var};
+
+mod conv;
+
+pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
+
+use crate::reversible::{gradient_or_zero, pair};
+use crate::{Gradients, Result};
+
+/// A network that turns the untouched half of a coupling, or a context, into parameters.
+///
+/// # Shapes
+/// - input `(B, C, …)`; output `(B, P·C′, …)`, where the transformer of `C′` channels takes `P`
+///   parameters each, and output channel `P·c + p` is parameter `p` of channel `c`.
+pub trait Conditioner: Send + Sync {
+    /// The network's output.
+    fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
+
+    /// Data-dependent initialisation from one batch; answers the output with the new parameters.
+    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        self.forward(x, context)
+    }
+
+    /// Switches batch statistics on or to their running averages.
+    fn set_training(&self, _training: bool) {}
+
+    /// One evaluation that can be differentiated afterwards: reversible back-propagation inverts a
+    /// coupling with the value and then sends the gradient of that same value back.
+    fn evaluate<'a>(&'a self, x: &Tensor, context: Option<&Tensor>) -> Result<Evaluation<'a>> {
+        let x = Var::from_tensor(&x.detach())?;
+        let context = context.map(|c| Var::from_tensor(&c.detach())).transpose()?;
+        let graph = self.forward(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
+        let value = graph.detach();
+        let pullback = move |cotangent: &Tensor, gradients: &mut Gradients| {
+            let store = pair(&graph, cotangent)?.backward()?;
+            gradients.accumulate(&store)?;
+            let grad_context = context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?;
+            Ok((gradient_or_zero(&store, &x)?, grad_context))
+        };
+        Ok(Evaluation { value, pullback: Box::new(pullback) })
+    }
+}
+
+impl<C: Conditioner + ?Sized> Conditioner for Box<C> {
+    fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        (**self).forward(x, context)
+    }
+    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        (**self).initialize(x, context)
+    }
+    fn set_training(&self, training: bool) {
+        (**self).set_training(training);
+    }
+    fn evaluate<'a>(&'a self, x: &Tensor, context: Option<&Tensor>) -> Result<Evaluation<'a>> {
+        (**self).evaluate(x, context)
+    }
+}
+
+/// What sends a cotangent of a conditioner's output back: gradients of its input and of its context,
+/// parameter gradients going to the [`Gradients`] it is given.
+pub type ConditionerPullback<'a> = Box<dyn FnOnce(&Tensor, &mut Gradients) -> Result<(Tensor, Option<Tensor>)> + 'a>;
+
+/// A conditioner's value, detached, with the means to differentiate it once.
+pub struct Evaluation<'a> {
+    /// The output.
+    pub value: Tensor,
+    /// The vector-Jacobian product of the evaluation.
+    pub pullback: ConditionerPullback<'a>,
+}

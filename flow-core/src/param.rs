@@ -1,0 +1,281 @@
+//! The parameter store: ordered names, seeded initialisation, one switch for gradient tracking.
+//!
+//! A [`ParamStore`] owns every tensor of a model that must survive in a checkpoint: trainable
+//! parameters and buffers (permutations, running statistics, "initialised" flags). Names are kept in
+//! a `BTreeMap`, so that the order of parameters, of their gradients and of a flattened gradient is
+//! the same in every run. Layers receive a [`ParamPath`] (`path.pp("coupling").pp("net")`), ask it for
+//! [`Param`]s and read them with [`Param::tensor`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Device, Shape, Tensor, Var};
+
+use crate::{Error, FlowRng, Result};
+
+/// How a new parameter is filled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Every entry the same.
+    Const(f64),
+    /// Independent Gaussian entries with this standard deviation and mean zero.
+    Normal(f64),
+    /// Independent entries uniform in `[-bound, bound]`.
+    Uniform(f64),
+}
+
+/// A named tensor of a model: a trainable parameter or a buffer.
+///
+/// Cloning is cheap and shares the storage.
+#[derive(Debug, Clone)]
+pub struct Param {
+    name: Arc<str>,
+    var: Var,
+    trainable: bool,
+    paused: Arc<AtomicUsize>,
+}
+
+impl Param {
+    /// The full dotted name, `level0.step3.coupling.net.w1`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether an optimizer may change it.
+    pub fn trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// The value, tracked by automatic differentiation unless tracking is paused or this is a buffer.
+    pub fn tensor(&self) -> Tensor {
+        if self.trainable && self.paused.load(Ordering::Relaxed) == 0 {
+            self.var.as_tensor().clone()
+        } else {
+            self.var.as_detached_tensor()
+        }
+    }
+
+    /// Whether [`Param::tensor`] would be tracked now.
+    pub fn tracked(&self) -> bool {
+        self.trainable && self.paused.load(Ordering::Relaxed) == 0
+    }
+
+    /// The underlying Candle variable.
+    pub fn var(&self) -> &Var {
+        &self.var
+    }
+
+    /// Replaces the value in place; every clone and every model built on the store sees it.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        if value.dims() != self.var.dims() {
+            return Err(Error::Shape {
+                layer: self.name.to_string(),
+                expected: format!("{:?}", self.var.dims()),
+                actual: value.dims().to_vec(),
+            });
+        }
+        let value = value.to_dtype(self.var.dtype())?.to_device(self.var.device())?;
+        // `Var::set` copies; the source must not alias the variable's own storage.
+        Ok(self.var.set(&value.contiguous()?.detach())?)
+    }
+}
+
+/// All parameters and buffers of one model. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct ParamStore {
+    params: Arc<Mutex<BTreeMap<String, Param>>>,
+    paused: Arc<AtomicUsize>,
+    seed: u64,
+    dtype: DType,
+    device: Device,
+}
+
+impl ParamStore {
+    /// An empty store. Parameters created through it have `dtype` (`F32` or `F64`) on `device`.
+    pub fn new(seed: u64, dtype: DType, device: &Device) -> Self {
+        ParamStore { params: Arc::default(), paused: Arc::default(), seed, dtype, device: device.clone() }
+    }
+
+    /// The place where names begin.
+    pub fn root(&self) -> ParamPath {
+        ParamPath { store: self.clone(), prefix: String::new() }
+    }
+
+    /// The element type of new parameters.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The device of new parameters.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The seed of the initialisation.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Every parameter and buffer, in name order.
+    pub fn all(&self) -> Vec<Param> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The trainable parameters, in name order: the order of [`Gradients`](crate::Gradients).
+    pub fn trainable(&self) -> Vec<Param> {
+        self.lock().values().filter(|p| p.trainable).cloned().collect()
+    }
+
+    /// One parameter or buffer by its full name.
+    pub fn get(&self, name: &str) -> Option<Param> {
+        self.lock().get(name).cloned()
+    }
+
+    /// Number of trainable scalars.
+    pub fn parameter_count(&self) -> usize {
+        self.lock().values().filter(|p| p.trainable).map(|p| p.var.elem_count()).sum()
+    }
+
+    /// Stops gradient tracking until the returned guard is dropped.
+    ///
+    /// The switch belongs to this store, not to the process: other models are not affected. Guards
+    /// nest. Do not evaluate the same model with and without tracking from two threads at once.
+    #[must_use = "tracking resumes when the guard is dropped"]
+    pub fn no_grad(&self) -> NoGrad {
+        self.paused.fetch_add(1, Ordering::Relaxed);
+        NoGrad(self.paused.clone())
+    }
+
+    /// All values by name, detached, for saving or for an average of weights.
+    pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
+        let guard = self.lock();
+        guard.iter().map(|(name, p)| Ok((name.clone(), p.var.as_tensor().copy()?.detach()))).collect()
+    }
+
+    /// Sets every parameter and buffer from `values`; names and shapes must agree exactly.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that lists missing, unexpected and misshapen names; nothing is changed then.
+    pub fn restore(&self, values: &BTreeMap<String, Tensor>) -> Result<()> {
+        let guard = self.lock();
+        let mut faults = Vec::new();
+        for (name, param) in guard.iter() {
+            match values.get(name) {
+                None => faults.push(format!("'{name}' is missing")),
+                Some(v) if v.dims() != param.var.dims() => {
+                    faults.push(format!("'{name}' has shape {:?}, the model wants {:?}", v.dims(), param.var.dims()));
+                }
+                Some(v) if v.dtype() != param.var.dtype() => {
+                    faults.push(format!("'{name}' is {:?}, the model wants {:?}", v.dtype(), param.var.dtype()));
+                }
+                Some(_) => {}
+            }
+        }
+        faults.extend(
+            values.keys().filter(|n| !guard.contains_key(*n)).map(|n| format!("'{n}' is unknown to the model")),
+        );
+        if !faults.is_empty() {
+            let more = faults.len().saturating_sub(3);
+            let mut reason = faults.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+            if more > 0 {
+                reason += &format!("; and {more} more differences");
+            }
+            return Err(Error::config("parameters", reason));
+        }
+        guard.iter().try_for_each(|(name, param)| param.set(&values[name]))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Param>> {
+        // A panic while the map was held cannot leave it half-written: insertions are single calls.
+        self.params.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, name: String, value: Tensor, trainable: bool) -> Result<Param> {
+        let mut guard = self.lock();
+        if guard.contains_key(&name) {
+            return Err(Error::config(format!("parameter '{name}'"), "exists already; give each layer its own path"));
+        }
+        let param = Param {
+            name: name.as_str().into(),
+            var: Var::from_tensor(&value)?,
+            trainable,
+            paused: self.paused.clone(),
+        };
+        guard.insert(name, param.clone());
+        Ok(param)
+    }
+}
+
+/// A guard of [`ParamStore::no_grad`].
+#[derive(Debug)]
+pub struct NoGrad(Arc<AtomicUsize>);
+
+impl Drop for NoGrad {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A prefix in a [`ParamStore`], handed to a layer's constructor.
+#[derive(Debug, Clone)]
+pub struct ParamPath {
+    store: ParamStore,
+    prefix: String,
+}
+
+impl ParamPath {
+    /// The path one component deeper.
+    pub fn pp(&self, part: impl std::fmt::Display) -> Self {
+        ParamPath { store: self.store.clone(), prefix: self.join(&part.to_string()) }
+    }
+
+    /// The dotted prefix, for error messages.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The store behind the path.
+    pub fn store(&self) -> &ParamStore {
+        &self.store
+    }
+
+    /// A new trainable parameter.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the name is taken.
+    pub fn param(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
+        let (shape, dtype, device) = (shape.into(), self.store.dtype, &self.store.device);
+        let mut rng = self.rng(name);
+        let value = match init {
+            Init::Const(c) => Tensor::full(c, shape, device)?.to_dtype(dtype)?,
+            Init::Normal(std) => rng.normal(shape, dtype, device)?.affine(std, 0.0)?,
+            Init::Uniform(bound) => rng.uniform(shape, dtype, device)?.affine(2.0 * bound, -bound)?,
+        };
+        self.store.insert(self.join(name), value, true)
+    }
+
+    /// A new trainable parameter with a given value.
+    pub fn param_from(&self, name: &str, value: &Tensor) -> Result<Param> {
+        self.insert_from(name, value, true)
+    }
+
+    /// A tensor that is saved with the model but never trained.
+    pub fn buffer(&self, name: &str, value: &Tensor) -> Result<Param> {
+        self.insert_from(name, value, false)
+    }
+
+    /// The generator for random constants of this path (an initial rotation, a fixed permutation).
+    pub fn rng(&self, name: &str) -> FlowRng {
+        FlowRng::named(self.store.seed, &self.join(name))
+    }
+
+    fn insert_from(&self, name: &str, value: &Tensor, trainable: bool) -> Result<Param> {
+        let value = value.to_dtype(self.store.dtype)?.to_device(&self.store.device)?;
+        self.store.insert(self.join(name), value.contiguous()?.detach(), trainable)
+    }
+
+    fn join(&self, part: &str) -> String {
+        if self.prefix.is_empty() { part.to_string() } else { format!("{}.{part}", self.prefix) }
+    }
+}

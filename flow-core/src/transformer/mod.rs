@@ -1,0 +1,79 @@
+//! Elementwise invertible maps whose parameters come from a conditioner.
+//!
+//! A coupling or an autoregressive structure takes one of these as a value: `n` structures and `m`
+//! transformers cost `n + m` files.
+
+use candle_core::{Tensor, Var};
+
+use crate::Result;
+use crate::reversible::{gradient_or_zero, pair};
+
+mod affine;
+
+pub(crate) use affine::log_sigmoid;
+pub use affine::{Additive, Affine, ScaleBound};
+
+/// `y = τ(x; θ)`, monotone in each element of `x`.
+///
+/// # Shapes
+/// - `x`, `y` and the elementwise log-derivatives: `(B, C, …)`.
+/// - `params`: `(B, C, P, …)`, the `P` parameters of channel `c` side by side in dimension 2.
+pub trait Transformer: Send + Sync {
+    /// A short name for messages.
+    fn name(&self) -> String;
+
+    /// `P`, the number of parameters per transformed element.
+    fn params_per_element(&self) -> usize;
+
+    /// `y` and `ln |∂y/∂x|` for every element.
+    fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)>;
+
+    /// `x` and `ln |∂x/∂y|` for every element.
+    fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)>;
+
+    /// Inverts and differentiates at once: the input of `y`, and the gradients of
+    /// `⟨grad_y, y⟩ + ⟨grad_log, ln|∂y/∂x|⟩` with respect to input and parameters.
+    ///
+    /// `grad_log` has shape `(B, 1, …, 1)`-broadcastable to `x`.
+    fn backprop(&self, y: &Tensor, params: &Tensor, grad_y: &Tensor, grad_log: &Tensor) -> Result<TransformerPullback> {
+        let (x, _) = self.decode(y, &params.detach())?;
+        let x = Var::from_tensor(&x.detach())?;
+        let params = Var::from_tensor(&params.detach())?;
+        let (value, log) = self.encode(x.as_tensor(), params.as_tensor())?;
+        let log_term = pair(&log, &grad_log.broadcast_as(log.shape())?)?;
+        let store = (pair(&value, grad_y)? + log_term)?.backward()?;
+        Ok(TransformerPullback {
+            grad_x: gradient_or_zero(&store, &x)?,
+            grad_params: gradient_or_zero(&store, &params)?,
+            x: x.as_detached_tensor(),
+        })
+    }
+}
+
+/// The result of [`Transformer::backprop`].
+pub struct TransformerPullback {
+    /// The reconstructed input.
+    pub x: Tensor,
+    /// Gradient with respect to the input.
+    pub grad_x: Tensor,
+    /// Gradient with respect to the parameters, `(B, C, P, …)`.
+    pub grad_params: Tensor,
+}
+
+impl<T: Transformer + ?Sized> Transformer for Box<T> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+    fn params_per_element(&self) -> usize {
+        (**self).params_per_element()
+    }
+    fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        (**self).encode(x, params)
+    }
+    fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        (**self).decode(y, params)
+    }
+    fn backprop(&self, y: &Tensor, params: &Tensor, grad_y: &Tensor, grad_log: &Tensor) -> Result<TransformerPullback> {
+        (**self).backprop(y, params, grad_y, grad_log)
+    }
+}
