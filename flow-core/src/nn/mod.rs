@@ -7,8 +7,11 @@
 use candle_core::{Tensor, Var};
 
 mod conv;
+mod coupling_net;
+pub(crate) mod kernels;
 
 pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
+pub use coupling_net::CouplingNet;
 
 use crate::reversible::{gradient_or_zero, pair};
 use crate::{Gradients, Result};
@@ -33,18 +36,27 @@ pub trait Conditioner: Send + Sync {
     /// One evaluation that can be differentiated afterwards: reversible back-propagation inverts a
     /// coupling with the value and then sends the gradient of that same value back.
     fn evaluate<'a>(&'a self, x: &Tensor, context: Option<&Tensor>) -> Result<Evaluation<'a>> {
-        let x = Var::from_tensor(&x.detach())?;
-        let context = context.map(|c| Var::from_tensor(&c.detach())).transpose()?;
-        let graph = self.forward(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
-        let value = graph.detach();
-        let pullback = move |cotangent: &Tensor, gradients: &mut Gradients| {
-            let store = pair(&graph, cotangent)?.backward()?;
-            gradients.accumulate(&store)?;
-            let grad_context = context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?;
-            Ok((gradient_or_zero(&store, &x)?, grad_context))
-        };
-        Ok(Evaluation { value, pullback: Box::new(pullback) })
+        evaluate_by_graph(self, x, context)
     }
+}
+
+/// The default of [`Conditioner::evaluate`]: a local graph, differentiated by Candle.
+pub fn evaluate_by_graph<'a, C: Conditioner + ?Sized>(
+    net: &'a C,
+    x: &Tensor,
+    context: Option<&Tensor>,
+) -> Result<Evaluation<'a>> {
+    let x = Var::from_tensor(&x.detach())?;
+    let context = context.map(|c| Var::from_tensor(&c.detach())).transpose()?;
+    let graph = net.forward(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
+    let value = graph.detach();
+    let pullback = move |cotangent: &Tensor, gradients: &mut Gradients| {
+        let store = pair(&graph, cotangent)?.backward()?;
+        gradients.accumulate(&store)?;
+        let grad_context = context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?;
+        Ok((gradient_or_zero(&store, &x)?, grad_context))
+    };
+    Ok(Evaluation { value, pullback: Box::new(pullback) })
 }
 
 impl<C: Conditioner + ?Sized> Conditioner for Box<C> {

@@ -1,0 +1,493 @@
+//! The network 3×3 → 1×1 → 3×3 as one kernel: forward and backward on blocks that stay in the cache.
+//!
+//! Activation normalization after the hidden convolutions and the output gain are linear, so they are
+//! folded into the weights before the pixels are touched (see [`Folded`]); the edge-indicator channel
+//! becomes a bias that depends only on which sides of the image a pixel touches. What remains per
+//! pixel are three matrix products, two rectifications, a gather and a scatter.
+
+use rayon::prelude::*;
+
+use super::Real;
+use super::gemm::{Size, Start, View, gemm};
+use super::patches::{CLASSES, Extent, border_classes, crop, gather, pad, scatter_add, tap_outside};
+use crate::layers::LOG_SCALE_FACTOR;
+
+/// The sizes of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub inputs: usize,
+    pub hidden: usize,
+    pub outputs: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+const TAPS: usize = 9;
+
+impl Shape {
+    /// Lengths of the nine parameters in the order of the packed vector:
+    /// `w1 (H, C+1, 3, 3)`, `b1`, `l1`, `w2 (H, H)`, `b2`, `l2`, `w3 (O, H+1, 3, 3)`, `b3`, `l3`.
+    pub fn parameter_lengths(&self) -> [usize; 9] {
+        let (c, h, o) = (self.inputs, self.hidden, self.outputs);
+        [h * (c + 1) * TAPS, h, h, h * h, h, h, o * (h + 1) * TAPS, o, o]
+    }
+
+    fn input(&self) -> Extent {
+        Extent { channels: self.inputs, height: self.height, width: self.width }
+    }
+
+    fn output(&self) -> Extent {
+        Extent { channels: self.outputs, height: self.height, width: self.width }
+    }
+
+    fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// How the batch is cut: samples per chunk (a unit of parallel work with its own weight gradient)
+    /// and per block (what is in the cache at once). Depends on shapes alone.
+    fn cut(&self, batch: usize) -> (usize, usize) {
+        let chunks = (batch * self.pixels() / 128).clamp(1, batch.clamp(1, 16));
+        let per_chunk = batch.div_ceil(chunks).max(1);
+        (per_chunk, (256 / self.pixels()).clamp(1, per_chunk))
+    }
+}
+
+/// Views of the packed parameter vector.
+struct Packed<'a, T>([&'a [T]; 9]);
+
+impl<'a, T> Packed<'a, T> {
+    fn new(shape: &Shape, mut flat: &'a [T]) -> Self {
+        Packed(shape.parameter_lengths().map(|len| {
+            let (head, tail) = flat.split_at(len);
+            flat = tail;
+            head
+        }))
+    }
+}
+
+/// Weights with scales and edges folded in, in the layouts of the products.
+pub(crate) struct Folded<T> {
+    /// `(9·C, H)`.
+    first: Vec<T>,
+    /// Bias by border class, `(16, H)`.
+    first_bias: Vec<T>,
+    /// `(H, H)`, input-major.
+    second: Vec<T>,
+    /// `(1, H)`.
+    second_bias: Vec<T>,
+    /// `(H, 9·O)`; taps mirrored, so that the output is a scatter of the product.
+    third: Vec<T>,
+    /// `(16, O)`.
+    third_bias: Vec<T>,
+}
+
+fn scale<T: Real>(log: T) -> T {
+    T::from_f64((LOG_SCALE_FACTOR * log.to_f64()).exp())
+}
+
+impl<T: Real> Folded<T> {
+    fn zeros(s: &Shape) -> Self {
+        let zero = |n| vec![T::ZERO; n];
+        Folded {
+            first: zero(TAPS * s.inputs * s.hidden),
+            first_bias: zero(CLASSES * s.hidden),
+            second: zero(s.hidden * s.hidden),
+            second_bias: zero(s.hidden),
+            third: zero(s.hidden * TAPS * s.outputs),
+            third_bias: zero(CLASSES * s.outputs),
+        }
+    }
+
+    /// Folds the packed parameters.
+    pub fn new(s: &Shape, flat: &[T]) -> Self {
+        let Packed([w1, b1, l1, w2, b2, l2, w3, b3, l3]) = Packed::new(s, flat);
+        let (c, h, o) = (s.inputs, s.hidden, s.outputs);
+        let mut f = Self::zeros(s);
+        for n in 0..h {
+            let (gain, w) = (scale(l1[n]), &w1[n * (c + 1) * TAPS..(n + 1) * (c + 1) * TAPS]);
+            for (k, &v) in w[..c * TAPS].iter().enumerate() {
+                f.first[((k % TAPS) * c + k / TAPS) * h + n] = v * gain;
+            }
+            for class in 0..CLASSES {
+                f.first_bias[class * h + n] = (b1[n] + edge_sum(&w[c * TAPS..], class)) * gain;
+            }
+            let gain = scale(l2[n]);
+            for (i, &v) in w2[n * h..(n + 1) * h].iter().enumerate() {
+                f.second[i * h + n] = v * gain;
+            }
+            f.second_bias[n] = b2[n] * gain;
+        }
+        for n in 0..o {
+            let (gain, w) = (scale(l3[n]), &w3[n * (h + 1) * TAPS..(n + 1) * (h + 1) * TAPS]);
+            for (k, &v) in w[..h * TAPS].iter().enumerate() {
+                f.third[(k / TAPS) * TAPS * o + (TAPS - 1 - k % TAPS) * o + n] = v * gain;
+            }
+            for class in 0..CLASSES {
+                f.third_bias[class * o + n] = (b3[n] + edge_sum(&w[h * TAPS..], class)) * gain;
+            }
+        }
+        f
+    }
+
+    /// The adjoint of [`Folded::new`]: `grad` holds gradients of the folded weights, the answer those
+    /// of the packed parameters at `flat`.
+    fn unfold_gradient(s: &Shape, flat: &[T], folded: &Self, grad: &Self) -> Vec<T> {
+        let Packed([_, _, l1, _, _, l2, _, _, l3]) = Packed::new(s, flat);
+        let (c, h, o) = (s.inputs, s.hidden, s.outputs);
+        let mut out = vec![T::ZERO; flat.len()];
+        let mut rest = out.as_mut_slice();
+        let [w1, b1, g1, w2, b2, g2, w3, b3, g3] = s.parameter_lengths().map(|len| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = tail;
+            head
+        });
+        for n in 0..h {
+            let (gain, w) = (scale(l1[n]), &mut w1[n * (c + 1) * TAPS..(n + 1) * (c + 1) * TAPS]);
+            for (k, slot) in w[..c * TAPS].iter_mut().enumerate() {
+                *slot = grad.first[((k % TAPS) * c + k / TAPS) * h + n] * gain;
+            }
+            b1[n] = edge_gradient(&grad.first_bias, h, n, gain, &mut w[c * TAPS..]);
+            g1[n] = log_gradient(&[(&folded.first, &grad.first), (&folded.first_bias, &grad.first_bias)], h, n);
+            let gain = scale(l2[n]);
+            for (i, slot) in w2[n * h..(n + 1) * h].iter_mut().enumerate() {
+                *slot = grad.second[i * h + n] * gain;
+            }
+            b2[n] = grad.second_bias[n] * gain;
+            g2[n] = log_gradient(&[(&folded.second, &grad.second), (&folded.second_bias, &grad.second_bias)], h, n);
+        }
+        for n in 0..o {
+            let (gain, w) = (scale(l3[n]), &mut w3[n * (h + 1) * TAPS..(n + 1) * (h + 1) * TAPS]);
+            for (k, slot) in w[..h * TAPS].iter_mut().enumerate() {
+                *slot = grad.third[(k / TAPS) * TAPS * o + (TAPS - 1 - k % TAPS) * o + n] * gain;
+            }
+            b3[n] = edge_gradient(&grad.third_bias, o, n, gain, &mut w[h * TAPS..]);
+            g3[n] = log_gradient(&[(&folded.third, &grad.third), (&folded.third_bias, &grad.third_bias)], o, n);
+        }
+        out
+    }
+
+    fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.first, &other.first),
+            (&mut self.first_bias, &other.first_bias),
+            (&mut self.second, &other.second),
+            (&mut self.second_bias, &other.second_bias),
+            (&mut self.third, &other.third),
+            (&mut self.third_bias, &other.third_bias),
+        ];
+        for (sum, term) in pairs {
+            sum.iter_mut().zip(term).for_each(|(s, &t)| *s += t);
+        }
+    }
+}
+
+/// What the edge channel adds at a pixel of this class: the taps that fall outside.
+fn edge_sum<T: Real>(taps: &[T], class: usize) -> T {
+    taps.iter().enumerate().filter(|&(t, _)| tap_outside(class, t)).fold(T::ZERO, |sum, (_, &v)| sum + v)
+}
+
+/// Gradient of the edge taps into `taps`, of the bias as the answer, for output `n` of a bias table.
+fn edge_gradient<T: Real>(table: &[T], width: usize, n: usize, gain: T, taps: &mut [T]) -> T {
+    let mut total = T::ZERO;
+    for class in 0..CLASSES {
+        let g = table[class * width + n] * gain;
+        total += g;
+        for (t, slot) in taps.iter_mut().enumerate().filter(|&(t, _)| tap_outside(class, t)) {
+            let _ = t;
+            *slot += g;
+        }
+    }
+    total
+}
+
+/// Gradient of a log-scale: everything folded is linear in `exp(3 l)`, so it is `3 Σ value · gradient`.
+fn log_gradient<T: Real>(parts: &[(&Vec<T>, &Vec<T>)], width: usize, n: usize) -> T {
+    let mut sum = 0.0;
+    for (value, grad) in parts {
+        let columns = value.iter().skip(n).step_by(width).zip(grad.iter().skip(n).step_by(width));
+        sum += columns.map(|(v, g)| v.to_f64() * g.to_f64()).sum::<f64>();
+    }
+    T::from_f64(LOG_SCALE_FACTOR * sum)
+}
+
+/// The rectified hidden activations of a whole batch, `(B·H·W, hidden)` each.
+pub(crate) struct Hidden<T> {
+    first: Vec<T>,
+    second: Vec<T>,
+}
+
+/// The network's output `(B, O, H, W)`; with `keep` also what the backward pass needs.
+pub(crate) fn forward<T: Real>(s: &Shape, f: &Folded<T>, x: &[T], keep: bool) -> (Vec<T>, Option<Hidden<T>>) {
+    let (pixels, classes) = (s.pixels(), border_classes(s.input()));
+    let (in_len, out_len, batch) = (s.inputs * pixels, s.outputs * pixels, x.len() / (s.inputs * pixels).max(1));
+    let (per_chunk, per_block) = s.cut(batch);
+    let mut out = vec![T::ZERO; batch * out_len];
+    let kept = if keep { batch * pixels * s.hidden } else { 0 };
+    let mut hidden = Hidden { first: vec![T::ZERO; kept], second: vec![T::ZERO; kept] };
+    let chunk_hidden = if keep { per_chunk * pixels * s.hidden } else { 1 };
+    let run = |((x, out), keep): ((&[T], &mut [T]), Option<(&mut [T], &mut [T])>)| {
+        let mut work = Workspace::new(s, per_block);
+        let mut keep = keep;
+        for (b, (x, out)) in x.chunks(per_block * in_len).zip(out.chunks_mut(per_block * out_len)).enumerate() {
+            let rows = out.len() / out_len.max(1) * pixels;
+            let range = b * per_block * pixels * s.hidden..(b * per_block * pixels + rows) * s.hidden;
+            match &mut keep {
+                Some((first, second)) => {
+                    work.forward(s, f, &classes, x, out, (&mut first[range.clone()], &mut second[range]));
+                }
+                None => {
+                    let (mut first, mut second) = (std::mem::take(&mut work.first), std::mem::take(&mut work.second));
+                    let len = rows * s.hidden;
+                    work.forward(s, f, &classes, x, out, (&mut first[..len], &mut second[..len]));
+                    (work.first, work.second) = (first, second);
+                }
+            }
+        }
+    };
+    let chunks = x.par_chunks(per_chunk * in_len).zip(out.par_chunks_mut(per_chunk * out_len));
+    if keep {
+        let first = hidden.first.par_chunks_mut(chunk_hidden);
+        let second = hidden.second.par_chunks_mut(chunk_hidden);
+        chunks.zip(first.zip(second)).for_each(|(io, kept)| run((io, Some(kept))));
+        (out, Some(hidden))
+    } else {
+        chunks.for_each(|io| run((io, None)));
+        (out, None)
+    }
+}
+
+/// Gradients of the input `(B, C, H, W)` and of the packed parameters.
+pub(crate) fn backward<T: Real>(
+    s: &Shape,
+    flat: &[T],
+    f: &Folded<T>,
+    x: &[T],
+    hidden: &Hidden<T>,
+    grad_out: &[T],
+) -> (Vec<T>, Vec<T>) {
+    let (pixels, classes) = (s.pixels(), border_classes(s.input()));
+    let (in_len, out_len, batch) = (s.inputs * pixels, s.outputs * pixels, x.len() / (s.inputs * pixels).max(1));
+    let (per_chunk, per_block) = s.cut(batch);
+    let mut grad_x = vec![T::ZERO; x.len()];
+    let transposed = Transposed::new(s, f);
+    let rows = pixels * s.hidden;
+    let sums: Vec<Folded<T>> = (x.par_chunks(per_chunk * in_len), grad_x.par_chunks_mut(per_chunk * in_len))
+        .into_par_iter()
+        .enumerate()
+        .map(|(chunk, (x, grad_x))| {
+            let mut work = Workspace::new(s, per_block);
+            let mut sum = Folded::zeros(s);
+            for (b, (x, grad_x)) in x.chunks(per_block * in_len).zip(grad_x.chunks_mut(per_block * in_len)).enumerate()
+            {
+                let first = chunk * per_chunk + b * per_block;
+                let count = x.len() / in_len.max(1);
+                let block = Block {
+                    x,
+                    first: &hidden.first[first * rows..(first + count) * rows],
+                    second: &hidden.second[first * rows..(first + count) * rows],
+                    grad_out: &grad_out[first * out_len..(first + count) * out_len],
+                };
+                work.backward(s, &transposed, &classes, &block, grad_x, &mut sum);
+            }
+            sum
+        })
+        .collect();
+    let mut sums = sums.into_iter();
+    let mut total = sums.next().unwrap_or_else(|| Folded::zeros(s));
+    sums.for_each(|part| total.add(&part));
+    (grad_x, Folded::unfold_gradient(s, flat, f, &total))
+}
+
+/// The folded weights transposed, for the products that send gradients down.
+struct Transposed<T> {
+    first: Vec<T>,
+    second: Vec<T>,
+    third: Vec<T>,
+}
+
+impl<T: Real> Transposed<T> {
+    fn new(s: &Shape, f: &Folded<T>) -> Self {
+        Transposed {
+            first: transpose(&f.first, s.hidden),
+            second: transpose(&f.second, s.hidden),
+            third: transpose(&f.third, TAPS * s.outputs),
+        }
+    }
+}
+
+fn transpose<T: Real>(rows: &[T], width: usize) -> Vec<T> {
+    let height = rows.len() / width.max(1);
+    let mut out = vec![T::ZERO; rows.len()];
+    for (i, row) in rows.chunks_exact(width).enumerate() {
+        for (j, &v) in row.iter().enumerate() {
+            out[j * height + i] = v;
+        }
+    }
+    out
+}
+
+/// One block of samples on its way back.
+struct Block<'a, T> {
+    x: &'a [T],
+    first: &'a [T],
+    second: &'a [T],
+    grad_out: &'a [T],
+}
+
+/// Buffers of one thread, reused over the blocks of a chunk.
+struct Workspace<T> {
+    padded_in: Vec<T>,
+    padded_out: Vec<T>,
+    patches_in: Vec<T>,
+    patches_out: Vec<T>,
+    first: Vec<T>,
+    second: Vec<T>,
+    classes: Vec<u8>,
+}
+
+impl<T: Real> Workspace<T> {
+    fn new(s: &Shape, samples: usize) -> Self {
+        let (zero, rows) = (|n| vec![T::ZERO; n], samples * s.pixels());
+        Workspace {
+            padded_in: zero(s.input().padded()),
+            padded_out: zero(s.output().padded()),
+            patches_in: zero(rows * TAPS * s.inputs),
+            patches_out: zero(rows * TAPS * s.outputs),
+            first: zero(rows * s.hidden),
+            second: zero(rows * s.hidden),
+            classes: vec![0; rows],
+        }
+    }
+
+    fn forward(
+        &mut self,
+        s: &Shape,
+        f: &Folded<T>,
+        classes: &[u8],
+        x: &[T],
+        out: &mut [T],
+        hidden: (&mut [T], &mut [T]),
+    ) {
+        let (pixels, (first, second)) = (s.pixels(), hidden);
+        let m = first.len() / s.hidden;
+        self.gather_input(s, x);
+        self.classes.iter_mut().zip(classes.iter().cycle()).for_each(|(slot, &c)| *slot = c);
+        let bias = Start::Table { table: &f.first_bias, class: &self.classes };
+        let size = Size { m, k: TAPS * s.inputs, n: s.hidden };
+        gemm(size, View::rows(&self.patches_in, size.k), &f.first, first, bias, true);
+        self.classes.fill(0);
+        let bias = Start::Table { table: &f.second_bias, class: &self.classes };
+        let size = Size { m, k: s.hidden, n: s.hidden };
+        gemm(size, View::rows(first, s.hidden), &f.second, second, bias, true);
+        let size = Size { m, k: s.hidden, n: TAPS * s.outputs };
+        gemm(size, View::rows(second, s.hidden), &f.third, &mut self.patches_out, Start::Zero, false);
+        let rows = pixels * TAPS * s.outputs;
+        for (patches, out) in self.patches_out.chunks_exact(rows).zip(out.chunks_exact_mut(s.outputs * pixels)) {
+            self.padded_out.fill(T::ZERO);
+            scatter_add(s.output(), patches, &mut self.padded_out);
+            crop(s.output(), &self.padded_out, out);
+            for (o, plane) in out.chunks_exact_mut(pixels).enumerate() {
+                for (slot, &class) in plane.iter_mut().zip(classes) {
+                    *slot += f.third_bias[usize::from(class) * s.outputs + o];
+                }
+            }
+        }
+    }
+
+    fn gather_input(&mut self, s: &Shape, x: &[T]) {
+        let pixels = s.pixels();
+        let rows = self.patches_in.chunks_exact_mut(pixels * TAPS * s.inputs);
+        for (x, rows) in x.chunks_exact(s.inputs * pixels).zip(rows) {
+            pad(s.input(), x, &mut self.padded_in);
+            gather(s.input(), &self.padded_in, rows);
+        }
+    }
+
+    fn backward(
+        &mut self,
+        s: &Shape,
+        t: &Transposed<T>,
+        classes: &[u8],
+        block: &Block<'_, T>,
+        grad_x: &mut [T],
+        sum: &mut Folded<T>,
+    ) {
+        let m = block.first.len() / s.hidden;
+        self.third_gradient(s, classes, block, sum);
+        let (first, second) = (&mut self.first[..m * s.hidden], &mut self.second[..m * s.hidden]);
+        // Down through the third convolution and the second rectifier …
+        let size = Size { m, k: TAPS * s.outputs, n: s.hidden };
+        gemm(size, View::rows(&self.patches_out, size.k), &t.third, second, Start::Zero, false);
+        rectify(second, block.second);
+        let size = Size { m: s.hidden, k: m, n: s.hidden };
+        gemm(size, View::transposed(block.first, s.hidden), second, &mut sum.second, Start::Old, false);
+        add_rows(second, s.hidden, std::iter::repeat(&0), &mut sum.second_bias);
+        // … the second convolution and the first rectifier …
+        let size = Size { m, k: s.hidden, n: s.hidden };
+        gemm(size, View::rows(second, s.hidden), &t.second, first, Start::Zero, false);
+        rectify(first, block.first);
+        // … and the first convolution.
+        self.gather_input(s, block.x);
+        let (first, k) = (&self.first[..m * s.hidden], TAPS * s.inputs);
+        let size = Size { m: k, k: m, n: s.hidden };
+        gemm(size, View::transposed(&self.patches_in, k), first, &mut sum.first, Start::Old, false);
+        add_rows(first, s.hidden, classes.iter().cycle(), &mut sum.first_bias);
+        let size = Size { m, k: s.hidden, n: k };
+        gemm(size, View::rows(first, s.hidden), &t.first, &mut self.patches_in, Start::Zero, false);
+        let pixels = s.pixels();
+        for (rows, grad_x) in self.patches_in.chunks_exact(pixels * k).zip(grad_x.chunks_exact_mut(s.inputs * pixels)) {
+            self.padded_in.fill(T::ZERO);
+            scatter_add(s.input(), rows, &mut self.padded_in);
+            crop(s.input(), &self.padded_in, grad_x);
+        }
+        clear_border(s.input(), &mut self.padded_in);
+    }
+
+    /// Patches of the output gradient, and the gradient of the last weights and biases.
+    fn third_gradient(&mut self, s: &Shape, classes: &[u8], block: &Block<'_, T>, sum: &mut Folded<T>) {
+        let (pixels, k) = (s.pixels(), TAPS * s.outputs);
+        let m = block.first.len() / s.hidden;
+        self.padded_out.fill(T::ZERO);
+        let rows = self.patches_out.chunks_exact_mut(pixels * k);
+        for (grad, rows) in block.grad_out.chunks_exact(s.outputs * pixels).zip(rows) {
+            pad(s.output(), grad, &mut self.padded_out);
+            gather(s.output(), &self.padded_out, rows);
+            for (o, plane) in grad.chunks_exact(pixels).enumerate() {
+                for (&g, &class) in plane.iter().zip(classes) {
+                    sum.third_bias[usize::from(class) * s.outputs + o] += g;
+                }
+            }
+        }
+        let size = Size { m: s.hidden, k: m, n: k };
+        gemm(size, View::transposed(block.second, s.hidden), &self.patches_out, &mut sum.third, Start::Old, false);
+    }
+}
+
+/// Zeroes gradients where the rectifier was off.
+fn rectify<T: Real>(grad: &mut [T], activation: &[T]) {
+    for (g, &a) in grad.iter_mut().zip(activation) {
+        *g = if a > T::ZERO { *g } else { T::ZERO };
+    }
+}
+
+/// Adds each row of `rows` to the row of `table` that its class names.
+fn add_rows<'a, T: Real>(rows: &[T], width: usize, classes: impl Iterator<Item = &'a u8>, table: &mut [T]) {
+    for (row, &class) in rows.chunks_exact(width).zip(classes) {
+        let sum = &mut table[usize::from(class) * width..][..width];
+        sum.iter_mut().zip(row).for_each(|(s, &v)| *s += v);
+    }
+}
+
+/// Makes the border of a padded block zero again, as [`pad`] expects it.
+fn clear_border<T: Real>(e: Extent, padded: &mut [T]) {
+    let (stride, c) = ((e.width + 2) * e.channels, e.channels);
+    for (i, line) in padded.chunks_exact_mut(stride).enumerate() {
+        if i == 0 || i == e.height + 1 {
+            line.fill(T::ZERO);
+        } else {
+            line[..c].fill(T::ZERO);
+            line[stride - c..].fill(T::ZERO);
+        }
+    }
+}
