@@ -186,6 +186,10 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
             return Ok((x.clone(), crate::bijector::zero_log_det(x)?));
         }
         let params = self.as_params(&self.net.forward(&kept, context)?, &moved)?;
+        if let Partition::Channels { .. } = &self.partition {
+            let (y, log_det) = self.transformer.encode_summed(&moved, &params)?;
+            return Ok((self.join(&kept, &y)?, log_det));
+        }
         let (y, log) = self.transformer.encode(&moved, &params)?;
         self.finish(&kept, &y, &log)
     }
@@ -196,6 +200,10 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
             return Ok((z.clone(), crate::bijector::zero_log_det(z)?));
         }
         let params = self.as_params(&self.net.forward(&kept, context)?, &moved)?;
+        if let Partition::Channels { .. } = &self.partition {
+            let (x, log_det) = self.transformer.decode_summed(&moved, &params)?;
+            return Ok((self.join(&kept, &x)?, log_det));
+        }
         let (x, log) = self.transformer.decode(&moved, &params)?;
         self.finish(&kept, &x, &log)
     }
@@ -234,8 +242,10 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
         };
         let mut dims = vec![1; moved.rank()];
         dims[0] = moved.dim(0)?;
-        let grad_log = grad_log_det.reshape(dims)?.broadcast_as(moved.shape())?;
-        let grad_log = self.transformed_only(&grad_log)?;
+        let mut grad_log = grad_log_det.reshape(dims)?;
+        if let Partition::Mask(_) = &self.partition {
+            grad_log = self.transformed_only(&grad_log.broadcast_as(moved.shape())?)?;
+        }
         let inner = self.transformer.backprop(&moved, &params, &grad_moved, &grad_log)?;
         let cotangent = inner.grad_params.reshape(evaluation.value.shape())?;
         let (grad_net, grad_context) = (evaluation.pullback)(&cotangent, gradients)?;

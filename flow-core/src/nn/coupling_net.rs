@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
 
 use super::conv::{ConvGeometry, conv2d};
-use super::kernels::Real;
 use super::kernels::coupling_net::{self as kernel, Folded, Shape};
+use super::kernels::{Real, accepts, dispatch2};
 use super::{Conditioner, Evaluation};
 use crate::layers::{LOG_SCALE_FACTOR, channel_moments};
 use crate::param::{Init, Param, ParamPath};
@@ -151,7 +151,7 @@ fn set_norm(pre: &Tensor, bias: &Param, log_scale: &Param) -> Result<Tensor> {
 impl Conditioner for CouplingNet {
     fn forward(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
         self.check(x)?;
-        if !x.device().is_cpu() || !matches!(x.dtype(), DType::F32 | DType::F64) {
+        if !accepts(x) {
             return self.composed(x);
         }
         Ok(x.contiguous()?.apply_op2(&self.packed()?, FusedNet(self.shape))?)
@@ -196,17 +196,13 @@ impl CustomOp2 for FusedNet {
         let s = &self.0;
         let batch = x_layout.dims().first().copied().unwrap_or(0);
         let shape = (batch, s.outputs, s.height, s.width).into();
-        let storage = match (x, packed) {
-            (CpuStorage::F32(x), CpuStorage::F32(w)) => {
-                let (x, w) = (contiguous(x, x_layout)?, contiguous(w, packed_layout)?);
-                CpuStorage::F32(kernel::forward(s, &Folded::new(s, w), x, false).0)
-            }
-            (CpuStorage::F64(x), CpuStorage::F64(w)) => {
-                let (x, w) = (contiguous(x, x_layout)?, contiguous(w, packed_layout)?);
-                CpuStorage::F64(kernel::forward(s, &Folded::new(s, w), x, false).0)
-            }
-            _ => candle_core::bail!("coupling-net: input and parameters must both be f32 or both f64"),
-        };
+        let storage = dispatch2(
+            self.name(),
+            (x, x_layout),
+            (packed, packed_layout),
+            |x, w| kernel::forward(s, &Folded::new(s, w), x, false).0,
+            |x, w| kernel::forward(s, &Folded::new(s, w), x, false).0,
+        )?;
         Ok((storage, shape))
     }
 
@@ -235,14 +231,6 @@ impl FusedNet {
         let Some(hidden) = hidden else { candle_core::bail!("coupling-net: activations were not kept") };
         let (dx, dw) = kernel::backward(s, &w, &folded, &input, &hidden, &cotangent);
         Ok((Tensor::from_vec(dx, x.shape(), x.device())?, Tensor::from_vec(dw, packed.shape(), x.device())?))
-    }
-}
-
-/// The elements of a contiguous tensor.
-pub(crate) fn contiguous<'a, T>(data: &'a [T], layout: &Layout) -> candle_core::Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&data[start..end]),
-        None => candle_core::bail!("a fused kernel was given a strided tensor; call contiguous() first"),
     }
 }
 

@@ -6,6 +6,7 @@
 use candle_core::{Tensor, Var};
 
 use crate::Result;
+use crate::bijector::sum_event;
 use crate::reversible::{gradient_or_zero, pair};
 
 mod affine;
@@ -31,23 +32,48 @@ pub trait Transformer: Send + Sync {
     /// `x` and `ln |∂x/∂y|` for every element.
     fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)>;
 
+    /// [`Transformer::encode`] with the log-derivatives summed over each sample, `(B,)`.
+    ///
+    /// One pass on the hot path of a coupling; the default sums what `encode` answers.
+    fn encode_summed(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (y, log) = self.encode(x, params)?;
+        Ok((y, sum_event(&log)?))
+    }
+
+    /// [`Transformer::decode`] with the log-derivatives summed over each sample, `(B,)`.
+    fn decode_summed(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (x, log) = self.decode(y, params)?;
+        Ok((x, sum_event(&log)?))
+    }
+
     /// Inverts and differentiates at once: the input of `y`, and the gradients of
     /// `⟨grad_y, y⟩ + ⟨grad_log, ln|∂y/∂x|⟩` with respect to input and parameters.
     ///
-    /// `grad_log` has shape `(B, 1, …, 1)`-broadcastable to `x`.
+    /// `grad_log` is either one number per sample, `(B, 1, …, 1)`, or one per element, the shape of `x`.
     fn backprop(&self, y: &Tensor, params: &Tensor, grad_y: &Tensor, grad_log: &Tensor) -> Result<TransformerPullback> {
-        let (x, _) = self.decode(y, &params.detach())?;
-        let x = Var::from_tensor(&x.detach())?;
-        let params = Var::from_tensor(&params.detach())?;
-        let (value, log) = self.encode(x.as_tensor(), params.as_tensor())?;
-        let log_term = pair(&log, &grad_log.broadcast_as(log.shape())?)?;
-        let store = (pair(&value, grad_y)? + log_term)?.backward()?;
-        Ok(TransformerPullback {
-            grad_x: gradient_or_zero(&store, &x)?,
-            grad_params: gradient_or_zero(&store, &params)?,
-            x: x.as_detached_tensor(),
-        })
+        backprop_by_graph(self, y, params, grad_y, grad_log)
     }
+}
+
+/// The default of [`Transformer::backprop`]: decode, then a local graph differentiated by Candle.
+pub fn backprop_by_graph<T: Transformer + ?Sized>(
+    transformer: &T,
+    y: &Tensor,
+    params: &Tensor,
+    grad_y: &Tensor,
+    grad_log: &Tensor,
+) -> Result<TransformerPullback> {
+    let (x, _) = transformer.decode(y, &params.detach())?;
+    let x = Var::from_tensor(&x.detach())?;
+    let params = Var::from_tensor(&params.detach())?;
+    let (value, log) = transformer.encode(x.as_tensor(), params.as_tensor())?;
+    let log_term = pair(&log, &grad_log.broadcast_as(log.shape())?)?;
+    let store = (pair(&value, grad_y)? + log_term)?.backward()?;
+    Ok(TransformerPullback {
+        grad_x: gradient_or_zero(&store, &x)?,
+        grad_params: gradient_or_zero(&store, &params)?,
+        x: x.as_detached_tensor(),
+    })
 }
 
 /// The result of [`Transformer::backprop`].
@@ -72,6 +98,12 @@ impl<T: Transformer + ?Sized> Transformer for Box<T> {
     }
     fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
         (**self).decode(y, params)
+    }
+    fn encode_summed(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        (**self).encode_summed(x, params)
+    }
+    fn decode_summed(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        (**self).decode_summed(y, params)
     }
     fn backprop(&self, y: &Tensor, params: &Tensor, grad_y: &Tensor, grad_log: &Tensor) -> Result<TransformerPullback> {
         (**self).backprop(y, params, grad_y, grad_log)

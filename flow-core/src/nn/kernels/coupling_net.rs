@@ -360,6 +360,7 @@ impl<T: Real> Workspace<T> {
         }
     }
 
+    #[inline(always)]
     fn forward(
         &mut self,
         s: &Shape,
@@ -395,6 +396,7 @@ impl<T: Real> Workspace<T> {
         }
     }
 
+    #[inline(always)]
     fn gather_input(&mut self, s: &Shape, x: &[T]) {
         let pixels = s.pixels();
         let rows = self.patches_in.chunks_exact_mut(pixels * TAPS * s.inputs);
@@ -404,6 +406,7 @@ impl<T: Real> Workspace<T> {
         }
     }
 
+    #[inline(always)]
     fn backward(
         &mut self,
         s: &Shape,
@@ -444,6 +447,7 @@ impl<T: Real> Workspace<T> {
         clear_border(s.input(), &mut self.padded_in);
     }
 
+    #[inline(always)]
     /// Patches of the output gradient, and the gradient of the last weights and biases.
     fn third_gradient(&mut self, s: &Shape, classes: &[u8], block: &Block<'_, T>, sum: &mut Folded<T>) {
         let (pixels, k) = (s.pixels(), TAPS * s.outputs);
@@ -465,6 +469,7 @@ impl<T: Real> Workspace<T> {
 }
 
 /// Zeroes gradients where the rectifier was off.
+#[inline(always)]
 fn rectify<T: Real>(grad: &mut [T], activation: &[T]) {
     for (g, &a) in grad.iter_mut().zip(activation) {
         *g = if a > T::ZERO { *g } else { T::ZERO };
@@ -472,6 +477,7 @@ fn rectify<T: Real>(grad: &mut [T], activation: &[T]) {
 }
 
 /// Adds each row of `rows` to the row of `table` that its class names.
+#[inline(always)]
 fn add_rows<'a, T: Real>(rows: &[T], width: usize, classes: impl Iterator<Item = &'a u8>, table: &mut [T]) {
     for (row, &class) in rows.chunks_exact(width).zip(classes) {
         let sum = &mut table[usize::from(class) * width..][..width];
@@ -480,6 +486,7 @@ fn add_rows<'a, T: Real>(rows: &[T], width: usize, classes: impl Iterator<Item =
 }
 
 /// Makes the border of a padded block zero again, as [`pad`] expects it.
+#[inline(always)]
 fn clear_border<T: Real>(e: Extent, padded: &mut [T]) {
     let (stride, c) = ((e.width + 2) * e.channels, e.channels);
     for (i, line) in padded.chunks_exact_mut(stride).enumerate() {

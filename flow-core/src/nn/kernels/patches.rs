@@ -27,6 +27,7 @@ impl Extent {
 }
 
 /// `(C, H, W)` → padded channel-last; the border is left as it is (zero it once).
+#[inline(always)]
 pub(crate) fn pad<T: Real>(e: Extent, planar: &[T], padded: &mut [T]) {
     let stride = (e.width + 2) * e.channels;
     for (c, plane) in planar.chunks_exact(e.pixels()).enumerate() {
@@ -40,6 +41,7 @@ pub(crate) fn pad<T: Real>(e: Extent, planar: &[T], padded: &mut [T]) {
 }
 
 /// The adjoint of [`pad`]: the inside of the padded block, planar; what lies on the border is dropped.
+#[inline(always)]
 pub(crate) fn crop<T: Real>(e: Extent, padded: &[T], planar: &mut [T]) {
     let stride = (e.width + 2) * e.channels;
     for (c, plane) in planar.chunks_exact_mut(e.pixels()).enumerate() {
@@ -53,6 +55,7 @@ pub(crate) fn crop<T: Real>(e: Extent, padded: &[T], planar: &mut [T]) {
 }
 
 /// Gathers the 3×3 neighbourhood of every pixel: row `p` holds `9·C` numbers, tap-major.
+#[inline(always)]
 pub(crate) fn gather<T: Real>(e: Extent, padded: &[T], rows: &mut [T]) {
     let (run, stride) = (3 * e.channels, (e.width + 2) * e.channels);
     for (p, row) in rows.chunks_exact_mut(3 * run).enumerate() {
@@ -65,6 +68,7 @@ pub(crate) fn gather<T: Real>(e: Extent, padded: &[T], rows: &mut [T]) {
 }
 
 /// The adjoint of [`gather`]: adds every row back to where it was gathered from.
+#[inline(always)]
 pub(crate) fn scatter_add<T: Real>(e: Extent, rows: &[T], padded: &mut [T]) {
     let (run, stride) = (3 * e.channels, (e.width + 2) * e.channels);
     for (p, row) in rows.chunks_exact(3 * run).enumerate() {
