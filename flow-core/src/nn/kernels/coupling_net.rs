@@ -8,6 +8,7 @@
 use rayon::prelude::*;
 
 use super::Real;
+use super::conv::transpose;
 use super::gemm::{Size, Start, View, gemm};
 use super::patches::{CLASSES, Extent, border_classes, crop, gather, pad, scatter_add, tap_outside};
 use crate::layers::LOG_SCALE_FACTOR;
@@ -314,17 +315,6 @@ impl<T: Real> Transposed<T> {
             third: transpose(&f.third, TAPS * s.outputs),
         }
     }
-}
-
-fn transpose<T: Real>(rows: &[T], width: usize) -> Vec<T> {
-    let height = rows.len() / width.max(1);
-    let mut out = vec![T::ZERO; rows.len()];
-    for (i, row) in rows.chunks_exact(width).enumerate() {
-        for (j, &v) in row.iter().enumerate() {
-            out[j * height + i] = v;
-        }
-    }
-    out
 }
 
 /// One block of samples on its way back.

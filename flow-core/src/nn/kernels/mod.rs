@@ -5,6 +5,7 @@
 
 pub(crate) mod affine;
 pub(crate) mod channels;
+pub(crate) mod conv;
 pub(crate) mod coupling_net;
 pub(crate) mod gemm;
 pub(crate) mod patches;
