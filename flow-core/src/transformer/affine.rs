@@ -69,8 +69,10 @@ impl Affine {
 
 /// `ln sigmoid(h) = min(h, 0) - ln(1 + e^-|h|)`, stable for every finite `h`.
 pub(crate) fn log_sigmoid(h: &Tensor) -> Result<Tensor> {
-    let softplus = (h.abs()?.neg()?.exp()? + 1.0)?.log()?;
-    Ok((h.minimum(0.0)? - softplus)?)
+    let negative = h.minimum(0.0)?;
+    // -|h| as 2 min(h, 0) - h: Candle's derivative of |h| at zero is one, that of the minimum one half.
+    let softplus = (((&negative * 2.0)? - h)?.exp()? + 1.0)?.log()?;
+    Ok((negative - softplus)?)
 }
 
 /// A smooth bound of `h` to `(-c, c)` with slope one at the origin: `c · tanh(h / c)`.
