@@ -151,6 +151,11 @@ impl ParamStore {
         NoGrad(self.paused.clone())
     }
 
+    /// Whether tracking is on: whether a pass over the model now builds a graph.
+    pub fn tracking(&self) -> bool {
+        self.paused.load(Ordering::Relaxed) == 0
+    }
+
     /// All values by name, detached, for saving or for an average of weights.
     pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
         let guard = self.lock();
