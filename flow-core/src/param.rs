@@ -75,6 +75,10 @@ impl Param {
                 actual: value.dims().to_vec(),
             });
         }
+        // Candle answers the operand itself for operations on empty tensors, which `Var::set` refuses as an alias.
+        if value.elem_count() == 0 {
+            return Ok(());
+        }
         let value = value.to_dtype(self.var.dtype())?.to_device(self.var.device())?;
         // `Var::set` copies; the source must not alias the variable's own storage.
         Ok(self.var.set(&value.contiguous()?.detach())?)
@@ -145,6 +149,11 @@ impl ParamStore {
     pub fn no_grad(&self) -> NoGrad {
         self.paused.fetch_add(1, Ordering::Relaxed);
         NoGrad(self.paused.clone())
+    }
+
+    /// Whether tracking is on: whether a pass over the model now builds a graph.
+    pub fn tracking(&self) -> bool {
+        self.paused.load(Ordering::Relaxed) == 0
     }
 
     /// All values by name, detached, for saving or for an average of weights.

@@ -1,8 +1,19 @@
 //! Bijectors, one per file.
 
 mod actnorm;
+mod batch_norm;
 mod coupling;
+mod logit;
+mod scaling;
+mod squeeze;
+
+#[cfg(test)]
+mod check;
 
 pub use actnorm::ActNorm;
 pub(crate) use actnorm::{LOG_SCALE_FACTOR, channel_moments};
+pub use batch_norm::BatchNorm;
 pub use coupling::{Coupling, Partition};
+pub use logit::{Logit, Sigmoid};
+pub use scaling::Scaling;
+pub use squeeze::Squeeze;

@@ -6,12 +6,16 @@
 
 use candle_core::{Tensor, Var};
 
+pub(crate) mod batch_norm;
 mod conv;
 mod coupling_net;
 pub(crate) mod kernels;
+mod weight_norm;
 
+pub use batch_norm::BatchNorm;
 pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
 pub use coupling_net::CouplingNet;
+pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 
 use crate::reversible::{gradient_or_zero, pair};
 use crate::{Gradients, Result};

@@ -52,6 +52,9 @@ pub enum ScaleBound {
     Sigmoid,
     /// `s = exp(c · tanh(h / c))`, in `(e^-c, e^c)`: a soft clamp with slope one at the origin.
     SoftClamp(f64),
+    /// `s = exp(h)`: the conditioner bounds what it answers (RealNVP's `g · tanh`, whose learned `g` is
+    /// one of its parameters).
+    ByConditioner,
 }
 
 /// `y = (x + t) · s` with a bounded scale `s`, and `ln |∂y/∂x| = ln s`.
@@ -81,6 +84,7 @@ impl Affine {
         let log_scale = match self.bound {
             ScaleBound::Sigmoid => log_sigmoid(&(raw + 2.0)?)?,
             ScaleBound::SoftClamp(c) => soft_clamp(&raw, c)?,
+            ScaleBound::ByConditioner => raw,
         };
         Ok((shift, log_scale))
     }
@@ -88,8 +92,10 @@ impl Affine {
 
 /// `ln sigmoid(h) = min(h, 0) - ln(1 + e^-|h|)`, stable for every finite `h`.
 pub(crate) fn log_sigmoid(h: &Tensor) -> Result<Tensor> {
-    let softplus = (h.abs()?.neg()?.exp()? + 1.0)?.log()?;
-    Ok((h.minimum(0.0)? - softplus)?)
+    let negative = h.minimum(0.0)?;
+    // -|h| as 2 min(h, 0) - h: Candle's derivative of |h| at zero is one, that of the minimum one half.
+    let softplus = (((&negative * 2.0)? - h)?.exp()? + 1.0)?.log()?;
+    Ok((negative - softplus)?)
 }
 
 /// A smooth bound of `h` to `(-c, c)` with slope one at the origin: `c · tanh(h / c)`.
@@ -100,7 +106,7 @@ fn soft_clamp(h: &Tensor, c: f64) -> Result<Tensor> {
 impl Transformer for Affine {
     fn name(&self) -> String {
         match self.bound {
-            ScaleBound::Sigmoid => "affine".into(),
+            ScaleBound::Sigmoid | ScaleBound::ByConditioner => "affine".into(),
             ScaleBound::SoftClamp(c) => format!("affine, soft clamp {c}"),
         }
     }
