@@ -9,6 +9,7 @@ pub mod error;
 pub mod flow;
 mod gradients;
 pub mod layers;
+mod linalg;
 pub mod multiscale;
 pub mod nn;
 pub mod param;
