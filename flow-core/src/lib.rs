@@ -14,6 +14,8 @@ pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transformer;
 
 pub use bijector::{Bijector, Pullback, Tape};

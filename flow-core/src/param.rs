@@ -75,6 +75,10 @@ impl Param {
                 actual: value.dims().to_vec(),
             });
         }
+        // Candle answers the operand itself for operations on empty tensors, which `Var::set` refuses as an alias.
+        if value.elem_count() == 0 {
+            return Ok(());
+        }
         let value = value.to_dtype(self.var.dtype())?.to_device(self.var.device())?;
         // `Var::set` copies; the source must not alias the variable's own storage.
         Ok(self.var.set(&value.contiguous()?.detach())?)

@@ -3,13 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::{check_batch, check_context, sum_event};
-use crate::distribution::Distribution;
+use crate::distribution::{Distribution, HALF_LN_2PI, batched};
 use crate::nn::Conditioner;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, FlowRng, Result};
-
-/// `ln √(2π)`.
-const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
 
 /// Elementwise `log N(z; mean, exp(log_std))`, summed over the event: `(B,)`.
 ///
@@ -20,10 +17,6 @@ fn log_normal(noise: &Tensor, log_std: Option<&Tensor>) -> Result<Tensor> {
         None => quadratic,
         Some(l) => quadratic.broadcast_sub(l)?,
     })
-}
-
-fn batched(n: usize, shape: &[usize]) -> Vec<usize> {
-    std::iter::once(n).chain(shape.iter().copied()).collect()
 }
 
 /// The fixed density `N(0, I)`.

@@ -1,0 +1,223 @@
+//! A bijector under test: how to build it, and what it takes.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Check, Tolerance};
+use crate::{Bijector, FlowRng, ParamPath, ParamStore, Result};
+
+/// Where a bijector's input or output lives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Domain {
+    /// The real line: drawn from `N(0, 1)`, extremes at zero and ±1000.
+    Real,
+    /// An open interval: drawn uniformly from its inner nine tenths, extremes close to its ends.
+    Interval(f64, f64),
+}
+
+impl Domain {
+    /// `(n, shape…)` points of the domain.
+    pub fn draw(self, n: usize, shape: &[usize], dtype: DType, rng: &mut FlowRng) -> Result<Tensor> {
+        let dims: Vec<usize> = std::iter::once(n).chain(shape.iter().copied()).collect();
+        match self {
+            Domain::Real => rng.normal(dims, dtype, &Device::Cpu),
+            Domain::Interval(low, high) => {
+                let (from, width) = (low + 0.05 * (high - low), 0.9 * (high - low));
+                Ok(rng.uniform(dims, dtype, &Device::Cpu)?.affine(width, from)?)
+            }
+        }
+    }
+
+    /// The values at which results must still be finite; `reach` is how far out on the real line.
+    pub(super) fn extremes(self, reach: f64) -> [f64; 3] {
+        match self {
+            Domain::Real => [-reach, 0.0, reach],
+            Domain::Interval(low, high) => {
+                let margin = 1e-4 * (high - low);
+                [low + margin, 0.5 * (low + high), high - margin]
+            }
+        }
+    }
+}
+
+type Build = dyn Fn(&ParamPath) -> Result<Box<dyn Bijector>> + Send + Sync;
+
+/// One bijector under test, with what is known about it.
+pub struct Case {
+    type_name: String,
+    label: String,
+    build: Box<Build>,
+    pub(super) data: Domain,
+    pub(super) latent: Domain,
+    pub(super) reach: f64,
+    pub(super) idle: Vec<String>,
+    pub(super) decode_differentiable: bool,
+    looser: f64,
+    reasons: Vec<String>,
+}
+
+impl Case {
+    /// A case of the Rust type `type_name`; `label` tells it from other cases of the same type.
+    ///
+    /// `build` makes the bijector with parameters under the path it is given; it is called several
+    /// times with stores of different seeds and precisions.
+    pub fn new(
+        type_name: &str,
+        label: &str,
+        build: impl Fn(&ParamPath) -> Result<Box<dyn Bijector>> + Send + Sync + 'static,
+    ) -> Self {
+        Case {
+            type_name: type_name.into(),
+            label: label.into(),
+            build: Box::new(build),
+            data: Domain::Real,
+            latent: Domain::Real,
+            reach: 1e3,
+            idle: Vec::new(),
+            decode_differentiable: true,
+            looser: 1.0,
+            reasons: Vec::new(),
+        }
+    }
+
+    /// Where data and latents live; the real line by default.
+    #[must_use]
+    pub fn domains(mut self, data: Domain, latent: Domain) -> Self {
+        (self.data, self.latent) = (data, latent);
+        self
+    }
+
+    /// Multiplies all tolerances by `factor`, for a reason that is worth knowing.
+    #[must_use]
+    pub fn looser(mut self, factor: f64, reason: &str) -> Self {
+        self.looser = factor;
+        self.because(reason)
+    }
+
+    /// The largest magnitude at which results must be finite, when it is not 1000.
+    #[must_use]
+    pub fn reach(mut self, reach: f64, reason: &str) -> Self {
+        self.reach = reach;
+        self.because(reason)
+    }
+
+    /// Parameters whose names begin so need no gradient (a conditioner with nothing to transform).
+    #[must_use]
+    pub fn idle(mut self, prefix: &str, reason: &str) -> Self {
+        self.idle.push(prefix.into());
+        self.because(reason)
+    }
+
+    /// Automatic differentiation does not go through `decode` (a bisection, say).
+    #[must_use]
+    pub fn decode_not_differentiable(mut self, reason: &str) -> Self {
+        self.decode_differentiable = false;
+        self.because(reason)
+    }
+
+    /// The Rust type that the case is about.
+    pub fn type_name(&self) -> &str {
+        &self.type_name
+    }
+
+    /// Why the case asks for exceptions, one sentence each.
+    pub fn reasons(&self) -> &[String] {
+        &self.reasons
+    }
+
+    /// Builds the bijector at the root of `store`.
+    pub fn build(&self, store: &ParamStore) -> Result<Box<dyn Bijector>> {
+        (self.build)(&store.root())
+    }
+
+    fn because(mut self, reason: &str) -> Self {
+        self.reasons.push(reason.into());
+        self
+    }
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {}", self.type_name, self.label)
+    }
+}
+
+/// Which parameters a property is checked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parameters {
+    /// As constructed.
+    Initial,
+    /// Moved away by noise.
+    Randomised,
+}
+
+impl std::fmt::Display for Parameters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Parameters::Initial => "initial",
+            Parameters::Randomised => "randomised",
+        })
+    }
+}
+
+/// A bijector built for one property, with data, latents and a context that fit it.
+pub(super) struct Subject<'a> {
+    pub(super) case: &'a Case,
+    pub(super) check: &'a Check,
+    pub(super) store: ParamStore,
+    pub(super) layer: Box<dyn Bijector>,
+    pub(super) x: Tensor,
+    pub(super) z: Tensor,
+    pub(super) context: Option<Tensor>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn build(case: &'a Case, check: &'a Check, parameters: Parameters) -> Result<Self> {
+        let store = ParamStore::new(check.seed, check.dtype, &Device::Cpu);
+        let layer = case.build(&store)?;
+        layer.set_training(false);
+        let mut rng = FlowRng::named(check.seed, "testing");
+        if parameters == Parameters::Randomised {
+            randomise(&store, check.noise, &mut rng)?;
+        }
+        let x = case.data.draw(check.batch, layer.event_shape(), check.dtype, &mut rng)?;
+        let z = case.latent.draw(check.batch, layer.latent_shape(), check.dtype, &mut rng)?;
+        let context =
+            layer.context_shape().map(|c| Domain::Real.draw(check.batch, c, check.dtype, &mut rng)).transpose()?;
+        Ok(Subject { case, check, store, layer, x, z, context })
+    }
+
+    /// The same bijector with the same parameter values in f64.
+    pub(super) fn double(&self) -> Result<Box<dyn Bijector>> {
+        let store = ParamStore::new(self.check.seed, DType::F64, &Device::Cpu);
+        let layer = self.case.build(&store)?;
+        layer.set_training(false);
+        let values = self.store.snapshot()?;
+        let values = values.into_iter().map(|(name, v)| Ok((name, v.to_dtype(DType::F64)?)));
+        store.restore(&values.collect::<Result<_>>()?)?;
+        Ok(layer)
+    }
+
+    pub(super) fn tolerance(&self) -> Tolerance {
+        let (t, k) = (self.check.tolerance, self.case.looser);
+        Tolerance { round_trip: k * t.round_trip, log_det: k * t.log_det, gradient: k * t.gradient }
+    }
+
+    pub(super) fn encode(&self) -> Result<(Tensor, Tensor)> {
+        self.layer.encode(&self.x, self.context.as_ref())
+    }
+
+    pub(super) fn decode(&self) -> Result<(Tensor, Tensor)> {
+        self.layer.decode(&self.z, self.context.as_ref())
+    }
+}
+
+/// Adds Gaussian noise to every trainable parameter of `store`: initial values are special points,
+/// often zero, where wrong gradients and wrong log-determinants look right.
+pub(super) fn randomise(store: &ParamStore, noise: f64, rng: &mut FlowRng) -> Result<()> {
+    for param in store.trainable() {
+        let value = param.var().as_detached_tensor();
+        let step = rng.normal(value.shape(), value.dtype(), value.device())?;
+        param.set(&(value + step.affine(noise, 0.0)?)?)?;
+    }
+    Ok(())
+}

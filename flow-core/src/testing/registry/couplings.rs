@@ -1,0 +1,71 @@
+//! Couplings: partition × transformer, even, odd and degenerate sizes, with and without context.
+
+use crate::layers::{Coupling, Partition};
+use crate::testing::{Case, SmoothNet};
+use crate::transformer::{Additive, Affine, ScaleBound, Transformer};
+use crate::{Bijector, ParamPath, Result};
+
+const NOTHING: &str = "there is nothing to transform, so the conditioner is not evaluated";
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        Case::new("Coupling", "affine, D = 1", |p| affine(p, 1, false, 0)).idle("", NOTHING),
+        Case::new("Coupling", "affine, D = 1, swapped", |p| affine(p, 1, true, 0)).idle("", NOTHING),
+        Case::new("Coupling", "affine with context", |p| affine(p, 4, false, 3)),
+        Case::new("Coupling", "affine, alternating mask with context", |p| {
+            coupling(p, &[5], Partition::alternating(5, false)?, Affine::new(ScaleBound::SoftClamp(2.0)), 2)
+        }),
+    ];
+    for d in [2, 3, 5] {
+        for swap in [false, true] {
+            cases.push(Case::new("Coupling", &format!("affine, D = {d}, swap {swap}"), move |p| affine(p, d, swap, 0)));
+        }
+    }
+    cases.extend(each_partition("additive", || Additive));
+    cases.extend(each_partition("affine (sigmoid)", || Affine::new(ScaleBound::Sigmoid)));
+    cases.extend(each_partition("affine (soft clamp)", || Affine::new(ScaleBound::SoftClamp(1.5))));
+    cases
+}
+
+/// One transformer under every kind of partition.
+pub(super) fn each_partition<T: Transformer + 'static>(
+    name: &str,
+    transformer: impl Fn() -> T + Clone + Send + Sync + 'static,
+) -> Vec<Case> {
+    type MakePartition = fn() -> Result<Partition>;
+    let image: &[usize] = &[3, 2, 2];
+    let partitions: [(&str, &[usize], MakePartition); 6] = [
+        ("channels", image, || Ok(Partition::Channels { swap: false })),
+        ("channels, swapped", image, || Ok(Partition::Channels { swap: true })),
+        ("checkerboard", &[1, 2, 3], || Partition::checkerboard(&[1, 2, 3], false)),
+        ("checkerboard, swapped", &[2, 2, 2], || Partition::checkerboard(&[2, 2, 2], true)),
+        ("alternating", &[4], || Partition::alternating(4, false)),
+        ("alternating, odd, swapped", &[3], || Partition::alternating(3, true)),
+    ];
+    let case = |(label, shape, partition): (&str, &'static [usize], MakePartition)| {
+        let transformer = transformer.clone();
+        Case::new("Coupling", &format!("{name}, {label}"), move |p| coupling(p, shape, partition()?, transformer(), 0))
+    };
+    partitions.into_iter().map(case).collect()
+}
+
+/// A softly clamped affine coupling of a vector, with a context of `context` entries if not zero.
+pub(super) fn affine(p: &ParamPath, d: usize, swap: bool, context: usize) -> Result<Box<dyn Bijector>> {
+    coupling(p, &[d], Partition::Channels { swap }, Affine::new(ScaleBound::SoftClamp(2.0)), context)
+}
+
+/// A coupling with a smooth conditioner.
+pub(super) fn coupling<T: Transformer + 'static>(
+    p: &ParamPath,
+    shape: &[usize],
+    partition: Partition,
+    transformer: T,
+    context: usize,
+) -> Result<Box<dyn Bijector>> {
+    let with_channels = |c: usize| std::iter::once(c).chain(shape[1..].iter().copied()).collect::<Vec<_>>();
+    let inputs = with_channels(Coupling::<T, SmoothNet>::input_channels(shape[0], &partition));
+    let outputs = with_channels(Coupling::<T, SmoothNet>::output_channels(shape[0], &partition, &transformer));
+    let net = SmoothNet::new(&p.pp("net"), &inputs, &outputs, context)?;
+    let layer = Coupling::new(shape, partition, transformer, net)?;
+    Ok(if context > 0 { Box::new(layer.with_context(&[context])) } else { Box::new(layer) })
+}

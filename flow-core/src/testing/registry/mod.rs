@@ -1,0 +1,15 @@
+//! The one list of this crate's bijectors.
+//!
+//! Adding a bijector means adding a line here: a test compares the list with the source and fails
+//! when one is missing. Each type appears in several sizes, odd and degenerate ones among them,
+//! because that is where masks and splits go wrong.
+
+use super::Case;
+
+mod basic;
+mod couplings;
+
+/// Every bijector of the crate, at least once each.
+pub fn all() -> Vec<Case> {
+    [basic::cases(), couplings::cases()].into_iter().flatten().collect()
+}
