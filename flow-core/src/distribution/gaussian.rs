@@ -19,6 +19,12 @@ fn log_normal(noise: &Tensor, log_std: Option<&Tensor>) -> Result<Tensor> {
     })
 }
 
+/// `log N(z; mean, diag exp(log_std)²)` in nats, `(B,)`; `mean` and `log_std` broadcast to `z`.
+pub fn gaussian_log_prob(z: &Tensor, mean: &Tensor, log_std: &Tensor) -> Result<Tensor> {
+    let noise = z.broadcast_sub(mean)?.broadcast_mul(&log_std.neg()?.exp()?)?;
+    log_normal(&noise, Some(log_std))
+}
+
 /// The fixed density `N(0, I)`.
 #[derive(Debug, Clone)]
 pub struct StandardGaussian {

@@ -11,7 +11,7 @@ mod logistic;
 mod mixture;
 mod uniform;
 
-pub use gaussian::{ConditionalGaussian, DiagonalGaussian, StandardGaussian};
+pub use gaussian::{ConditionalGaussian, DiagonalGaussian, StandardGaussian, gaussian_log_prob};
 pub use logistic::{LearnedLogistic, StandardLogistic};
 pub use mixture::GaussianMixture;
 pub use uniform::Uniform;

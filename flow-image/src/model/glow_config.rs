@@ -52,11 +52,6 @@ pub struct GlowConfig {
     pub class_condition: Option<usize>,
     /// Weight of the classification loss of a conditional model, relative to bits/dim.
     pub class_weight: f64,
-    /// Activation normalization after the hidden convolutions of the coupling networks (the authors'
-    /// code); a plain bias otherwise.
-    pub actnorm_net: bool,
-    /// An extra input channel that marks the zero padding of 3×3 convolutions (the authors' code).
-    pub edge_bias: bool,
 }
 
 impl Default for GlowConfig {
@@ -71,8 +66,6 @@ impl Default for GlowConfig {
             learn_top: true,
             class_condition: None,
             class_weight: 0.01,
-            actnorm_net: true,
-            edge_bias: true,
         }
     }
 }

@@ -4,11 +4,13 @@
 //! hyper-parameters. A family implements [`ImageDensity`] over continuous images; everything about integer
 //! pixels (noise, scaling, the unit bits/dim, bytes out) is in [`ImageModel`], once.
 
-use flow_core::{Error, ParamStore, Result};
+use flow_core::{ParamStore, Result};
 use serde::{Deserialize, Serialize};
 
 mod density;
+mod glow;
 mod glow_config;
+mod glow_prior;
 mod image_model;
 mod nice;
 mod preprocess;
@@ -18,6 +20,7 @@ mod resnet;
 mod spec;
 
 pub use density::ImageDensity;
+pub use glow::Glow;
 pub use glow_config::{GlowConfig, GlowCoupling, GlowPermutation};
 pub use image_model::{ImageModel, ImageStep};
 pub use nice::{Nice, NiceConfig, NicePrior};
@@ -65,7 +68,7 @@ impl ModelConfig {
         Ok(match self {
             ModelConfig::RealNvp(config) => Box::new(RealNvp::new(config, spec, &store.root())?),
             ModelConfig::Nice(config) => Box::new(Nice::new(config, spec, &store.root())?),
-            ModelConfig::Glow(_) => return Err(Error::config("glow", "is not part of this build")),
+            ModelConfig::Glow(config) => Box::new(Glow::new(config, spec, &store.root())?),
         })
     }
 }
