@@ -3,6 +3,9 @@
 //! The folder is `FLOW_DATA`, or `../shared/data` beside the workspace; without it these tests say that
 //! they check nothing.
 
+// Helper functions of tests are no tests to the lint.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 
 use flow_image::data::{self, Splits};

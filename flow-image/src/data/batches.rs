@@ -189,6 +189,6 @@ mod tests {
         assert_eq!(sequential(7, 3).collect::<Vec<_>>(), [0..3, 3..6, 6..7]);
         assert_eq!(sequential(0, 3).count(), 0);
         assert_eq!(sequential(2, 0).count(), 2);
-        assert_eq!(sequential(5, usize::MAX).collect::<Vec<_>>(), [0..5]);
+        assert_eq!(sequential(5, usize::MAX).next(), Some(0..5));
     }
 }

@@ -35,7 +35,7 @@ impl Dataset {
             return Err(Error::config("levels", format!("must be 2 to 256, got {levels}")));
         }
         let size = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d)).unwrap_or(0);
-        if size == 0 || images.is_empty() || images.len() % size != 0 {
+        if size == 0 || images.is_empty() || !images.len().is_multiple_of(size) {
             let reason = format!("{} values are no whole number of images of shape {shape:?}", images.len());
             return Err(Error::config(source, reason));
         }

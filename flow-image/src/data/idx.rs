@@ -31,8 +31,7 @@ pub fn read(images: &Path, labels: Option<&Path>) -> Result<Dataset> {
         return Err(Error::Mismatch { first: images.into(), second: labels.into(), reason });
     }
     let classes = label_values.iter().max().map_or(0, |&m| usize::from(m) + 1);
-    let names = (0..classes).map(|class| class.to_string()).collect();
-    set.with_labels(label_values.into_iter().map(u32::from).collect(), names)
+    set.with_labels(label_values.into_iter().map(u32::from).collect(), numbers(classes))
 }
 
 /// Train and test files of a folder under their canonical names, with or without `.gz`.
@@ -47,10 +46,23 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Option<(Dataset, Option<Datas
         let labels = labels_beside(&images);
         read(&images, labels.as_deref()).map(Some)
     };
-    Ok(match part("train")? {
-        Some(train) => Some((train, part("t10k")?)),
-        None => None,
-    })
+    let Some(train) = part("train")? else { return Ok(None) };
+    let Some(test) = part("t10k")? else { return Ok(Some((train, None))) };
+    // A small part may lack the highest class; both have the classes of either.
+    let classes = train.class_names().len().max(test.class_names().len());
+    Ok(Some((with_classes(train, classes)?, Some(with_classes(test, classes)?))))
+}
+
+/// Labelled images with `classes` numbered class names.
+fn with_classes(set: Dataset, classes: usize) -> Result<Dataset> {
+    match set.labels().map(<[u32]>::to_vec) {
+        Some(labels) => set.with_labels(labels, numbers(classes)),
+        None => Ok(set),
+    }
+}
+
+fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|number| number.to_string()).collect()
 }
 
 /// The canonical files, for messages.

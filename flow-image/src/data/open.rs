@@ -150,21 +150,25 @@ fn read_folder(path: &Path, options: &OpenOptions) -> Result<Parts> {
 fn complete(path: &Path, parts: Parts, options: &OpenOptions) -> Result<Splits> {
     let Parts { train, validation, test } = parts;
     for part in [&validation, &test].into_iter().flatten() {
-        if (part.shape(), part.class_names()) != (train.shape(), train.class_names()) {
-            let reason = format!(
-                "images {:?} with {} classes against {:?} with {} in {}",
-                part.shape(),
-                part.class_names().len(),
-                train.shape(),
-                train.class_names().len(),
-                train.source(),
-            );
-            return Err(Error::config(format!("{}: {}", path.display(), part.source()), reason));
+        if let Some(reason) = difference(&train, part) {
+            return Err(Error::config(path.display().to_string(), reason));
         }
     }
     let (train, test) = or_hold_out(train, test, options.test, options.seed, "test")?;
     let (train, validation) = or_hold_out(train, validation, options.validation, options.seed, "validation")?;
     Ok(Splits { train, validation, test })
+}
+
+/// Why two parts cannot belong to one data set, if they cannot.
+fn difference(train: &Dataset, part: &Dataset) -> Option<String> {
+    let (a, b) = (train.source(), part.source());
+    if train.shape() != part.shape() {
+        return Some(format!("images {:?} in {a} but {:?} in {b}", train.shape(), part.shape()));
+    }
+    let lacks = |x: &Dataset, y: &Dataset| x.class_names().iter().find(|name| !y.class_names().contains(name)).cloned();
+    let only = |name: String, here: &str, there: &str| format!("class {name} is in {here} but not in {there}");
+    let missing = lacks(train, part).map(|name| only(name, a, b));
+    missing.or_else(|| lacks(part, train).map(|name| only(name, b, a)))
 }
 
 fn or_hold_out(
@@ -181,4 +185,69 @@ fn or_hold_out(
     let (rest, held) = hold_out(&train, count, seed, part)?;
     let source = format!("{}, {count} of {} images held out for {part} (seed {seed})", train.source(), train.len());
     Ok((rest, held.with_source(source)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{Rgb, RgbImage};
+
+    /// Pictures of 6x4 pixels under these names, each of another colour.
+    fn pictures(names: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (index, name) in names.iter().enumerate() {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            RgbImage::from_pixel(6, 4, Rgb([index as u8 * 16, 200, 100])).save(path).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn named_sub_folders_are_the_parts() {
+        let root =
+            pictures(&["train/a/0.png", "train/b/1.png", "val/b/2.png", "val/a/2.png", "test/a/3.png", "test/b/4.png"]);
+        let splits = open(root.path(), &OpenOptions::default()).unwrap();
+        assert_eq!([&splits.train, &splits.validation, &splits.test].map(Dataset::len), [2, 2, 2]);
+        assert_eq!(splits.test.image(1).unwrap()[0], 80);
+        assert_eq!(splits.test.class_names(), ["a", "b"]);
+        std::fs::remove_dir_all(root.path().join("test/b")).unwrap();
+        let error = open(root.path(), &OpenOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("class b is in") && error.contains("but not in"), "{error}");
+    }
+
+    #[test]
+    fn missing_parts_are_held_out_and_say_so() {
+        let names: Vec<String> = (0..10).map(|i| format!("{i}.png")).collect();
+        let root = pictures(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let options = OpenOptions { test: 0.2, validation: 0.25, seed: 7, ..OpenOptions::default() };
+        let splits = open(root.path(), &options).unwrap();
+        assert_eq!([&splits.train, &splits.validation, &splits.test].map(Dataset::len), [6, 2, 2]);
+        assert!(
+            splits.test.source().ends_with("2 of 10 images held out for test (seed 7)"),
+            "{}",
+            splits.test.source()
+        );
+        for bad in [1.0, -0.1, f64::NAN] {
+            assert!(open(root.path(), &OpenOptions { test: bad, ..options }).is_err());
+        }
+    }
+
+    #[test]
+    fn bits_and_padding_apply_to_every_part() {
+        let root = pictures(&["0.png", "1.png", "2.png"]);
+        let options = OpenOptions { bits: Some(3), pad: Some(8), ..OpenOptions::default() };
+        let splits = open(root.path(), &options).unwrap();
+        for part in [&splits.train, &splits.validation, &splits.test] {
+            assert_eq!((part.shape(), part.levels(), part.len()), ([3, 8, 8], 8, 1));
+            assert!(part.images().contains(&(200 >> 5)));
+        }
+    }
+
+    #[cfg(feature = "digits")]
+    #[test]
+    fn digits_need_no_file() {
+        let splits = open("digits", &OpenOptions { pad: Some(16), ..OpenOptions::default() }).unwrap();
+        assert_eq!((splits.train.len(), splits.train.shape()), (1500, [1, 16, 16]));
+    }
 }
