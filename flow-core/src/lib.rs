@@ -14,6 +14,7 @@ pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+pub mod train;
 pub mod transformer;
 
 pub use bijector::{Bijector, Pullback, Tape};
