@@ -1,5 +1,6 @@
 //! A run that is killed with SIGKILL again and again ends with the bits of one that never was.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The training engine from outside: resume, recovery, guards, early stop, data parallelism, messages.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -211,7 +212,8 @@ fn damaged_files_are_named_with_the_reason() {
     let out = folder();
     run_until(config(23), out.path(), 9);
     let good = final_checkpoint(out.path(), 10);
-    let faults: [(&str, fn(&Path)); 5] = [
+    type Damage = fn(&Path);
+    let faults: [(&str, Damage); 5] = [
         ("empty", |p| fs::write(p, "").unwrap()),
         ("truncated", truncate),
         ("wrong magic", |p| fs::write(p, [0xff; 100]).unwrap()),

@@ -14,6 +14,7 @@ use super::files::fault;
 use super::guard::Verdict;
 use super::optimizer::Optimizer;
 use super::progress::{Progress, StepReport};
+use super::rate::Rate;
 use super::schedule::Schedule;
 use super::state::RunState;
 use super::stop::StopFlag;
@@ -405,23 +406,5 @@ impl<T: Task> Trainer<T> {
         } else {
             self.checkpoints.save(&snapshot, self.config.keep_last).map(drop)
         }
-    }
-}
-
-/// Samples per second, forgetting what is more than about fifty steps ago.
-#[derive(Debug, Default)]
-struct Rate {
-    samples: f64,
-    seconds: f64,
-}
-
-impl Rate {
-    fn add(&mut self, samples: usize, seconds: f64) {
-        self.samples = 0.98 * self.samples + samples as f64;
-        self.seconds = 0.98 * self.seconds + seconds;
-    }
-
-    fn per_second(&self) -> f64 {
-        if self.seconds > 0.0 { self.samples / self.seconds } else { 0.0 }
     }
 }
