@@ -69,3 +69,6 @@ impl ModelConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
