@@ -267,7 +267,7 @@ fn rms_step(param: &flow_core::Param, gradient: &Tensor, second: &mut Option<Ten
     *second = Some(average);
 }
 
-/// A uniform density over the levels costs `log₂ levels` bits per dimension: the constant of the preprocessing.
+/// An identity flow under the logistic prior, whose bits/dim can be written out: noise, scale and `ln levels`.
 #[test]
 fn bits_per_dim_counts_the_levels() {
     for levels in [2, 17, 32, 256] {
