@@ -1,1 +1,3 @@
 //! Image
+
+pub mod model;

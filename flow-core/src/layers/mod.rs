@@ -7,9 +7,6 @@ mod logit;
 mod scaling;
 mod squeeze;
 
-#[cfg(test)]
-mod check;
-
 pub use actnorm::ActNorm;
 pub use batch_norm::BatchNorm;
 pub use coupling::{Coupling, Partition};
