@@ -125,6 +125,8 @@ enum Lie {
     Overflow,
     /// A backward pass of half the gradient.
     Backprop,
+    /// A little of the first entry in the second, too little for a determinant to show.
+    Mixing,
 }
 
 /// `z = x · exp(s)` over two entries, right but for one [`Lie`].
@@ -150,6 +152,10 @@ impl Liar {
         };
         let value = match self.lie {
             Lie::Leak => value.broadcast_add(&value.mean_keepdim(0)?.affine(1e-3, 0.0)?)?,
+            Lie::Mixing => {
+                let shear = Tensor::new(&[[1.0, 1e-12], [0.0, 1.0]], &Device::Cpu)?;
+                value.matmul(&shear)?
+            }
             Lie::Overflow => (&value + value.affine(0.01, 0.0)?.powf(400.0)?.affine(1e-300, 0.0)?)?,
             _ => value,
         };
@@ -206,9 +212,12 @@ fn the_kit_catches_every_lie() {
         (Lie::Shapeless, "wrong shapes"),
         (Lie::Overflow, "extreme inputs"),
         (Lie::Backprop, "backprop"),
+        (Lie::Mixing, "pattern"),
     ];
     for (lie, property) in lies {
         let case = Case::new("Liar", property, move |p| Ok(Box::new(Liar::new(p, lie)?)));
+        // The scaling acts on each entry alone.
+        let case = case.pattern(|i, j| i == j);
         let failure = Check::f64().run(&case).expect_err(property);
         assert!(failure.property.contains(property), "expected '{property}' to fail, got: {failure}");
         assert!(failure.bijector.contains("Liar"), "{failure}");

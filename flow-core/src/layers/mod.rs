@@ -9,9 +9,6 @@ mod permute;
 mod scaling;
 mod squeeze;
 
-#[cfg(test)]
-mod check;
-
 pub use actnorm::ActNorm;
 pub(crate) use actnorm::{LOG_SCALE_FACTOR, channel_moments};
 pub use batch_norm::BatchNorm;

@@ -24,7 +24,7 @@ pub use glow::Glow;
 pub use glow_config::{GlowConfig, GlowCoupling, GlowPermutation};
 pub use image_model::{ImageModel, ImageStep};
 pub use nice::{Nice, NiceConfig, NicePrior};
-pub use preprocess::{Preprocess, Scaling};
+pub use preprocess::{PixelScaling, Preprocess};
 pub use presets::{PRESETS, Preset, Recipe, RecipeOptimizer, preset};
 pub use realnvp::{RealNvp, RealNvpConfig};
 pub use spec::ImageSpec;
@@ -52,11 +52,11 @@ impl ModelConfig {
     }
 
     /// How the family scales pixels.
-    pub fn scaling(&self) -> Scaling {
+    pub fn scaling(&self) -> PixelScaling {
         match self {
-            ModelConfig::Glow(_) => Scaling::Centered,
-            ModelConfig::RealNvp(config) => Scaling::Logit(config.alpha),
-            ModelConfig::Nice(_) => Scaling::Unit,
+            ModelConfig::Glow(_) => PixelScaling::Centered,
+            ModelConfig::RealNvp(config) => PixelScaling::Logit(config.alpha),
+            ModelConfig::Nice(_) => PixelScaling::Unit,
         }
     }
 
@@ -72,3 +72,6 @@ impl ModelConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

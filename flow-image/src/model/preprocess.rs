@@ -15,7 +15,7 @@ use super::ImageSpec;
 /// What a family of models does to `x + u` before its first layer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Scaling {
+pub enum PixelScaling {
     /// `y = (x + u) / levels - ½`, in `[-½, ½)`: Glow.
     Centered,
     /// `y = (x + u) / levels`, in `[0, 1)`: NICE.
@@ -24,7 +24,7 @@ pub enum Scaling {
     Logit(f64),
 }
 
-/// [`Scaling`] for one image size.
+/// [`PixelScaling`] for one image size.
 #[derive(Debug, Clone)]
 pub struct Preprocess {
     spec: ImageSpec,
@@ -39,12 +39,14 @@ impl Preprocess {
     ///
     /// # Errors
     /// [`Error::Config`] for an `α` outside `(0, ½)`.
-    pub fn new(scaling: Scaling, spec: &ImageSpec, dtype: DType, device: &candle_core::Device) -> Result<Self> {
+    pub fn new(scaling: PixelScaling, spec: &ImageSpec, dtype: DType, device: &candle_core::Device) -> Result<Self> {
         let (shift, logit) = match scaling {
-            Scaling::Centered => (-0.5, None),
-            Scaling::Unit => (0.0, None),
-            Scaling::Logit(alpha) if alpha > 0.0 => (0.0, Some(Logit::new(&spec.event_shape(), alpha)?)),
-            Scaling::Logit(alpha) => return Err(Error::config("logit alpha", format!("must be > 0, got {alpha}"))),
+            PixelScaling::Centered => (-0.5, None),
+            PixelScaling::Unit => (0.0, None),
+            PixelScaling::Logit(alpha) if alpha > 0.0 => (0.0, Some(Logit::new(&spec.event_shape(), alpha)?)),
+            PixelScaling::Logit(alpha) => {
+                return Err(Error::config("logit alpha", format!("must be > 0, got {alpha}")));
+            }
         };
         Ok(Preprocess { spec: *spec, shift, logit, dtype, device: device.clone() })
     }
@@ -134,7 +136,7 @@ mod tests {
     fn every_level_survives_centre_and_noise() {
         for levels in [2, 3, 17, 32, 256] {
             let (spec, x) = all_levels(levels);
-            for scaling in [Scaling::Centered, Scaling::Unit, Scaling::Logit(0.05)] {
+            for scaling in [PixelScaling::Centered, PixelScaling::Unit, PixelScaling::Logit(0.05)] {
                 let map = Preprocess::new(scaling, &spec, DType::F32, &Device::Cpu).unwrap();
                 let (y, _) = map.center(&x).unwrap();
                 assert_eq!(values(&map.quantize(&y).unwrap()), values(&x), "{scaling:?} {levels}");
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn log_determinants_are_those_of_the_map_from_levels() {
         let (spec, x) = all_levels(17);
-        for scaling in [Scaling::Centered, Scaling::Unit, Scaling::Logit(0.05)] {
+        for scaling in [PixelScaling::Centered, PixelScaling::Unit, PixelScaling::Logit(0.05)] {
             let map = Preprocess::new(scaling, &spec, DType::F64, &Device::Cpu).unwrap();
             let x = (x.to_dtype(DType::F64).unwrap() + 0.5).unwrap();
             let at = |h: f64| values(&map.scale(&(&x + h).unwrap()).unwrap().0);
@@ -162,12 +164,12 @@ mod tests {
     #[test]
     fn refuses_what_is_not_an_image_of_the_specification() {
         let (spec, x) = all_levels(17);
-        let map = Preprocess::new(Scaling::Unit, &spec, DType::F32, &Device::Cpu).unwrap();
+        let map = Preprocess::new(PixelScaling::Unit, &spec, DType::F32, &Device::Cpu).unwrap();
         let bright = (x.to_dtype(DType::F32).unwrap() + 1.0).unwrap();
         assert!(map.center(&bright).unwrap_err().to_string().contains("1 of 17 values are outside 0..=16"));
         assert!(map.center(&x.narrow(3, 0, 4).unwrap()).is_err());
         let y = Tensor::full(f32::NAN, (1, 1, 1, 17), &Device::Cpu).unwrap();
         assert!(matches!(map.quantize(&y), Err(Error::NonFinite { .. })));
-        assert!(Preprocess::new(Scaling::Logit(0.0), &spec, DType::F32, &Device::Cpu).is_err());
+        assert!(Preprocess::new(PixelScaling::Logit(0.0), &spec, DType::F32, &Device::Cpu).is_err());
     }
 }

@@ -18,7 +18,9 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     for d in [2, 3, 5] {
         for swap in [false, true] {
-            cases.push(Case::new("Coupling", &format!("affine, D = {d}, swap {swap}"), move |p| affine(p, d, swap, 0)));
+            let case = Case::new("Coupling", &format!("affine, D = {d}, swap {swap}"), move |p| affine(p, d, swap, 0));
+            let kept = if swap { d / 2..d } else { 0..d.div_ceil(2) };
+            cases.push(case.pattern(move |i, j| i == j || (kept.contains(&j) && !kept.contains(&i))));
         }
     }
     cases.extend(each_partition("additive", || Additive));
