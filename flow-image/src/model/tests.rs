@@ -163,7 +163,7 @@ fn reversible_gradients_equal_plain_ones() {
         assert!(averages.iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-9), "running averages move alike");
         let mut largest: f64 = 0.0;
         for ((param, a), (_, b)) in found.iter().zip(expected.iter()) {
-            let (a, b) = (a.expect(param.name()), b.expect(param.name()));
+            let (Some(a), Some(b)) = (a, b) else { panic!("{} has no gradient", param.name()) };
             assert!(worst(a, b) < 1e-8, "{config:?} {}: {}", param.name(), worst(a, b));
             largest = flat(b).iter().fold(largest, |m, v| m.max(v.abs()));
         }
@@ -325,6 +325,19 @@ fn evaluation_does_not_move_running_averages_and_samples_leave_training_on() {
     assert_eq!(state(), before);
     model.log_prob_levels(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
     assert_ne!(state(), before, "training mode was kept");
+}
+
+#[test]
+fn small_presets_build_score_and_sample() {
+    for name in ["realnvp-small", "nice-small"] {
+        let Preset { model, spec, .. } = preset(name).unwrap();
+        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        let model = ImageModel::new(&model, &spec, &store).unwrap();
+        let mut rng = FlowRng::seed_from(1);
+        let bits = flat(&model.bits_per_dim(&images(&spec, 2, 1), None, &mut rng).unwrap());
+        assert!(bits.iter().all(|b| (0.0..20.0).contains(b)), "{name}: {bits:?}");
+        assert_eq!(model.sample(2, None, &[0.8], &mut rng).unwrap().dims()[1..], spec.event_shape());
+    }
 }
 
 #[test]
