@@ -278,16 +278,12 @@ fn bits_per_dim_counts_the_levels() {
         for param in store.trainable() {
             param.set(&param.var().zeros_like().unwrap()).unwrap();
         }
-        // The identity flow: y = (x + u) / levels is logistic.
+        // The identity flow: y = (x + u) / levels is logistic, with the same draw of u.
         let x = images(&spec, 1, 2);
         let found = flat(&model.bits_per_dim(&x, None, &mut FlowRng::seed_from(3)).unwrap())[0];
-        let noise = flat(&FlowRng::seed_from(3).uniform((1, 1, 2, 2), DType::F64, &Device::Cpu).unwrap());
-        let nats: f64 = flat(&x)
-            .iter()
-            .zip(noise)
-            .map(|(x, u)| (x + u) / levels as f64)
-            .map(|y| y.exp().ln_1p() + (-y).exp().ln_1p() + (levels as f64).ln())
-            .sum();
+        let mut rng = FlowRng::seed_from(3);
+        let y = flow_core::dequantize::uniform(&x, levels as u32, DType::F64, &mut rng).unwrap();
+        let nats: f64 = flat(&y).iter().map(|y| y.exp().ln_1p() + (-y).exp().ln_1p() + (levels as f64).ln()).sum();
         assert!((found - nats / (4.0 * 2f64.ln())).abs() < 1e-10);
     }
 }
