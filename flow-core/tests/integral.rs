@@ -4,13 +4,13 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{affine, randomise, vector_coupling};
+use common::{affine, vector_coupling};
 use flow_core::distribution::{Distribution, GaussianMixture, LearnedLogistic, StandardGaussian};
 use flow_core::layers::{ActNorm, BatchNorm, Logit, Scaling};
 use flow_core::testing::quadrature::total_probability;
-use flow_core::testing::{Case, Check};
+use flow_core::testing::{Case, Check, randomise};
 use flow_core::transformer::Additive;
-use flow_core::{Bijector, Chain, Density, Flow, Inverse, ParamPath, ParamStore, Result};
+use flow_core::{Bijector, Chain, Density, Flow, FlowRng, Inverse, ParamPath, ParamStore, Result};
 
 type Layers = Result<Vec<Box<dyn Bijector>>>;
 
@@ -24,7 +24,7 @@ fn adds_up(
         let store = ParamStore::new(seed, DType::F64, &Device::Cpu);
         let chain = Chain::new(layers(&store.root()).unwrap()).unwrap();
         let flow = Flow::new(&store, chain, base(&store.root().pp("base")).unwrap()).unwrap();
-        randomise(&store, 0.3, seed);
+        randomise(&store, 0.3, &mut FlowRng::seed_from(seed)).unwrap();
         flow.set_training(false);
         let context = Tensor::new(&[[0.4_f64, -0.9]], &Device::Cpu).unwrap();
         let context = flow.bijector().context_shape().map(|_| &context);
@@ -228,7 +228,7 @@ fn the_kit_catches_every_lie() {
 fn a_wrong_log_determinant_does_not_add_up_to_one() {
     let store = ParamStore::new(0, DType::F64, &Device::Cpu);
     let liar = Liar::new(&store.root(), Lie::Factor).unwrap();
-    randomise(&store, 0.5, 0);
+    randomise(&store, 0.5, &mut FlowRng::seed_from(0)).unwrap();
     let flow = Flow::new(&store, liar, StandardGaussian::new(&[2], DType::F64, &Device::Cpu)).unwrap();
     let total = total_probability(&flow, None, [-25.0, 25.0], 400).unwrap();
     assert!((total - 1.0).abs() > 1e-2, "∫ p = {total} in spite of a wrong log-determinant");
