@@ -9,11 +9,14 @@ pub mod error;
 pub mod flow;
 mod gradients;
 pub mod layers;
+mod linalg;
 pub mod multiscale;
 pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+#[cfg(test)]
+mod test_util;
 pub mod transformer;
 
 pub use bijector::{Bijector, Pullback, Tape};
