@@ -11,11 +11,14 @@ pub mod error;
 pub mod flow;
 mod gradients;
 pub mod layers;
+mod linalg;
 pub mod multiscale;
 pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+#[cfg(test)]
+mod test_util;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transformer;

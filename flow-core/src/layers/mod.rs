@@ -2,14 +2,18 @@
 
 mod actnorm;
 mod batch_norm;
+mod conv1x1;
 mod coupling;
 mod logit;
+mod permute;
 mod scaling;
 mod squeeze;
 
 pub use actnorm::ActNorm;
 pub use batch_norm::BatchNorm;
+pub use conv1x1::{InvertibleConv, Parametrization};
 pub use coupling::{Coupling, Partition};
 pub use logit::{Logit, Sigmoid};
+pub use permute::Permute;
 pub use scaling::Scaling;
 pub use squeeze::Squeeze;
