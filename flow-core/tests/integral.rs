@@ -6,7 +6,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{affine, vector_coupling};
 use flow_core::distribution::{Distribution, GaussianMixture, LearnedLogistic, StandardGaussian};
-use flow_core::layers::{ActNorm, BatchNorm, Logit, Scaling};
+use flow_core::layers::{ActNorm, BatchNorm, InvertibleConv, Logit, Parametrization, Permute, Scaling};
 use flow_core::testing::quadrature::total_probability;
 use flow_core::testing::{Case, Check, randomise};
 use flow_core::transformer::Additive;
@@ -82,6 +82,27 @@ fn normalisations_with_a_mixture_base() {
             Ok(norms)
         },
         |p| Ok(Box::new(GaussianMixture::new(p, &[2], 4, 2.0)?)),
+        [-60.0, 60.0],
+    );
+}
+
+#[test]
+fn invertible_convolutions_and_permutations() {
+    adds_up(
+        |p| {
+            let conv = |name, kind| InvertibleConv::new(&p.pp(name), &[2], kind);
+            let layers: Vec<Box<dyn Bijector>> = vec![
+                Box::new(ActNorm::new(&p.pp("norm"), &[2])?),
+                Box::new(conv("plu", Parametrization::Plu)?),
+                affine(p, "a", 2, false)?,
+                Box::new(Inverse(conv("full", Parametrization::Full)?)),
+                affine(p, "b", 2, true)?,
+                Box::new(conv("householder", Parametrization::Householder { reflections: 2 })?),
+                Box::new(Permute::reverse(&p.pp("reverse"), &[2])?),
+            ];
+            Ok(layers)
+        },
+        gaussian,
         [-60.0, 60.0],
     );
 }
