@@ -17,7 +17,6 @@ pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
-#[cfg(test)]
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod train;
