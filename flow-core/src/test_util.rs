@@ -1,9 +1,9 @@
 //! What the unit tests of the layers share: numerical Jacobians and the checks of one bijector.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 use crate::bijector::{Bijector, Tape};
-use crate::{Direction, FlowRng, Gradients, ParamStore, Result, reversible};
+use crate::{Direction, FlowRng, Gradients, ParamStore, Result, Transformer, reversible};
 
 /// An empty f64 store on the CPU.
 pub(crate) fn store64(seed: u64) -> ParamStore {
@@ -118,5 +118,44 @@ pub(crate) fn check_backprop(store: &ParamStore, layer: &dyn Bijector, x: &Tenso
             let error = (slope - numeric[k]).abs() / (1.0 + slope.abs());
             assert!(error < 1e-6, "{}: slope {slope}, gradient {} at {k}", param.name(), numeric[k]);
         }
+    }
+}
+
+/// A transformer with random parameters at `x`: round trip, slopes in both directions, gradients of both
+/// directions with respect to value and parameters.
+pub(crate) fn check_transformer(transformer: &dyn Transformer, x: &Tensor, tolerance: f64) {
+    let mut dims = x.dims().to_vec();
+    dims.insert(2, transformer.params_per_element());
+    let params = normal(61, &dims);
+    let (y, log) = transformer.encode(x, &params).unwrap();
+    let (back, inverse_log) = transformer.decode(&y, &params).unwrap();
+    assert!(distance(&back, x) < tolerance, "{}: round trip", transformer.name());
+    assert!(distance(&inverse_log.neg().unwrap(), &log) < tolerance, "{}: logarithms", transformer.name());
+    for (decode, value) in [(false, x), (true, &y)] {
+        let apply = |v: &Tensor, p: &Tensor| {
+            let (out, log) = if decode { transformer.decode(v, p) } else { transformer.encode(v, p) }?;
+            Result::Ok((out, log))
+        };
+        let (_, log) = apply(value, &params).unwrap();
+        let full = jacobian(value, |v| Ok(apply(v, &params)?.0));
+        for (i, slope) in values(&log).iter().enumerate() {
+            assert!((full[i][i].abs().ln() - slope).abs() < 1e-6, "{}: slope of element {i}", transformer.name());
+            assert!((0..full.len()).all(|j| j == i || full[i][j] == 0.0), "{}: mixes elements", transformer.name());
+        }
+        let (a, b) = (normal(62, x.dims()), normal(63, x.dims()));
+        let objective = |v: &Tensor, p: &Tensor| {
+            let (out, log) = apply(v, p)?;
+            Ok((reversible::pair(&out, &a)? + reversible::pair(&log, &b)?)?.reshape(1)?)
+        };
+        let (v, p) = (Var::from_tensor(value).unwrap(), Var::from_tensor(&params).unwrap());
+        let store = objective(&v, &p).unwrap().backward().unwrap();
+        let check = |numeric: &[f64], var: &Var, what: &str| {
+            for (n, g) in numeric.iter().zip(values(store.get(var).unwrap())) {
+                let error = (n - g).abs() / (1.0 + n.abs());
+                assert!(error < 2e-6, "{}: {what}, decode {decode}: {n} against {g}", transformer.name());
+            }
+        };
+        check(&jacobian(value, |v| objective(v, &params))[0], &v, "gradient of the value");
+        check(&jacobian(&params, |p| objective(value, p))[0], &p, "gradient of the parameters");
     }
 }

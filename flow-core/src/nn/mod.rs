@@ -7,8 +7,14 @@
 use candle_core::{Tensor, Var};
 
 mod conv;
+mod linear;
+mod made;
+mod mlp;
 
 pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
+pub use linear::Linear;
+pub use made::Made;
+pub use mlp::{Activation, Mlp, MlpConfig};
 
 use crate::reversible::{gradient_or_zero, pair};
 use crate::{Gradients, Result};
