@@ -55,20 +55,26 @@ fn invert(layer: &str, w: &Tensor, direction: Direction) -> Result<(Mat<f64>, f6
     Ok((lu.inverse(), pivots.iter().map(|p| p.ln()).sum()))
 }
 
-/// `W⁻¹` of a square tensor, untracked, in the element type and on the device of `w`.
+/// `W⁻¹` of a square tensor, differentiable with respect to `w`: `dW⁻¹ = -W⁻¹ dW W⁻¹`.
+///
+/// Computed in f64 off the graph; what enters the graph is the tangent `V - V (W - W₀) V` with `V = W₀⁻¹`,
+/// which has exactly that value and that derivative on every device.
 ///
 /// # Errors
 /// [`Error::NotInvertible`] or [`Error::NonFinite`] naming `layer`.
 pub(crate) fn inverse(layer: &str, w: &Tensor) -> Result<Tensor> {
     let (inverse, _) = invert(layer, w, Direction::Decode)?;
-    to_tensor(&inverse, w.dtype(), w.device())
+    let inverse = to_tensor(&inverse, w.dtype(), w.device())?;
+    if !w.track_op() {
+        return Ok(inverse);
+    }
+    let change = inverse.matmul(&(w - w.detach())?)?.matmul(&inverse)?;
+    Ok((inverse - change)?)
 }
 
 /// `ln |det W|`, a scalar tensor that is differentiable with respect to `w`: `∂ ln|det W| / ∂W = W⁻ᵀ`.
 ///
-/// Value and slope are computed in f64 off the graph; what enters the graph is the tangent
-/// `ln |det W₀| + ⟨W₀⁻ᵀ, W - W₀⟩` at the current `W₀`, which has exactly that value and that gradient on
-/// every device.
+/// The tangent `ln |det W₀| + ⟨W₀⁻ᵀ, W - W₀⟩` enters the graph, as in [`inverse`].
 ///
 /// # Errors
 /// [`Error::NotInvertible`] or [`Error::NonFinite`] naming `layer`.

@@ -182,7 +182,7 @@ impl Bijector for InvertibleConv {
     ) -> Result<Pullback> {
         check_batch(&self.name(), z, &self.shape)?;
         let weight = self.weight()?;
-        let x = self.apply(&linalg::inverse(&self.name(), &weight)?, z)?;
+        let x = self.apply(&linalg::inverse(&self.name(), &weight.detach())?, z)?;
         let total = grad_log_det.detach().sum_all()?.affine(self.positions() as f64, 0.0)?;
         let objective = pair(&weight, &self.outer(grad_z, &x)?)? + pair(&self.log_abs_det(&weight)?, &total)?;
         gradients.accumulate(&objective?.backward()?)?;

@@ -10,7 +10,10 @@ use crate::{Error, Result};
 /// Log-scales of the components lie in `(-5, 5)`, by a soft clamp with slope one at the origin.
 const LOG_SCALE_BOUND: f64 = 5.0;
 
-/// The most steps of the search for the inverse; 20 are usual.
+/// The largest `ln |∂x/∂y|` whose exponential is used; beyond, f32 overflows.
+const STEEPEST: f64 = 80.0;
+
+/// The most steps of the search for the inverse; halving alone needs 50 in f64.
 const MAX_STEPS: usize = 200;
 
 /// `y = (logit F(x) + t) · s`, with the distribution function of a mixture of `K` logistics,
@@ -25,7 +28,7 @@ const MAX_STEPS: usize = 200;
 /// # Cost
 /// Encode is closed-form. Decode is a search: Newton's method kept inside a bracket that is known
 /// beforehand, all elements at once until the last one has converged; a typical call costs 5 to 20
-/// encodes. It converges to 1e-12 (f64) or 1e-6 (f32) relative to `1 + |x|`.
+/// encodes, more for larger batches. It converges to 1e-12 (f64) or 1e-6 (f32) relative to `1 + |x|`.
 #[derive(Debug, Clone, Copy)]
 pub struct LogisticMixture {
     components: usize,
@@ -115,6 +118,7 @@ impl Mixture {
         let (mut low, mut high) = self.bracket(logit)?;
         let mut x = ((&low + &high)? * 0.5)?;
         let mut last = (&high - &low)?;
+        let mut settled = x.ne(&x)?;
         let tolerance = if logit.dtype() == DType::F64 { 1e-12 } else { 1e-6 };
         for _ in 0..MAX_STEPS {
             let (value, log_slope) = self.logit(&x)?;
@@ -125,10 +129,12 @@ impl Mixture {
             let short = (&newton - &x)?.abs()?.le(&(&last * 0.5)?)?;
             let usable = ((newton.ge(&low)? * newton.le(&high)?)? * short)?;
             let next = choose(&usable, &newton, &((&low + &high)? * 0.5)?)?;
+            // At round-off Newton's steps no longer shrink; halving a stale bracket would undo them.
+            let next = choose(&settled, &x, &next)?;
             last = (&next - &x)?.abs()?;
-            let relative = (&last / (next.abs()? + 1.0)?)?;
+            settled = (&last / (next.abs()? + 1.0)?)?.le(tolerance)?;
             x = next;
-            if relative.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? <= tolerance {
+            if settled.min_all()?.to_scalar::<u8>()? == 1 {
                 return Ok(x);
             }
         }
@@ -171,10 +177,12 @@ impl Transformer for LogisticMixture {
         check_finite(&self.name(), "latent", &logit)?;
         check_finite(&self.name(), "parameter", &rows.params)?;
         let root = mixture.detach().solve(&logit.detach(), &self.name())?;
-        // One more Newton step, tracked: its value polishes the root, its derivative is that of the
-        // inverse function.
+        // A Newton step of length zero that carries the derivative of the inverse function. The bound
+        // keeps `0 · ∞` out where the map is flat to working precision.
         let (value, log_slope) = mixture.logit(&root)?;
-        let x = (root - ((value - logit)? * log_slope.detach().neg()?.exp()?)?)?;
+        let excess = (value - logit)?;
+        let inverse_slope = log_slope.detach().maximum(-STEEPEST)?.neg()?.exp()?;
+        let x = (root - ((&excess - excess.detach())? * inverse_slope)?)?;
         let (_, log_slope) = mixture.logit(&x)?;
         rows.restore(&x, &(log_scale - log_slope)?)
     }
@@ -236,6 +244,24 @@ mod tests {
         let relative = ((again - &y).unwrap().abs().unwrap() / (y.abs().unwrap() + 1.0).unwrap()).unwrap();
         assert!(values(&relative).iter().all(|&e| e < 1e-9), "{relative}");
         assert!(distance(&log.neg().unwrap(), &log_again) < 1e-6);
+    }
+
+    #[test]
+    fn flat_to_working_precision_is_still_finite() {
+        let mut params = values(&plateau());
+        params[11] = -5.0;
+        for dtype in [DType::F64, DType::F32] {
+            let y = Tensor::new(&[[-3f64.ln()], [0.0], [3f64.ln()], [0.5]], &Device::Cpu).unwrap();
+            let params =
+                Tensor::from_slice(&params, (1, 1, 14), &Device::Cpu).unwrap().broadcast_as((4, 1, 14)).unwrap();
+            let y = Var::from_tensor(&y.to_dtype(dtype).unwrap()).unwrap();
+            let params = Var::from_tensor(&params.contiguous().unwrap().to_dtype(dtype).unwrap()).unwrap();
+            let (x, log) = mixture().decode(&y, &params).unwrap();
+            assert!(values(&x).iter().chain(&values(&log)).all(|v| v.is_finite()));
+            assert!(distance(&mixture().encode(&x, &params).unwrap().0, &y) < 1e-3);
+            let store = x.sum_all().unwrap().backward().unwrap();
+            assert!(values(store.get(&params).unwrap()).iter().all(|g| g.is_finite()));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::test_util::{check_backprop, check_bijector, distance, normal, perturb, store64, values};
-use crate::{FlowRng, ParamStore};
+use crate::{FlowRng, Inverse, ParamStore};
 
 const KINDS: [Parametrization; 3] =
     [Parametrization::Plu, Parametrization::Full, Parametrization::Householder { reflections: 3 }];
@@ -19,6 +19,8 @@ fn inverse_log_det_and_gradients_of_every_parametrization() {
             let x = normal(5, &dims);
             check_bijector(&layer, &x, None, 1e-9);
             check_backprop(&store, &layer, &x, None);
+            // Decoding is differentiable too: nothing may be lost in the inverse.
+            check_backprop(&store, &Inverse(layer), &x, None);
         }
     }
 }
