@@ -20,7 +20,8 @@ fn to_matrix(layer: &str, w: &Tensor) -> Result<Mat<f64>> {
     if rows != cols {
         return Err(not_square(layer, w));
     }
-    let values = w.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    // To the CPU first: Metal has no f64.
+    let values = w.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     if values.iter().any(|v| !v.is_finite()) {
         return Err(Error::NonFinite { layer: layer.to_string(), what: "weight matrix".into(), step: None });
     }

@@ -101,10 +101,12 @@ impl<T: Transformer> Bijector for MaskedAutoregressive<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Activation;
-    use crate::test_util::{check_backprop, check_bijector, jacobian, normal, perturb, store64};
+    use crate::distribution::StandardGaussian;
+    use crate::layers::{Coupling, InvertibleConv, Parametrization, Partition, Permute};
+    use crate::nn::{Activation, Mlp};
+    use crate::test_util::{check_backprop, check_bijector, distance, jacobian, normal, perturb, store64, values};
     use crate::transformer::{Additive, Affine, LogisticMixture, RationalQuadraticSpline, ScaleBound};
-    use crate::{Inverse, ParamStore};
+    use crate::{Backprop, Chain, Density, Flow, Gradients, Inverse, ParamStore};
 
     fn transformers() -> Vec<(Box<dyn Transformer>, f64)> {
         let bound = ScaleBound::SoftClamp(2.0);
@@ -159,6 +161,49 @@ mod tests {
             for (row, column) in (0..5).flat_map(|r| (0..5).map(move |c| (r, c))) {
                 assert_eq!(j[row][column] != 0.0, column <= row, "entry ({row}, {column})");
             }
+        }
+    }
+
+    /// Every layer and transformer of this crate that acts on vectors, in one flow with a context.
+    fn mixed_flow(store: &ParamStore) -> Flow<Chain, StandardGaussian> {
+        let (path, bound) = (store.root(), ScaleBound::SoftClamp(2.0));
+        let config = MlpConfig::new(&[6]).activation(Activation::Tanh).context(2);
+        let spline = RationalQuadraticSpline::new(3, 4.0).unwrap();
+        let mixture = LogisticMixture::new(2, bound).unwrap();
+        let net = Mlp::new(&path.pp("d"), 3, 2 * mixture.params_per_element(), &config).unwrap();
+        let halves = Partition::Channels { swap: true };
+        let maf = |name: &str| MaskedAutoregressive::new(&path.pp(name), 5, Affine::new(bound), &config).unwrap();
+        let layers: Vec<Box<dyn Bijector>> = vec![
+            Box::new(MaskedAutoregressive::new(&path.pp("a"), 5, spline, &config).unwrap()),
+            Box::new(InvertibleConv::new(&path.pp("b"), &[5], Parametrization::Plu).unwrap()),
+            Box::new(Inverse(maf("c"))),
+            Box::new(Coupling::new(&[5], halves, mixture, net).unwrap().with_context(&[2])),
+            Box::new(Permute::random(&path.pp("e"), &[5]).unwrap()),
+            Box::new(maf("f")),
+        ];
+        let base = StandardGaussian::new(&[5], store.dtype(), store.device());
+        Flow::new(store, Chain::new(layers).unwrap(), base).unwrap()
+    }
+
+    #[test]
+    fn reversible_and_plain_gradients_agree_and_reach_every_parameter() {
+        let store = store64(4);
+        let flow = mixed_flow(&store);
+        perturb(&store, 0.3);
+        let (x, c, weight) = (normal(1, &[4, 5]), normal(2, &[4, 2]), normal(3, &[4]));
+        let run = |mode| {
+            let mut gradients = Gradients::new(&store);
+            let scored = flow.log_prob_backward(&x, Some(&c), &weight, mode, &mut gradients).unwrap();
+            (scored, gradients)
+        };
+        let ((plain, reference), (scored, gradients)) = (run(Backprop::Plain), run(Backprop::Reversible));
+        assert!(distance(&scored.log_prob, &plain.log_prob) < 1e-9);
+        assert!(distance(&scored.grad_x, &plain.grad_x) < 1e-7);
+        assert!(distance(&scored.grad_context.unwrap(), &plain.grad_context.unwrap()) < 1e-7);
+        for ((param, ours), (_, theirs)) in gradients.iter().zip(reference.iter()) {
+            let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+            assert!(distance(ours, theirs) < 1e-7, "{}", param.name());
+            assert!(values(ours).iter().any(|&g| g != 0.0), "{} gets no gradient", param.name());
         }
     }
 

@@ -43,8 +43,8 @@ enum Weight {
 /// - event `(C, …)`, a vector `(D,)` included; `W` is `(C, C)`.
 ///
 /// # Errors
-/// [`Error::NotInvertible`] when a full matrix has become singular, [`Error::NonFinite`] when a weight has
-/// become NaN or infinite.
+/// [`Error::NotInvertible`] when the matrix has become singular, [`Error::NonFinite`] when a weight has
+/// become NaN or infinite: always from decode, and from encode where the log-determinant needs an LU.
 #[derive(Debug)]
 pub struct InvertibleConv {
     shape: Vec<usize>,

@@ -1,6 +1,6 @@
 //! Fixed permutations: the cheapest way to let every entry be transformed in turn.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::{Bijector, Pullback, Tape, check_batch, zero_log_det};
 use crate::param::{Param, ParamPath};
@@ -32,7 +32,7 @@ impl Permute {
         check_permutation(order, channels)?;
         // Buffers have the store's element type; f32 holds every index below 2^24 exactly.
         let values: Vec<f64> = order.iter().map(|&i| i as f64).collect();
-        let order = Tensor::from_vec(values, channels, path.store().device())?;
+        let order = Tensor::from_vec(values, channels, &Device::Cpu)?;
         Ok(Permute { shape: shape.to_vec(), order: path.buffer("order", &order)? })
     }
 
@@ -59,7 +59,7 @@ impl Permute {
     /// # Errors
     /// [`Error::Config`] when a loaded buffer is no permutation.
     pub fn order(&self) -> Result<Vec<usize>> {
-        let order = self.order.tensor().to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let order = self.order.tensor().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let order: Vec<usize> = order.into_iter().map(|v| v as usize).collect();
         check_permutation(&order, self.shape[0])?;
         Ok(order)
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn entry_order_c_goes_to_entry_c() {
         let layer = Permute::new(&store64(3).root(), &[3], &[2, 0, 1]).unwrap();
-        let x = Tensor::new(&[[10.0, 11.0, 12.0f64]], &candle_core::Device::Cpu).unwrap();
+        let x = Tensor::new(&[[10.0, 11.0, 12.0f64]], &Device::Cpu).unwrap();
         assert_eq!(values(&layer.encode(&x, None).unwrap().0), [12.0, 10.0, 11.0]);
         let reverse = Permute::reverse(&store64(3).root(), &[3]).unwrap();
         assert_eq!(values(&reverse.encode(&x, None).unwrap().0), [12.0, 11.0, 10.0]);
@@ -175,7 +175,7 @@ mod tests {
         }
         assert!(Permute::random(&path, &[]).is_err());
         let layer = Permute::random(&path, &[3]).unwrap();
-        layer.order.set(&Tensor::zeros(3, DType::F64, &candle_core::Device::Cpu).unwrap()).unwrap();
+        layer.order.set(&Tensor::zeros(3, DType::F64, &Device::Cpu).unwrap()).unwrap();
         assert!(matches!(layer.encode(&normal(1, &[1, 3]), None), Err(Error::Config { .. })));
     }
 }

@@ -149,7 +149,7 @@ impl Mixture {
 /// Refuses NaN and infinities: a search cannot converge on them, and comparisons would hide them.
 fn check_finite(name: &str, what: &str, t: &Tensor) -> Result<()> {
     // `0 · t` is zero exactly where `t` is finite.
-    let zero = t.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    let zero = t.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
     if zero == 0.0 { Ok(()) } else { Err(Error::NonFinite { layer: name.into(), what: what.into(), step: None }) }
 }
 

@@ -289,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn extreme_parameters_stay_finite_in_single_precision() {
+        let params = normal(2, &[50, 3, 14]).affine(1e3, 0.0).unwrap().to_dtype(DType::F32).unwrap();
+        let x = normal(1, &[50, 3]).to_dtype(DType::F32).unwrap();
+        let (x, params) = (Var::from_tensor(&x).unwrap(), Var::from_tensor(&params).unwrap());
+        for f in [RationalQuadraticSpline::encode, RationalQuadraticSpline::decode] {
+            let (y, log) = f(&spline(), &x, &params).unwrap();
+            assert!(values(&y).iter().chain(&values(&log)).all(|v| v.is_finite()));
+            let store = (y + log).unwrap().sum_all().unwrap().backward().unwrap();
+            for v in [&x, &params] {
+                assert!(values(store.get(v).unwrap()).iter().all(|g| g.is_finite()));
+            }
+        }
+    }
+
+    #[test]
     fn bad_arguments_are_refused() {
         assert!(RationalQuadraticSpline::new(1, 3.0).is_err());
         assert!(RationalQuadraticSpline::new(8, 0.0).is_err());
