@@ -17,6 +17,8 @@ pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+#[cfg(test)]
+mod test_util;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod train;

@@ -10,9 +10,14 @@ use crate::bijector::sum_event;
 use crate::reversible::{gradient_or_zero, pair};
 
 mod affine;
+mod logistic_mixture;
+mod rows;
+mod spline;
 
 pub(crate) use affine::log_sigmoid;
 pub use affine::{Additive, Affine, ScaleBound};
+pub use logistic_mixture::LogisticMixture;
+pub use spline::RationalQuadraticSpline;
 
 /// `y = τ(x; θ)`, monotone in each element of `x`.
 ///
