@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use toy::{Bend, Toy, assert_same_checkpoint, config, logged_steps};
 use flow_core::FlowRng;
 use flow_core::train::{Checkpoints, StopFlag, Trainer};
+use toy::{Bend, Toy, assert_same_checkpoint, config, logged_steps};
 
 const STEPS: u64 = 300;
 const KILLS: usize = 10;

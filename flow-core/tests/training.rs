@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier, Mutex};
 
-use toy::{Bend, Toy, assert_same_checkpoint, config, logged_steps, weights};
 use flow_core::train::{
     Checkpoints, Communicator, EmaConfig, OptimizerConfig, RecordKind, ScheduleConfig, StopFlag, Summary, Task,
     TrainConfig, Trainer, find_checkpoint, load_config, load_train_config, load_weights, read_log, read_tensorboard,
@@ -15,6 +14,7 @@ use flow_core::train::{
 };
 use flow_core::{Error, Result};
 use tempfile::TempDir;
+use toy::{Bend, Toy, assert_same_checkpoint, config, logged_steps, weights};
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
