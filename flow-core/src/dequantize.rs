@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::distribution::StandardLogistic;
     use crate::layers::{ActNorm, Coupling, Partition};
-    use crate::testing::SmoothNet;
+    use crate::testing::{SmoothNet, randomise};
     use crate::transformer::{Affine, ScaleBound};
     use crate::{Flow, ParamPath, ParamStore};
 
@@ -270,12 +270,8 @@ mod tests {
         (store, flow)
     }
 
-    fn randomise(store: &ParamStore) {
-        let mut rng = FlowRng::seed_from(9);
-        for p in store.trainable() {
-            let noise = rng.normal(p.var().shape(), DType::F64, &Device::Cpu).unwrap();
-            p.set(&(p.var().as_tensor() + noise.affine(0.4, 0.0).unwrap()).unwrap()).unwrap();
-        }
+    fn moved(store: &ParamStore) {
+        randomise(store, 0.4, &mut FlowRng::seed_from(9)).unwrap();
     }
 
     /// `E_q[f(u) / q(u)] = ∫ f` for an `f` that vanishes at the borders, where `q` has thin tails.
@@ -284,7 +280,7 @@ mod tests {
         const N: usize = 40_000;
         let store = ParamStore::new(1, DType::F64, &Device::Cpu);
         let dequantizer = VariationalDequantizer::new(net_coupling(&store.root()), 4).unwrap();
-        randomise(&store);
+        moved(&store);
         let k = Tensor::new(&[[1.0_f64, 3.0]], &Device::Cpu).unwrap().repeat((N, 1)).unwrap();
         let Dequantized { x, log_q } = dequantizer.dequantize(&k, DType::F64, &mut FlowRng::seed_from(4)).unwrap();
         let u = (x.affine(4.0, 0.0).unwrap() - k).unwrap().to_vec2::<f64>().unwrap();
@@ -302,7 +298,7 @@ mod tests {
     fn the_bound_stays_below_the_probability() {
         let (store, flow) = model(1);
         let dequantizer = VariationalDequantizer::new(net_coupling(&store.root()), 4).unwrap();
-        randomise(&store);
+        moved(&store);
         let value = |name: &str| store.get(name).unwrap().var().to_vec1::<f64>().unwrap();
         let (bias, log_scale) = (value("norm.bias"), value("norm.log_scale"));
         // P(k) by the logistic's CDF at the borders of the bins.
@@ -320,7 +316,7 @@ mod tests {
     fn gradients_of_the_bound_are_derivatives() {
         let (store, flow) = model(2);
         let dequantizer = VariationalDequantizer::new(net_coupling(&store.root()), 17).unwrap();
-        randomise(&store);
+        moved(&store);
         let k = Tensor::new(&[[0.0_f64, 16.0], [5.0, 2.0], [9.0, 9.0]], &Device::Cpu).unwrap();
         let weight = Tensor::new(&[0.3_f64, -1.0, 0.8], &Device::Cpu).unwrap();
         let objective = || {
@@ -335,14 +331,14 @@ mod tests {
                 let gradient = gradient.unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
                 let start = param.var().flatten_all().unwrap().to_vec1::<f64>().unwrap();
                 let shape = param.var().shape().clone();
-                let moved = |step: f64| {
+                let shifted = |step: f64| {
                     let mut entries = start.clone();
                     entries[0] += step;
                     param.set(&Tensor::from_vec(entries, &shape, &Device::Cpu).unwrap()).unwrap();
                     objective()
                 };
-                let numerical = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-                moved(0.0);
+                let numerical = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
+                shifted(0.0);
                 assert!((gradient[0] - numerical).abs() < 1e-6 * (1.0 + numerical.abs()), "{}", param.name());
             }
         }

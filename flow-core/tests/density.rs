@@ -5,12 +5,12 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{affine, randomise, soft_affine, vector_coupling};
+use common::{affine, soft_affine, vector_coupling};
 use flow_core::distribution::{ConditionalGaussian, DiagonalGaussian, GaussianMixture, LearnedLogistic};
 use flow_core::layers::ActNorm;
 use flow_core::multiscale::{Level, MultiScale};
-use flow_core::testing::SmoothNet;
 use flow_core::testing::quadrature::total_probability;
+use flow_core::testing::{SmoothNet, randomise};
 use flow_core::{Backprop, Chain, Density, Distribution, Flow, FlowRng, Gradients, ParamStore};
 
 fn close(got: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
@@ -30,7 +30,7 @@ fn conditional(store: &ParamStore, base: Box<dyn Distribution>) -> Flow<Chain, B
         vector_coupling(&p, "b", 3, true, soft_affine(), 3).unwrap(),
     ];
     let flow = Flow::new(store, Chain::new(layers).unwrap(), base).unwrap();
-    randomise(store, 0.3, 5);
+    randomise(store, 0.3, &mut FlowRng::seed_from(5)).unwrap();
     flow
 }
 
@@ -105,7 +105,7 @@ fn two_levels(seed: u64) -> MultiScale {
         Level { flow: Box::new(ActNorm::new(&p.pp("norm"), &[1]).unwrap()), split: None },
     ];
     let model = MultiScale::new(&store, levels, Box::new(DiagonalGaussian::new(&p.pp("top"), &[1]).unwrap())).unwrap();
-    randomise(&store, 0.3, seed);
+    randomise(&store, 0.3, &mut FlowRng::seed_from(seed)).unwrap();
     model
 }
 

@@ -4,13 +4,13 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{affine, randomise, vector_coupling};
+use common::{affine, vector_coupling};
 use flow_core::distribution::{Distribution, GaussianMixture, LearnedLogistic, StandardGaussian};
-use flow_core::layers::{ActNorm, BatchNorm, Logit, Scaling};
+use flow_core::layers::{ActNorm, BatchNorm, InvertibleConv, Logit, Parametrization, Permute, Scaling};
 use flow_core::testing::quadrature::total_probability;
-use flow_core::testing::{Case, Check};
+use flow_core::testing::{Case, Check, randomise};
 use flow_core::transformer::{Additive, LogisticMixture, RationalQuadraticSpline};
-use flow_core::{Bijector, Chain, Density, Flow, Inverse, ParamPath, ParamStore, Result};
+use flow_core::{Bijector, Chain, Density, Flow, FlowRng, Inverse, ParamPath, ParamStore, Result};
 
 type Layers = Result<Vec<Box<dyn Bijector>>>;
 
@@ -24,7 +24,7 @@ fn adds_up(
         let store = ParamStore::new(seed, DType::F64, &Device::Cpu);
         let chain = Chain::new(layers(&store.root()).unwrap()).unwrap();
         let flow = Flow::new(&store, chain, base(&store.root().pp("base")).unwrap()).unwrap();
-        randomise(&store, 0.3, seed);
+        randomise(&store, 0.3, &mut FlowRng::seed_from(seed)).unwrap();
         flow.set_training(false);
         let context = Tensor::new(&[[0.4_f64, -0.9]], &Device::Cpu).unwrap();
         let context = flow.bijector().context_shape().map(|_| &context);
@@ -107,6 +107,27 @@ fn normalisations_with_a_mixture_base() {
             Ok(norms)
         },
         |p| Ok(Box::new(GaussianMixture::new(p, &[2], 4, 2.0)?)),
+        [-60.0, 60.0],
+    );
+}
+
+#[test]
+fn invertible_convolutions_and_permutations() {
+    adds_up(
+        |p| {
+            let conv = |name, kind| InvertibleConv::new(&p.pp(name), &[2], kind);
+            let layers: Vec<Box<dyn Bijector>> = vec![
+                Box::new(ActNorm::new(&p.pp("norm"), &[2])?),
+                Box::new(conv("plu", Parametrization::Plu)?),
+                affine(p, "a", 2, false)?,
+                Box::new(Inverse(conv("full", Parametrization::Full)?)),
+                affine(p, "b", 2, true)?,
+                Box::new(conv("householder", Parametrization::Householder { reflections: 2 })?),
+                Box::new(Permute::reverse(&p.pp("reverse"), &[2])?),
+            ];
+            Ok(layers)
+        },
+        gaussian,
         [-60.0, 60.0],
     );
 }
@@ -253,7 +274,7 @@ fn the_kit_catches_every_lie() {
 fn a_wrong_log_determinant_does_not_add_up_to_one() {
     let store = ParamStore::new(0, DType::F64, &Device::Cpu);
     let liar = Liar::new(&store.root(), Lie::Factor).unwrap();
-    randomise(&store, 0.5, 0);
+    randomise(&store, 0.5, &mut FlowRng::seed_from(0)).unwrap();
     let flow = Flow::new(&store, liar, StandardGaussian::new(&[2], DType::F64, &Device::Cpu)).unwrap();
     let total = total_probability(&flow, None, [-25.0, 25.0], 400).unwrap();
     assert!((total - 1.0).abs() > 1e-2, "∫ p = {total} in spite of a wrong log-determinant");

@@ -10,9 +10,9 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::affine;
 use flow_core::distribution::{ConditionalGaussian, DiagonalGaussian, StandardGaussian};
-use flow_core::layers::{ActNorm, Coupling, Partition, Squeeze};
+use flow_core::layers::{ActNorm, Partition, Squeeze};
 use flow_core::multiscale::{Level, MultiScale};
-use flow_core::testing::SmoothNet;
+use flow_core::testing::{SmoothNet, smooth_coupling};
 use flow_core::transformer::{Affine, ScaleBound};
 use flow_core::{Backprop, Bijector, Chain, Density, Flow, FlowRng, Gradients, ParamPath, ParamStore, Result};
 
@@ -156,14 +156,8 @@ fn coupling_flows_train_from_every_seed() {
     }
 }
 
-fn image_coupling(p: &ParamPath, shape: [usize; 3], partition: Partition) -> Result<Box<dyn Bijector>> {
-    type Layer = Coupling<Affine, SmoothNet>;
-    let transformer = Affine::new(ScaleBound::Sigmoid);
-    let [c, h, w] = shape;
-    let inputs = [Layer::input_channels(c, &partition), h, w];
-    let outputs = [Layer::output_channels(c, &partition, &transformer), h, w];
-    let net = SmoothNet::new(p, &inputs, &outputs, 0)?;
-    Ok(Box::new(Coupling::new(&shape, partition, transformer, net)?))
+fn image_coupling(p: &ParamPath, shape: &[usize], swap: bool) -> Result<Box<dyn Bijector>> {
+    smooth_coupling(p, shape, Partition::Channels { swap }, Affine::new(ScaleBound::Sigmoid), 0)
 }
 
 /// Squeeze, then two rounds of actnorm and couplings.
@@ -173,8 +167,8 @@ fn level(p: &ParamPath, event: [usize; 3]) -> Result<Box<dyn Bijector>> {
     let mut layers: Vec<Box<dyn Bijector>> = vec![Box::new(squeeze)];
     for i in 0..2 {
         layers.push(Box::new(ActNorm::new(&p.pp(format!("norm{i}")), &[c, h, w])?));
-        layers.push(image_coupling(&p.pp(format!("a{i}")), [c, h, w], Partition::Channels { swap: false })?);
-        layers.push(image_coupling(&p.pp(format!("b{i}")), [c, h, w], Partition::Channels { swap: true })?);
+        layers.push(image_coupling(&p.pp(format!("a{i}")), &[c, h, w], false)?);
+        layers.push(image_coupling(&p.pp(format!("b{i}")), &[c, h, w], true)?);
     }
     Ok(Box::new(Chain::new(layers)?))
 }

@@ -225,9 +225,11 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Adds Gaussian noise to every trainable parameter of `store`: initial values are special points,
-/// often zero, where wrong gradients and wrong log-determinants look right.
-pub(super) fn randomise(store: &ParamStore, noise: f64, rng: &mut FlowRng) -> Result<()> {
+/// Adds Gaussian noise of deviation `noise` to every trainable parameter of `store`.
+///
+/// Initial values are special points, often zero, where wrong gradients and wrong log-determinants
+/// look right.
+pub fn randomise(store: &ParamStore, noise: f64, rng: &mut FlowRng) -> Result<()> {
     for param in store.trainable() {
         let value = param.var().as_detached_tensor();
         let step = rng.normal(value.shape(), value.dtype(), value.device())?;

@@ -222,10 +222,11 @@ impl<T: Task> Trainer<T> {
             if due(self.config.preview_every, step) {
                 self.preview()?;
             }
-            if taken.stop || self.finished() || due(self.config.checkpoint_every, step) {
+            // Alone, a run need not wait for the next step to hear of a stop asked for during a validation.
+            stopped = taken.stop || (self.channel.world_size() == 1 && self.stop.is_set());
+            if stopped || self.finished() || due(self.config.checkpoint_every, step) {
                 self.checkpoint(log.as_deref_mut())?;
             }
-            stopped = taken.stop;
             last = taken.metrics;
         }
         let best = self.state.best.is_finite().then_some((self.state.best, self.state.best_step));

@@ -251,3 +251,6 @@ fn root(components: &[Component], target: f64) -> Option<f64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

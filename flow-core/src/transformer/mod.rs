@@ -10,6 +10,8 @@ use crate::reversible::{gradient_or_zero, pair};
 use crate::{Error, Result};
 
 mod affine;
+#[cfg(test)]
+mod check;
 mod logistic_mixture;
 mod spline;
 

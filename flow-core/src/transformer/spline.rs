@@ -231,3 +231,6 @@ impl Transformer for RationalQuadraticSpline {
         self.apply(Axis::Y, y, params, Bin::decode)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
+use flow_core::bits::bits_per_dim_at;
 use flow_core::multiscale::Latents;
 use flow_core::reversible::Backprop;
 use flow_core::{Error, FlowRng, Gradients, ParamStore, Result};
@@ -130,7 +131,7 @@ impl ImageModel {
         let (scored, auxiliary) = self.density.backward_with(&y, context.as_ref(), &weight, mode, gradients)?;
         let penalty = self.density.penalize(self.bits(), gradients)?;
         Ok(ImageStep {
-            bits_per_dim: -self.bits() * mean(&(scored.log_prob + log_det)?)?,
+            bits_per_dim: bits_per_dim_at(mean(&(scored.log_prob + log_det)?)?, self.spec.dims(), 1.0)?,
             auxiliary: auxiliary.as_ref().map(mean).transpose()?,
             penalty,
         })

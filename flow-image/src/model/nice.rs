@@ -123,7 +123,7 @@ impl Interleave {
 
 /// Even entries, in front, condition the odd ones; the other way round if `swap`.
 fn coupling(config: &NiceConfig, dims: usize, swap: bool, path: &ParamPath) -> Result<Coupling<Additive, Net>> {
-    let partition = if dims % 2 == 0 {
+    let partition = if dims.is_multiple_of(2) {
         Partition::Channels { swap }
     } else {
         // The halves differ in size: only a mask can let the smaller one condition.

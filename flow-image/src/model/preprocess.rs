@@ -5,7 +5,9 @@
 //! model's `log P(x)`. Log-determinants below are those of `x + u ↦ y`, so that `log p(y) + log |det|` is
 //! that bound for every number of levels.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use flow_core::bijector::check_batch;
+use flow_core::dequantize;
 use flow_core::layers::Logit;
 use flow_core::{Bijector, Error, FlowRng, Result};
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,7 @@ pub struct Preprocess {
     shift: f64,
     logit: Option<Logit>,
     dtype: DType,
-    device: candle_core::Device,
+    device: Device,
 }
 
 impl Preprocess {
@@ -39,7 +41,7 @@ impl Preprocess {
     ///
     /// # Errors
     /// [`Error::Config`] for an `α` outside `(0, ½)`.
-    pub fn new(scaling: PixelScaling, spec: &ImageSpec, dtype: DType, device: &candle_core::Device) -> Result<Self> {
+    pub fn new(scaling: PixelScaling, spec: &ImageSpec, dtype: DType, device: &Device) -> Result<Self> {
         let (shift, logit) = match scaling {
             PixelScaling::Centered => (-0.5, None),
             PixelScaling::Unit => (0.0, None),
@@ -56,9 +58,8 @@ impl Preprocess {
     /// # Errors
     /// [`Error::Shape`] for another size, [`Error::Config`] for values that are not levels.
     pub fn dequantize(&self, levels: &Tensor, rng: &mut FlowRng) -> Result<(Tensor, Tensor)> {
-        let x = self.checked(levels)?;
-        let noise = rng.uniform(x.shape(), self.dtype, &self.device)?;
-        self.scale(&(x + noise)?)
+        let unit = dequantize::uniform(&self.on_cpu(levels)?, self.levels(), self.dtype, rng)?;
+        self.scale(&unit.to_device(&self.device)?)
     }
 
     /// `y` at the centre of every level's cell (`u = ½`): no randomness, and [`Preprocess::quantize`]
@@ -67,61 +68,62 @@ impl Preprocess {
     /// # Errors
     /// As [`Preprocess::dequantize`].
     pub fn center(&self, levels: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.scale(&(self.checked(levels)? + 0.5)?)
+        let levels = self.on_cpu(levels)?.to_dtype(DType::F32)?;
+        let unit = (&levels + 0.5)?.affine(1.0 / f64::from(self.levels()), 0.0)?;
+        let same = dequantize::quantize(&unit, self.levels())?.to_dtype(DType::F32)?.eq(&levels)?;
+        let same = same.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()? as usize;
+        if same != levels.elem_count() {
+            let (wrong, top) = (levels.elem_count() - same, self.levels() - 1);
+            let reason = format!("{wrong} of {} values are no integers in 0..={top}", levels.elem_count());
+            return Err(Error::config("pixel levels", reason));
+        }
+        self.scale(&unit.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 
-    /// The levels of continuous `y`, as bytes: the floor of `x + u`, clamped to `0 … levels - 1`.
+    /// The levels of continuous `y`, as bytes on the CPU: the floor of `x + u`, clamped to `0 … levels - 1`.
     ///
     /// # Errors
     /// [`Error::NonFinite`] when `y` holds a NaN or an infinity, which a byte would hide.
     pub fn quantize(&self, y: &Tensor) -> Result<Tensor> {
-        let finite = y.abs()?.le(f64::from(f32::MAX))?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?;
-        if finite as usize != y.elem_count() {
+        let zero = (y.detach() * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+        if zero != 0.0 {
             return Err(Error::NonFinite { layer: "image model".into(), what: "sample".into(), step: None });
         }
         let unit = match &self.logit {
             Some(logit) => logit.decode(y, None)?.0,
             None => y.affine(1.0, -self.shift)?,
         };
-        let levels = self.spec.levels as f64;
-        Ok(unit.affine(levels, 0.0)?.floor()?.clamp(0.0, levels - 1.0)?.to_dtype(DType::U8)?)
+        Ok(dequantize::quantize(&unit.to_device(&Device::Cpu)?, self.levels())?.to_dtype(DType::U8)?)
     }
 
-    /// `x + u` in level units to `y`.
-    fn scale(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let levels = self.spec.levels as f64;
-        let y = x.affine(1.0 / levels, self.shift)?;
-        let constant = -(self.spec.dims() as f64) * levels.ln();
+    /// `(x + u) / levels` to `y`, with the log-determinant of `x + u ↦ y`.
+    fn scale(&self, unit: &Tensor) -> Result<(Tensor, Tensor)> {
+        let constant = -(self.spec.dims() as f64) * f64::from(self.levels()).ln();
         Ok(match &self.logit {
             None => {
-                let log_det = Tensor::full(constant, x.dim(0)?, &self.device)?.to_dtype(self.dtype)?;
-                (y, log_det)
+                let log_det = Tensor::full(constant, unit.dim(0)?, &self.device)?.to_dtype(self.dtype)?;
+                (unit.affine(1.0, self.shift)?, log_det)
             }
             Some(logit) => {
-                let (y, log_det) = logit.encode(&y, None)?;
+                let (y, log_det) = logit.encode(unit, None)?;
                 (y, log_det.affine(1.0, constant)?)
             }
         })
     }
 
-    fn checked(&self, levels: &Tensor) -> Result<Tensor> {
-        flow_core::bijector::check_batch("image model", levels, &self.spec.event_shape())?;
-        let x = levels.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let top = (self.spec.levels - 1) as f64;
-        let inside = x.ge(0.0)?.mul(&x.le(top)?)?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?;
-        if inside as usize != x.elem_count() {
-            let outside = x.elem_count() - inside as usize;
-            let reason = format!("{outside} of {} values are outside 0..={top}", x.elem_count());
-            return Err(Error::config("pixel levels", reason));
-        }
-        Ok(x)
+    fn on_cpu(&self, levels: &Tensor) -> Result<Tensor> {
+        check_batch("image model", levels, &self.spec.event_shape())?;
+        Ok(levels.to_device(&Device::Cpu)?)
+    }
+
+    fn levels(&self) -> u32 {
+        self.spec.levels as u32
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     fn values(t: &Tensor) -> Vec<f64> {
         t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -140,8 +142,6 @@ mod tests {
                 let map = Preprocess::new(scaling, &spec, DType::F32, &Device::Cpu).unwrap();
                 let (y, _) = map.center(&x).unwrap();
                 assert_eq!(values(&map.quantize(&y).unwrap()), values(&x), "{scaling:?} {levels}");
-                // In f64 the noise cannot round up to the next level.
-                let map = Preprocess::new(scaling, &spec, DType::F64, &Device::Cpu).unwrap();
                 let (y, _) = map.dequantize(&x, &mut FlowRng::seed_from(1)).unwrap();
                 assert_eq!(values(&map.quantize(&y).unwrap()), values(&x), "{scaling:?} {levels}");
             }
@@ -154,9 +154,9 @@ mod tests {
         for scaling in [PixelScaling::Centered, PixelScaling::Unit, PixelScaling::Logit(0.05)] {
             let map = Preprocess::new(scaling, &spec, DType::F64, &Device::Cpu).unwrap();
             let x = (x.to_dtype(DType::F64).unwrap() + 0.5).unwrap();
-            let at = |h: f64| values(&map.scale(&(&x + h).unwrap()).unwrap().0);
+            let at = |h: f64| values(&map.scale(&x.affine(1.0 / 17.0, h / 17.0).unwrap()).unwrap().0);
             let numerical: f64 = at(1e-5).iter().zip(at(-1e-5)).map(|(a, b)| ((a - b) / 2e-5).ln()).sum();
-            let log_det = values(&map.scale(&x).unwrap().1)[0];
+            let log_det = values(&map.center(&(x - 0.5).unwrap()).unwrap().1)[0];
             assert!((log_det - numerical).abs() < 1e-6, "{scaling:?}: {log_det} {numerical}");
         }
     }
@@ -166,10 +166,15 @@ mod tests {
         let (spec, x) = all_levels(17);
         let map = Preprocess::new(PixelScaling::Unit, &spec, DType::F32, &Device::Cpu).unwrap();
         let bright = (x.to_dtype(DType::F32).unwrap() + 1.0).unwrap();
-        assert!(map.center(&bright).unwrap_err().to_string().contains("1 of 17 values are outside 0..=16"));
+        assert!(map.center(&bright).unwrap_err().to_string().contains("1 of 17 values are no integers in 0..=16"));
+        assert!(map.dequantize(&bright, &mut FlowRng::seed_from(1)).is_err());
         assert!(map.center(&x.narrow(3, 0, 4).unwrap()).is_err());
-        let y = Tensor::full(f32::NAN, (1, 1, 1, 17), &Device::Cpu).unwrap();
-        assert!(matches!(map.quantize(&y), Err(Error::NonFinite { .. })));
+        let logit = Preprocess::new(PixelScaling::Logit(0.05), &spec, DType::F32, &Device::Cpu).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let y = Tensor::full(bad, (1, 1, 1, 17), &Device::Cpu).unwrap();
+            assert!(matches!(map.quantize(&y), Err(Error::NonFinite { .. })));
+            assert!(matches!(logit.quantize(&y), Err(Error::NonFinite { .. })));
+        }
         assert!(Preprocess::new(PixelScaling::Logit(0.0), &spec, DType::F32, &Device::Cpu).is_err());
     }
 }

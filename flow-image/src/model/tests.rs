@@ -163,7 +163,7 @@ fn reversible_gradients_equal_plain_ones() {
         assert!(averages.iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-9), "running averages move alike");
         let mut largest: f64 = 0.0;
         for ((param, a), (_, b)) in found.iter().zip(expected.iter()) {
-            let (a, b) = (a.expect(param.name()), b.expect(param.name()));
+            let (Some(a), Some(b)) = (a, b) else { panic!("{} has no gradient", param.name()) };
             assert!(worst(a, b) < 1e-8, "{config:?} {}: {}", param.name(), worst(a, b));
             largest = flat(b).iter().fold(largest, |m, v| m.max(v.abs()));
         }
@@ -237,7 +237,7 @@ fn a_few_steps_lower_the_loss() {
         let (levels, mut rng) = (images(&spec, 24, 3), FlowRng::seed_from(0));
         let mut losses = Vec::new();
         let mut second: Vec<Option<Tensor>> = vec![None; store.trainable().len()];
-        for _ in 0..40 {
+        for _ in 0..30 {
             let mut gradients = Gradients::new(&store);
             let step = model.backward(&levels, None, &mut rng, Backprop::Reversible, &mut gradients).unwrap();
             losses.push(step.bits_per_dim);
@@ -246,7 +246,7 @@ fn a_few_steps_lower_the_loss() {
             }
         }
         let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
-        let (first, last) = (mean(&losses[..5]), mean(&losses[35..]));
+        let (first, last) = (mean(&losses[..5]), mean(&losses[25..]));
         assert!(last < first - 0.2, "{config:?}: {first} to {last}");
         model.set_training(false);
         let evaluated = mean(&flat(&model.bits_per_dim(&levels, None, &mut rng).unwrap()));
@@ -278,16 +278,12 @@ fn bits_per_dim_counts_the_levels() {
         for param in store.trainable() {
             param.set(&param.var().zeros_like().unwrap()).unwrap();
         }
-        // The identity flow: y = (x + u) / levels is logistic.
+        // The identity flow: y = (x + u) / levels is logistic, with the same draw of u.
         let x = images(&spec, 1, 2);
         let found = flat(&model.bits_per_dim(&x, None, &mut FlowRng::seed_from(3)).unwrap())[0];
-        let noise = flat(&FlowRng::seed_from(3).uniform((1, 1, 2, 2), DType::F64, &Device::Cpu).unwrap());
-        let nats: f64 = flat(&x)
-            .iter()
-            .zip(noise)
-            .map(|(x, u)| (x + u) / levels as f64)
-            .map(|y| y.exp().ln_1p() + (-y).exp().ln_1p() + (levels as f64).ln())
-            .sum();
+        let mut rng = FlowRng::seed_from(3);
+        let y = flow_core::dequantize::uniform(&x, levels as u32, DType::F64, &mut rng).unwrap();
+        let nats: f64 = flat(&y).iter().map(|y| y.exp().ln_1p() + (-y).exp().ln_1p() + (levels as f64).ln()).sum();
         assert!((found - nats / (4.0 * 2f64.ln())).abs() < 1e-10);
     }
 }
@@ -325,6 +321,19 @@ fn evaluation_does_not_move_running_averages_and_samples_leave_training_on() {
     assert_eq!(state(), before);
     model.log_prob_levels(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
     assert_ne!(state(), before, "training mode was kept");
+}
+
+#[test]
+fn small_presets_build_score_and_sample() {
+    for name in ["realnvp-small", "nice-small"] {
+        let Preset { model, spec, .. } = preset(name).unwrap();
+        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        let model = ImageModel::new(&model, &spec, &store).unwrap();
+        let mut rng = FlowRng::seed_from(1);
+        let bits = flat(&model.bits_per_dim(&images(&spec, 2, 1), None, &mut rng).unwrap());
+        assert!(bits.iter().all(|b| (0.0..20.0).contains(b)), "{name}: {bits:?}");
+        assert_eq!(model.sample(2, None, &[0.8], &mut rng).unwrap().dims()[1..], spec.event_shape());
+    }
 }
 
 #[test]
