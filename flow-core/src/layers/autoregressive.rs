@@ -114,7 +114,7 @@ mod tests {
             (Box::new(Additive), 1e-9),
             (Box::new(Affine::new(bound)), 1e-9),
             (Box::new(RationalQuadraticSpline::new(4, 3.0).unwrap()), 1e-9),
-            (Box::new(LogisticMixture::new(3, bound).unwrap()), 1e-6),
+            (Box::new(LogisticMixture::new(3).unwrap()), 1e-6),
         ]
     }
 
@@ -169,7 +169,7 @@ mod tests {
         let (path, bound) = (store.root(), ScaleBound::SoftClamp(2.0));
         let config = MlpConfig::new(&[6]).activation(Activation::Tanh).context(2);
         let spline = RationalQuadraticSpline::new(3, 4.0).unwrap();
-        let mixture = LogisticMixture::new(2, bound).unwrap();
+        let mixture = LogisticMixture::new(2).unwrap();
         let net = Mlp::new(&path.pp("d"), 3, 2 * mixture.params_per_element(), &config).unwrap();
         let halves = Partition::Channels { swap: true };
         let maf = |name: &str| MaskedAutoregressive::new(&path.pp(name), 5, Affine::new(bound), &config).unwrap();

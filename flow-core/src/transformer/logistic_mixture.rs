@@ -1,296 +1,256 @@
-//! The mixture-of-logistics transformer of Flow++.
+//! A mixture of logistics as a monotone map: multi-modal conditionals in one coupling.
+//!
+//! Encoding is closed and stays in log-space. Decoding has no closed form: a safeguarded Newton
+//! iteration solves each element in f64 from a bracket that is known beforehand.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use super::affine::soft_clamp;
-use super::{Affine, ScaleBound, Transformer, log_sigmoid, rows::Rows};
+use super::{Transformer, check_params, log_sigmoid};
 use crate::error::Direction;
+use crate::softmax::{log_softmax, log_sum_exp};
 use crate::{Error, Result};
 
-/// Log-scales of the components lie in `(-5, 5)`, by a soft clamp with slope one at the origin.
-const LOG_SCALE_BOUND: f64 = 5.0;
+/// `|ln s|` of a component stays below this: widths between 0.007 and 148.
+const COMPONENT_BOUND: f64 = 5.0;
+/// `|a|`, the logarithm of the outer scale, stays below this.
+const SCALE_BOUND: f64 = 3.0;
+/// Far more than bisection alone needs from one end of the f64 bracket to neighbouring numbers.
+const MAX_STEPS: usize = 400;
+/// The largest logarithm of a derivative of `decode` that gradients see: in a gap between narrow
+/// components the exact one overflows.
+const MAX_LOG_PULL: f64 = 60.0;
 
-/// The largest `ln |∂x/∂y|` whose exponential is used; beyond, f32 overflows.
-const STEEPEST: f64 = 80.0;
-
-/// The most steps of the search for the inverse; halving alone needs 50 in f64.
-const MAX_STEPS: usize = 200;
-
-/// `y = (logit F(x) + t) · s`, with the distribution function of a mixture of `K` logistics,
-/// `F(x) = Σ_k π_k σ((x - μ_k) / s_k)`, and an affine map with bounded scale (Ho et al. 2019, arXiv 1902.00275,
-/// section 3.2).
+/// The logistic-mixture CDF of Flow++ (Ho et al. 2019, arXiv 1902.00275, section 3.3):
 ///
-/// The `P = 3K + 2` parameters of an element are `K` raw weights (softmax), `K` means, `K` raw log-scales
-/// (softly clamped to ±5), the shift and the raw scale of an [`Affine`]. Everything is computed from
-/// `ln F` and `ln (1 - F)`, so that neither tail saturates. All parameters zero give the identity for a
-/// soft-clamped scale.
+/// `y = (logit F(x) + b) · e^a`, `F(x) = Σ_k π_k σ((x - μ_k) / s_k)`.
 ///
-/// # Cost
-/// Encode is closed-form. Decode is a search: Newton's method kept inside a bracket that is known
-/// beforehand, all elements at once until the last one has converged; a typical call costs 5 to 20
-/// encodes, more for larger batches. It converges to 1e-12 (f64) or 1e-6 (f32) relative to `1 + |x|`.
-#[derive(Debug, Clone, Copy)]
+/// With `z_k = (x - μ_k) / s_k`, `r_k ∝ π_k σ(z_k)` and `q_k ∝ π_k σ(-z_k)` (each adds up to one),
+///
+/// `ln ∂y/∂x = a + ln Σ_k (r_k σ(-z_k) + q_k σ(z_k)) / s_k`,
+///
+/// the sum of `F'/F` and `F'/(1 - F)`: positive terms only, so nothing cancels in the tails.
+///
+/// Parameters along dimension 2: `K` logits of `π`, `K` locations, `K` raw log-scales (`ln s_k` is softly
+/// clamped to ±5), then `a` (softly clamped to ±3) and `b`. **Zero parameters give the identity.**
+/// All components are then alike, and components that are alike get like gradients; so the locations have
+/// gains, `μ_k = g_k · raw_k` with `g_k` from ½ to 1½, and the first step of training parts them.
+///
+/// # Gradients of `decode`
+/// The solution `x*` is found outside the graph and then takes one Newton step in tracked operations,
+/// `x = x* - (y(x*) - y) / y'(x*)`, whose value is zero and whose derivative is that of the implicit
+/// function. They are exact, but for first derivatives only, as all of Candle's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogisticMixture {
     components: usize,
-    affine: Affine,
-}
-
-/// The mixture of each element, every field `(M, K)`; weights and scales as logarithms.
-struct Mixture {
-    log_weights: Tensor,
-    means: Tensor,
-    log_scales: Tensor,
 }
 
 impl LogisticMixture {
-    /// A mixture of `components` logistics, followed by an affine map whose scale is bounded by `bound`.
+    /// A mixture of `components` logistics; Flow++ uses 32 for images, 4 to 8 suit vectors.
     ///
     /// # Errors
-    /// [`Error::Config`] for no components.
-    pub fn new(components: usize, bound: ScaleBound) -> Result<Self> {
+    /// [`Error::Config`] for no component.
+    pub fn new(components: usize) -> Result<Self> {
         if components == 0 {
-            return Err(Error::config("mixture components", "0, wanted at least 1"));
+            return Err(Error::config("logistic mixture", "needs at least one component"));
         }
-        Ok(LogisticMixture { components, affine: Affine::new(bound) })
+        Ok(LogisticMixture { components })
     }
 
-    /// `K`.
+    /// The number of components.
     pub fn components(&self) -> usize {
         self.components
     }
 
-    /// The mixture and the parameters `(M, 1, 2)` of the affine map.
-    fn split(&self, params: &Tensor) -> Result<(Mixture, Tensor)> {
+    fn unpack(&self, params: &Tensor) -> Result<Mixture> {
         let k = self.components;
-        let raw = params.narrow(1, 0, k)?;
-        let log_weights = raw.broadcast_sub(&log_sum_exp(&raw)?)?;
-        let means = params.narrow(1, k, k)?;
-        let log_scales = soft_clamp(&params.narrow(1, 2 * k, k)?, LOG_SCALE_BOUND)?;
-        Ok((Mixture { log_weights, means, log_scales }, params.narrow(1, 3 * k, 2)?.unsqueeze(1)?))
+        let gains: Vec<f64> = (0..k).map(|i| 0.5 + (i as f64 + 0.5) / k as f64).collect();
+        let mut shape = vec![1; params.rank()];
+        shape[2] = k;
+        let gains = Tensor::from_vec(gains, shape, &Device::Cpu)?.to_dtype(params.dtype())?;
+        Ok(Mixture {
+            log_weights: log_softmax(&params.narrow(2, 0, k)?, 2)?,
+            means: params.narrow(2, k, k)?.broadcast_mul(&gains.to_device(params.device())?)?,
+            log_scales: soft_clamp(&params.narrow(2, 2 * k, k)?, COMPONENT_BOUND)?,
+            log_scale: soft_clamp(&params.narrow(2, 3 * k, 1)?.squeeze(2)?, SCALE_BOUND)?,
+            shift: params.narrow(2, 3 * k + 1, 1)?.squeeze(2)?,
+        })
+    }
+
+    /// `x` with `y(x) = y`, outside the graph.
+    fn solve(&self, y: &Tensor, mixture: &Mixture) -> Result<Tensor> {
+        let scale = mixture.log_scale.neg()?.exp()?;
+        let targets = host(&((y * scale)? - &mixture.shift)?)?;
+        let [log_weights, means, log_scales] =
+            [host(&mixture.log_weights)?, host(&mixture.means)?, host(&mixture.log_scales)?];
+        let inner: usize = y.dims()[2..].iter().product();
+        let solve = |(i, &target): (usize, &f64)| {
+            let start = i / inner * self.components * inner + i % inner;
+            let at = |k: usize| start + k * inner;
+            let component = |k: usize| Component::new(log_weights[at(k)], means[at(k)], log_scales[at(k)]);
+            let components: Vec<Component> = (0..self.components).map(component).collect();
+            root(&components, target).ok_or(target)
+        };
+        let roots = targets.par_iter().enumerate().map(solve).collect::<std::result::Result<Vec<f64>, f64>>();
+        let roots = roots.map_err(|target| Error::NotInvertible {
+            layer: self.name(),
+            direction: Direction::Decode,
+            reason: format!(
+                "no root of logit F(x) = {target} within {MAX_STEPS} steps; are input and parameters finite?"
+            ),
+        })?;
+        Ok(Tensor::from_vec(roots, y.shape(), &Device::Cpu)?.to_dtype(y.dtype())?.to_device(y.device())?)
     }
 }
 
-/// `ln Σ_k exp(t_k)` over the last dimension of `(M, K)`, as `(M, 1)`.
-fn log_sum_exp(t: &Tensor) -> Result<Tensor> {
-    // The maximum cancels; detached, its ties cannot split the gradient.
-    let max = t.max_keepdim(1)?.detach();
-    Ok((t.broadcast_sub(&max)?.exp()?.sum_keepdim(1)?.log()? + max)?)
+/// All entries as f64 on the host, in row-major order.
+fn host(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
 }
 
-/// `if condition { a } else { b }`, element by element.
-fn choose(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Ok(condition.where_cond(a, b)?)
+/// The parameters of the map: components `(B, C, K, …)`, the rest `(B, C, …)`.
+struct Mixture {
+    log_weights: Tensor,
+    means: Tensor,
+    log_scales: Tensor,
+    log_scale: Tensor,
+    shift: Tensor,
 }
 
 impl Mixture {
-    /// `logit F(x)` and the logarithm of its slope `f / (F (1 - F))`, both `(M, 1)`.
-    fn logit(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let u = (x.broadcast_sub(&self.means)? * self.log_scales.neg()?.exp()?)?;
-        let below = log_sigmoid(&u)?;
-        // ln σ(-u) = ln σ(u) - u.
-        let above = (&below - &u)?;
-        let log_f = log_sum_exp(&(&self.log_weights + &below)?)?;
-        let log_rest = log_sum_exp(&(&self.log_weights + &above)?)?;
-        let log_density = log_sum_exp(&((&self.log_weights + (below + above)?)? - &self.log_scales)?)?;
-        let log_slope = ((log_density - &log_f)? - &log_rest)?;
-        Ok(((log_f - log_rest)?, log_slope))
-    }
-
-    fn detach(&self) -> Self {
+    fn detach(&self) -> Mixture {
         Mixture {
             log_weights: self.log_weights.detach(),
             means: self.means.detach(),
             log_scales: self.log_scales.detach(),
+            log_scale: self.log_scale.detach(),
+            shift: self.shift.detach(),
         }
     }
 
-    /// Where every single component would put the root; the mixture's root lies between the extremes.
-    fn bracket(&self, logit: &Tensor) -> Result<(Tensor, Tensor)> {
-        let roots = (&self.means + self.log_scales.exp()?.broadcast_mul(logit)?)?;
-        Ok((roots.min_keepdim(1)?, roots.max_keepdim(1)?))
+    /// `y` and `ln ∂y/∂x`.
+    fn encode(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let z = x.unsqueeze(2)?.broadcast_sub(&self.means)?.mul(&self.log_scales.neg()?.exp()?)?;
+        let (log_below, log_above) = (log_sigmoid(&z)?, log_sigmoid(&z.neg()?)?);
+        let (below, above) = ((&self.log_weights + &log_below)?, (&self.log_weights + &log_above)?);
+        let logit = (log_sum_exp(&below, 2)? - log_sum_exp(&above, 2)?)?.squeeze(2)?;
+        let y = ((logit + &self.shift)? * self.log_scale.exp()?)?;
+        let rises = Tensor::cat(
+            &[
+                ((log_softmax(&below, 2)? + log_above)? - &self.log_scales)?,
+                ((log_softmax(&above, 2)? + log_below)? - &self.log_scales)?,
+            ],
+            2,
+        )?;
+        let log = (log_sum_exp(&rises, 2)?.squeeze(2)? + &self.log_scale)?;
+        Ok((y, log))
     }
 
-    /// Solves `logit F(x) = logit`, off the graph.
-    ///
-    /// Newton's step is taken where it stays in the bracket and is at most half as long as the step
-    /// before; otherwise the bracket is halved. So every element converges, plateaus included.
-    fn solve(&self, logit: &Tensor, name: &str) -> Result<Tensor> {
-        let (mut low, mut high) = self.bracket(logit)?;
-        let mut x = ((&low + &high)? * 0.5)?;
-        let mut last = (&high - &low)?;
-        let mut settled = x.ne(&x)?;
-        let tolerance = if logit.dtype() == DType::F64 { 1e-12 } else { 1e-6 };
-        for _ in 0..MAX_STEPS {
-            let (value, log_slope) = self.logit(&x)?;
-            let excess = (value - logit)?;
-            let too_high = excess.ge(0.0)?;
-            (low, high) = (choose(&too_high, &low, &x)?, choose(&too_high, &x, &high)?);
-            let newton = (&x - (&excess * log_slope.neg()?.exp()?)?)?;
-            let short = (&newton - &x)?.abs()?.le(&(&last * 0.5)?)?;
-            let usable = ((newton.ge(&low)? * newton.le(&high)?)? * short)?;
-            let next = choose(&usable, &newton, &((&low + &high)? * 0.5)?)?;
-            // At round-off Newton's steps no longer shrink; halving a stale bracket would undo them.
-            let next = choose(&settled, &x, &next)?;
-            last = (&next - &x)?.abs()?;
-            settled = (&last / (next.abs()? + 1.0)?)?.le(tolerance)?;
-            x = next;
-            if settled.min_all()?.to_scalar::<u8>()? == 1 {
-                return Ok(x);
-            }
-        }
-        Err(Error::NotInvertible {
-            layer: name.to_string(),
-            direction: Direction::Decode,
-            reason: format!("the search for the inverse did not converge in {MAX_STEPS} steps"),
-        })
+    /// A constant solution `x` becomes the function of `y` and the parameters that it is.
+    fn attach(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let (value, log) = self.encode(x)?;
+        let residual = (value - y)?;
+        let pull = log.detach().neg()?.minimum(MAX_LOG_PULL)?.exp()?;
+        // The residual's value is rounding; only its derivative is wanted.
+        let change = ((&residual - residual.detach())? * pull)?;
+        Ok((x - change)?)
     }
-}
-
-/// Refuses NaN and infinities: a search cannot converge on them, and comparisons would hide them.
-fn check_finite(name: &str, what: &str, t: &Tensor) -> Result<()> {
-    // `0 · t` is zero exactly where `t` is finite.
-    let zero = t.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
-    if zero == 0.0 { Ok(()) } else { Err(Error::NonFinite { layer: name.into(), what: what.into(), step: None }) }
 }
 
 impl Transformer for LogisticMixture {
     fn name(&self) -> String {
-        format!("mixture of {} logistics", self.components)
+        format!("logistic mixture, {} components", self.components)
     }
-
     fn params_per_element(&self) -> usize {
         3 * self.components + 2
     }
-
     fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
-        let rows = Rows::new(self, x, params)?;
-        let (mixture, affine) = self.split(&rows.params)?;
-        let (logit, log_slope) = mixture.logit(&rows.values)?;
-        let (y, log_scale) = self.affine.encode(&logit, &affine)?;
-        rows.restore(&y, &(log_slope + log_scale)?)
+        check_params(self, x, params)?;
+        self.unpack(params)?.encode(x)
     }
-
     fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
-        let rows = Rows::new(self, y, params)?;
-        let (mixture, affine) = self.split(&rows.params)?;
-        let (logit, log_scale) = self.affine.decode(&rows.values, &affine)?;
-        check_finite(&self.name(), "latent", &logit)?;
-        check_finite(&self.name(), "parameter", &rows.params)?;
-        let root = mixture.detach().solve(&logit.detach(), &self.name())?;
-        // A Newton step of length zero that carries the derivative of the inverse function. The bound
-        // keeps `0 · ∞` out where the map is flat to working precision.
-        let (value, log_slope) = mixture.logit(&root)?;
-        let excess = (value - logit)?;
-        let inverse_slope = log_slope.detach().maximum(-STEEPEST)?.neg()?.exp()?;
-        let x = (root - ((&excess - excess.detach())? * inverse_slope)?)?;
-        let (_, log_slope) = mixture.logit(&x)?;
-        rows.restore(&x, &(log_scale - log_slope)?)
+        check_params(self, y, params)?;
+        let mixture = self.unpack(params)?;
+        let mut x = self.solve(&y.detach(), &mixture.detach())?;
+        if y.track_op() || params.track_op() {
+            x = mixture.attach(&x, y)?;
+        }
+        let (_, log) = mixture.encode(&x)?;
+        Ok((x, log.neg()?))
     }
+}
+
+/// One logistic of the mixture, for the scalar solver.
+#[derive(Debug, Clone, Copy)]
+struct Component {
+    log_weight: f64,
+    mean: f64,
+    scale: f64,
+}
+
+impl Component {
+    fn new(log_weight: f64, mean: f64, log_scale: f64) -> Self {
+        Component { log_weight, mean, scale: log_scale.exp() }
+    }
+}
+
+/// `ln(e^a + e^b)`; minus infinity is an empty sum.
+fn log_add(a: f64, b: f64) -> f64 {
+    let (low, high) = if a < b { (a, b) } else { (b, a) };
+    if low == f64::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
+}
+
+/// `logit F(x)` and its derivative, as [`Mixture::encode`] has them.
+fn logit_cdf(components: &[Component], x: f64) -> (f64, f64) {
+    let [mut below, mut above, mut density] = [f64::NEG_INFINITY; 3];
+    for c in components {
+        let z = (x - c.mean) / c.scale;
+        let rest = (-z.abs()).exp().ln_1p();
+        let (log_below, log_above) = (z.min(0.0) - rest, (-z).min(0.0) - rest);
+        below = log_add(below, c.log_weight + log_below);
+        above = log_add(above, c.log_weight + log_above);
+        density = log_add(density, c.log_weight + log_below + log_above - c.scale.ln());
+    }
+    // 1 / (F (1 - F)) = 1/F + 1/(1 - F); far out this loses digits, which only slows Newton's steps.
+    (below - above, (density - below).exp() + (density - above).exp())
+}
+
+/// The `x` with `logit F(x) = target`, `None` when it is not found (a value is not finite).
+///
+/// `F` is a weighted mean of `σ(z_k)`, hence `min z_k ≤ logit F ≤ max z_k` and the root lies between
+/// the least and the greatest `μ_k + s_k · target`. Newton's step is taken while it stays inside the
+/// bracket and halves the step before; otherwise the bracket is halved.
+fn root(components: &[Component], target: f64) -> Option<f64> {
+    let ends = components.iter().map(|c| c.mean + c.scale * target);
+    let (mut low, mut high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), e| (l.min(e), h.max(e)));
+    // `min` and `max` pass over a NaN.
+    if components.iter().any(|c| !(c.mean + c.scale * target + c.log_weight).is_finite()) {
+        return None;
+    }
+    let mut x = low + 0.5 * (high - low);
+    let mut step = high - low;
+    for _ in 0..MAX_STEPS {
+        let (value, slope) = logit_cdf(components, x);
+        if value == target {
+            return Some(x);
+        }
+        if value > target {
+            high = x
+        } else {
+            low = x
+        }
+        let newton = x - (value - target) / slope;
+        let helps = newton > low && newton < high && 2.0 * (newton - x).abs() <= step;
+        let next = if helps { newton } else { low + 0.5 * (high - low) };
+        step = (next - x).abs();
+        x = next;
+        if step <= f64::EPSILON * (1.0 + x.abs()) {
+            return Some(x);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_util::{check_transformer, distance, normal, values};
-    use candle_core::{Device, Var};
-
-    fn mixture() -> LogisticMixture {
-        LogisticMixture::new(4, ScaleBound::SoftClamp(2.0)).unwrap()
-    }
-
-    #[test]
-    fn inverse_slopes_and_gradients() {
-        check_transformer(&mixture(), &normal(1, &[3, 2, 2]).affine(2.0, 0.0).unwrap(), 1e-6);
-        let glow = LogisticMixture::new(1, ScaleBound::Sigmoid).unwrap();
-        check_transformer(&glow, &normal(1, &[3, 2]), 1e-6);
-    }
-
-    #[test]
-    fn zero_parameters_are_the_identity() {
-        let x = normal(1, &[4, 3]).affine(3.0, 0.0).unwrap();
-        let (y, log) = mixture().encode(&x, &Tensor::zeros((4, 3, 14), DType::F64, &Device::Cpu).unwrap()).unwrap();
-        assert!(distance(&y, &x) < 1e-12);
-        assert!(distance(&log, &x.zeros_like().unwrap()) < 1e-12);
-    }
-
-    #[test]
-    fn a_single_logistic_is_a_straight_line() {
-        let one = LogisticMixture::new(1, ScaleBound::SoftClamp(2.0)).unwrap();
-        let params = Tensor::new(&[[[0.3, 1.5, -0.7, 0.2, 0.0f64]]], &Device::Cpu).unwrap();
-        let scale = (5.0 * (-0.7f64 / 5.0).tanh()).exp();
-        for x in [-40.0, 0.0, 1.5, 700.0] {
-            let (y, log) = one.encode(&Tensor::new(&[[x]], &Device::Cpu).unwrap(), &params).unwrap();
-            let expected = (x - 1.5) / scale + 0.2;
-            assert!((values(&y)[0] - expected).abs() < 1e-10 * (1.0 + expected.abs()));
-            assert!((values(&log)[0] + scale.ln()).abs() < 1e-10);
-        }
-    }
-
-    /// Components far apart and narrow: between them the map is a plateau on which Newton overshoots.
-    fn plateau() -> Tensor {
-        let mut params = vec![0.0; 14];
-        params[4..8].copy_from_slice(&[-30.0, -10.0, 10.0, 30.0]);
-        params[8..12].copy_from_slice(&[-5.0, -4.0, -5.0, 2.0]);
-        Tensor::from_vec(params, (1, 1, 14), &Device::Cpu).unwrap()
-    }
-
-    #[test]
-    fn the_inverse_is_found_across_plateaus_and_far_out() {
-        let targets = [-1e4, -50.0, -3.0, -1.2, -1.0, 0.0, 1e-3, 0.8, 1.0986, 1.2, 50.0, 1e4];
-        let y = Tensor::from_slice(&targets, (targets.len(), 1), &Device::Cpu).unwrap();
-        let params = plateau().broadcast_as((targets.len(), 1, 14)).unwrap().contiguous().unwrap();
-        let (x, log) = mixture().decode(&y, &params).unwrap();
-        let (again, log_again) = mixture().encode(&x, &params).unwrap();
-        let relative = ((again - &y).unwrap().abs().unwrap() / (y.abs().unwrap() + 1.0).unwrap()).unwrap();
-        assert!(values(&relative).iter().all(|&e| e < 1e-9), "{relative}");
-        assert!(distance(&log.neg().unwrap(), &log_again) < 1e-6);
-    }
-
-    #[test]
-    fn flat_to_working_precision_is_still_finite() {
-        let mut params = values(&plateau());
-        params[11] = -5.0;
-        for dtype in [DType::F64, DType::F32] {
-            let y = Tensor::new(&[[-3f64.ln()], [0.0], [3f64.ln()], [0.5]], &Device::Cpu).unwrap();
-            let params =
-                Tensor::from_slice(&params, (1, 1, 14), &Device::Cpu).unwrap().broadcast_as((4, 1, 14)).unwrap();
-            let y = Var::from_tensor(&y.to_dtype(dtype).unwrap()).unwrap();
-            let params = Var::from_tensor(&params.contiguous().unwrap().to_dtype(dtype).unwrap()).unwrap();
-            let (x, log) = mixture().decode(&y, &params).unwrap();
-            assert!(values(&x).iter().chain(&values(&log)).all(|v| v.is_finite()));
-            assert!(distance(&mixture().encode(&x, &params).unwrap().0, &y) < 1e-3);
-            let store = x.sum_all().unwrap().backward().unwrap();
-            assert!(values(store.get(&params).unwrap()).iter().all(|g| g.is_finite()));
-        }
-    }
-
-    #[test]
-    fn single_precision_converges() {
-        let f32 = |t: Tensor| t.to_dtype(DType::F32).unwrap();
-        let params = f32(normal(2, &[100, 3, 14]).affine(3.0, 0.0).unwrap());
-        let y = f32(normal(1, &[100, 3]).affine(3.0, 0.0).unwrap());
-        let (x, _) = mixture().decode(&y, &params).unwrap();
-        assert!(distance(&mixture().encode(&x, &params).unwrap().0, &y) < 1e-3);
-    }
-
-    #[test]
-    fn gradients_are_finite_far_outside() {
-        let x = Var::from_tensor(&Tensor::new(&[[-1e5], [1e5f64]], &Device::Cpu).unwrap()).unwrap();
-        let params = Var::from_tensor(&Tensor::cat(&[plateau(), plateau()], 0).unwrap()).unwrap();
-        let (y, log) = mixture().encode(&x, &params).unwrap();
-        let store = (y + log).unwrap().sum_all().unwrap().backward().unwrap();
-        for v in [&x, &params] {
-            assert!(values(store.get(v).unwrap()).iter().all(|g| g.is_finite()));
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_inverted_is_an_error() {
-        let y = Tensor::new(&[[f64::NAN]], &Device::Cpu).unwrap();
-        assert!(matches!(mixture().decode(&y, &plateau()), Err(Error::NonFinite { .. })));
-        let broken = (plateau() / 0.0).unwrap();
-        assert!(matches!(mixture().decode(&normal(1, &[1, 1]), &broken), Err(Error::NonFinite { .. })));
-        assert!(LogisticMixture::new(0, ScaleBound::Sigmoid).is_err());
-        assert!(matches!(mixture().decode(&normal(1, &[1, 1]), &normal(1, &[1, 1, 5])), Err(Error::Shape { .. })));
-    }
-}
+mod tests;

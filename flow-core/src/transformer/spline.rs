@@ -1,313 +1,236 @@
-//! Monotone rational-quadratic splines with linear tails.
+//! The rational-quadratic spline: a flexible monotone map with a closed inverse.
+//!
+//! On `[-bound, bound]` the map runs through `bins + 1` knots, between two of which it is a quotient of
+//! quadratics; outside it is the identity. Knots, heights and slopes all come from the conditioner.
+//!
+//! An element picks its bin by a mask of zeros and ones that is a constant of the graph, and every
+//! quantity of the bin is `Σ mask · quantity`: no index operation is differentiated.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
-use super::{Transformer, log_sigmoid, rows::Rows};
+use super::{Transformer, check_params, log_sigmoid};
+use crate::softmax::softmax;
 use crate::{Error, Result};
 
-/// The smallest width and height of a bin as a share of the interval, and the smallest slope at a knot.
-const MIN: f64 = 1e-3;
+/// The least width and height of a bin, as a fraction of the interval.
+const MIN_BIN: f64 = 1e-3;
+/// The least slope at a knot.
+const MIN_SLOPE: f64 = 1e-3;
+/// Half of the interval is left for the network to share out.
+const MAX_BINS: usize = 500;
 
-/// A monotone spline of `K` rational-quadratic pieces on `[-B, B]`, the identity outside (Durkan et al.
-/// 2019, arXiv 1906.04032, section 3.1).
+/// The monotone rational-quadratic spline with linear tails (Durkan et al. 2019, arXiv 1906.04032,
+/// section 3.1): a bin from `(x₀, y₀)` of width `w` and height `h`, slopes `d₀`, `d₁` at its ends, and with
+/// `s = h / w`, `ξ = (x - x₀) / w`
 ///
-/// In the bin `[x_k, x_k + w]` with heights `[y_k, y_k + h]`, mean slope `s = h / w`, knot slopes `d₀`, `d₁`
-/// and `θ = (x - x_k) / w`:
+/// `y = y₀ + h · ξ (s ξ + d₀ (1 - ξ)) / D`, `D = s (ξ² + (1 - ξ)²) + (d₀ + d₁) ξ (1 - ξ)`,
 ///
-/// `y = y_k + h (s θ² + d₀ θ(1-θ)) / (s + (d₀ + d₁ - 2s) θ(1-θ))`
+/// `∂y/∂x = s² (d₁ ξ² + 2 s ξ (1 - ξ) + d₀ (1 - ξ)²) / D²`,
 ///
-/// The `P = 3K - 1` parameters of an element are `K` raw widths, `K` raw heights (softmax) and `K - 1`
-/// raw slopes at the inner knots (softplus); the slopes at `±B` are one, so that the tails continue
-/// smoothly. All parameters zero give the identity. Both directions are closed forms.
-#[derive(Debug, Clone, Copy)]
+/// the paper's equations 4 and 5 with `D` as a sum of positive terms. For `|x| ≥ bound` it is `y = x`.
+///
+/// Parameters along dimension 2: `bins` raw widths, `bins` raw heights (a softmax with a floor of 1e-3 of
+/// the interval), `bins - 1` raw slopes at the inner knots (a softplus with a floor of 1e-3); the outer
+/// slopes are one, so that the derivative is continuous. **Zero parameters give the identity.**
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RationalQuadraticSpline {
     bins: usize,
     bound: f64,
 }
 
-/// The bin that holds each element, every field `(M, 1)`.
-struct Bin {
-    left: Tensor,
-    width: Tensor,
-    bottom: Tensor,
-    height: Tensor,
-    slope: Tensor,
-    slope_left: Tensor,
-    slope_right: Tensor,
-}
-
 impl RationalQuadraticSpline {
-    /// A spline of `bins` pieces on `[-bound, bound]`.
+    /// A spline of `bins` pieces on `[-bound, bound]`; 8 bins and a bound of 3 to 5 suit standardised data.
     ///
     /// # Errors
-    /// [`Error::Config`] unless `2 <= bins <= 500` and `bound` is positive and finite.
+    /// [`Error::Config`] unless `2 ≤ bins ≤ 500` and `bound` is positive and finite.
     pub fn new(bins: usize, bound: f64) -> Result<Self> {
-        if !(2..=500).contains(&bins) {
-            return Err(Error::config("spline bins", format!("{bins}, wanted 2 to 500")));
+        if !(2..=MAX_BINS).contains(&bins) {
+            return Err(Error::config("spline bins", format!("must be in [2, {MAX_BINS}], got {bins}")));
         }
-        if !(bound > 0.0 && bound.is_finite()) {
-            return Err(Error::config("spline bound", format!("{bound}, wanted a positive number")));
+        if !(bound.is_finite() && bound > 0.0) {
+            return Err(Error::config("spline bound", format!("must be positive and finite, got {bound}")));
         }
         Ok(RationalQuadraticSpline { bins, bound })
     }
 
-    /// How many pieces.
+    /// The number of pieces.
     pub fn bins(&self) -> usize {
         self.bins
     }
 
-    /// `B`: outside `[-B, B]` the map is the identity.
+    /// Where the linear tails begin.
     pub fn bound(&self) -> f64 {
         self.bound
     }
 
-    /// Raw numbers `(M, K)` as bin sizes that are positive and add up to `2B`.
-    fn sizes(&self, raw: &Tensor) -> Result<Tensor> {
-        // The maximum cancels; detached, its ties cannot split the gradient.
-        let exp = raw.broadcast_sub(&raw.max_keepdim(1)?.detach())?.exp()?;
-        let share = exp.broadcast_div(&exp.sum_keepdim(1)?)?;
-        let span = 2.0 * self.bound;
-        Ok(share.affine(span * (1.0 - MIN * self.bins as f64), span * MIN)?)
+    /// The lengths of the bins along one axis, `(B, C, bins, …)`, which add up to `2 · bound`.
+    fn lengths(&self, params: &Tensor, start: usize) -> Result<Tensor> {
+        let shares = softmax(&params.narrow(2, start, self.bins)?, 2)?;
+        let (free, span) = (1.0 - MIN_BIN * self.bins as f64, 2.0 * self.bound);
+        Ok(shares.affine(free * span, MIN_BIN * span)?)
     }
 
-    /// The lower edges of bins of these sizes: `-B + Σ_{j<k} size_j`.
-    fn edges(&self, sizes: &Tensor) -> Result<Tensor> {
-        let (dtype, device) = (sizes.dtype(), sizes.device());
-        let before = (Tensor::triu2(self.bins, dtype, device)? - Tensor::eye(self.bins, dtype, device)?)?;
-        Ok(sizes.matmul(&before)?.affine(1.0, -self.bound)?)
+    /// The slopes at the inner knots, `(B, C, bins - 1, …)`: one where the raw value is zero.
+    fn slopes(&self, params: &Tensor) -> Result<Tensor> {
+        let at_zero = (1.0 - MIN_SLOPE).exp_m1().ln();
+        let raw = params.narrow(2, 2 * self.bins, self.bins - 1)?;
+        // softplus(h) = -ln sigmoid(-h)
+        Ok(log_sigmoid(&raw.affine(-1.0, -at_zero)?)?.affine(-1.0, MIN_SLOPE)?)
     }
 
-    /// Raw numbers `(M, K-1)` as the slopes at the left and at the right of every bin, each `(M, K)`.
-    fn knot_slopes(&self, raw: &Tensor) -> Result<(Tensor, Tensor)> {
-        // softplus(offset) = 1 - MIN, so that a raw zero is a slope of one.
-        let offset = (1.0 - MIN).exp_m1().ln();
-        let softplus = log_sigmoid(&raw.affine(-1.0, -offset)?)?.neg()?;
-        let inner = (softplus + MIN)?;
-        let tail = Tensor::ones((raw.dim(0)?, 1), raw.dtype(), raw.device())?;
-        Ok((Tensor::cat(&[&tail, &inner], 1)?, Tensor::cat(&[&inner, &tail], 1)?))
+    /// The bin of each element of `input`, which runs along the axis named by `axis`.
+    fn bin(&self, axis: Axis, input: &Tensor, params: &Tensor) -> Result<Bin> {
+        let (widths, heights) = (self.lengths(params, 0)?, self.lengths(params, self.bins)?);
+        let along = if axis == Axis::X { &widths } else { &heights };
+        let mask = BinMask::new(input, &along.detach(), self.bound)?;
+        let slopes = self.slopes(params)?;
+        let outer = slopes.narrow(2, 0, 1)?.ones_like()?.detach();
+        let bin = Bin {
+            x: mask.before(&widths)?.affine(1.0, -self.bound)?,
+            y: mask.before(&heights)?.affine(1.0, -self.bound)?,
+            width: mask.pick(&widths)?,
+            height: mask.pick(&heights)?,
+            left: mask.pick(&Tensor::cat(&[&outer, &slopes], 2)?)?,
+            right: mask.pick(&Tensor::cat(&[&slopes, &outer], 2)?)?,
+        };
+        Ok(bin)
     }
 
-    /// The bin of each value `(M, 1)`, found among the edges of the data (`encode`) or of the latent.
-    fn locate(&self, value: &Tensor, params: &Tensor, encode: bool) -> Result<Bin> {
-        let k = self.bins;
-        let widths = self.sizes(&params.narrow(1, 0, k)?)?;
-        let heights = self.sizes(&params.narrow(1, k, k)?)?;
-        let (slopes_left, slopes_right) = self.knot_slopes(&params.narrow(1, 2 * k, k - 1)?)?;
-        let (lefts, bottoms) = (self.edges(&widths)?, self.edges(&heights)?);
-        let mask = one_hot_bin(value, if encode { &lefts } else { &bottoms })?;
-        let pick = |t: &Tensor| -> Result<Tensor> { Ok((t * &mask)?.sum_keepdim(1)?) };
-        let (width, height) = (pick(&widths)?, pick(&heights)?);
-        Ok(Bin {
-            left: pick(&lefts)?,
-            bottom: pick(&bottoms)?,
-            slope: (&height / &width)?,
-            slope_left: pick(&slopes_left)?,
-            slope_right: pick(&slopes_right)?,
-            width,
-            height,
-        })
-    }
-
-    /// Applies `f` inside the bounds; outside, the identity with log-derivative zero.
-    fn with_tails(
+    /// One direction: inside through `inner`, outside the identity.
+    ///
+    /// What is outside enters the arithmetic as a zero, so that nothing overflows there: a mask on the
+    /// result alone would turn an infinite derivative into `0 · ∞`.
+    fn apply(
         &self,
-        value: &Tensor,
+        axis: Axis,
+        input: &Tensor,
         params: &Tensor,
-        f: impl Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
+        inner: impl Fn(&Bin, &Tensor) -> Result<(Tensor, Tensor)>,
     ) -> Result<(Tensor, Tensor)> {
-        let rows = Rows::new(self, value, params)?;
-        let inside = rows.values.detach().abs()?.le(self.bound)?;
-        let zeros = rows.values.zeros_like()?.detach();
-        // What lies outside is replaced before the arithmetic: a NaN behind a later selection would
-        // still reach the gradient.
-        let (mapped, log) = f(&inside.where_cond(&rows.values, &zeros)?, &rows.params)?;
-        rows.restore(&inside.where_cond(&mapped, &rows.values)?, &inside.where_cond(&log, &zeros)?)
+        check_params(self, input, params)?;
+        let values = input.detach();
+        let inside = values.gt(-self.bound)?.mul(&values.lt(self.bound)?)?;
+        let zeros = input.zeros_like()?.detach();
+        let safe = inside.where_cond(input, &zeros)?;
+        let (value, log) = inner(&self.bin(axis, &safe, params)?, &safe)?;
+        Ok((inside.where_cond(&value, input)?, inside.where_cond(&log, &zeros)?))
     }
 }
 
-/// `(M, K)`, one where the value lies in the bin `[edge_k, edge_{k+1})`; the first and the last bin are
-/// open-ended, so that rounding at `±B` cannot lose a point. Not tracked.
-fn one_hot_bin(value: &Tensor, edges: &Tensor) -> Result<Tensor> {
-    let (rows, bins) = edges.dims2()?;
-    let inner = edges.detach().narrow(1, 1, bins - 1)?;
-    let reached = value.detach().broadcast_as((rows, bins - 1))?.ge(&inner)?.to_dtype(edges.dtype())?;
-    let ones = Tensor::ones((rows, 1), edges.dtype(), edges.device())?;
-    let from = Tensor::cat(&[&ones, &reached], 1)?;
-    let past = Tensor::cat(&[&reached, &ones.zeros_like()?], 1)?;
-    Ok((from - past)?)
+/// The axis on which a bin is looked up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Axis {
+    X,
+    Y,
+}
+
+/// Which bin each element is in, as constants: `(B, C, bins, …)` of zeros and ones.
+struct BinMask {
+    here: Tensor,
+    before: Tensor,
+}
+
+impl BinMask {
+    /// `lengths` are the detached lengths of the bins, which begin at `-bound`.
+    fn new(input: &Tensor, lengths: &Tensor, bound: f64) -> Result<Self> {
+        let mut knots: Vec<Tensor> = Vec::with_capacity(lengths.dim(2)?);
+        for bin in 0..lengths.dim(2)? - 1 {
+            let length = lengths.narrow(2, bin, 1)?;
+            knots.push(match knots.last() {
+                Some(knot) => (knot + length)?,
+                None => length.affine(1.0, -bound)?,
+            });
+        }
+        let reached = Tensor::cat(&knots, 2)?.broadcast_le(&input.detach().unsqueeze(2)?)?.to_dtype(input.dtype())?;
+        let edge = reached.narrow(2, 0, 1)?.zeros_like()?;
+        let before = Tensor::cat(&[&reached, &edge], 2)?;
+        let begun = Tensor::cat(&[&edge.affine(0.0, 1.0)?, &reached], 2)?;
+        Ok(BinMask { here: (begun - &before)?, before })
+    }
+
+    /// The quantity of the element's own bin, `(B, C, …)`.
+    fn pick(&self, quantity: &Tensor) -> Result<Tensor> {
+        Ok((quantity * &self.here)?.sum(2)?)
+    }
+
+    /// The sum of the quantity over the bins before, `(B, C, …)`.
+    fn before(&self, quantity: &Tensor) -> Result<Tensor> {
+        Ok((quantity * &self.before)?.sum(2)?)
+    }
+}
+
+/// One bin per element: its lower corner, its size and the slopes at its ends, each `(B, C, …)`.
+struct Bin {
+    x: Tensor,
+    y: Tensor,
+    width: Tensor,
+    height: Tensor,
+    left: Tensor,
+    right: Tensor,
 }
 
 impl Bin {
-    /// `d₀ + d₁ - 2s`.
-    fn bend(&self) -> Result<Tensor> {
-        Ok(((&self.slope_left + &self.slope_right)? - self.slope.affine(2.0, 0.0)?)?)
+    fn encode(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let xi = ((x - &self.x)? / &self.width)?;
+        let (rise, slope) = ((&self.height / &self.width)?, self.denominator(&xi)?);
+        let numerator = (&xi * ((&rise * &xi)? + (&self.left * xi.affine(-1.0, 1.0)?)?)?)?;
+        let y = (&self.y + (&self.height * numerator)?.div(&slope)?)?;
+        Ok((y, self.log_derivative(&xi)?))
     }
 
-    /// `y - y_k` over `h`, and `ln ∂y/∂x`, at the relative position `θ`.
-    fn value_and_log_slope(&self, theta: &Tensor) -> Result<(Tensor, Tensor)> {
-        let rest = theta.affine(-1.0, 1.0)?;
-        let mixed = (theta * &rest)?;
-        let denominator = (&self.slope + (self.bend()? * &mixed)?)?;
-        let value = (((&self.slope * theta.sqr()?)? + (&self.slope_left * &mixed)?)? / &denominator)?;
-        let ends = ((&self.slope_right * theta.sqr()?)? + (&self.slope_left * rest.sqr()?)?)?;
-        let numerator = (ends + (&self.slope * mixed)?.affine(2.0, 0.0)?)?;
-        let log = ((self.slope.log()? - denominator.log()?)?.affine(2.0, 0.0)? + numerator.log()?)?;
-        Ok((value, log))
+    /// The root `ξ = 2c / (-b - √(b² - 4ac))` of the paper's equation 6 to 8, divided by the height.
+    fn decode(&self, y: &Tensor) -> Result<(Tensor, Tensor)> {
+        let eta = ((y - &self.y)? / &self.height)?;
+        let rise = (&self.height / &self.width)?;
+        let bend = ((&self.left + &self.right)? - (&rise * 2.0)?)?;
+        let b = (&self.left - (&eta * &bend)?)?;
+        let a = (&rise - &b)?;
+        let minus_c = (&rise * &eta)?;
+        // Positive in exact arithmetic. The clamp is just above zero, where the root has a derivative.
+        let discriminant = (b.sqr()? + ((a * &minus_c)? * 4.0)?)?.maximum(tiny(y.dtype()))?;
+        let xi = ((minus_c * 2.0)? / (b + discriminant.sqrt()?)?)?;
+        let x = (&self.x + (&self.width * &xi)?)?;
+        Ok((x, self.log_derivative(&xi)?.neg()?))
     }
 
-    /// `θ` of the point that lies `rise` above the bin's lower left corner: the root in `[0, 1]` of a
-    /// quadratic, as `2c / (-b - √(b² - 4ac))`, which does not cancel (equations 6 to 8 of the paper).
-    fn root(&self, rise: &Tensor) -> Result<Tensor> {
-        let bent = (rise * self.bend()?)?;
-        let a = ((&self.height * (&self.slope - &self.slope_left)?)? + &bent)?;
-        let b = ((&self.height * &self.slope_left)? - bent)?;
-        let c = (&self.slope * rise)?.neg()?;
-        // Never negative but for rounding; the floor also keeps the slope of the root finite.
-        let discriminant = (b.sqr()? - (a * &c)?.affine(4.0, 0.0)?)?.maximum(1e-30)?;
-        Ok((c.affine(2.0, 0.0)? / (b + discriminant.sqrt()?)?.neg()?)?)
+    /// `D = s (ξ² + (1 - ξ)²) + (d₀ + d₁) ξ (1 - ξ)`.
+    fn denominator(&self, xi: &Tensor) -> Result<Tensor> {
+        let rest = xi.affine(-1.0, 1.0)?;
+        let rise = (&self.height / &self.width)?;
+        let straight = (rise * (xi.sqr()? + rest.sqr()?)?)?;
+        Ok((straight + ((&self.left + &self.right)? * (xi * rest)?)?)?)
     }
+
+    /// `2 ln s + ln(d₁ ξ² + 2 s ξ (1 - ξ) + d₀ (1 - ξ)²) - 2 ln D`.
+    fn log_derivative(&self, xi: &Tensor) -> Result<Tensor> {
+        let rest = xi.affine(-1.0, 1.0)?;
+        let rise = (&self.height / &self.width)?;
+        let middle = ((&rise * (xi * &rest)?)? * 2.0)?;
+        let slopes = (((&self.right * xi.sqr()?)? + middle)? + (&self.left * rest.sqr()?)?)?;
+        let ratio = (rise / self.denominator(xi)?)?;
+        Ok((slopes.log()? + (ratio.log()? * 2.0)?)?)
+    }
+}
+
+/// A positive number whose square root and its derivative are ordinary numbers.
+fn tiny(dtype: DType) -> f64 {
+    if dtype == DType::F64 { 1e-200 } else { 1e-30 }
 }
 
 impl Transformer for RationalQuadraticSpline {
     fn name(&self) -> String {
         format!("rational-quadratic spline, {} bins", self.bins)
     }
-
     fn params_per_element(&self) -> usize {
         3 * self.bins - 1
     }
-
     fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.with_tails(x, params, |x, params| {
-            let bin = self.locate(x, params, true)?;
-            let (value, log) = bin.value_and_log_slope(&((x - &bin.left)? / &bin.width)?)?;
-            Ok((((value * &bin.height)? + &bin.bottom)?, log))
-        })
+        self.apply(Axis::X, x, params, Bin::encode)
     }
-
     fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.with_tails(y, params, |y, params| {
-            let bin = self.locate(y, params, false)?;
-            let theta = bin.root(&(y - &bin.bottom)?)?;
-            let (_, log) = bin.value_and_log_slope(&theta)?;
-            Ok((((theta * &bin.width)? + &bin.left)?, log.neg()?))
-        })
+        self.apply(Axis::Y, y, params, Bin::decode)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_util::{check_transformer, distance, normal, values};
-    use candle_core::{DType, Device, Var};
-
-    fn spline() -> RationalQuadraticSpline {
-        RationalQuadraticSpline::new(5, 3.0).unwrap()
-    }
-
-    /// One element per row with the same random parameters.
-    fn element(points: &[f64]) -> (Tensor, Tensor) {
-        let x = Tensor::from_slice(points, (points.len(), 1), &Device::Cpu).unwrap();
-        (x, normal(3, &[1, 1, 14]).broadcast_as((points.len(), 1, 14)).unwrap().contiguous().unwrap())
-    }
-
-    /// The knots of [`element`]'s spline, data and latent side, `-B` first and `B` last.
-    fn knots() -> (Vec<f64>, Vec<f64>) {
-        let raw = normal(3, &[1, 14]);
-        let side = |at| {
-            let edges = spline().edges(&spline().sizes(&raw.narrow(1, at, 5).unwrap()).unwrap()).unwrap();
-            values(&edges).into_iter().chain([3.0]).collect::<Vec<f64>>()
-        };
-        (side(0), side(5))
-    }
-
-    #[test]
-    fn inverse_slopes_and_gradients() {
-        check_transformer(&spline(), &normal(1, &[3, 2, 2]).affine(2.0, 0.0).unwrap(), 1e-9);
-    }
-
-    #[test]
-    fn zero_parameters_are_the_identity() {
-        let x = normal(1, &[4, 3, 2]).affine(2.0, 0.0).unwrap();
-        let zeros = Tensor::zeros((4, 3, 14, 2), DType::F64, &Device::Cpu).unwrap();
-        let (y, log) = spline().encode(&x, &zeros).unwrap();
-        assert!(distance(&y, &x) < 1e-12);
-        assert!(distance(&log, &x.zeros_like().unwrap()) < 1e-12);
-    }
-
-    #[test]
-    fn knots_map_to_knots_with_their_slopes() {
-        let (lefts, bottoms) = knots();
-        let (x, params) = element(&lefts);
-        let (y, log) = spline().encode(&x, &params).unwrap();
-        assert!(values(&y).iter().zip(&bottoms).all(|(a, b)| (a - b).abs() < 1e-12), "{y} against {bottoms:?}");
-        let (back, inverse_log) = spline().decode(&y, &params).unwrap();
-        assert!(distance(&back, &x) < 1e-9);
-        assert!(distance(&inverse_log.neg().unwrap(), &log) < 1e-9);
-        // The tails have slope one on both sides of ±B.
-        assert!(values(&log)[0].abs() < 1e-12 && values(&log)[5].abs() < 1e-12);
-    }
-
-    #[test]
-    fn the_map_increases_and_is_continuous_across_every_knot() {
-        let (lefts, _) = knots();
-        for knot in lefts {
-            let (x, params) = element(&[knot - 1e-7, knot, knot + 1e-7]);
-            let (y, log) = spline().encode(&x, &params).unwrap();
-            let (y, log) = (values(&y), values(&log));
-            assert!(y[0] < y[1] && y[1] < y[2] && y[2] - y[0] < 1e-4);
-            assert!((log[2] - log[0]).abs() < 1e-4, "the slope jumps at {knot}");
-        }
-    }
-
-    #[test]
-    fn gradients_are_finite_on_knots_and_far_outside() {
-        let mut points = knots().0;
-        points.extend([-3e8, -30.0, -3.0 - 1e-9, 3.0 + 1e-9, 30.0, 3e8]);
-        let (x, params) = element(&points);
-        for decode in [false, true] {
-            let (x, params) = (Var::from_tensor(&x).unwrap(), Var::from_tensor(&params).unwrap());
-            let f = if decode { spline().decode(&x, &params) } else { spline().encode(&x, &params) };
-            let (y, log) = f.unwrap();
-            let store = (y + log).unwrap().sum_all().unwrap().backward().unwrap();
-            let (gx, gp) = (values(store.get(&x).unwrap()), values(store.get(&params).unwrap()));
-            assert!(gx.iter().chain(&gp).all(|g| g.is_finite()));
-            assert!(gx[6..].iter().all(|&g| g == 1.0), "the tails are the identity: {gx:?}");
-            assert!(gp[6 * 14..].iter().all(|&g| g == 0.0));
-        }
-    }
-
-    #[test]
-    fn single_precision_round_trip_with_wild_parameters() {
-        let f32 = |t: Tensor| t.to_dtype(DType::F32).unwrap();
-        let x = f32(normal(1, &[200, 3]).affine(1.5, 0.0).unwrap());
-        let params = f32(normal(2, &[200, 3, 14]).affine(3.0, 0.0).unwrap());
-        let (y, _) = spline().encode(&x, &params).unwrap();
-        let (back, _) = spline().decode(&y, &params).unwrap();
-        let (again, _) = spline().encode(&back, &params).unwrap();
-        assert!(distance(&again, &y) < 1e-3);
-    }
-
-    #[test]
-    fn extreme_parameters_stay_finite_in_single_precision() {
-        let params = normal(2, &[50, 3, 14]).affine(1e3, 0.0).unwrap().to_dtype(DType::F32).unwrap();
-        let x = normal(1, &[50, 3]).to_dtype(DType::F32).unwrap();
-        let (x, params) = (Var::from_tensor(&x).unwrap(), Var::from_tensor(&params).unwrap());
-        for f in [RationalQuadraticSpline::encode, RationalQuadraticSpline::decode] {
-            let (y, log) = f(&spline(), &x, &params).unwrap();
-            assert!(values(&y).iter().chain(&values(&log)).all(|v| v.is_finite()));
-            let store = (y + log).unwrap().sum_all().unwrap().backward().unwrap();
-            for v in [&x, &params] {
-                assert!(values(store.get(v).unwrap()).iter().all(|g| g.is_finite()));
-            }
-        }
-    }
-
-    #[test]
-    fn bad_arguments_are_refused() {
-        assert!(RationalQuadraticSpline::new(1, 3.0).is_err());
-        assert!(RationalQuadraticSpline::new(8, 0.0).is_err());
-        assert!(RationalQuadraticSpline::new(8, f64::NAN).is_err());
-        assert!(matches!(spline().encode(&normal(1, &[2, 3]), &normal(1, &[2, 3, 13])), Err(Error::Shape { .. })));
-    }
-}
+mod tests;
