@@ -1,0 +1,37 @@
+//! Lossless compression of images by an integer discrete flow.
+//!
+//! A density over integers is a code: an image of probability `p` can be written in `-log₂ p` bits. An
+//! *integer discrete flow* (Hoogeboom, Peters, van den Berg & Welling 2019) is such a density, and its
+//! bijection maps integers to integers exactly, so that nothing is lost. [`Idf::bits`] is the length that training
+//! minimises; [`compress`] and [`decompress`] realise it with a range coder.
+//!
+//! # What is guaranteed
+//! `decompress(model, compress(model, x)) = x` bit for bit. The arithmetic of the coder consists of IEEE 754 operations
+//! in a fixed order, one image at a time, and uses no tensor library and no function of the system's
+//! mathematical library. An archive therefore does not depend on the number of threads, on the batch or on
+//! instruction-set extensions, and can be read on another machine of any architecture whose `f32` and `f64` follow the standard
+//! (all 64-bit targets; x87 code on 32-bit x86 does not). The *same weights* are needed: the
+//! archive carries their [`fingerprint`] and checksums of archive and pixels, so that a mismatch is an
+//! error, never a wrong image.
+
+mod archive;
+mod coder;
+mod config;
+mod fixed;
+mod mixture;
+mod model;
+mod net;
+
+pub use archive::{ArchiveInfo, compress, decompress, decompress_from, fingerprint, info};
+pub use config::{IdfConfig, PRESETS};
+pub use model::Idf;
+
+/// Bits per value of `archive_bytes` bytes that hold `values` integers: what image coding papers report.
+///
+/// Everything in the archive counts, the header included; not the model.
+pub fn bits_per_value(archive_bytes: usize, values: usize) -> f64 {
+    8.0 * archive_bytes as f64 / values as f64
+}
+
+#[cfg(test)]
+mod tests;
