@@ -1,6 +1,12 @@
-//! Flows for images: exact likelihoods, and exact lossless coding on top of them.
+//! Flows for images: data sets, pictures and, on top of them, exact likelihoods.
+//!
+//! Images stay bytes, the integer levels of the file, until a batch is asked for: an exact likelihood
+//! needs exact integers to dequantize.
 
 pub mod codec;
+pub mod data;
 mod error;
+pub mod io;
 
+pub use data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
 pub use error::{Error, Result};

@@ -1,0 +1,417 @@
+//! Charts of a run: learning curves and histograms as PNG files.
+//!
+//! Charts are drawn at twice their size and reduced, which is what smooths the lines; the font is
+//! compiled in, so that they look the same on every machine.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use image::RgbImage;
+use image::imageops::{FilterType, resize};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+/// Width and height of every chart in pixels.
+pub const SIZE: (u32, u32) = (1200, 700);
+
+/// Drawn at this multiple of the size, then reduced.
+const SCALE: u32 = 2;
+const FONT: &str = "sans-serif";
+const INK: RGBColor = RGBColor(31, 41, 55);
+const SOFT_INK: RGBColor = RGBColor(107, 114, 128);
+const RULE: RGBColor = RGBColor(229, 231, 235);
+const PALETTE: [RGBColor; 5] = [
+    RGBColor(37, 99, 235),
+    RGBColor(234, 88, 12),
+    RGBColor(5, 150, 105),
+    RGBColor(147, 51, 234),
+    RGBColor(202, 138, 4),
+];
+
+/// Length of a key in the legend, and how far it must rise to meet the middle of its text.
+const KEY: i32 = 22 * SCALE as i32;
+const KEY_RISE: i32 = -3 * SCALE as i32;
+
+type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<
+    'a,
+    BitMapBackend<'b>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
+
+/// How a series is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// A thin, pale line: every measured value.
+    Raw,
+    /// A thick line: the trend. The n-th trend has the colour of the n-th raw series.
+    Smooth,
+    /// Dots joined by a line: few values that each count, such as validation.
+    Marked,
+}
+
+/// One curve of a chart.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// The name in the legend; an empty name stays out of it.
+    pub name: String,
+    /// `(x, y)` in the order of x; values that are not finite leave a gap.
+    pub points: Vec<(f64, f64)>,
+    /// How it is drawn.
+    pub look: Look,
+}
+
+impl Series {
+    /// A curve from its parts.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>, look: Look) -> Self {
+        Series { name: name.into(), points, look }
+    }
+}
+
+/// The trend of a noisy curve: the mean, of x as well as of y, over `window` points around each one.
+///
+/// The window is centred, so that the trend does not lag behind the values; where an end cuts it, the
+/// mean of x moves with the mean of y, and a straight line stays straight.
+pub fn smoothed(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
+    let finite: Vec<(f64, f64)> = points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+    let mut sums = vec![(0.0, 0.0)];
+    for (index, (x, y)) in finite.iter().enumerate() {
+        sums.push((sums[index].0 + x, sums[index].1 + y));
+    }
+    let mean = |index: usize| {
+        let (from, to) = (index.saturating_sub(window / 2), finite.len().min(index.saturating_add(window / 2 + 1)));
+        let count = (to - from) as f64;
+        ((sums[to].0 - sums[from].0) / count, (sums[to].1 - sums[from].1) / count)
+    };
+    (0..finite.len()).map(mean).collect()
+}
+
+/// Curves over a common x axis, such as the loss over training steps.
+///
+/// The y axis leaves out the highest two per cent of the values, which belong to the first steps and
+/// would flatten everything after them.
+///
+/// # Errors
+/// No finite point at all, or a failure of the file system.
+pub fn loss_curve(series: &[Series], title: &str, x_label: &str, y_label: &str, path: &Path) -> Result<()> {
+    let (x, y) = ranges(series).with_context(|| format!("{}: nothing to draw", path.display()))?;
+    draw(path, |canvas| {
+        let mut chart = axes(canvas, title, x_label, y_label, x.clone(), y.clone())?;
+        for look in [Look::Raw, Look::Smooth, Look::Marked] {
+            let mut same = series.iter().filter(|s| s.look == look).enumerate();
+            same.try_for_each(|(index, s)| curve(&mut chart, s, colour(series, look, index), &y))?;
+        }
+        legend(&mut chart)
+    })
+}
+
+/// A named sample for a [`histogram`].
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The name in the legend.
+    pub name: String,
+    /// The values; those that are not finite are left out.
+    pub values: Vec<f64>,
+}
+
+/// Overlaid histograms on common bins, each as a share of its own sample, with the means in the legend.
+///
+/// # Errors
+/// No finite value at all, or a failure of the file system.
+pub fn histogram(samples: &[Sample], title: &str, x_label: &str, path: &Path) -> Result<()> {
+    let finite: Vec<Vec<f64>> =
+        samples.iter().map(|s| s.values.iter().copied().filter(|v| v.is_finite()).collect()).collect();
+    let all: Vec<f64> = finite.concat();
+    let x = span(&all, 0.02).with_context(|| format!("{}: nothing to draw", path.display()))?;
+    let shares: Vec<Vec<f64>> = finite.iter().map(|values| bin_shares(values, &x)).collect();
+    let top = shares.iter().flatten().copied().fold(0.0, f64::max) * 1.12;
+    draw(path, |canvas| {
+        let mut chart = axes(canvas, title, x_label, "share of images (%)", x.clone(), 0.0..top)?;
+        for (index, (sample, shares)) in samples.iter().zip(&shares).enumerate() {
+            let colour = PALETTE[index % PALETTE.len()];
+            let outline = outline(shares, &x);
+            chart.draw_series(AreaSeries::new(outline.iter().copied(), 0.0, colour.mix(0.25)))?;
+            let line = LineSeries::new(outline, colour.stroke_width(2 * SCALE));
+            let mean = finite[index].iter().sum::<f64>() / finite[index].len().max(1) as f64;
+            let key = move |(x, y)| {
+                let y = y + KEY_RISE;
+                Rectangle::new([(x, y - KEY / 3), (x + KEY, y + KEY / 3)], colour.mix(0.6).filled())
+            };
+            chart.draw_series(line)?.label(format!("{}, mean {mean:.3}", sample.name)).legend(key);
+        }
+        legend(&mut chart)
+    })
+}
+
+const BINS: usize = 60;
+
+/// Per cent of the values in each of [`BINS`] equal bins.
+fn bin_shares(values: &[f64], range: &Range<f64>) -> Vec<f64> {
+    let mut shares = vec![0.0; BINS];
+    for value in values {
+        let bin = (value - range.start) / (range.end - range.start) * BINS as f64;
+        shares[(bin as usize).min(BINS - 1)] += 100.0 / values.len() as f64;
+    }
+    shares
+}
+
+/// The stairs over the bins, from the first that is not empty to the last.
+fn outline(shares: &[f64], range: &Range<f64>) -> Vec<(f64, f64)> {
+    let width = (range.end - range.start) / shares.len() as f64;
+    let edge = |bin: usize| range.start + bin as f64 * width;
+    let first = shares.iter().position(|&s| s > 0.0).unwrap_or(0);
+    let end = shares.iter().rposition(|&s| s > 0.0).map_or(0, |last| last + 1);
+    let stairs = (first..end).flat_map(|bin| [(edge(bin), shares[bin]), (edge(bin + 1), shares[bin])]);
+    std::iter::once((edge(first), 0.0)).chain(stairs).chain([(edge(end), 0.0)]).collect()
+}
+
+/// Trends take the colours in turn, raw series those of their trends, marked ones those after.
+fn colour(series: &[Series], look: Look, index: usize) -> RGBColor {
+    let lines = |look| series.iter().filter(|s| s.look == look).count();
+    let offset = if look == Look::Marked { lines(Look::Raw).max(lines(Look::Smooth)) } else { 0 };
+    PALETTE[(offset + index) % PALETTE.len()]
+}
+
+fn curve<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, series: &Series, colour: RGBColor, y: &Range<f64>) -> Result<()> {
+    let style = match series.look {
+        Look::Raw => colour.mix(0.38).stroke_width(SCALE),
+        Look::Smooth => colour.stroke_width(3 * SCALE),
+        Look::Marked => colour.stroke_width(2 * SCALE),
+    };
+    let visible = |p: &&(f64, f64)| p.0.is_finite() && y.contains(&p.1);
+    let points: Vec<(f64, f64)> = series.points.iter().filter(visible).copied().collect();
+    let marked = series.look == Look::Marked;
+    let drawn = chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+    if !series.name.is_empty() {
+        drawn.label(&series.name).legend(move |(x, y)| {
+            let line = PathElement::new([(0, 0), (KEY, 0)], style);
+            let radius = if marked { 4 } else { 0 };
+            EmptyElement::at((x, y + KEY_RISE)) + line + dot((KEY / 2, 0), radius, colour)
+        });
+    }
+    if marked {
+        chart.draw_series(points.iter().map(|&p| dot(p, 6, WHITE)))?;
+        chart.draw_series(points.iter().map(|&p| dot(p, 4, colour)))?;
+    }
+    Ok(())
+}
+
+/// A filled disc around a point of the chart or of the legend.
+fn dot<P>(centre: P, radius: u32, fill: RGBColor) -> Circle<P, u32> {
+    Circle::new(centre, radius * SCALE, fill.filled())
+}
+
+/// The extent of the axes; `None` without a finite point.
+fn ranges(series: &[Series]) -> Option<(Range<f64>, Range<f64>)> {
+    let points = || series.iter().flat_map(|s| &s.points).filter(|(x, y)| x.is_finite() && y.is_finite());
+    let mut ys: Vec<f64> = points().map(|p| p.1).collect();
+    ys.sort_by(f64::total_cmp);
+    ys.truncate((ys.len() as f64 * 0.98).ceil() as usize);
+    let marked = series.iter().filter(|s| s.look == Look::Marked).flat_map(|s| &s.points).map(|p| p.1);
+    ys.extend(marked.filter(|y| y.is_finite()));
+    let xs: Vec<f64> = points().map(|p| p.0).collect();
+    Some((span(&xs, 0.0)?, span(&ys, 0.06)?))
+}
+
+/// From the least to the greatest value with a margin, never empty.
+fn span(values: &[f64], margin: f64) -> Option<Range<f64>> {
+    let low = values.iter().copied().reduce(f64::min)?;
+    let high = values.iter().copied().reduce(f64::max)?;
+    let width = if high > low { high - low } else { low.abs().max(1.0) * 0.1 };
+    let high = if high > low { high } else { low + width };
+    Some(low - margin * width..high + margin * width)
+}
+
+/// Runs the drawing on a large canvas and writes it reduced, complete or not at all.
+fn draw(path: &Path, paint: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<()> {
+    register_font()?;
+    let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
+    let mut pixels = vec![255; (width * height * 3) as usize];
+    {
+        let canvas = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+        paint(&canvas)?;
+        canvas.present()?;
+    }
+    let large = RgbImage::from_raw(width, height, pixels).ok_or_else(|| anyhow!("the canvas has another size"))?;
+    let chart = resize(&large, SIZE.0, SIZE.1, FilterType::Triangle);
+    Ok(flow_image::io::write_png(path, &chart.into())?)
+}
+
+fn register_font() -> Result<()> {
+    static REGISTERED: OnceLock<bool> = OnceLock::new();
+    let bytes = epaint_default_fonts::UBUNTU_LIGHT;
+    let ok = *REGISTERED.get_or_init(|| plotters::style::register_font(FONT, FontStyle::Normal, bytes).is_ok());
+    ensure!(ok, "the built-in font cannot be read");
+    Ok(())
+}
+
+fn text(size: u32, colour: RGBColor) -> TextStyle<'static> {
+    (FONT, size * SCALE).into_font().color(&colour)
+}
+
+/// Title, rules, ticks and labels.
+fn axes<'a, 'b>(
+    canvas: &'a Canvas<'b>,
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    x: Range<f64>,
+    y: Range<f64>,
+) -> Result<Chart<'a, 'b>> {
+    let margin = 28 * SCALE as i32;
+    canvas.draw_text(title, &text(28, INK), (margin, margin - 6 * SCALE as i32))?;
+    let (x_digits, y_digits) = (digits(&x), digits(&y));
+    let mut chart = ChartBuilder::on(canvas)
+        .margin(margin)
+        .margin_top(76 * SCALE)
+        .x_label_area_size(54 * SCALE)
+        .y_label_area_size(78 * SCALE)
+        .build_cartesian_2d(x, y)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(RULE.stroke_width(SCALE))
+        .axis_style(SOFT_INK.mix(0.6).stroke_width(SCALE))
+        .x_labels(9)
+        .y_labels(8)
+        .set_all_tick_mark_size(5 * SCALE)
+        .label_style(text(17, SOFT_INK))
+        .axis_desc_style(text(19, INK))
+        .x_label_formatter(&|v| number(*v, x_digits))
+        .y_label_formatter(&|v| number(*v, y_digits))
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .draw()?;
+    Ok(chart)
+}
+
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>) -> Result<()> {
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .margin(14 * SCALE)
+        .legend_area_size(34 * SCALE)
+        .background_style(WHITE.mix(0.85))
+        .border_style(TRANSPARENT)
+        .label_font(text(18, INK))
+        .draw()?;
+    Ok(())
+}
+
+/// Decimals that tell neighbouring ticks of a range apart.
+fn digits(range: &Range<f64>) -> usize {
+    let step = (range.end - range.start) / 10.0;
+    (-step.log10()).ceil().clamp(0.0, 9.0) as usize
+}
+
+/// A number with commas between thousands.
+fn number(value: f64, digits: usize) -> String {
+    let plain = format!("{:.digits$}", value.abs());
+    let (whole, fraction) = plain.split_once('.').map_or((plain.as_str(), None), |(w, f)| (w, Some(f)));
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let is_zero = plain.chars().all(|c| matches!(c, '0' | '.'));
+    let sign = if value < 0.0 && !is_zero { "-" } else { "" };
+    format!("{sign}{grouped}{}", fraction.map(|f| format!(".{f}")).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A curve that decays from 8 to 3.6 bits/dim with noise that shrinks.
+    fn decay(step: f64) -> f64 {
+        let noise = (step * 12.9898).sin() * 43_758.545;
+        3.6 + 4.4 * (-step / 900.0).exp() + 0.35 * (noise - noise.floor() - 0.5) * (1.0 + (-step / 2000.0).exp())
+    }
+
+    fn curves() -> Vec<Series> {
+        let raw: Vec<_> = (0..10_000).step_by(10).map(|s| (f64::from(s), decay(f64::from(s)))).collect();
+        let validation = (0..=10).map(|k| f64::from(k) * 1000.0).map(|s| (s, 3.68 + 4.4 * (-s / 900.0).exp()));
+        vec![
+            Series::new("validation", validation.collect(), Look::Marked),
+            Series::new("training, smoothed", smoothed(&raw, 51), Look::Smooth),
+            Series::new("training", raw, Look::Raw),
+        ]
+    }
+
+    /// Where a look at the charts is wanted, `FLOW_PLOTS` names a folder that keeps them.
+    fn chart(name: &str, write: impl FnOnce(&Path) -> Result<()>) -> RgbImage {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = std::env::var_os("FLOW_PLOTS").map_or_else(|| folder.path().to_path_buf(), Into::into);
+        let path = kept.join(name);
+        write(&path).unwrap();
+        image::open(path).unwrap().into_rgb8()
+    }
+
+    /// Pixels of nearly this colour; reduction softens the edges of lines.
+    fn count(picture: &RgbImage, colour: RGBColor) -> usize {
+        let near = |(a, b): (u8, u8)| a.abs_diff(b) < 24;
+        picture.pixels().filter(|p| p.0.into_iter().zip([colour.0, colour.1, colour.2]).all(near)).count()
+    }
+
+    #[test]
+    fn a_learning_curve_shows_trend_and_validation_in_their_colours() {
+        let picture = chart("loss.png", |path| loss_curve(&curves(), "Glow on CIFAR-10", "step", "bits/dim", path));
+        assert_eq!(picture.dimensions(), SIZE);
+        assert!(count(&picture, PALETTE[0]) > 1500, "the trend");
+        assert!(count(&picture, PALETTE[1]) > 800, "validation");
+        assert_eq!(count(&picture, PALETTE[2]), 0);
+    }
+
+    #[test]
+    fn a_histogram_shows_both_samples() {
+        let sample = |name: &str, shift: f64| {
+            let values = (0..4000).map(|i| shift + 0.8 * (f64::from(i) * 0.77).sin() * (f64::from(i) * 0.31).cos());
+            Sample { name: name.into(), values: values.chain([f64::NAN]).collect() }
+        };
+        let samples = [sample("Fashion-MNIST (test)", 3.0), sample("MNIST (never seen)", 4.1)];
+        let picture = chart("ood.png", |path| histogram(&samples, "Likelihood of two data sets", "bits/dim", path));
+        assert!(count(&picture, PALETTE[0]) > 500 && count(&picture, PALETTE[1]) > 500);
+    }
+
+    #[test]
+    fn odd_input_draws_or_says_why_not() {
+        let flat = [Series::new("", vec![(0.0, 2.0), (1.0, f64::NAN), (1.0, 2.0)], Look::Raw)];
+        chart("flat.png", |path| loss_curve(&flat, "", "", "", path));
+        chart("one.png", |path| histogram(&[Sample { name: "x".into(), values: vec![1.0] }], "", "", path));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none.png");
+        let nothing = [Series::new("x", vec![(0.0, f64::NAN)], Look::Smooth)];
+        for outcome in
+            [loss_curve(&nothing, "", "", "", &path), loss_curve(&[], "", "", "", &path), histogram(&[], "", "", &path)]
+        {
+            assert!(outcome.unwrap_err().to_string().contains("none.png: nothing to draw"));
+        }
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn smoothing_neither_lags_nor_bends_the_ends() {
+        let line = |x: f64| 5.0 - 0.5 * x;
+        let points: Vec<_> = (0..50).map(|i| (f64::from(i), line(f64::from(i)))).collect();
+        let trend = smoothed(&points, 20);
+        assert!(trend.iter().all(|&(x, y)| (y - line(x)).abs() < 1e-12));
+        assert!(trend.is_sorted_by(|a, b| a.0 < b.0) && (trend[25].0 - 25.0).abs() < 1e-12);
+        let gap = smoothed(&[(0.0, 0.0), (1.0, f64::NAN), (2.0, 3.0), (4.0, 9.0)], 3);
+        assert_eq!(gap, [(1.0, 1.5), (2.0, 4.0), (3.0, 6.0)]);
+        assert!(smoothed(&[], 3).is_empty());
+    }
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!(number(1_234_567.0, 0), "1,234,567");
+        assert_eq!(number(-1234.5, 1), "-1,234.5");
+        assert_eq!(number(-0.001, 1), "0.0");
+        assert_eq!(digits(&(0.0..10_000.0)), 0);
+        assert_eq!(digits(&(3.4..5.4)), 1);
+    }
+}

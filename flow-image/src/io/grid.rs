@@ -1,0 +1,105 @@
+//! Many images on one picture.
+
+use std::path::Path;
+
+use image::{Rgb, RgbImage};
+
+use super::{Pixels, write_png};
+use crate::{Error, Result};
+
+/// How a grid looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GridStyle {
+    /// Images in a row; 0 makes the grid as square as it can be.
+    pub columns: usize,
+    /// Pixels of the picture for one pixel of an image, by repetition; 0 makes images at least 64 pixels long.
+    pub upscale: usize,
+    /// Pixels of background between images and around them.
+    pub padding: usize,
+    /// Red, green and blue of the background.
+    pub background: [u8; 3],
+}
+
+impl Default for GridStyle {
+    /// Square, upscaled as needed, two pixels of dark grey between images.
+    fn default() -> Self {
+        GridStyle { columns: 0, upscale: 0, padding: 2, background: [40; 3] }
+    }
+}
+
+/// No picture has a longer side than this.
+const MAX_SIDE: usize = 32_768;
+
+/// All images row by row on one picture.
+///
+/// # Errors
+/// A picture of more than 32,768 pixels a side.
+pub fn grid(pixels: &Pixels, style: &GridStyle) -> Result<RgbImage> {
+    let [_, height, width] = pixels.shape();
+    let count = pixels.count();
+    let columns =
+        if style.columns == 0 { ((count as f64).sqrt().ceil() as usize).max(1) } else { style.columns.min(count) };
+    let upscale = if style.upscale == 0 { 64usize.div_ceil(height.max(width)) } else { style.upscale };
+    let side = |images: usize, length: usize| -> Result<usize> {
+        let cell = length.saturating_mul(upscale).saturating_add(style.padding);
+        let side = images.saturating_mul(cell).saturating_add(style.padding);
+        if side <= MAX_SIDE {
+            return Ok(side);
+        }
+        Err(Error::config("grid", format!("{images} images in a line make more than {MAX_SIDE} pixels")))
+    };
+    let (total_width, total_height) = (side(columns, width)?, side(count.div_ceil(columns), height)?);
+    let mut picture = RgbImage::from_pixel(total_width as u32, total_height as u32, Rgb(style.background));
+    for (index, image) in pixels.images().enumerate() {
+        let left = style.padding + index % columns * (width * upscale + style.padding);
+        let top = style.padding + index / columns * (height * upscale + style.padding);
+        for y in 0..height * upscale {
+            for x in 0..width * upscale {
+                let colour = Rgb(pixels.rgb(image, y / upscale, x / upscale));
+                picture.put_pixel((left + x) as u32, (top + y) as u32, colour);
+            }
+        }
+    }
+    Ok(picture)
+}
+
+/// [`grid`] into a PNG file, complete or not at all.
+///
+/// # Errors
+/// Those of [`grid`], or a failure of the file system.
+pub fn write_grid(path: &Path, pixels: &Pixels, style: &GridStyle) -> Result<()> {
+    write_png(path, &grid(pixels, style)?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Dataset;
+
+    fn counting(count: usize) -> Pixels {
+        let set = Dataset::new((0..count as u8 * 6).collect(), [1, 2, 3], 256, "x").unwrap();
+        Pixels::from_dataset(&set, &(0..count).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn every_pixel_lands_in_its_block() {
+        let style = GridStyle { columns: 2, upscale: 2, padding: 1, background: [200, 0, 0] };
+        let picture = grid(&counting(3), &style).unwrap();
+        assert_eq!(picture.dimensions(), (2 * 7 + 1, 2 * 5 + 1));
+        assert_eq!(picture.get_pixel(0, 0).0, [200, 0, 0]);
+        // Image 1, row 1, column 2: value 6 + 5 in a block of four.
+        for (x, y) in [(12, 3), (13, 3), (12, 4), (13, 4)] {
+            assert_eq!(picture.get_pixel(x, y).0, [11; 3]);
+        }
+        assert_eq!(picture.get_pixel(1, 6).0, [12; 3], "the third image starts the second row");
+        assert_eq!(picture.get_pixel(9, 7).0, [200, 0, 0], "an empty place stays background");
+    }
+
+    #[test]
+    fn small_images_are_enlarged_and_monsters_refused() {
+        let picture = grid(&counting(4), &GridStyle { padding: 0, ..GridStyle::default() }).unwrap();
+        assert_eq!(picture.dimensions(), (2 * 66, 2 * 44));
+        let huge = GridStyle { upscale: usize::MAX, ..GridStyle::default() };
+        assert!(grid(&counting(4), &huge).is_err());
+    }
+}
