@@ -16,6 +16,7 @@ pub mod reversible;
 mod rng;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod train;
 pub mod transformer;
 
 pub use bijector::{Bijector, Pullback, Tape};

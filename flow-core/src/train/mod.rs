@@ -1,0 +1,49 @@
+//! The training engine: one loop for every modality.
+//!
+//! A modality supplies a [`Task`]: a model, its data and what a step computes. The [`Trainer`] gives
+//! everything else, once: optimizers with saved state, warm-up and decay of the learning rate, clipping
+//! by global norm, an average of the weights, data-dependent initialisation, a guard against non-finite
+//! steps, validation with best-model keeping and early stop, progress, an event log that TensorBoard
+//! opens, atomic checkpoints, a clean stop on Ctrl-C and data parallelism behind a [`Communicator`].
+//!
+//! Two promises hold the parts together. A run is a function of its configuration and its data: the
+//! same seed gives the same bits whatever the number of threads. And a run that is killed at any moment
+//! and resumed gives the same final weights, to the bit, as one that was never killed; everything that a
+//! step depends on is therefore part of the checkpoint, and whatever only looks (validation, previews,
+//! the log) draws its randomness from generators of its own.
+
+mod checkpoint;
+mod clip;
+mod communicator;
+mod config;
+mod ema;
+mod events;
+mod files;
+mod fused;
+mod guard;
+mod optimizer;
+mod progress;
+mod schedule;
+mod state;
+mod stop;
+mod task;
+mod tensorboard;
+mod trainer;
+
+pub use checkpoint::{
+    CHECKPOINT_VERSION, Checkpoints, find_checkpoint, load_config, load_train_config, load_weights, save_model,
+};
+pub use clip::{Clipped, clip_global_norm};
+pub use communicator::{Communicator, Solo};
+pub use config::TrainConfig;
+pub use ema::{Ema, EmaConfig};
+pub use events::{EventLog, LogRecord, RecordKind, read_log};
+pub use guard::{NonFiniteGuard, Verdict};
+pub use optimizer::{Optimizer, OptimizerConfig, Rule};
+pub use progress::{Bar, Progress, StepReport};
+pub use schedule::{Decay, Schedule, ScheduleConfig, ScheduleState};
+pub use state::RunState;
+pub use stop::StopFlag;
+pub use task::{Metrics, Task};
+pub use tensorboard::{ScalarEvent, TensorBoardWriter, read_tensorboard};
+pub use trainer::{Summary, Trainer};

@@ -1,0 +1,438 @@
+//! Adam, AdamW and Adamax.
+//!
+//! The step is a function of parameters, gradients and a state that is plain data: two moments per
+//! parameter, under the parameter's name, and the number of steps.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::config::in_range;
+use super::fused::{self, FusedStep, HostMoments, StepConstants};
+use crate::param::{Param, ParamStore};
+use crate::{Error, Gradients, Result};
+
+/// An update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// Kingma & Ba 2015, algorithm 1. Weight decay is added to the gradient's update as in AdamW.
+    #[default]
+    Adam,
+    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), which spares tensors of rank 0 and
+    /// 1: biases, scales, log-scales.
+    AdamW,
+    /// Kingma & Ba 2015, algorithm 2: the second moment is a decaying maximum. The choice of Glow's authors.
+    Adamax,
+}
+
+/// A rule and its constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// The update rule.
+    pub rule: Rule,
+    /// The learning rate that the schedule's factors multiply.
+    pub learning_rate: f64,
+    /// Decay of the first moment, in `[0, 1)`.
+    pub beta1: f64,
+    /// Decay of the second moment, in `[0, 1)`.
+    pub beta2: f64,
+    /// Keeps the division finite.
+    pub epsilon: f64,
+    /// Decoupled weight decay `λ` of AdamW; the other rules want 0.
+    pub weight_decay: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        OptimizerConfig {
+            rule: Rule::Adam,
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// Adam with the authors' constants.
+    pub fn adam(learning_rate: f64) -> Self {
+        OptimizerConfig { learning_rate, ..Self::default() }
+    }
+
+    /// AdamW with the given decoupled weight decay.
+    pub fn adamw(learning_rate: f64, weight_decay: f64) -> Self {
+        OptimizerConfig { rule: Rule::AdamW, learning_rate, weight_decay, ..Self::default() }
+    }
+
+    /// Adamax with the authors' constants.
+    pub fn adamax(learning_rate: f64) -> Self {
+        OptimizerConfig { rule: Rule::Adamax, learning_rate, ..Self::default() }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field and the legal range.
+    pub fn check(&self) -> Result<()> {
+        let lr = self.learning_rate;
+        in_range("optimizer.learning_rate", lr, lr >= 0.0 && lr.is_finite(), "a finite number >= 0")?;
+        in_range("optimizer.beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "in [0, 1)")?;
+        in_range("optimizer.beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "in [0, 1)")?;
+        let eps = self.epsilon;
+        in_range("optimizer.epsilon", eps, eps > 0.0 && eps.is_finite(), "a finite number > 0")?;
+        let decay = self.weight_decay;
+        match self.rule {
+            Rule::AdamW => {
+                in_range("optimizer.weight_decay", decay, decay >= 0.0 && decay.is_finite(), "a finite number >= 0")
+            }
+            _ => in_range("optimizer.weight_decay", decay, decay == 0.0, "0 unless the rule is adamw"),
+        }
+    }
+
+    /// The constants of step `t` (from 1) for a tensor of rank `rank`.
+    fn constants(&self, learning_rate: f64, t: u64, rank: usize) -> StepConstants {
+        let correction = |beta: f64| 1.0 - beta.powf(t as f64);
+        let decay = if rank >= 2 { self.weight_decay } else { 0.0 };
+        StepConstants {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            rate: learning_rate / correction(self.beta1),
+            root_correction: correction(self.beta2).sqrt().recip(),
+            epsilon: self.epsilon,
+            keep: 1.0 - learning_rate * decay,
+            maximum: self.rule == Rule::Adamax,
+        }
+    }
+}
+
+/// The two moments of one parameter.
+#[derive(Debug, Clone)]
+enum Moments {
+    Host(HostMoments),
+    Device(Tensor, Tensor),
+}
+
+impl Moments {
+    fn from_tensors(m: &Tensor, v: &Tensor, fused: bool) -> Result<Self> {
+        let flat = |t: &Tensor| t.flatten_all();
+        Ok(match (m.dtype(), fused) {
+            (DType::F32, true) => Moments::Host(HostMoments::F32(flat(m)?.to_vec1()?, flat(v)?.to_vec1()?)),
+            (DType::F64, true) => Moments::Host(HostMoments::F64(flat(m)?.to_vec1()?, flat(v)?.to_vec1()?)),
+            _ => Moments::Device(m.detach(), v.detach()),
+        })
+    }
+
+    fn to_tensors(&self, shape: &[usize]) -> Result<(Tensor, Tensor)> {
+        let cpu = &Device::Cpu;
+        Ok(match self {
+            Moments::Host(HostMoments::F32(m, v)) => {
+                (Tensor::from_slice(m, shape, cpu)?, Tensor::from_slice(v, shape, cpu)?)
+            }
+            Moments::Host(HostMoments::F64(m, v)) => {
+                (Tensor::from_slice(m, shape, cpu)?, Tensor::from_slice(v, shape, cpu)?)
+            }
+            Moments::Device(m, v) => (m.clone(), v.clone()),
+        })
+    }
+}
+
+/// An update rule together with its state.
+///
+/// With gradient `g`, bias corrections `c₁ = 1 - β₁ᵗ`, `c₂ = 1 - β₂ᵗ` and learning rate `η`:
+///
+/// - Adam, AdamW: `m ← β₁ m + (1-β₁) g`, `v ← β₂ v + (1-β₂) g²`, `p ← (1 - ηλ) p - η/c₁ · m / (√(v/c₂) + ε)`
+/// - Adamax: `m` likewise, `v ← max(β₂ v, |g|)`, `p ← p - η/c₁ · m / (v + ε)`
+///
+/// A parameter that received no gradient is treated as having the gradient zero, so that single-process
+/// and data-parallel training agree.
+#[derive(Debug, Clone)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    params: Vec<Param>,
+    moments: Vec<Moments>,
+    steps: u64,
+}
+
+/// Name of the step counter in `optimizer.safetensors`.
+const STEPS: &str = "steps";
+
+impl Optimizer {
+    /// Zero moments for all trainable parameters that `store` holds now.
+    ///
+    /// On the CPU, f32 and f64 parameters are updated by a fused kernel, elsewhere by Candle operations.
+    pub fn new(config: OptimizerConfig, store: &ParamStore) -> Result<Self> {
+        Self::with_kernel(config, store, true)
+    }
+
+    /// As [`Optimizer::new`], but in composed Candle operations on every device: the specification.
+    pub fn composed(config: OptimizerConfig, store: &ParamStore) -> Result<Self> {
+        Self::with_kernel(config, store, false)
+    }
+
+    fn with_kernel(config: OptimizerConfig, store: &ParamStore, fused: bool) -> Result<Self> {
+        config.check()?;
+        let params = store.trainable();
+        let zeros = |p: &Param| {
+            let zero = p.var().zeros_like()?.detach();
+            Moments::from_tensors(&zero, &zero.copy()?, fused && p.var().device().is_cpu())
+        };
+        let moments = params.iter().map(zeros).collect::<Result<_>>()?;
+        Ok(Optimizer { config, params, moments, steps: 0 })
+    }
+
+    /// Number of updates so far, `t`.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// One update of all parameters; `factor` multiplies the configured learning rate.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `gradients` belong to a store with other parameters.
+    pub fn step(&mut self, gradients: &Gradients, factor: f64) -> Result<()> {
+        if gradients.iter().count() != self.params.len() {
+            return Err(Error::config("optimizer", "the gradients belong to another model"));
+        }
+        self.steps += 1;
+        let learning_rate = self.config.learning_rate * factor;
+        for ((param, moments), (_, gradient)) in self.params.iter().zip(&mut self.moments).zip(gradients.iter()) {
+            let constants = self.config.constants(learning_rate, self.steps, param.var().rank());
+            let gradient = match gradient {
+                Some(g) => g.clone(),
+                None => param.var().zeros_like()?.detach(),
+            };
+            match moments {
+                Moments::Host(host) => {
+                    let op = FusedStep { constants, moments: RefCell::new(host) };
+                    fused::apply(param.var().as_tensor(), &gradient, &op)?;
+                }
+                Moments::Device(m, v) => step_composed(param, &gradient, m, v, &constants)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The state by name: `first/NAME`, `second/NAME` and `steps`.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::new();
+        for (param, moments) in self.params.iter().zip(&self.moments) {
+            let (first, second) = moments.to_tensors(param.var().dims())?;
+            state.insert(format!("first/{}", param.name()), first);
+            state.insert(format!("second/{}", param.name()), second);
+        }
+        state.insert(STEPS.into(), Tensor::new(&[self.steps as i64], &Device::Cpu)?);
+        Ok(state)
+    }
+
+    /// Continues from a state answered by [`Optimizer::state`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first missing, misshapen or unexpected entry; nothing is changed then.
+    pub fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        let expected = 2 * self.params.len() + 1;
+        if state.len() != expected {
+            let reason = format!("has {} tensors, the model's has {expected}", state.len());
+            return Err(Error::config("optimizer state", reason));
+        }
+        let entry = |kind: &str, param: &Param| {
+            let name = format!("{kind}/{}", param.name());
+            let found =
+                state.get(&name).ok_or_else(|| Error::config("optimizer state", format!("'{name}' is missing")))?;
+            if found.dims() != param.var().dims() || found.dtype() != param.var().dtype() {
+                let (dims, dtype) = (found.dims(), found.dtype());
+                let wanted = format!("{:?} {:?}", param.var().dims(), param.var().dtype());
+                let reason = format!("'{name}' is {dims:?} {dtype:?}, the model wants {wanted}");
+                return Err(Error::config("optimizer state", reason));
+            }
+            Ok(found.to_device(param.var().device())?)
+        };
+        let restored = self.params.iter().zip(&self.moments).map(|(param, old)| {
+            let fused = matches!(old, Moments::Host(_));
+            Moments::from_tensors(&entry("first", param)?, &entry("second", param)?, fused)
+        });
+        let restored = restored.collect::<Result<_>>()?;
+        let steps = state.get(STEPS).and_then(|t| t.to_vec1::<i64>().ok()).and_then(|t| t.first().copied());
+        let steps = steps.and_then(|t| u64::try_from(t).ok());
+        self.steps = steps.ok_or_else(|| Error::config("optimizer state", "'steps' is not one i64 >= 0"))?;
+        self.moments = restored;
+        Ok(())
+    }
+}
+
+/// The update in Candle's own operations: the specification of the fused kernel, and the path for GPUs.
+fn step_composed(param: &Param, g: &Tensor, m: &mut Tensor, v: &mut Tensor, c: &StepConstants) -> Result<()> {
+    *m = (m.affine(c.beta1, 0.0)? + g.affine(1.0 - c.beta1, 0.0)?)?.detach();
+    let root = if c.maximum {
+        *v = v.affine(c.beta2, 0.0)?.maximum(&g.abs()?)?.detach();
+        v.clone()
+    } else {
+        *v = (v.affine(c.beta2, 0.0)? + g.sqr()?.affine(1.0 - c.beta2, 0.0)?)?.detach();
+        v.sqrt()?.affine(c.root_correction, 0.0)?
+    };
+    let update = (m.affine(c.rate, 0.0)? / (root + c.epsilon)?)?;
+    param.set(&(param.var().as_detached_tensor().affine(c.keep, 0.0)? - update)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::param::Init;
+
+    /// A store with a matrix and a vector, filled with something uneven.
+    fn model(dtype: DType, rows: usize) -> ParamStore {
+        let store = ParamStore::new(3, dtype, &Device::Cpu);
+        store.root().param("matrix", (rows, 7), Init::Normal(1.0)).unwrap();
+        store.root().param("vector", 5, Init::Uniform(1.0)).unwrap();
+        store
+    }
+
+    /// A gradient that depends on step and position, with some exact zeros.
+    fn gradients(store: &ParamStore, step: u64) -> Gradients {
+        let mut gradients = Gradients::new(store);
+        for param in store.trainable() {
+            let n = param.var().elem_count();
+            let value = |i: usize| if i % 4 == 3 { 0.0 } else { ((i as f64) * 0.37 + step as f64).sin() * 2.0 };
+            let flat = Tensor::from_vec((0..n).map(value).collect::<Vec<f64>>(), n, &Device::Cpu).unwrap();
+            let shaped = flat.reshape(param.var().dims()).unwrap().to_dtype(param.var().dtype()).unwrap();
+            gradients.add(&param, &shaped).unwrap();
+        }
+        gradients
+    }
+
+    fn values(store: &ParamStore) -> Vec<f64> {
+        let flat =
+            |p: &Param| p.tensor().flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+        store.trainable().iter().flat_map(flat).collect()
+    }
+
+    fn rules() -> [OptimizerConfig; 3] {
+        [OptimizerConfig::adam(0.01), OptimizerConfig::adamw(0.02, 0.3), OptimizerConfig::adamax(0.03)]
+    }
+
+    /// The published algorithms for one scalar, written out with bias-corrected moments.
+    fn textbook(config: &OptimizerConfig, p0: f64, rank: usize, gradient: impl Fn(u64) -> f64, steps: u64) -> f64 {
+        let (mut p, mut m, mut v) = (p0, 0.0f64, 0.0f64);
+        let (b1, b2, lr) = (config.beta1, config.beta2, config.learning_rate);
+        for t in 1..=steps {
+            let g = gradient(t - 1);
+            if config.rule == Rule::AdamW && rank >= 2 {
+                p -= lr * config.weight_decay * p;
+            }
+            m = b1 * m + (1.0 - b1) * g;
+            let m_hat = m / (1.0 - b1.powi(t as i32));
+            if config.rule == Rule::Adamax {
+                v = (b2 * v).max(g.abs());
+                p -= lr * m_hat / (v + config.epsilon);
+            } else {
+                v = b2 * v + (1.0 - b2) * g * g;
+                p -= lr * m_hat / ((v / (1.0 - b2.powi(t as i32))).sqrt() + config.epsilon);
+            }
+        }
+        p
+    }
+
+    #[test]
+    fn follows_the_published_algorithms() {
+        for config in rules() {
+            let store = model(DType::F64, 3);
+            let start = values(&store);
+            let mut optimizer = Optimizer::new(config.clone(), &store).unwrap();
+            (0..20).for_each(|step| optimizer.step(&gradients(&store, step), 1.0).unwrap());
+            for (k, (&p0, got)) in start.iter().zip(values(&store)).enumerate() {
+                let (i, rank) = if k < 21 { (k, 2) } else { (k - 21, 1) };
+                let gradient = |t: u64| if i % 4 == 3 { 0.0 } else { (i as f64 * 0.37 + t as f64).sin() * 2.0 };
+                let expected = textbook(&config, p0, rank, gradient, 20);
+                assert!((got - expected).abs() < 1e-12, "{:?} element {k}: {got} against {expected}", config.rule);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_step_has_the_size_of_the_learning_rate() {
+        // m̂ = g and √v̂ = |g|, whatever the gradient's scale.
+        let store = ParamStore::new(0, DType::F64, &Device::Cpu);
+        let p = store.root().param("p", 2, Init::Const(1.0)).unwrap();
+        let mut g = Gradients::new(&store);
+        g.add(&p, &Tensor::new(&[1e-3, -1e5], &Device::Cpu).unwrap()).unwrap();
+        Optimizer::new(OptimizerConfig::adam(0.1), &store).unwrap().step(&g, 0.5).unwrap();
+        let [a, b] = p.tensor().to_vec1::<f64>().unwrap()[..] else { panic!() };
+        assert!((a - 0.95).abs() < 1e-5 && (b - 1.05).abs() < 1e-5, "{a} {b}");
+    }
+
+    #[test]
+    fn fused_equals_composed() {
+        for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::F64, 1e-14)] {
+            for config in rules() {
+                // 7 × 5000 elements: more than one chunk.
+                let (a, b) = (model(dtype, 5000), model(dtype, 5000));
+                let mut fused = Optimizer::new(config.clone(), &a).unwrap();
+                let mut composed = Optimizer::composed(config.clone(), &b).unwrap();
+                for step in 0..5 {
+                    fused.step(&gradients(&a, step), 1.0).unwrap();
+                    composed.step(&gradients(&b, step), 1.0).unwrap();
+                }
+                let worst = values(&a).iter().zip(values(&b)).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+                assert!(worst < tolerance, "{:?} {dtype:?}: {worst}", config.rule);
+                let (x, y) = (fused.state().unwrap(), composed.state().unwrap());
+                assert_eq!(x.keys().collect::<Vec<_>>(), y.keys().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_may_be_strided_or_the_parameter_itself() {
+        for alias in [false, true] {
+            let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+            let p = store.root().param("p", (2, 3), Init::Normal(1.0)).unwrap();
+            let before = p.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let columns = Tensor::new(&[[1f32, -1.], [1., 1.], [-1., 1.]], &Device::Cpu).unwrap().t().unwrap();
+            let gradient = if alias { p.tensor() } else { columns };
+            let signs: Vec<f32> =
+                gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|g| g.signum()).collect();
+            let mut g = Gradients::new(&store);
+            g.add(&p, &gradient).unwrap();
+            Optimizer::new(OptimizerConfig::adam(0.1), &store).unwrap().step(&g, 1.0).unwrap();
+            let after = p.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for ((a, b), s) in before.iter().zip(&after).zip(&signs) {
+                assert!((a - b - 0.1 * s).abs() < 1e-5, "alias {alias}: {a} → {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_restored_optimizer_continues_to_the_bit() {
+        for config in rules() {
+            let (whole, parts) = (model(DType::F32, 4), model(DType::F32, 4));
+            let mut optimizer = Optimizer::new(config.clone(), &whole).unwrap();
+            (0..6).for_each(|step| optimizer.step(&gradients(&whole, step), 1.0).unwrap());
+            let mut first = Optimizer::new(config.clone(), &parts).unwrap();
+            (0..3).for_each(|step| first.step(&gradients(&parts, step), 1.0).unwrap());
+            let mut second = Optimizer::new(config.clone(), &parts).unwrap();
+            second.restore(&first.state().unwrap()).unwrap();
+            assert_eq!(second.steps(), 3);
+            (3..6).for_each(|step| second.step(&gradients(&parts, step), 1.0).unwrap());
+            assert_eq!(values(&whole), values(&parts));
+        }
+    }
+
+    #[test]
+    fn a_foreign_state_is_refused() {
+        let store = model(DType::F32, 4);
+        let mut optimizer = Optimizer::new(OptimizerConfig::adam(0.1), &store).unwrap();
+        let other = Optimizer::new(OptimizerConfig::adam(0.1), &model(DType::F32, 5)).unwrap();
+        let message = optimizer.restore(&other.state().unwrap()).unwrap_err().to_string();
+        assert!(message.contains("'first/matrix' is [5, 7]"), "{message}");
+        let mut state = optimizer.state().unwrap();
+        state.remove("second/vector");
+        assert!(optimizer.restore(&state).is_err());
+        state.insert("second/victor".into(), Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap());
+        let message = optimizer.restore(&state).unwrap_err().to_string();
+        assert!(message.contains("'second/vector' is missing"), "{message}");
+    }
+}
