@@ -21,10 +21,12 @@ mod fixed;
 mod mixture;
 mod model;
 mod net;
+mod task;
 
 pub use archive::{ArchiveInfo, compress, decompress, decompress_from, fingerprint, info};
 pub use config::{IdfConfig, PRESETS};
 pub use model::Idf;
+pub use task::IdfTask;
 
 /// Bits per value of `archive_bytes` bytes that hold `values` integers: what image coding papers report.
 ///
