@@ -29,6 +29,8 @@ use rayon::prelude::*;
 
 use super::coder::{FrozenIdf, Reader};
 use super::model::Idf;
+use crate::data::read_file;
+use crate::io::atomic_write;
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"FLOWZIP1";
@@ -84,7 +86,7 @@ pub fn fingerprint(model: &Idf) -> Result<u64> {
 /// A length that is no whole number of images, a value beyond the levels, or weights that are not finite.
 pub fn compress(model: &Idf, images: &[u8]) -> Result<Vec<u8>> {
     let size: usize = model.shape().iter().product();
-    if images.len() % size != 0 {
+    if !images.len().is_multiple_of(size) {
         let reason = format!("{} bytes are no whole number of images of shape {:?}", images.len(), model.shape());
         return Err(Error::config("images to compress", reason));
     }
@@ -254,6 +256,25 @@ pub fn decompress_from(model: &Idf, bytes: &[u8], source: &Path) -> Result<Vec<u
     let images: Vec<Vec<u8>> =
         blocks.par_iter().map(|block| decode_block(&frozen, block, source)).collect::<Result<_>>()?;
     Ok(images.concat())
+}
+
+/// Writes the archive of `images` to `path`, which holds either all of it or what it held before; answers
+/// its length in bytes.
+///
+/// # Errors
+/// Those of [`compress`], and failures of the file system.
+pub fn write_archive(model: &Idf, images: &[u8], path: &Path) -> Result<usize> {
+    let archive = compress(model, images)?;
+    atomic_write(path, &archive)?;
+    Ok(archive.len())
+}
+
+/// The images `[N, C, H, W]` of the archive at `path`.
+///
+/// # Errors
+/// Those of [`decompress_from`], and failures of the file system.
+pub fn read_archive(model: &Idf, path: &Path) -> Result<Vec<u8>> {
+    decompress_from(model, &read_file(path)?, path)
 }
 
 fn check_model(model: &Idf, info: &ArchiveInfo, cursor: &Cursor<'_>) -> Result<()> {

@@ -251,7 +251,7 @@ impl FrozenIdf {
     /// Adds (`sign = 1`) or removes (`-1`) the translation of coupling `index`.
     fn couple(&self, net: &PlainNet, index: usize, phases: &mut [Plane; 4], sign: i32) -> Result<()> {
         let (kept, rest) = phases.split_at_mut(1);
-        let (from, to) = if index % 2 == 0 { (rest, kept) } else { (kept, rest) };
+        let (from, to) = if index.is_multiple_of(2) { (rest, kept) } else { (kept, rest) };
         let shift = net.forward(&self.inputs(&from.iter().collect::<Vec<_>>()))?;
         let (unit, reach) = (self.layout.unit() as f32, reach(self.levels) as f32);
         let channels = self.shape[0];

@@ -23,7 +23,7 @@ mod model;
 mod net;
 mod task;
 
-pub use archive::{ArchiveInfo, compress, decompress, decompress_from, fingerprint, info};
+pub use archive::{ArchiveInfo, compress, decompress, decompress_from, fingerprint, info, read_archive, write_archive};
 pub use config::{IdfConfig, PRESETS};
 pub use model::Idf;
 pub use task::IdfTask;

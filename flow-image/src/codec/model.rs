@@ -152,7 +152,7 @@ impl Idf {
     fn couple(&self, scale: &Scale, [kept, p, q, r]: [Tensor; 4]) -> Result<[Tensor; 4]> {
         let (mut kept, mut rest) = (kept, Tensor::cat(&[p, q, r], 1)?);
         for (i, net) in scale.couplings.iter().enumerate() {
-            let (from, to) = if i % 2 == 0 { (&rest, &mut kept) } else { (&kept, &mut rest) };
+            let (from, to) = if i.is_multiple_of(2) { (&rest, &mut kept) } else { (&kept, &mut rest) };
             let shift = net.forward(&self.inputs(std::slice::from_ref(from))?)?.affine(self.layout.unit(), 0.0)?;
             let reach = f64::from(reach(self.levels));
             *to = (&*to + round(&shift.clamp(-reach, reach)?)?)?;
@@ -204,7 +204,7 @@ impl Scale {
     fn new(path: &ParamPath, config: &IdfConfig, layout: &MixtureLayout, support: Support) -> Result<Self> {
         let (c, rest) = (layout.channels, layout.channels * (PHASES.len() - 1));
         let coupling = |i: usize| {
-            let (inputs, outputs) = if i % 2 == 0 { (rest, c) } else { (c, rest) };
+            let (inputs, outputs) = if i.is_multiple_of(2) { (rest, c) } else { (c, rest) };
             let shape = NetShape { inputs: inputs + COORDINATES, width: config.coupling_width, blocks: 0, outputs };
             ConvNet::new(&path.pp(format!("coupling{i}")), shape)
         };

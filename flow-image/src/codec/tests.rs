@@ -107,3 +107,38 @@ fn values_beyond_the_levels_and_parts_of_images_are_refused() {
     assert!(compress(&model, &[17; 16]).unwrap_err().to_string().contains("value 17 at index 0"));
     assert!(compress(&model, &[0; 15]).unwrap_err().to_string().contains("15 bytes"));
 }
+
+#[test]
+fn files_are_written_whole_and_read_back_with_their_name_in_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("digits.fz");
+    let model = model([1, 4, 4], 17, 1, 0.1);
+    let images = random_image([1, 4, 4], 17, 0);
+    let length = write_archive(&model, &images, &path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), length as u64);
+    assert_eq!(read_archive(&model, &path).unwrap(), images);
+    // A failed write leaves the old archive.
+    assert!(write_archive(&model, &[0; 15], &path).is_err());
+    assert_eq!(read_archive(&model, &path).unwrap(), images);
+    std::fs::write(&path, b"FLOWZIP2 and more").unwrap();
+    assert!(read_archive(&model, &path).unwrap_err().to_string().contains("digits.fz: byte 0: expected 'FLOWZIP1'"));
+    assert!(read_archive(&model, &folder.path().join("none.fz")).unwrap_err().to_string().contains("none.fz"));
+}
+
+/// Valid checksums over impossible numbers: an error, not an allocation.
+#[test]
+fn a_forged_header_is_refused() {
+    let model = model([1, 4, 4], 17, 1, 0.1);
+    let archive = compress(&model, &random_image([1, 4, 4], 17, 0)).unwrap();
+    let forge = |at: usize, bytes: &[u8]| {
+        let mut forged = archive.clone();
+        forged[at..at + bytes.len()].copy_from_slice(bytes);
+        let check = crc32c::crc32c(&forged[..48]).to_le_bytes();
+        forged[48..52].copy_from_slice(&check);
+        decompress(&model, &forged).unwrap_err().to_string()
+    };
+    assert!(forge(28, &u32::MAX.to_le_bytes()).contains("images per block"));
+    assert!(forge(28, &[0; 4]).contains("images per block"));
+    assert!(forge(32, &u64::MAX.to_le_bytes()).contains("byte "));
+    assert!(forge(8, &[2]).contains("version 1"));
+}
