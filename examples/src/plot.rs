@@ -360,7 +360,8 @@ mod tests {
 
     #[test]
     fn a_learning_curve_shows_trend_and_validation_in_their_colours() {
-        let picture = chart("loss.png", |path| loss_curve(&curves(), "Glow on CIFAR-10", "step", "bits/dim", path));
+        let picture =
+            chart("loss.png", |path| loss_curve(&curves(), "A synthetic learning curve", "step", "bits/dim", path));
         assert_eq!(picture.dimensions(), SIZE);
         assert!(count(&picture, PALETTE[0]) > 1500, "the trend");
         assert!(count(&picture, PALETTE[1]) > 800, "validation");

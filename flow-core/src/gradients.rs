@@ -139,7 +139,7 @@ fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
         let (storage, layout) = gradient.storage_and_layout();
         if let (Storage::Cpu(cpu), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
             match cpu {
-                CpuStorage::F32(data) => return Ok(chunked_squares(&data[start..end], |x| f64::from(x))),
+                CpuStorage::F32(data) => return Ok(chunked_squares(&data[start..end], f64::from)),
                 CpuStorage::F64(data) => return Ok(chunked_squares(&data[start..end], |x| x)),
                 _ => {}
             }
@@ -152,14 +152,14 @@ fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
 fn chunked_squares<T: Copy + Sync>(data: &[T], widen: impl Fn(T) -> f64 + Sync) -> f64 {
     const CHUNK: usize = 16 * 1024;
     // Eight running sums, so that the additions need not wait for each other.
+    let square = |x: T| widen(x) * widen(x);
     let chunk = |data: &[T]| {
+        let (eights, rest) = data.as_chunks::<8>();
         let mut lanes = [0.0; 8];
-        for eight in data.chunks(8) {
-            for (lane, &x) in lanes.iter_mut().zip(eight) {
-                *lane += widen(x) * widen(x);
-            }
+        for eight in eights {
+            lanes.iter_mut().zip(eight).for_each(|(lane, &x)| *lane += square(x));
         }
-        lanes.iter().sum::<f64>()
+        lanes.iter().sum::<f64>() + rest.iter().map(|&x| square(x)).sum::<f64>()
     };
     if data.len() <= CHUNK { chunk(data) } else { data.par_chunks(CHUNK).map(chunk).collect::<Vec<_>>().iter().sum() }
 }

@@ -3,12 +3,15 @@
 //! This crate is the mathematics and the training engine; it knows no modality.
 
 pub mod bijector;
+pub mod bits;
 pub mod chain;
+pub mod dequantize;
 pub mod distribution;
 pub mod error;
 pub mod flow;
 mod gradients;
 pub mod layers;
+mod linalg;
 pub mod multiscale;
 pub mod nn;
 pub mod param;

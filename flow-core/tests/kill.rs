@@ -1,15 +1,16 @@
 //! A run that is killed with SIGKILL again and again ends with the bits of one that never was.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
+mod toy;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Bend, Toy, assert_same_checkpoint, config, logged_steps};
 use flow_core::FlowRng;
 use flow_core::train::{Checkpoints, StopFlag, Trainer};
+use toy::{Bend, Toy, assert_same_checkpoint, config, logged_steps};
 
 const STEPS: u64 = 300;
 const KILLS: usize = 10;

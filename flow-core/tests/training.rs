@@ -1,12 +1,12 @@
 //! The training engine from outside: resume, recovery, guards, early stop, data parallelism, messages.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-mod common;
+mod toy;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier, Mutex};
 
-use common::{Bend, Toy, assert_same_checkpoint, config, logged_steps, weights};
 use flow_core::train::{
     Checkpoints, Communicator, EmaConfig, OptimizerConfig, RecordKind, ScheduleConfig, StopFlag, Summary, Task,
     TrainConfig, Trainer, find_checkpoint, load_config, load_train_config, load_weights, read_log, read_tensorboard,
@@ -14,6 +14,7 @@ use flow_core::train::{
 };
 use flow_core::{Error, Result};
 use tempfile::TempDir;
+use toy::{Bend, Toy, assert_same_checkpoint, config, logged_steps, weights};
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -211,7 +212,8 @@ fn damaged_files_are_named_with_the_reason() {
     let out = folder();
     run_until(config(23), out.path(), 9);
     let good = final_checkpoint(out.path(), 10);
-    let faults: [(&str, fn(&Path)); 5] = [
+    type Damage = fn(&Path);
+    let faults: [(&str, Damage); 5] = [
         ("empty", |p| fs::write(p, "").unwrap()),
         ("truncated", truncate),
         ("wrong magic", |p| fs::write(p, [0xff; 100]).unwrap()),

@@ -7,6 +7,9 @@ pub mod codec;
 pub mod data;
 mod error;
 pub mod io;
+pub mod metrics;
+pub mod model;
+pub mod trainer;
 
 pub use data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
 pub use error::{Error, Result};

@@ -3,13 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::{check_batch, check_context, sum_event};
-use crate::distribution::Distribution;
+use crate::distribution::{Distribution, HALF_LN_2PI, batched};
 use crate::nn::Conditioner;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, FlowRng, Result};
-
-/// `ln √(2π)`.
-const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
 
 /// Elementwise `log N(z; mean, exp(log_std))`, summed over the event: `(B,)`.
 ///
@@ -22,8 +19,10 @@ fn log_normal(noise: &Tensor, log_std: Option<&Tensor>) -> Result<Tensor> {
     })
 }
 
-fn batched(n: usize, shape: &[usize]) -> Vec<usize> {
-    std::iter::once(n).chain(shape.iter().copied()).collect()
+/// `log N(z; mean, diag exp(log_std)²)` in nats, `(B,)`; `mean` and `log_std` broadcast to `z`.
+pub fn gaussian_log_prob(z: &Tensor, mean: &Tensor, log_std: &Tensor) -> Result<Tensor> {
+    let noise = z.broadcast_sub(mean)?.broadcast_mul(&log_std.neg()?.exp()?)?;
+    log_normal(&noise, Some(log_std))
 }
 
 /// The fixed density `N(0, I)`.

@@ -4,9 +4,25 @@ use candle_core::Tensor;
 
 use crate::{FlowRng, Result};
 
+#[cfg(test)]
+pub(crate) mod check;
 mod gaussian;
+mod logistic;
+mod mixture;
+mod uniform;
 
-pub use gaussian::{ConditionalGaussian, DiagonalGaussian, StandardGaussian};
+pub use gaussian::{ConditionalGaussian, DiagonalGaussian, StandardGaussian, gaussian_log_prob};
+pub use logistic::{LearnedLogistic, StandardLogistic};
+pub use mixture::GaussianMixture;
+pub use uniform::Uniform;
+
+/// `ln √(2π)`.
+const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
+
+/// The shape of `n` samples of `shape`.
+fn batched(n: usize, shape: &[usize]) -> Vec<usize> {
+    std::iter::once(n).chain(shape.iter().copied()).collect()
+}
 
 /// A density over latents with exact log-probability and sampling.
 ///

@@ -2,18 +2,19 @@
 
 mod actnorm;
 mod batch_norm;
+mod conv1x1;
 mod coupling;
 mod logit;
+mod permute;
 mod scaling;
 mod squeeze;
-
-#[cfg(test)]
-mod check;
 
 pub use actnorm::ActNorm;
 pub(crate) use actnorm::{LOG_SCALE_FACTOR, channel_moments};
 pub use batch_norm::BatchNorm;
+pub use conv1x1::{InvertibleConv, Parametrization};
 pub use coupling::{Coupling, Partition};
 pub use logit::{Logit, Sigmoid};
+pub use permute::Permute;
 pub use scaling::Scaling;
 pub use squeeze::Squeeze;

@@ -54,22 +54,3 @@ impl Bijector for Scaling {
         self.scale(z, -1.0)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layers::check;
-    use crate::{FlowRng, ParamStore};
-    use candle_core::{DType, Device};
-
-    #[test]
-    fn scales_every_entry_by_its_own_factor() {
-        for shape in [vec![1], vec![5], vec![2, 3, 1]] {
-            let store = ParamStore::new(0, DType::F64, &Device::Cpu);
-            let scaling = Scaling::new(&store.root(), &shape).unwrap();
-            let value = FlowRng::seed_from(1).normal(shape.as_slice(), DType::F64, &Device::Cpu).unwrap();
-            store.get("log_scale").unwrap().set(&value).unwrap();
-            check::bijector(&scaling, &store);
-        }
-    }
-}

@@ -2,9 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
 
-use super::conv::{ConvGeometry, conv2d};
 use super::kernels::coupling_net::{self as kernel, Folded, Shape};
 use super::kernels::{Real, accepts, dispatch2};
+use super::zero_conv::{edge_conv, norm};
 use super::{Conditioner, Evaluation};
 use crate::layers::{LOG_SCALE_FACTOR, channel_moments};
 use crate::param::{Init, Param, ParamPath};
@@ -118,26 +118,10 @@ impl CouplingNet {
     }
 }
 
-/// `(x + b) · exp(3 l)` per channel.
-fn norm(x: &Tensor, bias: &Tensor, log_scale: &Tensor) -> Result<Tensor> {
-    let scale = log_scale.affine(LOG_SCALE_FACTOR, 0.0)?.exp()?;
-    Ok(x.broadcast_add(&bias.reshape((1, (), 1, 1))?)?.broadcast_mul(&scale.reshape((1, (), 1, 1))?)?)
-}
-
 /// A 1×1 convolution as a matrix product.
 fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     Ok(weight.unsqueeze(0)?.broadcast_matmul(&x.reshape((b, c, h * w))?)?.reshape((b, (), h, w))?)
-}
-
-/// A 3×3 convolution of `x`, zero-padded, with one more channel that is one on the padding.
-fn edge_conv(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (b, _, h, w) = x.dims4()?;
-    let inside = Tensor::zeros((b, 1, h, w), x.dtype(), x.device())?;
-    let outside = inside.affine(1.0, -1.0)?.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.affine(1.0, 1.0)?;
-    let padded = x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
-    let geometry = ConvGeometry { padding: [[0, 0]; 2], ..ConvGeometry::same(3) };
-    conv2d(&Tensor::cat(&[&padded, &outside], 1)?, weight, None, &geometry)
 }
 
 /// Sets bias and log-scale so that `(pre + b)·exp(3 l)` has mean 0 and deviation 1 per channel.

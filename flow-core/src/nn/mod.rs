@@ -11,11 +11,13 @@ mod conv;
 mod coupling_net;
 pub(crate) mod kernels;
 mod weight_norm;
+mod zero_conv;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
 pub use coupling_net::CouplingNet;
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
+pub use zero_conv::ZeroConv;
 
 use crate::reversible::{gradient_or_zero, pair};
 use crate::{Gradients, Result};

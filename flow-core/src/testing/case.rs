@@ -40,6 +40,7 @@ impl Domain {
 }
 
 type Build = dyn Fn(&ParamPath) -> Result<Box<dyn Bijector>> + Send + Sync;
+type Pattern = dyn Fn(usize, usize) -> bool + Send + Sync;
 
 /// One bijector under test, with what is known about it.
 pub struct Case {
@@ -51,6 +52,7 @@ pub struct Case {
     pub(super) reach: f64,
     pub(super) idle: Vec<String>,
     pub(super) decode_differentiable: bool,
+    pub(super) pattern: Option<Box<Pattern>>,
     looser: f64,
     reasons: Vec<String>,
 }
@@ -74,6 +76,7 @@ impl Case {
             reach: 1e3,
             idle: Vec::new(),
             decode_differentiable: true,
+            pattern: None,
             looser: 1.0,
             reasons: Vec::new(),
         }
@@ -107,7 +110,18 @@ impl Case {
         self.because(reason)
     }
 
-    /// Automatic differentiation does not go through `decode` (a bisection, say).
+    /// Declares which Jacobian entries of `encode` may differ from zero: `depends(i, j)` says whether
+    /// output `i` may depend on input `j` (flat indices). All others are checked to be exactly zero.
+    #[must_use]
+    pub fn pattern(mut self, depends: impl Fn(usize, usize) -> bool + Send + Sync + 'static) -> Self {
+        self.pattern = Some(Box::new(depends));
+        self
+    }
+
+    /// Automatic differentiation does not go through `decode`.
+    ///
+    /// Better to mend the layer: [`Inverse`](crate::Inverse) trains through `decode` and would silently get
+    /// wrong gradients. One Newton step in tracked operations after a detached inversion is enough.
     #[must_use]
     pub fn decode_not_differentiable(mut self, reason: &str) -> Self {
         self.decode_differentiable = false;
@@ -211,9 +225,11 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Adds Gaussian noise to every trainable parameter of `store`: initial values are special points,
-/// often zero, where wrong gradients and wrong log-determinants look right.
-pub(super) fn randomise(store: &ParamStore, noise: f64, rng: &mut FlowRng) -> Result<()> {
+/// Adds Gaussian noise of deviation `noise` to every trainable parameter of `store`.
+///
+/// Initial values are special points, often zero, where wrong gradients and wrong log-determinants
+/// look right.
+pub fn randomise(store: &ParamStore, noise: f64, rng: &mut FlowRng) -> Result<()> {
     for param in store.trainable() {
         let value = param.var().as_detached_tensor();
         let step = rng.normal(value.shape(), value.dtype(), value.device())?;

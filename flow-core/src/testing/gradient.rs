@@ -3,7 +3,7 @@
 //! The objective is `Σ w·log_det + ⟨c, value⟩` with fixed random `w` and `c`, which exercises both
 //! gradients that a bijector has to pull back.
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use super::Parameters::{Initial, Randomised};
 use super::{Fault, Outcome, Property, Subject, close, close_values, finite, jacobian::STEP, values};
@@ -23,6 +23,7 @@ pub(super) const ALL: &[Property] = &[
         s.layer.set_training(true);
         backprop(s)
     }),
+    property("pattern of the jacobian", pattern),
     Property { f64_only: true, ..property("encode gradients", |s| differences(s, Direction::Encode)) },
     Property { f64_only: true, ..property("decode gradients", |s| differences(s, Direction::Decode)) },
 ];
@@ -115,6 +116,23 @@ fn no_idle_parameter(s: &Subject<'_>) -> Outcome {
         };
         if silent && !idle {
             return Err(Fault::differs(format!("no gradient for '{}'", param.name()), "a non-zero gradient"));
+        }
+    }
+    Ok(0.0)
+}
+
+/// Outputs do not depend at all on inputs that a mask or a split hides from them.
+fn pattern(s: &Subject<'_>) -> Outcome {
+    let Some(depends) = &s.case.pattern else { return Ok(0.0) };
+    let input = Var::from_tensor(&s.x)?;
+    let rows = s.layer.encode(input.as_tensor(), s.context.as_ref())?.0.flatten_from(1)?;
+    for i in 0..rows.dim(1)? {
+        let graph = rows.narrow(1, i, 1)?.sum_all()?.backward()?;
+        let gradient = gradient_or_zero(&graph, &input)?.flatten_from(1)?.to_dtype(DType::F64)?;
+        for (j, column) in gradient.t()?.to_vec2::<f64>()?.iter().enumerate() {
+            if let Some(leak) = column.iter().find(|&&g| g != 0.0 && !depends(i, j)) {
+                return Err(Fault::differs(format!("∂z_{i}/∂x_{j} = {leak:e}"), "exactly zero"));
+            }
         }
     }
     Ok(0.0)

@@ -30,8 +30,8 @@ mod properties;
 pub mod quadrature;
 pub mod registry;
 
-pub use case::{Case, Domain};
-pub use net::SmoothNet;
+pub use case::{Case, Domain, randomise};
+pub use net::{SmoothNet, smooth_coupling};
 
 use case::{Parameters, Subject};
 

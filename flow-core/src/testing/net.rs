@@ -1,9 +1,11 @@
-//! A small smooth conditioner, so that finite differences meet no kinks.
+//! A small smooth conditioner, so that finite differences meet no kinks, and couplings with it.
 
 use candle_core::Tensor;
 
+use crate::layers::{Coupling, Partition};
 use crate::nn::Conditioner;
-use crate::{Init, Param, ParamPath, Result};
+use crate::transformer::Transformer;
+use crate::{Bijector, Error, Init, Param, ParamPath, Result};
 
 /// `W₂ tanh(W₁ x + W_c c + b₁) + b₂` over the flattened event: every output sees every input.
 ///
@@ -53,4 +55,29 @@ impl Conditioner for SmoothNet {
         let dims: Vec<usize> = std::iter::once(x.dim(0)?).chain(self.outputs.iter().copied()).collect();
         Ok(y.reshape(dims)?)
     }
+}
+
+/// A [`Coupling`] over events of `shape` whose conditioner is a [`SmoothNet`], parameters under `path`.
+///
+/// `context` is the number of entries of its context, zero for none.
+///
+/// # Errors
+/// [`Error::Config`] for an event without channels, or when a name is taken.
+pub fn smooth_coupling<T: Transformer + 'static>(
+    path: &ParamPath,
+    shape: &[usize],
+    partition: Partition,
+    transformer: T,
+    context: usize,
+) -> Result<Box<dyn Bijector>> {
+    type Layer<T> = Coupling<T, SmoothNet>;
+    let Some((&channels, space)) = shape.split_first() else {
+        return Err(Error::config("smooth coupling", "needs an event with at least one dimension"));
+    };
+    let with_space = |c: usize| std::iter::once(c).chain(space.iter().copied()).collect::<Vec<_>>();
+    let inputs = with_space(Layer::<T>::input_channels(channels, &partition));
+    let outputs = with_space(Layer::<T>::output_channels(channels, &partition, &transformer));
+    let net = SmoothNet::new(&path.pp("net"), &inputs, &outputs, context)?;
+    let layer = Coupling::new(shape, partition, transformer, net)?;
+    Ok(if context > 0 { Box::new(layer.with_context(&[context])) } else { Box::new(layer) })
 }

@@ -123,7 +123,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     if bytes.is_empty() {
         return Err(fault(path, "is empty, expected JSON"));
     }
-    serde_json::from_slice(&bytes).map_err(|e| fault(path, format!("not what was expected: {e}")))
+    serde_json::from_slice(&bytes).map_err(|e| fault(path, format!("cannot be read: {e}")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

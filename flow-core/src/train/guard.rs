@@ -65,11 +65,11 @@ impl NonFiniteGuard {
 
 /// The first parameter whose gradient holds a NaN or an infinity.
 ///
-/// `x - x` is zero for finite `x` and NaN otherwise, so that the sum cannot overflow.
+/// `0 · x` is zero for finite `x` and NaN otherwise, so that the sum cannot overflow.
 fn first_non_finite(gradients: &Gradients) -> Result<Option<String>> {
     for (param, gradient) in gradients.iter() {
         let Some(g) = gradient else { continue };
-        let zero = (g - g)?.flatten_all()?.sum(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let zero = g.affine(0.0, 0.0)?.flatten_all()?.sum(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         if !zero.is_finite() {
             return Ok(Some(param.name().to_string()));
         }

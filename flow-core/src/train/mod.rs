@@ -23,6 +23,7 @@ mod fused;
 mod guard;
 mod optimizer;
 mod progress;
+mod rate;
 mod schedule;
 mod state;
 mod stop;

@@ -14,6 +14,7 @@ use super::files::fault;
 use super::guard::Verdict;
 use super::optimizer::Optimizer;
 use super::progress::{Progress, StepReport};
+use super::rate::Rate;
 use super::schedule::Schedule;
 use super::state::RunState;
 use super::stop::StopFlag;
@@ -221,10 +222,11 @@ impl<T: Task> Trainer<T> {
             if due(self.config.preview_every, step) {
                 self.preview()?;
             }
-            if taken.stop || self.finished() || due(self.config.checkpoint_every, step) {
+            // Alone, a run need not wait for the next step to hear of a stop asked for during a validation.
+            stopped = taken.stop || (self.channel.world_size() == 1 && self.stop.is_set());
+            if stopped || self.finished() || due(self.config.checkpoint_every, step) {
                 self.checkpoint(log.as_deref_mut())?;
             }
-            stopped = taken.stop;
             last = taken.metrics;
         }
         let best = self.state.best.is_finite().then_some((self.state.best, self.state.best_step));
@@ -405,23 +407,5 @@ impl<T: Task> Trainer<T> {
         } else {
             self.checkpoints.save(&snapshot, self.config.keep_last).map(drop)
         }
-    }
-}
-
-/// Samples per second, forgetting what is more than about fifty steps ago.
-#[derive(Debug, Default)]
-struct Rate {
-    samples: f64,
-    seconds: f64,
-}
-
-impl Rate {
-    fn add(&mut self, samples: usize, seconds: f64) {
-        self.samples = 0.98 * self.samples + samples as f64;
-        self.seconds = 0.98 * self.seconds + seconds;
-    }
-
-    fn per_second(&self) -> f64 {
-        if self.seconds > 0.0 { self.samples / self.seconds } else { 0.0 }
     }
 }

@@ -7,10 +7,10 @@
 
 use rayon::prelude::*;
 
-use super::Real;
 use super::conv::transpose;
 use super::gemm::{Size, Start, View, gemm};
 use super::patches::{CLASSES, Extent, border_classes, crop, gather, pad, scatter_add, tap_outside};
+use super::{Real, vectorized};
 use crate::layers::LOG_SCALE_FACTOR;
 
 /// The sizes of the network.
@@ -212,50 +212,39 @@ fn log_gradient<T: Real>(parts: &[(&Vec<T>, &Vec<T>)], width: usize, n: usize) -
     T::from_f64(LOG_SCALE_FACTOR * sum)
 }
 
-/// The rectified hidden activations of a whole batch, `(B·H·W, hidden)` each.
+/// The rectified hidden activations of one chunk, `(rows, hidden)` each.
 pub(crate) struct Hidden<T> {
     first: Vec<T>,
     second: Vec<T>,
 }
 
-/// The network's output `(B, O, H, W)`; with `keep` also what the backward pass needs.
-pub(crate) fn forward<T: Real>(s: &Shape, f: &Folded<T>, x: &[T], keep: bool) -> (Vec<T>, Option<Hidden<T>>) {
+/// The network's output `(B, O, H, W)`; with `keep` also what the backward pass needs, by chunk.
+pub(crate) fn forward<T: Real>(s: &Shape, f: &Folded<T>, x: &[T], keep: bool) -> (Vec<T>, Option<Vec<Hidden<T>>>) {
     let (pixels, classes) = (s.pixels(), border_classes(s.input()));
-    let (in_len, out_len, batch) = (s.inputs * pixels, s.outputs * pixels, x.len() / (s.inputs * pixels).max(1));
+    let (in_len, out_len) = (s.inputs * pixels, s.outputs * pixels);
+    let batch = x.len() / in_len;
     let (per_chunk, per_block) = s.cut(batch);
     let mut out = vec![T::ZERO; batch * out_len];
-    let kept = if keep { batch * pixels * s.hidden } else { 0 };
-    let mut hidden = Hidden { first: vec![T::ZERO; kept], second: vec![T::ZERO; kept] };
-    let chunk_hidden = if keep { per_chunk * pixels * s.hidden } else { 1 };
-    let run = |((x, out), keep): ((&[T], &mut [T]), Option<(&mut [T], &mut [T])>)| {
-        let mut work = Workspace::new(s, per_block);
-        let mut keep = keep;
-        for (b, (x, out)) in x.chunks(per_block * in_len).zip(out.chunks_mut(per_block * out_len)).enumerate() {
-            let rows = out.len() / out_len.max(1) * pixels;
-            let range = b * per_block * pixels * s.hidden..(b * per_block * pixels + rows) * s.hidden;
-            match &mut keep {
-                Some((first, second)) => {
-                    work.forward(s, f, &classes, x, out, (&mut first[range.clone()], &mut second[range]));
-                }
-                None => {
-                    let (mut first, mut second) = (std::mem::take(&mut work.first), std::mem::take(&mut work.second));
-                    let len = rows * s.hidden;
-                    work.forward(s, f, &classes, x, out, (&mut first[..len], &mut second[..len]));
-                    (work.first, work.second) = (first, second);
-                }
+    let hidden = x
+        .par_chunks(per_chunk * in_len)
+        .zip(out.par_chunks_mut(per_chunk * out_len))
+        .map(|(x, out)| {
+            let mut work = Workspace::new(s, per_block);
+            // Without `keep` the activations of one block are overwritten by the next.
+            let samples = if keep { x.len() / in_len } else { per_block };
+            let zero = vec![T::ZERO; samples * pixels * s.hidden];
+            let mut hidden = Hidden { first: zero.clone(), second: zero };
+            let mut from = 0;
+            for (x, out) in x.chunks(per_block * in_len).zip(out.chunks_mut(per_block * out_len)) {
+                let range = from..from + x.len() / in_len * pixels * s.hidden;
+                from = if keep { range.end } else { 0 };
+                let rows = (&mut hidden.first[range.clone()], &mut hidden.second[range]);
+                vectorized(|| work.forward(s, f, &classes, x, out, rows));
             }
-        }
-    };
-    let chunks = x.par_chunks(per_chunk * in_len).zip(out.par_chunks_mut(per_chunk * out_len));
-    if keep {
-        let first = hidden.first.par_chunks_mut(chunk_hidden);
-        let second = hidden.second.par_chunks_mut(chunk_hidden);
-        chunks.zip(first.zip(second)).for_each(|(io, kept)| run((io, Some(kept))));
-        (out, Some(hidden))
-    } else {
-        chunks.for_each(|io| run((io, None)));
-        (out, None)
-    }
+            hidden
+        })
+        .collect::<Vec<_>>();
+    (out, keep.then_some(hidden))
 }
 
 /// Gradients of the input `(B, C, H, W)` and of the packed parameters.
@@ -264,32 +253,27 @@ pub(crate) fn backward<T: Real>(
     flat: &[T],
     f: &Folded<T>,
     x: &[T],
-    hidden: &Hidden<T>,
+    hidden: &[Hidden<T>],
     grad_out: &[T],
 ) -> (Vec<T>, Vec<T>) {
     let (pixels, classes) = (s.pixels(), border_classes(s.input()));
-    let (in_len, out_len, batch) = (s.inputs * pixels, s.outputs * pixels, x.len() / (s.inputs * pixels).max(1));
-    let (per_chunk, per_block) = s.cut(batch);
+    let (in_len, out_len, rows) = (s.inputs * pixels, s.outputs * pixels, pixels * s.hidden);
+    let (per_chunk, per_block) = s.cut(x.len() / in_len);
     let mut grad_x = vec![T::ZERO; x.len()];
     let transposed = Transposed::new(s, f);
-    let rows = pixels * s.hidden;
-    let sums: Vec<Folded<T>> = (x.par_chunks(per_chunk * in_len), grad_x.par_chunks_mut(per_chunk * in_len))
-        .into_par_iter()
-        .enumerate()
-        .map(|(chunk, (x, grad_x))| {
+    let inputs = x.par_chunks(per_chunk * in_len).zip(grad_out.par_chunks(per_chunk * out_len)).zip(hidden);
+    let sums: Vec<Folded<T>> = inputs
+        .zip(grad_x.par_chunks_mut(per_chunk * in_len))
+        .map(|(((x, grad_out), hidden), grad_x)| {
             let mut work = Workspace::new(s, per_block);
             let mut sum = Folded::zeros(s);
-            for (b, (x, grad_x)) in x.chunks(per_block * in_len).zip(grad_x.chunks_mut(per_block * in_len)).enumerate()
-            {
-                let first = chunk * per_chunk + b * per_block;
-                let count = x.len() / in_len.max(1);
-                let block = Block {
-                    x,
-                    first: &hidden.first[first * rows..(first + count) * rows],
-                    second: &hidden.second[first * rows..(first + count) * rows],
-                    grad_out: &grad_out[first * out_len..(first + count) * out_len],
-                };
-                work.backward(s, &transposed, &classes, &block, grad_x, &mut sum);
+            let blocks = x
+                .chunks(per_block * in_len)
+                .zip(grad_out.chunks(per_block * out_len))
+                .zip(hidden.first.chunks(per_block * rows).zip(hidden.second.chunks(per_block * rows)));
+            for (((x, grad_out), (first, second)), grad_x) in blocks.zip(grad_x.chunks_mut(per_block * in_len)) {
+                let block = Block { x, first, second, grad_out };
+                vectorized(|| work.backward(s, &transposed, &classes, &block, grad_x, &mut sum));
             }
             sum
         })

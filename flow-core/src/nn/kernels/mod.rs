@@ -8,6 +8,7 @@ pub(crate) mod channels;
 pub(crate) mod conv;
 pub(crate) mod coupling_net;
 pub(crate) mod gemm;
+pub(crate) mod mix;
 pub(crate) mod patches;
 mod simd;
 

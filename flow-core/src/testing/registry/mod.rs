@@ -8,8 +8,9 @@ use super::Case;
 
 mod basic;
 mod couplings;
+mod linear;
 
 /// Every bijector of the crate, at least once each.
 pub fn all() -> Vec<Case> {
-    [basic::cases(), couplings::cases()].into_iter().flatten().collect()
+    [basic::cases(), couplings::cases(), linear::cases()].into_iter().flatten().collect()
 }

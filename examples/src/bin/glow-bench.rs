@@ -1,0 +1,109 @@
+//! Speed and memory of Glow on this machine, one JSON line: the numbers of `BENCHMARKS.md`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use clap::Parser;
+use flow_core::reversible::Backprop;
+use flow_core::{FlowRng, Gradients, ParamStore};
+use flow_image::model::{GlowConfig, GlowCoupling, ImageModel, ImageSpec, ModelConfig};
+
+/// Times training, sampling and encoding of a Glow on random or CIFAR-10 images.
+#[derive(Parser)]
+struct Args {
+    /// Folder with CIFAR-10 in its binary layout; random images without it.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Scales L.
+    #[arg(long, default_value_t = 3)]
+    levels: usize,
+    /// Steps per scale K.
+    #[arg(long, default_value_t = 8)]
+    steps_per_level: usize,
+    /// Hidden channels of the coupling networks.
+    #[arg(long, default_value_t = 128)]
+    width: usize,
+    /// Images per step.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Timed training steps.
+    #[arg(long, default_value_t = 20)]
+    train_steps: usize,
+    /// Additive couplings instead of affine ones.
+    #[arg(long)]
+    additive: bool,
+    /// One graph over the whole model instead of reversible back-propagation.
+    #[arg(long)]
+    plain: bool,
+    /// Image side.
+    #[arg(long, default_value_t = 32)]
+    size: usize,
+}
+
+/// A field of `/proc/self/status` in MiB; zero where there is none.
+fn memory(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with(field)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let idle = memory("VmHWM");
+    let spec = ImageSpec::new(3, args.size, args.size, 256)?;
+    let coupling = if args.additive { GlowCoupling::Additive } else { GlowCoupling::Affine };
+    let config = GlowConfig {
+        levels: args.levels,
+        steps: args.steps_per_level,
+        width: args.width,
+        coupling,
+        ..GlowConfig::default()
+    };
+    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let model = ImageModel::new(&ModelConfig::Glow(config), &spec, &store)?;
+    let mut rng = FlowRng::seed_from(1);
+    let draw = |n: usize, rng: &mut FlowRng| -> Result<Tensor> {
+        Ok(rng.uniform((n, 3, args.size, args.size), DType::F32, &Device::Cpu)?.affine(256.0, 0.0)?.floor()?)
+    };
+    model.initialize(&draw(64, &mut rng)?, None, &mut rng)?;
+    let mode = if args.plain { Backprop::Plain } else { Backprop::Reversible };
+    let mut gradients = Gradients::new(&store);
+    let mut times = Vec::new();
+    for _ in 0..args.train_steps {
+        let x = draw(args.batch, &mut rng)?;
+        let start = Instant::now();
+        gradients.clear();
+        model.backward(&x, None, &mut rng, mode, &mut gradients)?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let peak = memory("VmHWM");
+    let mut time = |f: &mut dyn FnMut(&mut FlowRng) -> Result<()>| -> Result<f64> {
+        let mut times = Vec::new();
+        for _ in 0..7 {
+            let start = Instant::now();
+            f(&mut rng)?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        Ok(median(times))
+    };
+    let sampling = time(&mut |rng| Ok(model.sample(args.batch, None, &[0.7], rng).map(drop)?))?;
+    let images = draw(args.batch, &mut FlowRng::seed_from(2))?;
+    let encoding = time(&mut |rng| Ok(model.bits_per_dim(&images, None, rng).map(drop)?))?;
+    let rate = |t: f64| (args.batch as f64 / t * 100.0).round() / 100.0;
+    println!(
+        "{}",
+        serde_json::json!({
+            "train_images_per_s": rate(median(times)), "sample_images_per_s": rate(sampling),
+            "encode_images_per_s": rate(encoding), "peak_over_idle_mib": (peak - idle).round(),
+            "params": store.parameter_count(),
+        })
+    );
+    Ok(())
+}

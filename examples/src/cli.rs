@@ -1,0 +1,115 @@
+//! What all programs share: flags that mean the same everywhere, devices, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::Args;
+
+/// Exit code for bad arguments and bad input.
+const BAD_INPUT: u8 = 2;
+
+/// Runs a program: errors become one line on stderr and exit code 2.
+pub fn main(run: impl FnOnce() -> Result<()>) -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// An error and its causes on one line, repeated causes once.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !line.contains(&text) {
+            let separator = if line.is_empty() { "" } else { ": " };
+            line = line + separator + &text;
+        }
+    }
+    line
+}
+
+/// Where to compute.
+#[derive(Args, Debug, Clone)]
+pub struct DeviceArg {
+    /// Where to compute: cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: String,
+}
+
+impl DeviceArg {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// An unknown name, or a device that this build or machine does not have.
+    pub fn open(&self) -> Result<Device> {
+        match self.device.split_once(':').unwrap_or((&self.device, "0")) {
+            ("cpu", _) => Ok(Device::Cpu),
+            ("cuda", n) => {
+                let n = n.parse().with_context(|| format!("--device {}: '{n}' is not a number", self.device))?;
+                Device::new_cuda(n).map_err(|e| {
+                    let reason = e.to_string().lines().next().unwrap_or_default().to_string();
+                    anyhow::anyhow!("--device {}: {reason} (was the program built with --features cuda?)", self.device)
+                })
+            }
+            ("metal", _) => Device::new_metal(0).map_err(|e| {
+                let reason = e.to_string().lines().next().unwrap_or_default().to_string();
+                anyhow::anyhow!("--device metal: {reason} (was the program built with --features metal?)")
+            }),
+            _ => bail!("--device {}: expected cpu, cuda, cuda:N or metal", self.device),
+        }
+    }
+}
+
+/// Creates a folder for results.
+///
+/// # Errors
+/// Names the folder when it cannot be made, or when a file is in its place.
+pub fn create_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("{}: cannot create the folder", path.display()))
+}
+
+/// Creates the folder of a file that is about to be written.
+///
+/// # Errors
+/// As [`create_folder`].
+pub fn create_parent(path: &Path) -> Result<()> {
+    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(parent) => create_folder(parent),
+        None => Ok(()),
+    }
+}
+
+/// A trained model to use.
+#[derive(Args, Debug, Clone)]
+pub struct CheckpointArg {
+    /// Run folder (its best checkpoint is used) or checkpoint folder
+    #[arg(long, default_value = "flow-out/glow", value_name = "FOLDER")]
+    pub checkpoint: PathBuf,
+    /// Use the weights of the last step even where averaged ones exist
+    #[arg(long)]
+    pub raw_weights: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_one_line_without_repetition() {
+        let inner = anyhow::anyhow!("file.bin: truncated\nat byte 3");
+        let error = inner.context("file.bin: truncated at byte 3").context("cannot read the images");
+        assert_eq!(one_line(&error), "cannot read the images: file.bin: truncated at byte 3");
+    }
+
+    #[test]
+    fn unknown_devices_are_refused() {
+        let arg = DeviceArg { device: "tpu".into() };
+        assert!(arg.open().unwrap_err().to_string().contains("expected cpu"));
+    }
+}

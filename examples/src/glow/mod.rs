@@ -1,0 +1,48 @@
+//! The verbs of the `glow` program, one file each.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod common;
+mod info;
+mod sample;
+mod train;
+
+/// Normalizing flows of images: Glow, RealNVP and NICE
+#[derive(Parser, Debug)]
+#[command(name = "glow", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  glow train                                           built-in handwritten digits, about three minutes
+  glow sample                                          a grid from the model just trained
+  glow train --data cifar-10-batches-bin --out runs/cifar --steps 20000
+  glow train --data photos/ --resize 64 --model realnvp-imagenet64
+  glow eval --checkpoint runs/cifar --data cifar-10-batches-bin
+Every verb has its own --help.";
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Train a model and leave a checkpoint, a sample grid and a loss curve
+    Train(train::TrainArgs),
+    /// Draw images from a trained model
+    Sample(sample::SampleArgs),
+    /// Describe a checkpoint or a preset
+    Info(info::InfoArgs),
+}
+
+/// Parses the command line and runs the verb.
+///
+/// # Errors
+/// Anything that a verb reports; clap exits by itself (code 2) on arguments that do not parse.
+pub fn run() -> Result<()> {
+    match Cli::parse().verb {
+        Verb::Train(args) => args.run(),
+        Verb::Sample(args) => args.run(),
+        Verb::Info(args) => args.run(),
+    }
+}

@@ -1,0 +1,53 @@
+//! What every family of image models answers to, so that training, sampling and editing are written once.
+
+use candle_core::Tensor;
+use flow_core::multiscale::Latents;
+use flow_core::reversible::Backprop;
+use flow_core::{Density, FlowRng, Gradients, Result, Scored};
+
+/// A density of continuous images with latents that can be read, edited and sampled at a temperature.
+///
+/// # Shapes
+/// - `x`: `(B, C, H, W)`; `context`: `(B, classes)` one-hot for a conditional model, else ignored.
+pub trait ImageDensity: Density {
+    /// Number of classes of a conditional model, `None` if labels are ignored.
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    /// The shapes of one sample's latents, finest first.
+    fn latent_shapes(&self) -> Vec<Vec<usize>>;
+
+    /// Whitened latents and `log p(x)`, `(B,)`, untracked.
+    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)>;
+
+    /// The image of whitened latents, untracked.
+    fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor>;
+
+    /// `n` samples with one temperature for every latent, finest first.
+    fn sample_with(
+        &self,
+        n: usize,
+        context: Option<&Tensor>,
+        temperatures: &[f64],
+        rng: &mut FlowRng,
+    ) -> Result<Tensor>;
+
+    /// [`Density::log_prob_backward`] with the model's auxiliary objective, if it has one, to which the same
+    /// weights apply (Glow's class loss on the top latent); also answers that objective, `(B,)`.
+    fn backward_with(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<(Scored, Option<Tensor>)> {
+        Ok((self.log_prob_backward(x, context, weight, mode, gradients)?, None))
+    }
+
+    /// Adds the gradient of `scale · penalty` and answers the penalty on the parameters, in nats.
+    fn penalize(&self, _scale: f64, _gradients: &mut Gradients) -> Result<f64> {
+        Ok(0.0)
+    }
+}

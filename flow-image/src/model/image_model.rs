@@ -1,0 +1,219 @@
+//! A flow over images of integer levels: preprocessing, density, class labels and modes in one place.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Tensor};
+use flow_core::bits::bits_per_dim_at;
+use flow_core::multiscale::Latents;
+use flow_core::reversible::Backprop;
+use flow_core::{Error, FlowRng, Gradients, ParamStore, Result};
+
+use super::preprocess::Preprocess;
+use super::{ImageDensity, ImageSpec, ModelConfig};
+
+/// A model of images whose pixels are integers `0 … levels - 1`.
+///
+/// Likelihoods are those of the discrete data: lower bounds of `log P(x)` in nats, one noise draw per
+/// call, `bits/dim = -log P(x) / (D ln 2)` with `D = C · H · W`. They include the log-determinant of the
+/// preprocessing and are comparable between models and to other work on images of the same `levels`.
+///
+/// # Shapes
+/// - levels: `(B, C, H, W)` of any element type; labels: one class per image, ignored by unconditional
+///   models; latents: [`Latents`], finest first.
+pub struct ImageModel {
+    config: ModelConfig,
+    spec: ImageSpec,
+    preprocess: Preprocess,
+    density: Box<dyn ImageDensity>,
+    training: AtomicBool,
+}
+
+/// What [`ImageModel::backward`] measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImageStep {
+    /// The mean over the batch.
+    pub bits_per_dim: f64,
+    /// The mean auxiliary objective of a conditional model, as the model defines it.
+    pub auxiliary: Option<f64>,
+    /// The penalty on the parameters, in nats per image.
+    pub penalty: f64,
+}
+
+impl ImageModel {
+    /// Builds the model, its parameters in `store`; starts in training mode.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when configuration and image size do not fit.
+    pub fn new(config: &ModelConfig, spec: &ImageSpec, store: &ParamStore) -> Result<Self> {
+        spec.validate()?;
+        Ok(ImageModel {
+            preprocess: Preprocess::new(config.scaling(), spec, store.dtype(), store.device())?,
+            density: config.density(spec, store)?,
+            config: config.clone(),
+            spec: *spec,
+            training: AtomicBool::new(true),
+        })
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The images it is a model of.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
+    /// The parameters.
+    pub fn store(&self) -> &ParamStore {
+        self.density.store()
+    }
+
+    /// The density of preprocessed images.
+    pub fn density(&self) -> &dyn ImageDensity {
+        self.density.as_ref()
+    }
+
+    /// Switches batch statistics (training) or running averages (evaluation).
+    pub fn set_training(&self, training: bool) {
+        self.training.store(training, Ordering::Relaxed);
+        self.density.set_training(training);
+    }
+
+    /// Data-dependent initialisation from one batch.
+    ///
+    /// # Errors
+    /// As [`ImageModel::log_prob_levels`].
+    pub fn initialize(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<()> {
+        let context = self.context(labels, levels.dim(0)?)?;
+        let (y, _) = self.preprocess.dequantize(levels, rng)?;
+        self.density.initialize(&y, context.as_ref())
+    }
+
+    /// `log P(x)` in nats, `(B,)`: a lower bound from one draw of the noise.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another image size, [`Error::Config`] for values that are not levels or not
+    /// classes, [`Error::Context`] when a conditional model is given no labels.
+    pub fn log_prob_levels(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
+        let context = self.context(labels, levels.dim(0)?)?;
+        let (y, log_det) = self.preprocess.dequantize(levels, rng)?;
+        Ok((self.density.log_prob(&y, context.as_ref())? + log_det)?)
+    }
+
+    /// `-log P(x) / (D ln 2)` of every image, `(B,)`, untracked, in the mode that
+    /// [`ImageModel::set_training`] chose.
+    ///
+    /// # Errors
+    /// As [`ImageModel::log_prob_levels`].
+    pub fn bits_per_dim(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
+        let _paused = self.store().no_grad();
+        Ok(self.log_prob_levels(levels, labels, rng)?.affine(-self.bits(), 0.0)?)
+    }
+
+    /// Adds the gradient of the mean bits/dim, plus penalties in the same unit, to `gradients`.
+    ///
+    /// # Errors
+    /// As [`ImageModel::log_prob_levels`].
+    pub fn backward(
+        &self,
+        levels: &Tensor,
+        labels: Option<&[u32]>,
+        rng: &mut FlowRng,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<ImageStep> {
+        let batch = levels.dim(0)?;
+        let context = self.context(labels, batch)?;
+        let (y, log_det) = self.preprocess.dequantize(levels, rng)?;
+        let weight = log_det.ones_like()?.affine(-self.bits() / batch.max(1) as f64, 0.0)?;
+        let (scored, auxiliary) = self.density.backward_with(&y, context.as_ref(), &weight, mode, gradients)?;
+        let penalty = self.density.penalize(self.bits(), gradients)?;
+        Ok(ImageStep {
+            bits_per_dim: bits_per_dim_at(mean(&(scored.log_prob + log_det)?)?, self.spec.dims(), 1.0)?,
+            auxiliary: auxiliary.as_ref().map(mean).transpose()?,
+            penalty,
+        })
+    }
+
+    /// `n` images as bytes `(n, C, H, W)`, in evaluation mode; one temperature, or one for every latent,
+    /// finest first.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a wrong number of temperatures or labels, [`Error::NonFinite`] when a sample
+    /// diverged.
+    pub fn sample(&self, n: usize, labels: Option<&[u32]>, temperatures: &[f64], rng: &mut FlowRng) -> Result<Tensor> {
+        let context = self.context(labels, n)?;
+        let latents = self.density.latent_shapes().len();
+        let temperatures = match temperatures {
+            &[one] => vec![one; latents],
+            many => many.to_vec(),
+        };
+        if let Some(bad) = temperatures.iter().find(|t| !(t.is_finite() && **t >= 0.0)) {
+            return Err(Error::config("temperature", format!("must be finite and not negative, got {bad}")));
+        }
+        let y = self.evaluating(|| self.density.sample_with(n, context.as_ref(), &temperatures, rng))?;
+        self.preprocess.quantize(&y)
+    }
+
+    /// Whitened latents and `log P(x)` with the noise at its mean, in evaluation mode: deterministic, and
+    /// [`ImageModel::decode`] gives the same levels back.
+    ///
+    /// # Errors
+    /// As [`ImageModel::log_prob_levels`].
+    pub fn encode(&self, levels: &Tensor, labels: Option<&[u32]>) -> Result<(Latents, Tensor)> {
+        let context = self.context(labels, levels.dim(0)?)?;
+        let (y, pre) = self.preprocess.center(levels)?;
+        let (latents, log_prob) = self.evaluating(|| self.density.encode(&y, context.as_ref()))?;
+        Ok((latents, (log_prob + pre)?))
+    }
+
+    /// The images of latents, as bytes `(B, C, H, W)`, in evaluation mode.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of latents, [`Error::Shape`] for other shapes,
+    /// [`Error::NonFinite`] when the image diverged.
+    pub fn decode(&self, latents: &Latents, labels: Option<&[u32]>) -> Result<Tensor> {
+        let batch = latents.0.first().map_or(Ok(0), |z| z.dim(0))?;
+        let context = self.context(labels, batch)?;
+        let y = self.evaluating(|| self.density.decode(latents, context.as_ref()))?;
+        self.preprocess.quantize(&y)
+    }
+
+    /// `1 / (D ln 2)`.
+    fn bits(&self) -> f64 {
+        1.0 / (self.spec.dims() as f64 * std::f64::consts::LN_2)
+    }
+
+    fn evaluating<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.density.set_training(false);
+        let result = f();
+        self.density.set_training(self.training.load(Ordering::Relaxed));
+        result
+    }
+
+    /// One-hot labels for a conditional model.
+    fn context(&self, labels: Option<&[u32]>, batch: usize) -> Result<Option<Tensor>> {
+        let Some(classes) = self.density.classes() else { return Ok(None) };
+        let Some(labels) = labels else {
+            let reason = format!("is conditional on {classes} classes, no labels were given");
+            return Err(Error::Context { layer: "image model".into(), reason });
+        };
+        if labels.len() != batch {
+            return Err(Error::config("labels", format!("{} given for {batch} images", labels.len())));
+        }
+        let mut one_hot = vec![0f32; batch * classes];
+        for (row, &label) in one_hot.chunks_exact_mut(classes.max(1)).zip(labels) {
+            let slot = row.get_mut(label as usize);
+            *slot.ok_or_else(|| Error::config("labels", format!("{label} is not one of {classes} classes")))? = 1.0;
+        }
+        let store = self.store();
+        Ok(Some(Tensor::from_vec(one_hot, (batch, classes), store.device())?.to_dtype(store.dtype())?))
+    }
+}
+
+/// The mean of `(B,)` in f64.
+fn mean(t: &Tensor) -> Result<f64> {
+    Ok(t.to_dtype(DType::F64)?.mean_all()?.to_scalar()?)
+}

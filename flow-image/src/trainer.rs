@@ -1,0 +1,275 @@
+//! Training an image model: what a step computes, what a run is, how a checkpoint becomes a model again.
+//!
+//! The loop itself is [`flow_core::train::Trainer`]; [`ImageTask`] supplies it with batches of integer
+//! levels, gradients in bits/dim, validation on held-out images and preview grids.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use flow_core::reversible::Backprop;
+use flow_core::train::{self, Metrics, OptimizerConfig, Rule, ScheduleConfig, Task, TrainConfig};
+use flow_core::{FlowRng, Gradients, ParamStore};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
+use crate::io::{GridStyle, Pixels, write_grid};
+use crate::metrics;
+use crate::model::{ImageModel, ImageSpec, ModelConfig, Recipe, RecipeOptimizer};
+use crate::{Error, Result};
+
+/// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRun {
+    /// The model.
+    pub model: ModelConfig,
+    /// The images.
+    pub spec: ImageSpec,
+    /// Where the images came from, in words.
+    pub source: String,
+    /// How files became images of this specification; used again to read other files.
+    pub open: OpenOptions,
+    /// Names of the classes, empty without labels.
+    pub class_names: Vec<String>,
+    /// Images per step.
+    pub batch: usize,
+    /// Images for data-dependent initialisation.
+    pub init_batch: usize,
+    /// Random changes of training images.
+    pub augment: Option<Augment>,
+    /// How gradients are computed; both ways give the same ones.
+    pub backprop: Backprop,
+    /// Seed of the parameters and of the order of the images.
+    pub seed: u64,
+    /// Held-out images that a validation looks at.
+    pub validation_images: usize,
+}
+
+impl ImageRun {
+    /// A run of `model` on `train` with the batch sizes of `recipe`.
+    pub fn new(model: ModelConfig, train: &Dataset, open: &OpenOptions, recipe: &Recipe, seed: u64) -> Result<Self> {
+        let [channels, height, width] = train.shape();
+        let spec = ImageSpec::new(channels, height, width, train.levels())?;
+        Ok(ImageRun {
+            model,
+            spec,
+            source: train.source().to_string(),
+            open: open.clone(),
+            class_names: train.class_names().to_vec(),
+            batch: recipe.batch.min(train.len()),
+            init_batch: recipe.init_batch.min(train.len()),
+            augment: None,
+            backprop: Backprop::default(),
+            seed,
+            validation_images: 512,
+        })
+    }
+
+    /// The run that made a checkpoint, from its `config.json`.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not
+    /// that of an image model.
+    pub fn read(checkpoint: &Path) -> Result<Self> {
+        let value = train::load_config(checkpoint)?;
+        serde_json::from_value(value).map_err(|e| {
+            let reason = format!("config.json does not describe an image model: {e}");
+            Error::Core(flow_core::Error::Checkpoint { path: checkpoint.to_path_buf(), reason })
+        })
+    }
+
+    /// Builds the model with fresh parameters.
+    pub fn build(&self, device: &Device) -> Result<ImageModel> {
+        let store = ParamStore::new(self.seed, DType::F32, device);
+        Ok(ImageModel::new(&self.model, &self.spec, &store)?)
+    }
+}
+
+/// The model of a checkpoint, in evaluation mode, with the averaged weights if `average` and it has them.
+///
+/// `path` is a checkpoint, or a run's folder (its best checkpoint is taken).
+///
+/// # Errors
+/// [`flow_core::Error::Checkpoint`] or [`flow_core::Error::Io`] naming the file and the difference.
+pub fn load(path: &Path, device: &Device, average: bool) -> Result<(ImageRun, ImageModel)> {
+    let checkpoint = train::find_checkpoint(path)?;
+    let run = ImageRun::read(&checkpoint)?;
+    let model = run.build(device)?;
+    let average = average && checkpoint.join("ema.safetensors").exists();
+    train::load_weights(&checkpoint, model.store(), average)?;
+    model.set_training(false);
+    Ok((run, model))
+}
+
+/// The engine's configuration that a recipe asks for.
+pub fn train_config(recipe: &Recipe, batch: usize, steps: u64, seed: u64) -> TrainConfig {
+    let rule = match recipe.optimizer {
+        RecipeOptimizer::Adam => Rule::Adam,
+        RecipeOptimizer::Adamax => Rule::Adamax,
+    };
+    let warmup = (recipe.warm_up_steps(batch) as u64).min(steps / 2);
+    TrainConfig {
+        steps,
+        optimizer: OptimizerConfig {
+            rule,
+            learning_rate: recipe.learning_rate,
+            beta1: recipe.beta1,
+            beta2: recipe.beta2,
+            epsilon: recipe.epsilon,
+            weight_decay: 0.0,
+        },
+        schedule: ScheduleConfig::constant(warmup),
+        clip_norm: recipe.clip_norm,
+        seed,
+        ..TrainConfig::default()
+    }
+}
+
+/// An [`ImageModel`] with its data, as the training engine sees it.
+pub struct ImageTask {
+    run: ImageRun,
+    model: ImageModel,
+    splits: Splits,
+    cursor: BatchCursor,
+}
+
+impl ImageTask {
+    /// Builds the model of `run` for the images of `splits`.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] when the images are not those of the run's specification, the model
+    /// does not fit them, or a conditional model is given images without labels.
+    pub fn new(run: ImageRun, splits: Splits, device: &Device) -> Result<Self> {
+        let model = run.build(device)?;
+        let (shape, levels) = (splits.train.shape(), splits.train.levels());
+        if shape != run.spec.event_shape() || levels != run.spec.levels {
+            let reason =
+                format!("{shape:?} with {levels} levels, the model is for {} of {}", run.spec, run.spec.levels);
+            return Err(Error::config("training images", reason));
+        }
+        check_classes(&run, &splits.train)?;
+        run.augment.as_ref().map_or(Ok(()), Augment::check)?;
+        let cursor = BatchCursor::new(splits.train.len(), run.batch, run.seed)?;
+        Ok(ImageTask { run, model, splits, cursor })
+    }
+
+    /// The run's description.
+    pub fn run(&self) -> &ImageRun {
+        &self.run
+    }
+
+    /// The model.
+    pub fn model(&self) -> &ImageModel {
+        &self.model
+    }
+
+    /// The data.
+    pub fn splits(&self) -> &Splits {
+        &self.splits
+    }
+}
+
+/// A conditional model needs a label in range for every image.
+fn check_classes(run: &ImageRun, train: &Dataset) -> Result<()> {
+    let ModelConfig::Glow(glow) = &run.model else { return Ok(()) };
+    let Some(classes) = glow.class_condition else { return Ok(()) };
+    match train.labels() {
+        None => Err(Error::config("class-conditional model", "the training images have no labels")),
+        Some(labels) => match labels.iter().find(|&&l| l as usize >= classes) {
+            Some(label) => Err(Error::config("class-conditional model", format!("label {label} of {classes} classes"))),
+            None => Ok(()),
+        },
+    }
+}
+
+/// The crate's errors as the engine's: the message is kept, the variant where there is one.
+fn core(error: Error) -> flow_core::Error {
+    match error {
+        Error::Core(e) => e,
+        other => flow_core::Error::config("image training", other.to_string()),
+    }
+}
+
+impl Task for ImageTask {
+    fn store(&self) -> &ParamStore {
+        self.model.store()
+    }
+
+    fn config(&self) -> serde_json::Value {
+        // Plain data with string keys always serialises.
+        serde_json::to_value(&self.run).unwrap_or_default()
+    }
+
+    fn initialize(&mut self, rng: &mut FlowRng) -> flow_core::Result<()> {
+        let order = rng.permutation(self.splits.train.len());
+        let indices = &order[..self.run.init_batch.min(order.len())];
+        let images = self.splits.train.batch(indices, self.model.store().device()).map_err(core)?;
+        let labels = labels_of(&self.splits.train, indices);
+        self.model.set_training(true);
+        self.model.initialize(&images, labels.as_deref(), rng)
+    }
+
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
+        let device = self.model.store().device().clone();
+        let batch = self.cursor.next_batch(&self.splits.train, self.run.augment.as_ref(), &device).map_err(core)?;
+        let labels = labels_of(&self.splits.train, &batch.indices);
+        self.model.set_training(true);
+        let step = self.model.backward(&batch.images, labels.as_deref(), rng, self.run.backprop, gradients)?;
+        let mut metrics = vec![("bits_per_dim".to_string(), step.bits_per_dim)];
+        if let Some(nats) = step.auxiliary {
+            metrics.push(("class_cross_entropy_bits".into(), -nats / std::f64::consts::LN_2));
+        }
+        if step.penalty != 0.0 {
+            metrics.push(("penalty_nats".into(), step.penalty));
+        }
+        Ok(metrics)
+    }
+
+    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
+        let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
+        let count = held_out.len().min(self.run.validation_images);
+        let bits = metrics::bits_per_image(&self.model, held_out, count, 1, rng, |_| ()).map_err(core)?;
+        Ok(vec![("bits_per_dim".into(), metrics::mean_and_error(&bits).0)])
+    }
+
+    fn data_state(&self) -> serde_json::Value {
+        serde_json::to_value(self.cursor.state()).unwrap_or_default()
+    }
+
+    fn restore_data_state(&mut self, state: &serde_json::Value) -> flow_core::Result<()> {
+        let state: BatchState = serde_json::from_value(state.clone())
+            .map_err(|e| flow_core::Error::config("position in the data", e.to_string()))?;
+        self.cursor = BatchCursor::restore(self.splits.train.len(), self.run.batch, state).map_err(core)?;
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.run.batch
+    }
+
+    fn unit(&self) -> &str {
+        "bits/dim"
+    }
+
+    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> flow_core::Result<()> {
+        const SIDE: usize = 8;
+        let labels = class_rows(&self.run, SIDE * SIDE, SIDE);
+        let samples = self.model.sample(SIDE * SIDE, labels.as_deref(), &[0.7], rng)?;
+        let pixels = Pixels::from_tensor(&samples, self.run.spec.levels).map_err(core)?;
+        let style = GridStyle { columns: SIDE, ..GridStyle::default() };
+        write_grid(&folder.join(format!("samples-{step:08}.png")), &pixels, &style).map_err(core)
+    }
+}
+
+/// The labels of some images, where there are labels.
+pub(crate) fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
+    let labels = set.labels()?;
+    Some(indices.iter().filter_map(|&i| labels.get(i).copied()).collect())
+}
+
+/// One class per row of a grid for a conditional model, `None` otherwise.
+pub fn class_rows(run: &ImageRun, count: usize, columns: usize) -> Option<Vec<u32>> {
+    let ModelConfig::Glow(glow) = &run.model else { return None };
+    let classes = glow.class_condition?.max(1);
+    Some((0..count).map(|i| (i / columns.max(1) % classes) as u32).collect())
+}
