@@ -26,7 +26,7 @@ mod task;
 pub use archive::{ArchiveInfo, compress, decompress, decompress_from, fingerprint, info, read_archive, write_archive};
 pub use config::{IdfConfig, PRESETS};
 pub use model::Idf;
-pub use task::IdfTask;
+pub use task::{IdfRun, IdfTask, load, train_config};
 
 /// Bits per value of `archive_bytes` bytes that hold `values` integers: what image coding papers report.
 ///
