@@ -69,7 +69,8 @@ pub fn fingerprint(model: &Idf) -> Result<u64> {
     let mut add = |bytes: &[u8]| {
         hash = bytes.iter().fold(hash, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     };
-    add(format!("{:?} {:?} {}", model.config(), model.shape(), model.levels()).as_bytes());
+    let described = serde_json::to_vec(&(model.config(), model.shape(), model.levels()));
+    add(&described.map_err(|error| Error::config("idf configuration", error.to_string()))?);
     for param in model.store().all() {
         add(param.name().as_bytes());
         let values = param.var().flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;

@@ -24,6 +24,9 @@ pub(super) const PHASES: [[usize; 2]; 4] = [[0, 0], [1, 1], [0, 1], [1, 0]];
 /// Channels that tell a network where in the image it is.
 pub(super) const COORDINATES: usize = 2;
 
+/// Most values of one image.
+const VALUES_MAX: usize = 1 << 28;
+
 /// One level of the pyramid.
 pub(super) struct Scale {
     pub(super) couplings: Vec<ConvNet>,
@@ -66,11 +69,12 @@ impl Idf {
     /// every image size works without padding.
     ///
     /// # Errors
-    /// An empty shape, levels outside `2..=256`, an invalid configuration, or names taken in `store`.
+    /// An empty or enormous shape, levels outside `2..=256`, an invalid configuration, or names taken in `store`.
     pub fn new(config: &IdfConfig, shape: [usize; 3], levels: usize, store: &ParamStore) -> Result<Self> {
         config.validate()?;
-        if shape.contains(&0) {
-            return Err(Error::config("idf", format!("needs images (C, H, W) with no empty side, got {shape:?}")));
+        let values = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+        if !values.is_some_and(|n| (1..=VALUES_MAX).contains(&n)) {
+            return Err(Error::config("idf", format!("needs images of 1 to {VALUES_MAX} values, got {shape:?}")));
         }
         if !(2..=256).contains(&levels) {
             return Err(Error::config("idf levels", format!("must be 2 to 256, got {levels}")));
@@ -357,6 +361,7 @@ mod tests {
         assert!(model.bits(&noise([1, 8, 4], 17)).unwrap_err().to_string().contains("(B, 1, 8, 8)"));
         let store = ParamStore::new(1, DType::F32, &Device::Cpu);
         assert!(Idf::new(&IdfConfig::default(), [1, 0, 8], 17, &store).is_err());
+        assert!(Idf::new(&IdfConfig::default(), [1, usize::MAX, 8], 17, &store).is_err());
         assert!(Idf::new(&IdfConfig::default(), [1, 8, 8], 257, &store).is_err());
     }
 }
