@@ -14,6 +14,20 @@
 //! archive carries their [`fingerprint`] and checksums of archive and pixels, so that a mismatch is an
 //! error, never a wrong image.
 
+//!
+//! # What it costs
+//! Whole archives of the first thousand test images, in bits per value, after a few minutes of training on one
+//! CPU core (`cargo run --release -p flow-image --example idf`); the model itself is not counted:
+//!
+//! | images | preset | steps | images seen | minutes | bits/value | WebP, lossless |
+//! |---|---|---|---|---|---|---|
+//! | MNIST | `idf-mnist` | 1,500 | 24,000 | 5.0 | 1.439 | 2.031 |
+//! | Fashion-MNIST | `idf-fashion` | 1,500 | 24,000 | 2.9 | 3.377 | 4.555 |
+//! | CIFAR-10 (20,000 images to train on) | `idf-cifar10` | 2,000 | 32,000 | 5.2 | 3.973 | 4.699 |
+//!
+//! The core was shared with other work, so that the minutes are upper bounds. At such budgets the priors do the
+//! work: CIFAR-10 after 800 steps needs 4.189 bits/value with the coupling of the presets and 4.185 without any.
+
 mod archive;
 mod coder;
 mod config;
