@@ -3,6 +3,7 @@
 //! Images stay bytes, the integer levels of the file, until a batch is asked for: an exact likelihood
 //! needs exact integers to dequantize.
 
+pub mod codec;
 pub mod data;
 mod error;
 pub mod io;
