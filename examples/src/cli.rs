@@ -85,6 +85,28 @@ pub fn create_parent(path: &Path) -> Result<()> {
     }
 }
 
+/// Refuses a folder where a file is to be written: before the work, not after it.
+///
+/// # Errors
+/// Names the folder.
+pub fn check_output(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        bail!("{}: expected the name of a file to write, found a folder", path.display());
+    }
+    Ok(())
+}
+
+/// Refuses zero where at least one is needed.
+///
+/// # Errors
+/// Names the flag.
+pub fn at_least_one(flag: &str, value: usize) -> Result<()> {
+    if value == 0 {
+        bail!("{flag} must be at least 1, got 0");
+    }
+    Ok(())
+}
+
 /// A trained model to use.
 #[derive(Args, Debug, Clone)]
 pub struct CheckpointArg {

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod common;
+mod eval;
 mod info;
 mod sample;
 mod train;
@@ -31,6 +32,8 @@ enum Verb {
     Train(train::TrainArgs),
     /// Draw images from a trained model
     Sample(sample::SampleArgs),
+    /// Measure bits/dim on held-out images
+    Eval(eval::EvalArgs),
     /// Describe a checkpoint or a preset
     Info(info::InfoArgs),
 }
@@ -43,6 +46,7 @@ pub fn run() -> Result<()> {
     match Cli::parse().verb {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
+        Verb::Eval(args) => args.run(),
         Verb::Info(args) => args.run(),
     }
 }
