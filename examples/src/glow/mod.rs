@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod codec;
 mod common;
 mod eval;
 mod info;
@@ -19,7 +20,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  glow train                                           built-in handwritten digits, about three minutes
+  glow train                                           built-in handwritten digits, under a minute
   glow sample                                          a grid from the model just trained
   glow train --data cifar-10-batches-bin --out runs/cifar --steps 20000
   glow train --data photos/ --resize 64 --model realnvp-imagenet64
@@ -34,6 +35,10 @@ enum Verb {
     Sample(sample::SampleArgs),
     /// Measure bits/dim on held-out images
     Eval(eval::EvalArgs),
+    /// Write images losslessly into one archive
+    Compress(codec::CompressArgs),
+    /// Restore the images of an archive, bit for bit
+    Decompress(codec::DecompressArgs),
     /// Describe a checkpoint or a preset
     Info(info::InfoArgs),
 }
@@ -47,6 +52,8 @@ pub fn run() -> Result<()> {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
         Verb::Eval(args) => args.run(),
+        Verb::Compress(args) => args.run(),
+        Verb::Decompress(args) => args.run(),
         Verb::Info(args) => args.run(),
     }
 }
