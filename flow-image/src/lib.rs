@@ -13,3 +13,8 @@ pub mod trainer;
 
 pub use data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
 pub use error::{Error, Result};
+
+/// The README's example, compiled and run with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
