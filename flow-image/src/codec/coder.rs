@@ -7,7 +7,7 @@ use constriction::stream::queue::{DefaultRangeDecoder, DefaultRangeEncoder};
 use constriction::stream::{Decode, Encode};
 
 use super::fixed::{FixedMixture, PRECISION, PixelMixture};
-use super::mixture::MixtureLayout;
+use super::mixture::{MixtureLayout, Support};
 use super::model::{COORDINATES, Idf, PHASES, Scale, coordinate, interlace, reach, standardisation, top_base};
 use super::net::{Map, PlainNet};
 use crate::{Error, Result};
@@ -100,6 +100,7 @@ impl Plane {
 struct FrozenScale {
     couplings: Vec<PlainNet>,
     priors: Vec<PlainNet>,
+    factored: Support,
 }
 
 /// An [`Idf`] with the weights of one moment, ready to code: no tensor library, no threads of its own.
@@ -109,6 +110,7 @@ pub(super) struct FrozenIdf {
     layout: MixtureLayout,
     scales: Vec<FrozenScale>,
     top: PlainNet,
+    top_support: Support,
 }
 
 impl FrozenIdf {
@@ -119,6 +121,7 @@ impl FrozenIdf {
             Ok(FrozenScale {
                 couplings: scale.couplings.iter().map(|net| net.freeze()).collect::<Result<_>>()?,
                 priors: scale.priors.iter().map(|net| net.freeze()).collect::<Result<_>>()?,
+                factored: scale.factored,
             })
         };
         Ok(FrozenIdf {
@@ -127,6 +130,7 @@ impl FrozenIdf {
             layout: model.layout,
             scales: model.scales.iter().map(freeze).collect::<Result<_>>()?,
             top: model.top.freeze()?,
+            top_support: model.top_support,
         })
     }
 
@@ -183,7 +187,7 @@ impl FrozenIdf {
             let (known, unknown) = rest.split_at_mut(g);
             let params = net.forward(&self.inputs(&std::iter::once(kept).chain(&*known).collect::<Vec<_>>()))?;
             for p in 0..kept.size[0] * kept.size[1] {
-                self.code_pixel(&params, kept.pixel(p), &mut unknown[0], p, symbols)?;
+                self.code_pixel(&params, kept.pixel(p), scale.factored, &mut unknown[0], p, symbols)?;
             }
         }
         Ok(())
@@ -193,12 +197,13 @@ impl FrozenIdf {
         &self,
         params: &Map,
         base: &[i32],
+        support: Support,
         target: &mut Plane,
         p: usize,
         symbols: &mut impl Symbols,
     ) -> Result<()> {
         let params = &params.values[p * params.channels..][..params.channels];
-        let mut pixel = PixelMixture::new(self.layout, params, base);
+        let mut pixel = PixelMixture::new(self.layout, params, base, support);
         for value in &mut target.values[p * target.channels..][..target.channels] {
             let model = pixel.channel();
             symbols.code(&model, value)?;
@@ -214,7 +219,7 @@ impl FrozenIdf {
         for pass in 0..=passes.iter().copied().max().unwrap_or(0) {
             let params = self.top.forward(&self.top_inputs(image, &passes, pass))?;
             for p in (0..passes.len()).filter(|&p| passes[p] == pass) {
-                self.code_pixel(&params, &base, image, p, symbols)?;
+                self.code_pixel(&params, &base, self.top_support, image, p, symbols)?;
             }
         }
         Ok(())
@@ -253,8 +258,7 @@ impl FrozenIdf {
         for (p, shifts) in shift.values.chunks_exact(shift.channels).enumerate() {
             for (phase, shifts) in to.iter_mut().zip(shifts.chunks_exact(channels)) {
                 for (v, s) in phase.values[p * channels..].iter_mut().zip(shifts) {
-                    let moved = *v + sign * (s * unit).clamp(-reach, reach).round() as i32;
-                    *v = moved.rem_euclid(self.levels as i32);
+                    *v += sign * (s * unit).clamp(-reach, reach).round() as i32;
                 }
             }
         }

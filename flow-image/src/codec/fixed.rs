@@ -48,18 +48,19 @@ pub(super) struct PixelMixture<'a> {
     layout: MixtureLayout,
     params: &'a [f32],
     base: &'a [i32],
+    support: Support,
     weights: Vec<f64>,
     residuals: Vec<f64>,
 }
 
 impl<'a> PixelMixture<'a> {
     /// `params` are the [`MixtureLayout::parameters`] of the pixel, `base` one integer per channel.
-    pub(super) fn new(layout: MixtureLayout, params: &'a [f32], base: &'a [i32]) -> Self {
+    pub(super) fn new(layout: MixtureLayout, params: &'a [f32], base: &'a [i32], support: Support) -> Self {
         let logits = &params[..layout.components];
         let max = logits.iter().copied().fold(f32::MIN, f32::max);
         let mut weights: Vec<f64> = logits.iter().map(|&l| exp(f64::from(l) - f64::from(max))).collect();
         normalise(&mut weights);
-        PixelMixture { layout, params, base, weights, residuals: Vec::with_capacity(layout.channels) }
+        PixelMixture { layout, params, base, support, weights, residuals: Vec::with_capacity(layout.channels) }
     }
 
     /// The distribution of the next channel given those observed.
@@ -78,7 +79,7 @@ impl<'a> PixelMixture<'a> {
             let inverse = exp(-log_scale.clamp(LOG_SCALE_MIN, layout.log_scale_max()));
             Logistic { weight: self.weights[k], mean, inverse }
         };
-        FixedMixture { components: (0..k_total).map(component).collect(), support: layout.support() }
+        FixedMixture { components: (0..k_total).map(component).collect(), support: self.support }
     }
 
     /// Conditions on the value of the channel that `model` described.
@@ -89,7 +90,7 @@ impl<'a> PixelMixture<'a> {
             return;
         }
         let posterior: Vec<f64> =
-            model.components.iter().map(|part| part.weight * part.bin(value, model.support)).collect();
+            model.components.iter().map(|part| part.weight * part.bin(value, self.support)).collect();
         // Where every component rules the value out, the prior weights are as good as any.
         if posterior.iter().sum::<f64>() > f64::MIN_POSITIVE {
             self.weights = posterior;
@@ -218,10 +219,10 @@ mod tests {
     #[test]
     fn counts_increase_and_the_quantile_inverts_them() {
         let layout = MixtureLayout { channels: 1, components: 4, levels: 256 };
-        let support = layout.support();
+        let support = Support { lo: -64, hi: 319 };
         for (seed, spread) in [(0, 0.0), (1, 1.0), (2, 10.0), (3, 1e4), (4, 1e30)] {
             let params = params(layout, seed, spread);
-            let model = PixelMixture::new(layout, &params, &[128]).channel();
+            let model = PixelMixture::new(layout, &params, &[128], support).channel();
             let counts: Vec<u32> = (support.lo..=support.hi + 1).map(|v| model.cumulative(v)).collect();
             assert_eq!((counts[0], counts[support.len()]), (0, ONE));
             assert!(counts.windows(2).all(|pair| pair[0] < pair[1]), "spread {spread}");
@@ -240,10 +241,11 @@ mod tests {
     #[test]
     fn fixed_point_costs_agree_with_the_graph() {
         let layout = MixtureLayout { channels: 3, components: 5, levels: 256 };
+        let support = Support { lo: 0, hi: 255 };
         let near = [([128, 120, 110], [120, 100, 140]), ([2, 250, 1], [0, 255, 0]), ([250, 255, 3], [255, 255, 0])];
         for (seed, (base, value)) in near.into_iter().enumerate() {
             let params = params(layout, seed as u64, 0.5);
-            let mut pixel = PixelMixture::new(layout, &params, &base);
+            let mut pixel = PixelMixture::new(layout, &params, &base, support);
             let mut cost = 0.0;
             for v in value {
                 let model = pixel.channel();
@@ -253,7 +255,7 @@ mod tests {
             let as_tensor = |v: [i32; 3]| Tensor::from_slice(&v.map(f64::from), (1, 3, 1, 1), &Device::Cpu).unwrap();
             let raw: Vec<f64> = params.iter().map(|&p| f64::from(p)).collect();
             let raw = Tensor::from_vec(raw, (1, (), 1, 1), &Device::Cpu).unwrap();
-            let log_prob = layout.log_prob(&as_tensor(value), &as_tensor(base), &raw).unwrap();
+            let log_prob = layout.log_prob(&as_tensor(value), &as_tensor(base), &raw, support).unwrap();
             let bits = -log_prob.flatten_all().unwrap().to_vec1::<f64>().unwrap()[0] / std::f64::consts::LN_2;
             assert!((bits - cost).abs() < 1e-3 * bits, "{value:?}: {bits} {cost}");
         }

@@ -22,6 +22,11 @@ impl Support {
     pub(super) fn len(self) -> usize {
         (self.hi - self.lo) as usize + 1
     }
+
+    /// The support after adding an integer of magnitude up to `reach`.
+    pub(super) fn widened(self, reach: i32) -> Self {
+        Support { lo: self.lo - reach, hi: self.hi + reach }
+    }
 }
 
 /// How the numbers of a network become a mixture over the `channels` of one pixel.
@@ -42,11 +47,6 @@ pub(super) const LOG_SCALE_MIN: f64 = -4.0;
 const LOG_SCALE_MAX_ABOVE_LEVELS: f64 = 1.0;
 
 impl MixtureLayout {
-    /// The values of every latent, `0..levels`.
-    pub(super) fn support(&self) -> Support {
-        Support { lo: 0, hi: self.levels as i32 - 1 }
-    }
-
     /// Parameters per pixel.
     pub(super) fn parameters(&self) -> usize {
         self.components * (1 + 2 * self.channels + self.coefficients())
@@ -77,7 +77,7 @@ impl MixtureLayout {
     ///
     /// # Shapes
     /// - `v`, `base`: `(B, C, H, W)`; `params`: `(B, P, H, W)`; output `(B, H, W)`.
-    pub(super) fn log_prob(&self, v: &Tensor, base: &Tensor, params: &Tensor) -> Result<Tensor> {
+    pub(super) fn log_prob(&self, v: &Tensor, base: &Tensor, params: &Tensor, support: Support) -> Result<Tensor> {
         let (b, c, h, w) = v.dims4()?;
         let k = self.components;
         let part = |start: usize, per: usize| -> Result<Tensor> {
@@ -91,7 +91,7 @@ impl MixtureLayout {
         let offsets: Vec<f32> = (0..k).map(|k| self.log_scale_offset(k) as f32).collect();
         let offsets = Tensor::from_vec(offsets, (1, k, 1, 1, 1), v.device())?.to_dtype(v.dtype())?;
         let log_scale = part(1 + c, c)?.broadcast_add(&offsets)?.clamp(LOG_SCALE_MIN, self.log_scale_max())?;
-        let per_component = log_bin(v, &means, &log_scale, self.support())?.sum(2)?;
+        let per_component = log_bin(v, &means, &log_scale, support)?.sum(2)?;
         Ok((log_sum_exp(&(per_component + &logits)?)? - log_sum_exp(&logits)?)?)
     }
 
@@ -145,10 +145,12 @@ mod tests {
 
     use super::*;
 
+    const SUPPORT: Support = Support { lo: -3, hi: 13 };
+
     fn grid(layout: &MixtureLayout) -> Tensor {
-        let n = layout.levels;
+        let n = SUPPORT.len();
         let count = n.pow(layout.channels as u32);
-        let value = |i: usize, c: usize| (i / n.pow(c as u32) % n) as f64;
+        let value = |i: usize, c: usize| (i / n.pow(c as u32) % n) as f64 + f64::from(SUPPORT.lo);
         let values: Vec<f64> = (0..count).flat_map(|i| (0..layout.channels).map(move |c| value(i, c))).collect();
         Tensor::from_vec(values, (count, layout.channels, 1, 1), &Device::Cpu).unwrap()
     }
@@ -162,7 +164,7 @@ mod tests {
             let params = rng.normal((1, layout.parameters(), 1, 1), DType::F64, &Device::Cpu).unwrap();
             let params = (params * spread).unwrap().broadcast_as((values.dim(0).unwrap(), layout.parameters(), 1, 1));
             let base = values.affine(0.0, 5.0).unwrap();
-            let log_prob = layout.log_prob(&values, &base, &params.unwrap()).unwrap();
+            let log_prob = layout.log_prob(&values, &base, &params.unwrap(), SUPPORT).unwrap();
             let total = log_prob.exp().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
             assert!((total - 1.0).abs() < 1e-9, "{channels} channels, spread {spread}: {total}");
         }
@@ -177,7 +179,8 @@ mod tests {
             let params = Tensor::from_vec(raw, (1, 6, 1, 1), &Device::Cpu).unwrap().repeat((3, 1, 1, 1)).unwrap();
             let params = Var::from_tensor(&params).unwrap();
             let base = values.zeros_like().unwrap();
-            let log_prob = layout.log_prob(&values, &base, params.as_tensor()).unwrap();
+            let support = Support { lo: 0, hi: 255 };
+            let log_prob = layout.log_prob(&values, &base, params.as_tensor(), support).unwrap();
             assert!(log_prob.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|v| v.is_finite()));
             let gradient = log_prob.sum_all().unwrap().backward().unwrap();
             let gradient = gradient.get(&params).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -1,14 +1,10 @@
 //! The integer discrete flow as a differentiable model.
 //!
 //! One level is a learned lifting step on an image of integers: the four pixels of every 2×2 square become
-//! four phases, integer couplings `z_b = x_b + ⌊t(x_a)⌉ mod levels` mix them (Hoogeboom et al. 2019, equation 6), the
+//! four phases, integer couplings `z_b = x_b + ⌊t(x_a)⌉` mix them (Hoogeboom et al. 2019, equation 6), the
 //! three phases off the corner are factored out under priors predicted from what is kept, each phase also
 //! from those before it, and the kept quarter is the image of the next level. The coarsest image has a
 //! prior that knows it in passes of doubling resolution.
-//!
-//! Their translations are taken modulo the number of levels, as in Tran et al. 2019 (Discrete flows, section 4.2): every latent is one of
-//! the levels again, so that at every depth black and white are the ends of the range, where a logistic puts
-//! all of its tail. Without that MNIST, whose pixels are mostly exactly black, costs a fifth more.
 //!
 //! Rounding is the identity for differentiation (section 3.2 there). A bijection of the integers has no
 //! Jacobian: `log p(x)` is the sum of the priors' logarithms.
@@ -17,7 +13,7 @@ use candle_core::{Device, Tensor};
 use flow_core::{ParamPath, ParamStore};
 
 use super::IdfConfig;
-use super::mixture::MixtureLayout;
+use super::mixture::{MixtureLayout, Support};
 use super::net::{ConvNet, NetShape};
 use crate::{Error, Result};
 
@@ -35,6 +31,10 @@ const VALUES_MAX: usize = 1 << 28;
 pub(super) struct Scale {
     pub(super) couplings: Vec<ConvNet>,
     pub(super) priors: Vec<ConvNet>,
+    /// Of the kept phase after the couplings.
+    pub(super) kept: Support,
+    /// Of the factored-out phases after the couplings.
+    pub(super) factored: Support,
 }
 
 /// An integer discrete flow over images `(C, H, W)` with values in `0..levels`.
@@ -61,6 +61,7 @@ pub struct Idf {
     pub(super) layout: MixtureLayout,
     pub(super) scales: Vec<Scale>,
     pub(super) top: ConvNet,
+    pub(super) top_support: Support,
 }
 
 impl Idf {
@@ -79,16 +80,20 @@ impl Idf {
             return Err(Error::config("idf levels", format!("must be 2 to 256, got {levels}")));
         }
         let layout = MixtureLayout { channels: shape[0], components: config.components, levels };
-        let (mut scales, mut size) = (Vec::new(), [shape[1], shape[2]]);
+        let (mut support, mut size) = (Support { lo: 0, hi: levels as i32 - 1 }, [shape[1], shape[2]]);
+        let mut scales = Vec::new();
         while scales.len() < config.scales && size.iter().all(|&n| n >= 4 && n % 2 == 0) {
             let path = store.root().pp(format!("scale{}", scales.len()));
-            scales.push(Scale::new(&path, config, &layout)?);
+            let scale = Scale::new(&path, config, &layout, support)?;
+            support = scale.kept;
             size = size.map(|n| n / 2);
+            scales.push(scale);
         }
         let inputs = shape[0] + 2 + COORDINATES;
         let net = NetShape { inputs, width: config.top_width, blocks: config.blocks, outputs: layout.parameters() };
         Ok(Idf {
             top: ConvNet::new(&store.root().pp("top"), net)?,
+            top_support: support,
             store: store.clone(),
             config: config.clone(),
             shape,
@@ -137,7 +142,7 @@ impl Idf {
             let phases = self.couple(scale, split_phases(&image)?)?;
             for (g, net) in scale.priors.iter().enumerate() {
                 let params = net.forward(&self.inputs(&phases[..=g])?)?;
-                let nats = self.layout.log_prob(&phases[g + 1], &phases[0], &params)?;
+                let nats = self.layout.log_prob(&phases[g + 1], &phases[0], &params, scale.factored)?;
                 log_prob = (log_prob + nats.sum((1, 2))?)?;
             }
             let [kept, ..] = phases;
@@ -154,7 +159,7 @@ impl Idf {
             let (from, to) = if i.is_multiple_of(2) { (&rest, &mut kept) } else { (&kept, &mut rest) };
             let shift = net.forward(&self.inputs(std::slice::from_ref(from))?)?.affine(self.layout.unit(), 0.0)?;
             let reach = f64::from(reach(self.levels));
-            *to = wrap(&(&*to + round(&shift.clamp(-reach, reach)?)?)?, self.levels)?;
+            *to = (&*to + round(&shift.clamp(-reach, reach)?)?)?;
         }
         let c = self.shape[0];
         let phase = |g: usize| rest.narrow(1, g * c, c)?.contiguous();
@@ -194,13 +199,13 @@ impl Idf {
         let params = self.top.forward(&inputs.reshape((n * b, (), h, w))?)?;
         let repeated = image.unsqueeze(0)?.broadcast_as((n, b, c, h, w))?.reshape((n * b, c, h, w))?;
         let base = repeated.zeros_like()?.affine(1.0, f64::from(top_base(self.levels)))?;
-        let nats = self.layout.log_prob(&repeated, &base, &params)?.reshape((n, b, 1, h, w))?;
+        let nats = self.layout.log_prob(&repeated, &base, &params, self.top_support)?.reshape((n, b, 1, h, w))?;
         Ok(nats.broadcast_mul(&now)?.sum((0, 2, 3, 4))?)
     }
 }
 
 impl Scale {
-    fn new(path: &ParamPath, config: &IdfConfig, layout: &MixtureLayout) -> Result<Self> {
+    fn new(path: &ParamPath, config: &IdfConfig, layout: &MixtureLayout, support: Support) -> Result<Self> {
         let (c, rest) = (layout.channels, layout.channels * (PHASES.len() - 1));
         let coupling = |i: usize| {
             let (inputs, outputs) = if i.is_multiple_of(2) { (rest, c) } else { (c, rest) };
@@ -212,17 +217,20 @@ impl Scale {
             let (width, blocks, outputs) = (config.width, config.blocks, layout.parameters());
             ConvNet::new(&path.pp(format!("prior{g}")), NetShape { inputs, width, blocks, outputs })
         };
+        let reach = reach(layout.levels);
+        let (to_kept, to_rest) = (config.couplings.div_ceil(2) as i32, (config.couplings / 2) as i32);
         Ok(Scale {
             couplings: (0..config.couplings).map(coupling).collect::<Result<_>>()?,
             priors: (0..PHASES.len() - 1).map(prior).collect::<Result<_>>()?,
+            kept: support.widened(to_kept * reach),
+            factored: support.widened(to_rest * reach),
         })
     }
 }
 
-/// The largest magnitude of a coupling's translation: half a turn around the circle of levels, and more
-/// would be a smaller one the other way.
+/// The largest magnitude of a coupling's translation: it bounds the support of every latent beforehand.
 pub(super) fn reach(levels: usize) -> i32 {
-    (levels as i32 / 2).max(1)
+    (levels as i32 / 4).max(1)
 }
 
 /// The value around which the coarsest image's mixtures start.
@@ -252,13 +260,6 @@ fn coordinates([h, w]: [usize; 2], like: &Tensor) -> Result<Tensor> {
 /// `⌊x⌉` with the gradient of the identity.
 fn round(x: &Tensor) -> Result<Tensor> {
     Ok((x + (x.round()? - x)?.detach())?)
-}
-
-/// `x mod levels`; the gradient is that of `x`.
-fn wrap(x: &Tensor, levels: usize) -> Result<Tensor> {
-    let levels = levels as f64;
-    let turns = x.detach().affine(1.0 / levels, 0.5 / levels)?.floor()?;
-    Ok((x - turns.affine(levels, 0.0)?)?)
 }
 
 /// `(B, C, 2h, 2w)` as the four phases `(B, C, h, w)` in the order of [`PHASES`].
@@ -320,18 +321,6 @@ mod tests {
             assert!((0..count).all(|g| passes.contains(&g)), "{size:?}");
             assert_eq!(passes.iter().filter(|&&p| p == 0).count(), 1, "{size:?}");
         }
-    }
-
-    #[test]
-    fn wrapping_stays_in_range_and_keeps_the_gradient() {
-        let x = Var::new(&[-1.0f32, 0.0, 16.0, 17.0, 30.0, -17.0], &Device::Cpu).unwrap();
-        let y = wrap(x.as_tensor(), 17).unwrap();
-        assert_eq!(y.to_vec1::<f32>().unwrap(), [16.0, 0.0, 16.0, 0.0, 13.0, 0.0]);
-        let gradient = y.sum_all().unwrap().backward().unwrap();
-        assert_eq!(gradient.get(&x).unwrap().to_vec1::<f32>().unwrap(), [1.0; 6]);
-        let all: Vec<f32> = (-128..384).map(|v| v as f32).collect();
-        let wrapped = wrap(&Tensor::new(all, &Device::Cpu).unwrap(), 256).unwrap().to_vec1::<f32>().unwrap();
-        assert!(wrapped.iter().zip(-128..384).all(|(w, v): (&f32, i32)| *w == v.rem_euclid(256) as f32));
     }
 
     #[test]
