@@ -5,7 +5,7 @@ use candle_core::{Tensor, Var};
 use crate::bijector::{Bijector, check_batch};
 use crate::distribution::Distribution;
 use crate::param::ParamStore;
-use crate::reversible::{self, Backprop, add_optional, gradient_or_zero, pair};
+use crate::reversible::{self, Backprop, DRIFT_TOLERANCE, add_optional, gradient_or_zero, pair};
 use crate::{Error, FlowRng, Gradients, Result};
 
 /// A scored batch with the gradient of the objective with respect to its input.
@@ -17,6 +17,8 @@ pub struct Scored {
     pub grad_x: Tensor,
     /// Gradient with respect to the context, where there is one.
     pub grad_context: Option<Tensor>,
+    /// Whether reversible back-propagation was asked for, but drifted and was replaced by the plain one.
+    pub fell_back: bool,
 }
 
 /// A model with an exact density: everything the training engine and the metrics need.
@@ -115,6 +117,27 @@ impl<B: Bijector, D: Distribution> Flow<B, D> {
     }
 }
 
+impl<B: Bijector, D: Distribution> Flow<B, D> {
+    /// Scores and the reconstructed input.
+    fn reversible(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<(Scored, Tensor)> {
+        let (z, log_det, tape) = {
+            let _paused = self.store.no_grad();
+            self.bijector.encode_taped(x, context)?
+        };
+        let head = plain_backward(|z, c| self.base.log_prob(z, c), &z, context, weight, gradients)?;
+        let below = self.bijector.backprop(&z, &tape, context, &head.grad_x, weight, gradients)?;
+        let grad_context = add_optional(head.grad_context, below.grad_context)?;
+        let log_prob = (head.log_prob + log_det)?;
+        Ok((Scored { log_prob, grad_x: below.grad_x, grad_context, fell_back: false }, below.x))
+    }
+}
+
 impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
     fn store(&self) -> &ParamStore {
         &self.store
@@ -147,20 +170,12 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
         gradients: &mut Gradients,
     ) -> Result<Scored> {
         check_batch("flow", x, self.bijector.event_shape())?;
+        let plain =
+            |gradients: &mut Gradients| plain_backward(|x, c| self.log_prob(x, c), x, context, weight, gradients);
         if mode == Backprop::Plain {
-            return plain_backward(|x, c| self.log_prob(x, c), x, context, weight, gradients);
+            return plain(gradients);
         }
-        let (z, log_det, tape) = {
-            let _paused = self.store.no_grad();
-            self.bijector.encode_taped(x, context)?
-        };
-        let head = plain_backward(|z, c| self.base.log_prob(z, c), &z, context, weight, gradients)?;
-        let below = self.bijector.backprop(&z, &tape, context, &head.grad_x, weight, gradients)?;
-        Ok(Scored {
-            log_prob: (head.log_prob + log_det)?,
-            grad_x: below.grad_x,
-            grad_context: add_optional(head.grad_context, below.grad_context)?,
-        })
+        reversible_or(x, gradients, |gradients| self.reversible(x, context, weight, gradients), plain)
     }
 
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
@@ -168,6 +183,26 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
         let z = self.base.sample(n, context, temperature, rng)?;
         Ok(self.bijector.decode(&z, context)?.0)
     }
+}
+
+/// Takes the reversible result if its reconstruction of `x` is close enough, else the plain one.
+///
+/// Gradients of a rejected attempt never reach `gradients`.
+pub(crate) fn reversible_or(
+    x: &Tensor,
+    gradients: &mut Gradients,
+    reversible: impl FnOnce(&mut Gradients) -> Result<(Scored, Tensor)>,
+    plain: impl FnOnce(&mut Gradients) -> Result<Scored>,
+) -> Result<Scored> {
+    let mut attempt = Gradients::new(gradients.store());
+    let (scored, reconstructed) = reversible(&mut attempt)?;
+    // Written so that NaN is rejected.
+    if reversible::drift(x, &reconstructed)? <= DRIFT_TOLERANCE {
+        gradients.merge(&attempt)?;
+        return Ok(scored);
+    }
+    drop((attempt, scored));
+    Ok(Scored { fell_back: true, ..plain(gradients)? })
 }
 
 /// Differentiates `Σ weight · f(x, context)` through one ordinary graph.
@@ -187,5 +222,6 @@ pub(crate) fn plain_backward(
         log_prob: value.detach(),
         grad_x: gradient_or_zero(&store, &x)?,
         grad_context: context.as_ref().map(|c| reversible::gradient_or_zero(&store, c)).transpose()?,
+        fell_back: false,
     })
 }

@@ -82,6 +82,16 @@ impl Gradients {
         self.params.iter().zip(self.values.iter().map(Option::as_ref))
     }
 
+    /// Adds all gradients of `other`, which must be over the same store.
+    pub fn merge(&mut self, other: &Gradients) -> Result<()> {
+        for (i, value) in other.values.iter().enumerate().take(self.values.len()) {
+            if let Some(value) = value {
+                self.add_at(i, value)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets all gradients.
     pub fn clear(&mut self) {
         self.values.fill(None);

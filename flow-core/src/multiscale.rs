@@ -9,7 +9,7 @@ use candle_core::{Tensor, Var};
 
 use crate::bijector::{Bijector, Tape, check_batch};
 use crate::distribution::Distribution;
-use crate::flow::{Density, Scored, plain_backward};
+use crate::flow::{Density, Scored, plain_backward, reversible_or};
 use crate::param::ParamStore;
 use crate::reversible::{Backprop, add_optional, gradient_or_zero, pair};
 use crate::{Error, FlowRng, Gradients, Result};
@@ -172,15 +172,18 @@ impl MultiScale {
             *bonus.borrow_mut() = Some(value.detach());
             Ok((log_p + value)?)
         };
+        let plain = |gradients: &mut Gradients| {
+            let f = |x: &Tensor, c: Option<&Tensor>| {
+                let (log_prob, top) = self.score(x, c, |_, _, _| Ok(()))?;
+                head(&top, log_prob)
+            };
+            plain_backward(f, x, context, weight, gradients)
+        };
         let mut scored = match mode {
-            Backprop::Plain => {
-                let f = |x: &Tensor, c: Option<&Tensor>| {
-                    let (log_prob, top) = self.score(x, c, |_, _, _| Ok(()))?;
-                    head(&top, log_prob)
-                };
-                plain_backward(f, x, context, weight, gradients)?
+            Backprop::Plain => plain(gradients)?,
+            Backprop::Reversible => {
+                reversible_or(x, gradients, |g| self.reversible(x, context, weight, &head, g), plain)?
             }
-            Backprop::Reversible => self.reversible(x, context, weight, &head, gradients)?,
         };
         let bonus = bonus.into_inner();
         if let Some(bonus) = &bonus {
@@ -263,7 +266,7 @@ impl MultiScale {
         weight: &Tensor,
         head: &dyn Fn(&Tensor, Tensor) -> Result<Tensor>,
         gradients: &mut Gradients,
-    ) -> Result<Scored> {
+    ) -> Result<(Scored, Tensor)> {
         let Encoded { mut out, top, tapes, log_det } = {
             let _paused = self.store.no_grad();
             self.encode_taped(x, context)?
@@ -287,7 +290,7 @@ impl MultiScale {
             (h, grad) = (below.x, below.grad_x);
             grad_context = add_optional(grad_context, below.grad_context)?;
         }
-        Ok(Scored { log_prob, grad_x: grad, grad_context })
+        Ok((Scored { log_prob, grad_x: grad, grad_context, fell_back: false }, h))
     }
 }
 

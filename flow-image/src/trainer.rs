@@ -219,6 +219,9 @@ impl Task for ImageTask {
         if let Some(nats) = step.auxiliary {
             metrics.push(("class_cross_entropy_bits".into(), -nats / std::f64::consts::LN_2));
         }
+        if self.run.backprop == Backprop::Reversible {
+            metrics.push(("plain_fallback".into(), f64::from(u8::from(step.fell_back))));
+        }
         if step.penalty != 0.0 {
             metrics.push(("penalty_nats".into(), step.penalty));
         }

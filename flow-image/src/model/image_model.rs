@@ -37,6 +37,8 @@ pub struct ImageStep {
     pub auxiliary: Option<f64>,
     /// The penalty on the parameters, in nats per image.
     pub penalty: f64,
+    /// Whether the reversible backward pass drifted and was done again plainly.
+    pub fell_back: bool,
 }
 
 impl ImageModel {
@@ -134,6 +136,7 @@ impl ImageModel {
             bits_per_dim: bits_per_dim_at(mean(&(scored.log_prob + log_det)?)?, self.spec.dims(), 1.0)?,
             auxiliary: auxiliary.as_ref().map(mean).transpose()?,
             penalty,
+            fell_back: scored.fell_back,
         })
     }
 
