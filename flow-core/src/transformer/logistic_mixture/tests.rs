@@ -42,7 +42,7 @@ fn definition(p: &[f64], k: usize, x: f64) -> f64 {
         p[i].exp() / total / (1.0 + (-(x - mean) / scale).exp())
     };
     let cdf: f64 = (0..k).map(part).sum();
-    ((cdf / (1.0 - cdf)).ln() + p[3 * k + 1]) * (3.0 * (p[3 * k] / 3.0).tanh()).exp()
+    (cdf / (1.0 - cdf)).ln() * (3.0 * (p[3 * k] / 3.0).tanh()).exp() + p[3 * k + 1]
 }
 
 #[test]
