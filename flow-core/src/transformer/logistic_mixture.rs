@@ -22,9 +22,9 @@ const MAX_STEPS: usize = 400;
 /// components the exact one overflows.
 const MAX_LOG_PULL: f64 = 60.0;
 
-/// The logistic-mixture CDF of Flow++ (Ho et al. 2019, arXiv 1902.00275, section 3.3):
+/// The logistic-mixture CDF of Flow++ (Ho et al. 2019, arXiv 1902.00275, section 3.2):
 ///
-/// `y = (logit F(x) + b) · e^a`, `F(x) = Σ_k π_k σ((x - μ_k) / s_k)`.
+/// `y = e^a · logit F(x) + b`, `F(x) = Σ_k π_k σ((x - μ_k) / s_k)`.
 ///
 /// With `z_k = (x - μ_k) / s_k`, `r_k ∝ π_k σ(z_k)` and `q_k ∝ π_k σ(-z_k)` (each adds up to one),
 ///
@@ -81,7 +81,7 @@ impl LogisticMixture {
     /// `x` with `y(x) = y`, outside the graph.
     fn solve(&self, y: &Tensor, mixture: &Mixture) -> Result<Tensor> {
         let scale = mixture.log_scale.neg()?.exp()?;
-        let targets = host(&((y * scale)? - &mixture.shift)?)?;
+        let targets = host(&((y - &mixture.shift)? * scale)?)?;
         let [log_weights, means, log_scales] =
             [host(&mixture.log_weights)?, host(&mixture.means)?, host(&mixture.log_scales)?];
         let inner: usize = y.dims()[2..].iter().product();
@@ -135,7 +135,7 @@ impl Mixture {
         let (log_below, log_above) = (log_sigmoid(&z)?, log_sigmoid(&z.neg()?)?);
         let (below, above) = ((&self.log_weights + &log_below)?, (&self.log_weights + &log_above)?);
         let logit = (log_sum_exp(&below, 2)? - log_sum_exp(&above, 2)?)?.squeeze(2)?;
-        let y = ((logit + &self.shift)? * self.log_scale.exp()?)?;
+        let y = ((logit * self.log_scale.exp()?)? + &self.shift)?;
         let rises = Tensor::cat(
             &[
                 ((log_softmax(&below, 2)? + log_above)? - &self.log_scales)?,

@@ -27,7 +27,7 @@ const MAX_BINS: usize = 500;
 ///
 /// `∂y/∂x = s² (d₁ ξ² + 2 s ξ (1 - ξ) + d₀ (1 - ξ)²) / D²`,
 ///
-/// the paper's equations 4 and 5 with `D` as a sum of positive terms. For `|x| ≥ bound` it is `y = x`.
+/// the paper's quotient with its denominator `D` written as a sum of positive terms. For `|x| ≥ bound` it is `y = x`.
 ///
 /// Parameters along dimension 2: `bins` raw widths, `bins` raw heights (a softmax with a floor of 1e-3 of
 /// the interval), `bins - 1` raw slopes at the inner knots (a softplus with a floor of 1e-3); the outer
@@ -178,7 +178,8 @@ impl Bin {
         Ok((y, self.log_derivative(&xi)?))
     }
 
-    /// The root `ξ = 2c / (-b - √(b² - 4ac))` of the paper's equation 6 to 8, divided by the height.
+    /// `ξ = 2c / (-b - √(b² - 4ac))`, the paper's root of `aξ² + bξ + c`, here divided by the height:
+    /// with `η = (y - y₀) / h` and `q = d₀ + d₁ - 2s`, `b = d₀ - ηq`, `a = s - b`, `c = -sη`.
     fn decode(&self, y: &Tensor) -> Result<(Tensor, Tensor)> {
         let eta = ((y - &self.y)? / &self.height)?;
         let rise = (&self.height / &self.width)?;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::test_util::{check_transformer, normal};
 use crate::transformer::check::{
     assert_finite, gap, gradients, grid, numerical_derivative, params, round_trip, row, shared, values,
 };
@@ -42,7 +43,7 @@ fn definition(p: &[f64], k: usize, x: f64) -> f64 {
         p[i].exp() / total / (1.0 + (-(x - mean) / scale).exp())
     };
     let cdf: f64 = (0..k).map(part).sum();
-    ((cdf / (1.0 - cdf)).ln() + p[3 * k + 1]) * (3.0 * (p[3 * k] / 3.0).tanh()).exp()
+    (cdf / (1.0 - cdf)).ln() * (3.0 * (p[3 * k] / 3.0).tanh()).exp() + p[3 * k + 1]
 }
 
 #[test]
@@ -172,4 +173,10 @@ fn what_cannot_be_solved_is_an_error_that_names_the_layer() {
     assert!(matches!(LogisticMixture::new(0), Err(Error::Config { .. })));
     let error = t.encode(&row(&[0.0, 1.0]), &params).unwrap_err();
     assert!(matches!(&error, Error::Shape { layer, .. } if layer.contains("mixture")), "{error}");
+}
+
+#[test]
+fn holds_in_several_channels_and_dimensions() {
+    check_transformer(&mixture(3), &normal(11, &[2, 2, 3]), 1e-8);
+    check_transformer(&mixture(1), &normal(12, &[2, 3]), 1e-8);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::test_util::{check_transformer, normal};
 use crate::transformer::check::{
     assert_finite, gap, gradients, grid, numerical_derivative, params, round_trip, row, shared, values,
 };
@@ -147,4 +148,11 @@ fn refuses_what_makes_no_sense() {
         let error = t.encode(&x, &wrong).unwrap_err();
         assert!(matches!(&error, Error::Shape { layer, .. } if layer.contains("spline")), "{error}");
     }
+}
+
+#[test]
+fn holds_in_several_channels_and_dimensions() {
+    // A wide interval: the check's steps of 1e-5 cannot resolve the narrowest bins of a small one.
+    check_transformer(&RationalQuadraticSpline::new(4, 12.0).unwrap(), &normal(11, &[2, 2, 3]), 1e-9);
+    check_transformer(&spline(2), &normal(12, &[2, 3]), 1e-9);
 }
