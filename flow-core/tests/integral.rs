@@ -6,7 +6,10 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{affine, vector_coupling};
 use flow_core::distribution::{Distribution, GaussianMixture, LearnedLogistic, StandardGaussian};
-use flow_core::layers::{ActNorm, BatchNorm, InvertibleConv, Logit, Parametrization, Permute, Scaling};
+use flow_core::layers::{
+    ActNorm, BatchNorm, InvertibleConv, Logit, MaskedAutoregressive, Parametrization, Permute, Scaling,
+};
+use flow_core::nn::{Activation, MlpConfig};
 use flow_core::testing::quadrature::total_probability;
 use flow_core::testing::{Case, Check, randomise};
 use flow_core::transformer::{Additive, LogisticMixture, RationalQuadraticSpline};
@@ -139,6 +142,29 @@ fn inverted_couplings() {
         gaussian,
         [-25.0, 25.0],
     );
+}
+
+/// Two autoregressive layers over the plane, the second in the other order.
+fn autoregressive(p: &ParamPath, config: &MlpConfig, inverse: bool) -> Layers {
+    let layer = |name: &str| -> Result<Box<dyn Bijector>> {
+        let maf = MaskedAutoregressive::new(&p.pp(name), 2, common::soft_affine(), config)?;
+        Ok(if inverse { Box::new(Inverse(maf)) } else { Box::new(maf) })
+    };
+    Ok(vec![layer("a")?, Box::new(Permute::reverse(&p.pp("turn"), &[2])?), layer("b")?])
+}
+
+#[test]
+fn masked_autoregressive_flows() {
+    let config = MlpConfig::new(&[6, 6]).activation(Activation::Tanh);
+    adds_up(|p| autoregressive(p, &config, false), gaussian, [-25.0, 25.0]);
+    adds_up(|p| autoregressive(p, &config.clone().context(2), false), gaussian, [-25.0, 25.0]);
+}
+
+#[test]
+fn inverse_autoregressive_flows() {
+    let config = MlpConfig::new(&[6, 6]).activation(Activation::Tanh);
+    adds_up(|p| autoregressive(p, &config, true), gaussian, [-25.0, 25.0]);
+    adds_up(|p| autoregressive(p, &config.clone().context(2), true), gaussian, [-25.0, 25.0]);
 }
 
 #[test]

@@ -133,11 +133,12 @@ const SHAPE: &[usize] = &[2, 3, 2];
 #[test]
 fn elementwise_functions() {
     type Unary = fn(&Tensor) -> Result<Tensor>;
-    let signed: [(&str, Unary); 12] = [
+    let signed: [(&str, Unary); 13] = [
         ("affine", |x| x.affine(-1.7, 0.4)),
         ("neg", Tensor::neg),
         ("exp", Tensor::exp),
         ("tanh", Tensor::tanh),
+        ("silu", Tensor::silu),
         ("abs", Tensor::abs),
         ("sqr", Tensor::sqr),
         ("recip", Tensor::recip),

@@ -2,18 +2,19 @@
 
 use candle_core::Tensor;
 
+use crate::Result;
 use crate::bijector::{Bijector, check_batch, check_context, sum_event};
 use crate::error::Direction;
 use crate::nn::{Conditioner, Made, MlpConfig};
 use crate::param::ParamPath;
 use crate::transformer::Transformer;
-use crate::{Error, Result};
 
 /// `z_d = τ(x_d; θ_d(x_0 … x_{d-1}, context))` and `log |det| = Σ_d ln |∂τ/∂x_d|`, the Jacobian being
 /// triangular (Papamakarios et al. 2017, arXiv 1705.07057, section 3.1).
 ///
 /// # Cost
-/// Encode is one pass of the [`Made`] network, decode `D` passes, one per dimension.
+/// Encode is one pass of the [`Made`] network, decode `D` passes, one per dimension, for which weights
+/// are masked and the context is multiplied once.
 /// `Inverse(MaskedAutoregressive)` is the inverse autoregressive flow (IAF): fast sampling, slow
 /// likelihood.
 ///
@@ -30,7 +31,7 @@ impl<T: Transformer> MaskedAutoregressive<T> {
     /// A layer over vectors of length `dims`; the network's parameters lie directly under `path`.
     ///
     /// # Errors
-    /// [`Error::Config`] without dimensions, or for a hidden layer without units.
+    /// [`Error::Config`](crate::Error::Config) without dimensions, or for a hidden layer without units.
     pub fn new(path: &ParamPath, dims: usize, transformer: T, config: &MlpConfig) -> Result<Self> {
         let net = Made::new(path, dims, transformer.params_per_element(), config)?;
         Ok(MaskedAutoregressive { shape: [dims], context_shape: config.context.map(|k| [k]), transformer, net })
@@ -80,19 +81,15 @@ impl<T: Transformer> Bijector for MaskedAutoregressive<T> {
     }
 
     fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let (batch, dims) = (self.check(z, context)?, self.shape[0]);
+        let (batch, dims, per) = (self.check(z, context)?, self.shape[0], self.transformer.params_per_element());
         let (mut columns, mut logs) = (Vec::with_capacity(dims), Vec::with_capacity(dims));
+        let net = self.net.prepare(batch, context)?;
         for d in 0..dims {
-            // The network sees what is known; its masks make the zeros that follow irrelevant.
-            let unknown = Tensor::zeros((batch, dims - d), z.dtype(), z.device())?;
-            let known: Vec<&Tensor> = columns.iter().chain([&unknown]).collect();
-            let params = self.params(&Tensor::cat(&known, 1)?, context)?.narrow(1, d, 1)?;
-            let (x, log) = self.transformer.decode(&z.narrow(1, d, 1)?, &params)?;
+            let known = if d == 0 { z.narrow(1, 0, 0)? } else { Tensor::cat(&columns, 1)? };
+            let params = net.outputs(&known, d..d + 1)?.reshape((batch, 1, per))?;
+            let (x, log) = self.transformer.decode(&z.narrow(1, d, 1)?.contiguous()?, &params)?;
             columns.push(x);
             logs.push(log);
-        }
-        if columns.is_empty() {
-            return Err(Error::config(self.name(), "has no dimensions"));
         }
         Ok((Tensor::cat(&columns, 1)?, sum_event(&Tensor::cat(&logs, 1)?)?))
     }
@@ -106,7 +103,7 @@ mod tests {
     use crate::nn::{Activation, Mlp};
     use crate::test_util::{check_backprop, check_bijector, distance, jacobian, normal, perturb, store64, values};
     use crate::transformer::{Additive, Affine, LogisticMixture, RationalQuadraticSpline, ScaleBound};
-    use crate::{Backprop, Chain, Density, Flow, Gradients, Inverse, ParamStore};
+    use crate::{Backprop, Chain, Density, Error, Flow, Gradients, Inverse, ParamStore};
 
     fn transformers() -> Vec<(Box<dyn Transformer>, f64)> {
         let bound = ScaleBound::SoftClamp(2.0);
@@ -124,7 +121,7 @@ mod tests {
         context: Option<usize>,
     ) -> (ParamStore, MaskedAutoregressive<T>) {
         let store = store64(9);
-        let config = MlpConfig { hidden: vec![7], activation: Activation::Tanh, context };
+        let config = MlpConfig { context, ..MlpConfig::new(&[7]).activation(Activation::Tanh) };
         let layer = MaskedAutoregressive::new(&store.root(), dims, transformer, &config).unwrap();
         perturb(&store, 0.4);
         (store, layer)

@@ -5,10 +5,10 @@ use candle_core::Tensor;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
-/// `y = x Wᵀ + b`, or `y = x (M ∘ W)ᵀ + b` with a fixed mask `M`.
+/// `y = x W + b`, or `y = x (M ∘ W) + b` with a fixed mask `M`, which is applied anew in every pass.
 ///
 /// # Shapes
-/// - `x`: `(B, …, I)` with any strides; `W`, `M`: `(O, I)`; `b`: `(O,)`; `y`: `(B, …, O)`.
+/// - `x`: `(B, …, I)` with any strides; `W`, `M`: `(I, O)`; `b`: `(O,)`; `y`: `(B, …, O)`.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Param,
@@ -20,21 +20,21 @@ impl Linear {
     /// Parameters `weight` and, if wanted, `bias` (zero) under `path`.
     pub fn new(path: &ParamPath, inputs: usize, outputs: usize, init: Init, with_bias: bool) -> Result<Self> {
         Ok(Linear {
-            weight: path.param("weight", (outputs, inputs), init)?,
+            weight: path.param("weight", (inputs, outputs), init)?,
             bias: if with_bias { Some(path.param("bias", outputs, Init::Const(0.0))?) } else { None },
             mask: None,
         })
     }
 
-    /// A layer with a bias whose weight is multiplied by `mask`, `(O, I)`, which is not a parameter.
+    /// A layer with a bias whose weight is multiplied by `mask`, `(I, O)`, which is not a parameter.
     ///
     /// # Errors
     /// [`Error::Shape`] unless the mask is a matrix.
     pub fn masked(path: &ParamPath, mask: &Tensor, init: Init) -> Result<Self> {
-        let &[outputs, inputs] = mask.dims() else {
+        let &[inputs, outputs] = mask.dims() else {
             return Err(Error::Shape {
                 layer: "linear mask".into(),
-                expected: "(outputs, inputs)".into(),
+                expected: "(inputs, outputs)".into(),
                 actual: mask.dims().to_vec(),
             });
         };
@@ -42,9 +42,17 @@ impl Linear {
         Ok(Linear { mask: Some(mask.detach()), ..Linear::new(path, inputs, outputs, init, true)? })
     }
 
-    /// The usual start of a hidden layer: entries uniform in `±1/√I`.
-    pub fn uniform_init(inputs: usize) -> Init {
-        Init::Uniform(1.0 / (inputs.max(1) as f64).sqrt())
+    /// `W`, or `M ∘ W`: what multiplies the input, `(I, O)`.
+    pub(super) fn weight(&self) -> Result<Tensor> {
+        Ok(match &self.mask {
+            Some(mask) => (self.weight.tensor() * mask)?,
+            None => self.weight.tensor(),
+        })
+    }
+
+    /// `b`, `(O,)`, if there is one.
+    pub(super) fn bias(&self) -> Option<Tensor> {
+        self.bias.as_ref().map(Param::tensor)
     }
 
     /// The layer applied to the last dimension of `x`.
@@ -52,7 +60,7 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`] when that dimension is not `I`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (outputs, inputs) = self.weight.var().dims2()?;
+        let (inputs, outputs) = self.weight.var().dims2()?;
         let mut dims = x.dims().to_vec();
         match dims.last_mut() {
             Some(last) if *last == inputs => *last = outputs,
@@ -64,15 +72,11 @@ impl Linear {
                 });
             }
         }
-        let weight = match &self.mask {
-            Some(mask) => (self.weight.tensor() * mask)?,
-            None => self.weight.tensor(),
-        };
         // One product over contiguous rows: with a transposed batch Candle's own fold is wrong.
         let rows = dims[..dims.len() - 1].iter().product::<usize>();
-        let y = x.contiguous()?.reshape((rows, inputs))?.matmul(&weight.t()?)?;
-        let y = match &self.bias {
-            Some(bias) => y.broadcast_add(&bias.tensor())?,
+        let y = x.contiguous()?.reshape((rows, inputs))?.matmul(&self.weight()?)?;
+        let y = match self.bias() {
+            Some(bias) => y.broadcast_add(&bias)?,
             None => y,
         };
         Ok(y.reshape(dims)?)
@@ -96,7 +100,7 @@ mod tests {
         let bias = values(store.get("bias").unwrap().var());
         let (x, y) = (x.to_vec3::<f64>().unwrap(), y.to_vec3::<f64>().unwrap());
         for (b, i, o) in (0..4).flat_map(|b| (0..5).flat_map(move |i| (0..2).map(move |o| (b, i, o)))) {
-            let expected = (0..3).map(|j| x[b][i][j] * weight[o][j]).sum::<f64>() + bias[o];
+            let expected = (0..3).map(|j| x[b][i][j] * weight[j][o]).sum::<f64>() + bias[o];
             assert!((y[b][i][o] - expected).abs() < 1e-13);
         }
     }
@@ -104,13 +108,13 @@ mod tests {
     #[test]
     fn a_mask_cuts_value_and_gradient() {
         let store = store64(1);
-        let mask = Tensor::new(&[[1.0, 0.0], [1.0, 1.0f64]], &candle_core::Device::Cpu).unwrap();
+        let mask = Tensor::new(&[[1.0, 1.0], [0.0, 1.0f64]], &candle_core::Device::Cpu).unwrap();
         let layer = Linear::masked(&store.root(), &mask, Init::Normal(1.0)).unwrap();
         let x = normal(2, &[3, 2]);
         let gradients = layer.forward(&x).unwrap().sum_all().unwrap().backward().unwrap();
         let weight = store.get("weight").unwrap();
-        assert_eq!(gradients.get(weight.var()).unwrap().to_vec2::<f64>().unwrap()[0][1], 0.0);
-        let expected = x.matmul(&(weight.tensor() * mask).unwrap().t().unwrap()).unwrap();
+        assert_eq!(gradients.get(weight.var()).unwrap().to_vec2::<f64>().unwrap()[1][0], 0.0);
+        let expected = x.matmul(&(weight.tensor() * mask).unwrap()).unwrap();
         assert!(distance(&layer.forward(&x).unwrap(), &expected) < 1e-14);
     }
 

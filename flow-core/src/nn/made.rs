@@ -1,8 +1,10 @@
 //! The masked autoencoder: one network whose output `d` sees only the inputs before `d`.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 
-use super::{Conditioner, Linear, MlpConfig};
+use super::{Activation, Conditioner, Linear, MlpConfig};
 use crate::bijector::{check_batch, check_context};
 use crate::param::{Init, ParamPath};
 use crate::{Error, Result};
@@ -11,10 +13,10 @@ use crate::{Error, Result};
 /// `x_0 … x_{d-1}` and on the context, exactly (Germain et al. 2015, arXiv 1502.03509, section 4).
 ///
 /// Inputs have degrees `1 … D`. Hidden degrees repeat in sequence, from 0 with a context and from 1
-/// without, up to `D - 1`; a unit sees the units below of no larger degree, an output of dimension
+/// without, up to `D - 1`; a unit sees the units below of no larger degree, an output of
 /// degree `d` those of degree below `d`. The context reaches every hidden unit and every output by a
 /// weight of its own, so that even the first dimension (the only one, for `D = 1`) depends on it
-/// nonlinearly. The output layer starts at zero.
+/// nonlinearly. The output layer starts as [`MlpConfig::output_bound`] says.
 ///
 /// # Shapes
 /// - `x`: `(B, D)`; `context`: `(B, K)`; output `(B, D·P)`, where entry `d·P + p` is parameter `p` of
@@ -22,90 +24,141 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Made {
     dims: usize,
+    per_dim: usize,
     config: MlpConfig,
     layers: Vec<Linear>,
     context: Vec<Linear>,
 }
 
 impl Made {
-    /// A network over `dims` dimensions that answers `outputs_per_dim` numbers for each.
+    /// A network over `dims` dimensions that answers `outputs_per_dim` numbers for each, with parameters
+    /// `0.weight`, `0.bias`, `0.context.weight`, … under `path`.
     ///
     /// # Errors
-    /// [`Error::Config`] without dimensions, or for a hidden layer without units.
+    /// [`Error::Config`] without dimensions or outputs, or for a hidden layer without units.
     pub fn new(path: &ParamPath, dims: usize, outputs_per_dim: usize, config: &MlpConfig) -> Result<Self> {
         config.check("made")?;
-        if dims == 0 {
-            return Err(Error::config("made", "needs at least one dimension"));
+        if dims == 0 || outputs_per_dim == 0 {
+            return Err(Error::config("made", "needs at least one dimension and one output for each"));
         }
-        let mut net = Made { dims, config: config.clone(), layers: Vec::new(), context: Vec::new() };
+        let (layers, context) = (Vec::new(), Vec::new());
+        let mut net = Made { dims, per_dim: outputs_per_dim, config: config.clone(), layers, context };
         let mut below: Vec<usize> = (1..=dims).collect();
         for (i, &width) in config.hidden.iter().enumerate() {
             let degrees = hidden_degrees(width, dims, config.context.is_some());
-            let mask = mask(&degrees, &below, |unit, source| source <= unit)?;
-            net.push(&path.pp(i), &mask, Linear::uniform_init)?;
+            let mask = mask(&below, &degrees, |source, unit| source <= unit)?;
+            net.push(&path.pp(i), &mask, |inputs| config.activation.init(inputs))?;
             below = degrees;
         }
         let outputs: Vec<usize> = (0..dims * outputs_per_dim).map(|o| o / outputs_per_dim + 1).collect();
-        let mask = mask(&outputs, &below, |unit, source| source < unit)?;
-        net.push(&path.pp(config.hidden.len()), &mask, |_| Init::Const(0.0))?;
+        let mask = mask(&below, &outputs, |source, unit| source < unit)?;
+        net.push(&path.pp(config.hidden.len()), &mask, |_| config.output_init())?;
         Ok(net)
     }
 
     /// One masked layer and the layer that brings the context to its units.
     fn push(&mut self, path: &ParamPath, mask: &Tensor, init: impl Fn(usize) -> Init) -> Result<()> {
-        let (outputs, inputs) = mask.dims2()?;
+        let (inputs, outputs) = mask.dims2()?;
         self.layers.push(Linear::masked(path, mask, init(inputs))?);
         if let Some(k) = self.config.context {
             self.context.push(Linear::new(&path.pp("context"), k, outputs, init(k), false)?);
         }
         Ok(())
     }
-}
 
-/// The degrees of `width` hidden units, in sequence so that every degree has its share.
-fn hidden_degrees(width: usize, dims: usize, has_context: bool) -> Vec<usize> {
-    // Degree 0 sees the context alone; without one it would be a constant.
-    let lowest = usize::from(!has_context).min(dims - 1);
-    (0..width).map(|unit| lowest + unit % (dims - lowest)).collect()
-}
-
-/// `(units, sources)`, one where `sees(unit degree, source degree)`.
-fn mask(units: &[usize], sources: &[usize], sees: impl Fn(usize, usize) -> bool) -> Result<Tensor> {
-    let entries: Vec<f64> =
-        units.iter().flat_map(|&u| sources.iter().map(move |&s| (u, s))).map(|(u, s)| f64::from(sees(u, s))).collect();
-    Ok(Tensor::from_vec(entries, (units.len(), sources.len()), &Device::Cpu)?)
-}
-
-impl Conditioner for Made {
-    fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let batch = check_batch("made", x, &[self.dims])?;
+    /// Masks the weights and adds the context to the biases: what passes over one batch share.
+    ///
+    /// # Errors
+    /// [`Error::Context`] or [`Error::Shape`] when the context is missing or does not fit `batch` rows.
+    pub(crate) fn prepare(&self, batch: usize, context: Option<&Tensor>) -> Result<Prepared> {
         let context = match self.config.context {
             Some(k) => Some(check_context("made", context, batch, &[k])?),
             None => None,
         };
-        let mut h = x.clone();
+        let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h)?;
-            if let (Some(c), Some(layer)) = (context, self.context.get(i)) {
-                h = (h + layer.forward(c)?)?;
+            let weight = layer.weight()?;
+            let mut offset = Tensor::zeros((batch, weight.dim(1)?), weight.dtype(), weight.device())?;
+            if let Some(bias) = layer.bias() {
+                offset = offset.broadcast_add(&bias)?;
             }
-            if i + 1 < self.layers.len() {
-                h = self.config.activation.apply(&h)?;
+            if let (Some(c), Some(layer)) = (context, self.context.get(i)) {
+                offset = (offset + layer.forward(c)?)?;
+            }
+            layers.push((weight, offset));
+        }
+        Ok(Prepared { per_dim: self.per_dim, activation: self.config.activation, layers })
+    }
+}
+
+/// The weights and offsets of a [`Made`] for one batch and its context.
+pub(crate) struct Prepared {
+    per_dim: usize,
+    activation: Activation,
+    layers: Vec<(Tensor, Tensor)>,
+}
+
+impl Prepared {
+    /// The outputs `(B, n·P)` of the `n` dimensions in `dims`, given at least the inputs before the last of
+    /// them, `(B, d)`: a prefix of `x` is enough, since no output sees what follows.
+    pub(crate) fn outputs(&self, known: &Tensor, dims: Range<usize>) -> Result<Tensor> {
+        let (first, count) = (dims.start * self.per_dim, dims.len() * self.per_dim);
+        let mut h = known.contiguous()?;
+        for (i, (weight, offset)) in self.layers.iter().enumerate() {
+            let last = i + 1 == self.layers.len();
+            let (weight, offset) = if last {
+                (weight.narrow(1, first, count)?, offset.narrow(1, first, count)?)
+            } else {
+                (weight.clone(), offset.clone())
+            };
+            let seen = h.dim(1)?;
+            h = match seen {
+                // Before the first input is known there is nothing to multiply.
+                0 => offset,
+                _ => (h.matmul(&weight.narrow(0, 0, seen)?.contiguous()?)? + offset)?,
+            };
+            if !last {
+                h = self.activation.apply(&h)?;
             }
         }
         Ok(h)
     }
 }
 
+/// The degrees of `width` hidden units, in sequence so that every degree has its share.
+///
+/// Fewer units than degrees are spread evenly up to the largest degree, or the last inputs would
+/// be seen by no unit and condition nothing.
+fn hidden_degrees(width: usize, dims: usize, has_context: bool) -> Vec<usize> {
+    // Degree 0 sees the context alone; without one it would be a constant.
+    let lowest = usize::from(!has_context).min(dims - 1);
+    let count = dims - lowest;
+    let step = |unit: usize| if width < count { (unit + 1) * count / width - 1 } else { unit % count };
+    (0..width).map(|unit| lowest + step(unit)).collect()
+}
+
+/// `(sources, units)`, one where `seen(source degree, unit degree)`.
+fn mask(sources: &[usize], units: &[usize], seen: impl Fn(usize, usize) -> bool) -> Result<Tensor> {
+    let entries: Vec<f64> =
+        sources.iter().flat_map(|&s| units.iter().map(move |&u| (s, u))).map(|(s, u)| f64::from(seen(s, u))).collect();
+    Ok(Tensor::from_vec(entries, (sources.len(), units.len()), &Device::Cpu)?)
+}
+
+impl Conditioner for Made {
+    fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        let batch = check_batch("made", x, &[self.dims])?;
+        self.prepare(batch, context)?.outputs(x, 0..self.dims)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Activation;
-    use crate::test_util::{jacobian, normal, perturb, store64, values};
+    use crate::test_util::{distance, jacobian, normal, perturb, store64, values};
 
     fn net(dims: usize, per: usize, context: Option<usize>, hidden: &[usize]) -> Made {
         let store = store64(5);
-        let config = MlpConfig { hidden: hidden.to_vec(), activation: Activation::Tanh, context };
+        let config = MlpConfig { context, ..MlpConfig::new(hidden).activation(Activation::Tanh) };
         let net = Made::new(&store.root(), dims, per, &config).unwrap();
         perturb(&store, 0.7);
         net
@@ -124,6 +177,33 @@ mod tests {
                         assert_eq!(slope != 0.0, seen, "D = {dims}, output {output}, input {input}: {slope}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn narrow_layers_lose_no_input() {
+        for (dims, hidden) in [(5, &[1][..]), (7, &[3, 2]), (6, &[4, 8])] {
+            for context in [None, Some(2)] {
+                let (net, c) = (net(dims, 2, context, hidden), normal(2, &[1, 2]));
+                let slopes = jacobian(&normal(1, &[1, dims]), |x| net.forward(x, Some(&c)));
+                // The last dimension sees all the others, and no output sees its own input.
+                assert!(slopes[2 * dims - 1][..dims - 1].iter().all(|&s| s != 0.0), "D = {dims}, {hidden:?}");
+                let own = slopes.iter().enumerate().flat_map(|(o, row)| row[o / 2..].to_vec());
+                assert!(own.into_iter().all(|s| s == 0.0), "D = {dims}, {hidden:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_of_the_input_is_enough() {
+        for hidden in [&[][..], &[6], &[6, 4]] {
+            let (net, x, c) = (net(4, 3, Some(2), hidden), normal(1, &[3, 4]), normal(2, &[3, 2]));
+            let all = net.forward(&x, Some(&c)).unwrap();
+            let prepared = net.prepare(3, Some(&c)).unwrap();
+            for d in 0..4 {
+                let one = prepared.outputs(&x.narrow(1, 0, d).unwrap(), d..d + 1).unwrap();
+                assert!(distance(&one, &all.narrow(1, 3 * d, 3).unwrap()) < 1e-14, "{hidden:?}, dimension {d}");
             }
         }
     }
@@ -149,5 +229,9 @@ mod tests {
         assert!(matches!(made.forward(&normal(1, &[4, 3]), None), Err(Error::Context { .. })));
         assert!(matches!(made.forward(&normal(1, &[4, 2]), None), Err(Error::Shape { .. })));
         assert!(Made::new(&path, 0, 2, &MlpConfig::new(&[8])).is_err());
+        assert!(Made::new(&path, 2, 0, &MlpConfig::new(&[8])).is_err());
+        let spread = Made::new(&path.pp("spread"), 3, 2, &MlpConfig::new(&[8]).output_bound(0.1)).unwrap();
+        let out = values(&spread.forward(&normal(1, &[4, 3]), None).unwrap());
+        assert!(out.iter().any(|&v| v != 0.0));
     }
 }

@@ -31,23 +31,40 @@ impl Activation {
             Activation::Silu => x.silu()?,
         })
     }
+
+    /// The start of a layer of `inputs` inputs before this activation: uniform entries of variance
+    /// `2/I`, half of a rectifier's signal being lost (He et al. 2015), or `1/I` for the hyperbolic tangent.
+    pub(super) fn init(self, inputs: usize) -> Init {
+        let variance = match self {
+            Activation::Relu | Activation::Silu => 2.0,
+            Activation::Tanh => 1.0,
+        } / inputs.max(1) as f64;
+        Init::Uniform((3.0 * variance).sqrt())
+    }
 }
 
 /// The hidden part of an [`Mlp`] or of a [`Made`](super::Made): what a configuration file holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MlpConfig {
     /// The widths of the hidden layers, input side first.
     pub hidden: Vec<usize>,
     /// The nonlinearity after each hidden layer.
+    #[serde(default)]
     pub activation: Activation,
     /// The length of the context vector, `None` without context.
+    #[serde(default)]
     pub context: Option<usize>,
+    /// Weights of the last layer start uniform in `± output_bound`. At zero, the default, a fresh
+    /// network answers zero and a fresh flow layer is the one that its transformer makes of zeros.
+    #[serde(default)]
+    pub output_bound: f64,
 }
 
 impl MlpConfig {
-    /// Rectified hidden layers of these widths, without context.
+    /// Rectified hidden layers of these widths, without context, the last layer starting at zero.
     pub fn new(hidden: &[usize]) -> Self {
-        MlpConfig { hidden: hidden.to_vec(), activation: Activation::Relu, context: None }
+        MlpConfig { hidden: hidden.to_vec(), activation: Activation::Relu, context: None, output_bound: 0.0 }
     }
 
     /// The same with another nonlinearity.
@@ -64,16 +81,35 @@ impl MlpConfig {
         self
     }
 
+    /// The same with a last layer that starts uniform in `± bound`.
+    #[must_use]
+    pub fn output_bound(mut self, bound: f64) -> Self {
+        self.output_bound = bound;
+        self
+    }
+
+    /// How the last layer starts.
+    pub(super) fn output_init(&self) -> Init {
+        if self.output_bound == 0.0 { Init::Const(0.0) } else { Init::Uniform(self.output_bound) }
+    }
+
     pub(super) fn check(&self, name: &str) -> Result<()> {
         if self.hidden.contains(&0) {
             return Err(Error::config(format!("{name} hidden widths"), format!("{:?} contains zero", self.hidden)));
+        }
+        if self.context == Some(0) {
+            return Err(Error::config(format!("{name} context"), "has no entries; leave it out instead"));
+        }
+        if !(self.output_bound.is_finite() && self.output_bound >= 0.0) {
+            let reason = format!("is {}, a finite number of at least 0 is needed", self.output_bound);
+            return Err(Error::config(format!("{name} output bound"), reason));
         }
         Ok(())
     }
 }
 
-/// `h_{i+1} = a(W_i h_i + b_i)` from the input with the context appended; the last layer is linear and
-/// starts at zero, so that a fresh coupling is the identity.
+/// `h_{i+1} = a(h_i W_i + b_i)` from the input with the context appended; the last layer is linear and
+/// starts as [`MlpConfig::output_bound`] says.
 ///
 /// # Shapes
 /// - `x`: `(B, I)`; `context`: `(B, K)`; output `(B, O)`.
@@ -88,16 +124,19 @@ impl Mlp {
     /// A network from `inputs` to `outputs` numbers with parameters `0.weight`, `0.bias`, … under `path`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a hidden layer without units.
+    /// [`Error::Config`] for a hidden layer without units, or with neither inputs nor context.
     pub fn new(path: &ParamPath, inputs: usize, outputs: usize, config: &MlpConfig) -> Result<Self> {
         config.check("mlp")?;
         let mut width = inputs + config.context.unwrap_or(0);
+        if width == 0 {
+            return Err(Error::config("mlp", "needs at least one input or context entry"));
+        }
         let mut layers = Vec::with_capacity(config.hidden.len() + 1);
         for (i, &hidden) in config.hidden.iter().enumerate() {
-            layers.push(Linear::new(&path.pp(i), width, hidden, Linear::uniform_init(width), true)?);
+            layers.push(Linear::new(&path.pp(i), width, hidden, config.activation.init(width), true)?);
             width = hidden;
         }
-        layers.push(Linear::new(&path.pp(config.hidden.len()), width, outputs, Init::Const(0.0), true)?);
+        layers.push(Linear::new(&path.pp(config.hidden.len()), width, outputs, config.output_init(), true)?);
         Ok(Mlp { inputs, config: config.clone(), layers })
     }
 }
@@ -175,6 +214,9 @@ mod tests {
         assert!(out[0].is_nan() && out[1..] == [0.0, 2.0]);
         let path = store64(1).root();
         assert!(Mlp::new(&path, 2, 2, &MlpConfig::new(&[4, 0])).is_err());
+        assert!(Mlp::new(&path, 2, 2, &MlpConfig::new(&[4]).context(0)).is_err());
+        assert!(Mlp::new(&path, 2, 2, &MlpConfig::new(&[4]).output_bound(f64::NAN)).is_err());
+        assert!(Mlp::new(&path, 0, 2, &MlpConfig::new(&[4])).is_err());
         let net = Mlp::new(&path, 2, 2, &MlpConfig::new(&[4]).context(3)).unwrap();
         assert!(matches!(net.forward(&normal(1, &[5, 2]), None), Err(Error::Context { .. })));
         assert!(matches!(net.forward(&normal(1, &[5, 3]), Some(&normal(1, &[5, 3]))), Err(Error::Shape { .. })));

@@ -5,12 +5,10 @@ use flow_core::bijector::check_batch;
 use flow_core::distribution::{Distribution, StandardGaussian, StandardLogistic};
 use flow_core::layers::{Coupling, Partition, Scaling};
 use flow_core::multiscale::Latents;
-use flow_core::nn::Conditioner;
+use flow_core::nn::{Mlp, MlpConfig};
 use flow_core::reversible::Backprop;
 use flow_core::transformer::Additive;
-use flow_core::{
-    Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, Init, Param, ParamPath, ParamStore, Result, Scored,
-};
+use flow_core::{Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, ParamPath, ParamStore, Result, Scored};
 use serde::{Deserialize, Serialize};
 
 use super::{ImageDensity, ImageSpec};
@@ -122,7 +120,7 @@ impl Interleave {
 }
 
 /// Even entries, in front, condition the odd ones; the other way round if `swap`.
-fn coupling(config: &NiceConfig, dims: usize, swap: bool, path: &ParamPath) -> Result<Coupling<Additive, Net>> {
+fn coupling(config: &NiceConfig, dims: usize, swap: bool, path: &ParamPath) -> Result<Coupling<Additive, Mlp>> {
     let partition = if dims.is_multiple_of(2) {
         Partition::Channels { swap }
     } else {
@@ -130,9 +128,11 @@ fn coupling(config: &NiceConfig, dims: usize, swap: bool, path: &ParamPath) -> R
         let mask: Vec<f32> = (0..dims).map(|i| f32::from(u8::from((i < dims.div_ceil(2)) != swap))).collect();
         Partition::Mask(Tensor::from_vec(mask, dims, &Device::Cpu)?)
     };
-    let inputs = Coupling::<Additive, Net>::input_channels(dims, &partition);
-    let outputs = Coupling::<Additive, Net>::output_channels(dims, &partition, &Additive);
-    let net = Net::new(path, inputs, config.hidden_layers, config.width, outputs)?;
+    let inputs = Coupling::<Additive, Mlp>::input_channels(dims, &partition);
+    let outputs = Coupling::<Additive, Mlp>::output_channels(dims, &partition, &Additive);
+    // A small but non-zero start of the last layer: at zero the first step could train nothing else.
+    let net = MlpConfig::new(&vec![config.width; config.hidden_layers]).output_bound(1e-2);
+    let net = Mlp::new(path, inputs, outputs, &net)?;
     Coupling::new(&[dims], partition, Additive, net)
 }
 
@@ -200,37 +200,5 @@ impl ImageDensity for Nice {
             return Err(Error::config("temperatures", format!("{} given, nice has one latent", temperatures.len())));
         };
         self.sample(n, context, temperature, rng)
-    }
-}
-
-/// `Linear → ReLU`, `hidden` times, then `Linear`.
-struct Net {
-    layers: Vec<(Param, Param)>,
-}
-
-impl Net {
-    fn new(path: &ParamPath, inputs: usize, hidden: usize, width: usize, outputs: usize) -> Result<Self> {
-        let sizes: Vec<usize> =
-            std::iter::once(inputs).chain(std::iter::repeat_n(width, hidden)).chain([outputs]).collect();
-        let layer = |(i, pair): (usize, &[usize])| {
-            let path = path.pp(format!("layer{i}"));
-            let bound = if i == hidden { 1e-2 } else { (6.0 / pair[0].max(1) as f64).sqrt() };
-            let weight = path.param("weight", (pair[1], pair[0]), Init::Uniform(bound))?;
-            Ok((weight, path.param("bias", pair[1], Init::Const(0.0))?))
-        };
-        Ok(Net { layers: sizes.windows(2).enumerate().map(layer).collect::<Result<_>>()? })
-    }
-}
-
-impl Conditioner for Net {
-    fn forward(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
-        let mut h = x.contiguous()?;
-        for (i, (weight, bias)) in self.layers.iter().enumerate() {
-            h = h.matmul(&weight.tensor().t()?)?.broadcast_add(&bias.tensor())?;
-            if i + 1 < self.layers.len() {
-                h = h.maximum(0.0)?;
-            }
-        }
-        Ok(h)
     }
 }

@@ -6,33 +6,83 @@ use crate::testing::Case;
 use crate::transformer::{Additive, Affine, LogisticMixture, RationalQuadraticSpline, ScaleBound, Transformer};
 use crate::{Bijector, Chain, Inverse, ParamPath, Result};
 
-const ALONE: &str = "a lone entry depends on nothing: only the output's bias is left";
+const ALONE: &str = "a lone entry sees no input: the masks hide the first weight";
 
 pub(super) fn cases() -> Vec<Case> {
-    let affine = || Ok(Affine::new(ScaleBound::SoftClamp(2.0)));
     let mut cases = Vec::new();
-    let lone = both("affine, D = 1", 1, None, affine);
-    cases.extend(lone.map(|c| c.idle("0", ALONE).idle("1", ALONE).idle("2.weight", ALONE)));
-    for d in [3, 4] {
-        cases.extend(both(&format!("affine, D = {d}"), d, None, affine));
+    for d in [1, 3, 4] {
+        for context in [None, Some(2)] {
+            cases.extend(both("affine", d, context, affine));
+            cases.extend(both("additive", d, context, || Ok(Additive)));
+        }
     }
-    cases.extend(both("additive", 3, None, || Ok(Additive)));
-    cases.extend(both("affine (sigmoid) with context", 3, Some(2), || Ok(Affine::new(ScaleBound::Sigmoid))));
+    cases.extend(both("affine (sigmoid)", 3, Some(2), || Ok(Affine::new(ScaleBound::Sigmoid))));
     cases.extend(both("spline", 3, None, || RationalQuadraticSpline::new(4, 3.0)));
     cases.extend(both("logistic mixture", 2, None, || LogisticMixture::new(2)));
-    cases.push(Case::new("Coupling", "perceptron with context", |p| {
-        let config = MlpConfig::new(&[6, 5]).activation(Activation::Tanh).context(2);
-        let net = Mlp::new(&p.pp("net"), 2, 4, &config)?;
-        let transformer = Affine::new(ScaleBound::SoftClamp(2.0));
-        let coupling = Coupling::new(&[4], Partition::Channels { swap: false }, transformer, net)?;
-        Ok(Box::new(coupling.with_context(&[2])))
-    }));
+    cases.extend(networks());
     cases.push(Case::new("Chain", "MAF, then IAF", move |p| {
         let layers: Vec<Box<dyn Bijector>> =
             vec![maf(&p.pp("a"), 3, None, affine()?)?, Box::new(Inverse(maf(&p.pp("b"), 3, None, affine()?)?))];
         Ok(Box::new(Chain::new(layers)?))
     }));
+    cases.extend(perceptrons());
     cases
+}
+
+fn affine() -> Result<Affine> {
+    Ok(Affine::new(ScaleBound::SoftClamp(2.0)))
+}
+
+/// Networks without a hidden layer, narrower than the event, and with other activations.
+fn networks() -> Vec<Case> {
+    let networks = [
+        ("no hidden layer", MlpConfig::new(&[])),
+        ("no hidden layer, with context", MlpConfig::new(&[]).context(2)),
+        ("narrower than the event", MlpConfig::new(&[2]).activation(Activation::Tanh)),
+        ("silu", MlpConfig::new(&[6]).activation(Activation::Silu).context(1)),
+        ("relu, last layer not zero", MlpConfig::new(&[8]).output_bound(0.1)),
+    ];
+    let case = |(label, config): (&str, MlpConfig)| {
+        Case::new("MaskedAutoregressive", label, move |p| {
+            Ok(Box::new(MaskedAutoregressive::new(p, 5, affine()?, &config)?))
+        })
+        .pattern(|i, j| j <= i)
+    };
+    networks.into_iter().map(case).collect()
+}
+
+/// Couplings whose conditioner is an [`Mlp`], with every activation, on both kinds of partition.
+fn perceptrons() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for activation in [Activation::Tanh, Activation::Silu, Activation::Relu] {
+        for context in [None, Some(2)] {
+            let config = MlpConfig { context, ..MlpConfig::new(&[6, 5]).activation(activation) };
+            let label = format!("perceptron, {activation:?}{}", and_context(context));
+            let halves = || Ok(Partition::Channels { swap: true });
+            let alternating = || Partition::alternating(3, false);
+            cases.push(perceptron(&format!("{label}, halves"), 4, halves, config.clone()));
+            cases.push(perceptron(&format!("{label}, mask"), 3, alternating, config));
+        }
+    }
+    cases
+}
+
+fn perceptron(label: &str, dims: usize, partition: fn() -> Result<Partition>, config: MlpConfig) -> Case {
+    Case::new("Coupling", label, move |p| {
+        let (partition, transformer) = (partition()?, affine()?);
+        let inputs = Coupling::<Affine, Mlp>::input_channels(dims, &partition);
+        let outputs = Coupling::<Affine, Mlp>::output_channels(dims, &partition, &transformer);
+        let coupling =
+            Coupling::new(&[dims], partition, transformer, Mlp::new(&p.pp("net"), inputs, outputs, &config)?)?;
+        Ok(match config.context {
+            Some(k) => Box::new(coupling.with_context(&[k])),
+            None => Box::new(coupling),
+        })
+    })
+}
+
+fn and_context(context: Option<usize>) -> &'static str {
+    if context.is_some() { " with context" } else { "" }
 }
 
 /// MAF and IAF with one transformer; both Jacobians are lower triangular.
@@ -42,12 +92,15 @@ fn both<T: Transformer + 'static>(
     context: Option<usize>,
     transformer: impl Fn() -> Result<T> + Clone + Send + Sync + 'static,
 ) -> [Case; 2] {
-    let again = transformer.clone();
+    let (again, label) = (transformer.clone(), format!("{name}{}, D = {dims}", and_context(context)));
     [
-        Case::new("MaskedAutoregressive", name, move |p| maf(p, dims, context, transformer()?)).pattern(|i, j| j <= i),
-        Case::new("Inverse", &format!("IAF, {name}"), move |p| Ok(Box::new(Inverse(maf(p, dims, context, again()?)?))))
-            .pattern(|i, j| j <= i),
+        Case::new("MaskedAutoregressive", &label, move |p| maf(p, dims, context, transformer()?)),
+        Case::new("Inverse", &format!("IAF, {label}"), move |p| {
+            Ok(Box::new(Inverse(maf(p, dims, context, again()?)?)))
+        }),
     ]
+    .map(|case| if dims == 1 { case.idle("0.weight", ALONE) } else { case })
+    .map(|case| case.pattern(|i, j| j <= i))
 }
 
 fn maf<T: Transformer + 'static>(
@@ -56,6 +109,6 @@ fn maf<T: Transformer + 'static>(
     context: Option<usize>,
     transformer: T,
 ) -> Result<Box<dyn Bijector>> {
-    let config = MlpConfig { hidden: vec![7, 6], activation: Activation::Tanh, context };
+    let config = MlpConfig { context, ..MlpConfig::new(&[7, 6]).activation(Activation::Tanh) };
     Ok(Box::new(MaskedAutoregressive::new(p, dims, transformer, &config)?))
 }
