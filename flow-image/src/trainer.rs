@@ -262,7 +262,7 @@ impl Task for ImageTask {
 }
 
 /// The labels of some images, where there are labels.
-pub(crate) fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
+pub fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
     let labels = set.labels()?;
     Some(indices.iter().filter_map(|&i| labels.get(i).copied()).collect())
 }

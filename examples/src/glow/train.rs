@@ -134,18 +134,20 @@ impl TrainArgs {
         let open = self.open_options();
         let splits = data::open(&self.data.data, &open)?;
         let (run, config) = self.plan(&splits, &open, demo)?;
-        create_folder(&self.out)?;
-        eprintln!("{}: {} training images", splits.train.source(), splits.train.len());
         let test = splits.test.clone();
+        let images = format!("{}: {} training images", splits.train.source(), splits.train.len());
         let task = ImageTask::new(run.clone(), splits, &device)?;
         let parameters = task.model().store().parameter_count();
-        eprintln!("{} with {parameters} parameters, batch {}, {} steps", run.model.family(), run.batch, config.steps);
+        let steps = config.steps;
         let stop = StopFlag::on_ctrl_c()?;
         let trainer = if self.resume {
             Trainer::resume(config, &self.out, task)?
         } else {
             Trainer::new(config, &self.out, task)?
         };
+        create_folder(&self.out)?;
+        eprintln!("{images}");
+        eprintln!("{} with {parameters} parameters, batch {}, {steps} steps", run.model.family(), run.batch);
         let mut trainer = trainer.with_stop(stop);
         let summary = trainer.run(&mut Bar::new())?;
         drop(trainer);
