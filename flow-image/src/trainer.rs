@@ -54,7 +54,7 @@ impl ImageRun {
             model,
             spec,
             source: train.source().to_string(),
-            open: open.clone(),
+            open: *open,
             class_names: train.class_names().to_vec(),
             batch: recipe.batch.min(train.len()),
             init_batch: recipe.init_batch.min(train.len()),

@@ -1,4 +1,5 @@
 //! The `glow` program from outside: every verb, bad input, and runs that are killed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
 mod kill;
