@@ -18,6 +18,9 @@ pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+mod softmax;
+#[cfg(test)]
+mod test_util;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod train;

@@ -9,7 +9,7 @@ use flow_core::distribution::{Distribution, GaussianMixture, LearnedLogistic, St
 use flow_core::layers::{ActNorm, BatchNorm, InvertibleConv, Logit, Parametrization, Permute, Scaling};
 use flow_core::testing::quadrature::total_probability;
 use flow_core::testing::{Case, Check, randomise};
-use flow_core::transformer::Additive;
+use flow_core::transformer::{Additive, LogisticMixture, RationalQuadraticSpline};
 use flow_core::{Bijector, Chain, Density, Flow, FlowRng, Inverse, ParamPath, ParamStore, Result};
 
 type Layers = Result<Vec<Box<dyn Bijector>>>;
@@ -55,6 +55,31 @@ fn affine_couplings_with_context() {
         },
         gaussian,
         [-25.0, 25.0],
+    );
+}
+
+#[test]
+fn spline_couplings() {
+    adds_up(
+        |p| {
+            let coupling =
+                |name, swap, bins| vector_coupling(p, name, 2, swap, RationalQuadraticSpline::new(bins, 3.0)?, 0);
+            Ok(vec![coupling("a", false, 6)?, coupling("b", true, 4)?])
+        },
+        gaussian,
+        [-8.0, 8.0],
+    );
+}
+
+#[test]
+fn logistic_mixture_couplings_with_context() {
+    adds_up(
+        |p| {
+            let coupling = |name, swap| vector_coupling(p, name, 2, swap, LogisticMixture::new(3)?, 2);
+            Ok(vec![coupling("a", false)?, coupling("b", true)?])
+        },
+        gaussian,
+        [-40.0, 40.0],
     );
 }
 

@@ -3,6 +3,7 @@
 //! Images stay bytes, the integer levels of the file, until a batch is asked for: an exact likelihood
 //! needs exact integers to dequantize.
 
+pub mod codec;
 pub mod data;
 mod error;
 pub mod io;
@@ -12,3 +13,8 @@ pub mod trainer;
 
 pub use data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
 pub use error::{Error, Result};
+
+/// The README's example, compiled and run with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -183,7 +183,7 @@ fn check_classes(run: &ImageRun, train: &Dataset) -> Result<()> {
 }
 
 /// The crate's errors as the engine's: the message is kept, the variant where there is one.
-fn core(error: Error) -> flow_core::Error {
+pub(crate) fn core(error: Error) -> flow_core::Error {
     match error {
         Error::Core(e) => e,
         other => flow_core::Error::config("image training", other.to_string()),

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod codec;
 mod common;
 mod decode;
 mod edit;
@@ -26,7 +27,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  glow train                                           built-in handwritten digits, about three minutes
+  glow train                                           built-in handwritten digits, under a minute
   glow sample                                          a grid from the model just trained
   glow train --data cifar-10-batches-bin --out runs/cifar --steps 20000
   glow train --data photos/ --resize 64 --model realnvp-imagenet64
@@ -53,6 +54,10 @@ enum Verb {
     Ood(ood::OodArgs),
     /// Look for numerical trouble in a trained model
     Inspect(inspect::InspectArgs),
+    /// Write images losslessly into one archive
+    Compress(codec::CompressArgs),
+    /// Restore the images of an archive, bit for bit
+    Decompress(codec::DecompressArgs),
     /// Describe a checkpoint or a preset
     Info(info::InfoArgs),
 }
@@ -72,6 +77,8 @@ pub fn run() -> Result<()> {
         Verb::Edit(args) => args.run(),
         Verb::Ood(args) => args.run(),
         Verb::Inspect(args) => args.run(),
+        Verb::Compress(args) => args.run(),
+        Verb::Decompress(args) => args.run(),
         Verb::Info(args) => args.run(),
     }
 }

@@ -109,8 +109,8 @@ fn bad_input_is_one_line_and_exit_code_2() {
         ("c-width", &["c-width/model.safetensors", "shape"]),
     ];
     for (path, expected) in checkpoints {
-        refused(&["sample", "--checkpoint", path, "--out", "new.png"], expected);
-        refused(&["info", "--checkpoint", path], expected);
+        refused(&["sample", "--checkpoint", path, "--raw-weights", "--out", "new.png"], expected);
+        refused(&["info", "--checkpoint", path, "--raw-weights"], expected);
     }
     let latents: [(&str, &[&str]); 4] = [
         ("z-truncated.safetensors", &["z-truncated.safetensors", "expected a latents file"]),
@@ -137,7 +137,7 @@ fn bad_arguments_are_one_line_and_exit_code_2() {
     refused(&["train", "--out", "missing", "--resume"], &["missing", "no complete checkpoint"]);
     refused(&["sample", "--checkpoint", "m", "--temperature", "-1", "--out", "new.png"], &["temperature", "-1"]);
     refused(&["sample", "--checkpoint", "m", "--temperature", "NaN", "--out", "new.png"], &["temperature", "NaN"]);
-    refused(&["sample", "--checkpoint", "m", "--class", "3", "--out", "new.png"], &["not class-conditional"]);
+    refused(&["sample", "--checkpoint", "m", "--class", "ten", "--out", "new.png"], &["--class ten", "neither"]);
     refused(&["sample", "--checkpoint", "m", "--device", "abacus", "--out", "new.png"], &["abacus", "expected cpu"]);
     for zero in [
         &["eval", "--count", "0"][..],

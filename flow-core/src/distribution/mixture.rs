@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::bijector::check_batch;
 use crate::distribution::{Distribution, HALF_LN_2PI, batched};
 use crate::param::{Init, Param, ParamPath};
+use crate::softmax::{log_softmax, log_sum_exp};
 use crate::{Error, FlowRng, Result};
 
 /// `p(z) = Σ_k w_k N(z; μ_k, diag σ_k²)` with `w = softmax(logits)`.
@@ -53,7 +54,7 @@ impl GaussianMixture {
         let noise = rows.broadcast_sub(&self.means.tensor())?.broadcast_mul(&log_stds.neg()?.exp()?)?;
         let quadratic = noise.sqr()?.affine(-0.5, -HALF_LN_2PI)?;
         let normal = quadratic.broadcast_sub(&log_stds)?.sum(2)?;
-        Ok(normal.broadcast_add(&log_softmax(&self.logits.tensor())?)?)
+        Ok(normal.broadcast_add(&log_softmax(&self.logits.tensor(), 0)?)?)
     }
 
     /// The posterior `p(k | z)`, `(B, K)`: which component a latent belongs to.
@@ -63,12 +64,12 @@ impl GaussianMixture {
     pub fn responsibilities(&self, z: &Tensor) -> Result<Tensor> {
         check_batch("gaussian mixture", z, &self.shape)?;
         let joint = self.joint(z)?;
-        Ok(joint.broadcast_sub(&log_sum_exp(&joint)?.unsqueeze(1)?)?.exp()?)
+        Ok(joint.broadcast_sub(&log_sum_exp(&joint, 1)?)?.exp()?)
     }
 
     /// `n` component indices drawn from the weights.
     fn choose(&self, n: usize, rng: &mut FlowRng) -> Result<Vec<u32>> {
-        let weights = log_softmax(&self.logits.var().as_detached_tensor())?.exp()?;
+        let weights = log_softmax(&self.logits.var().as_detached_tensor(), 0)?.exp()?;
         let weights = weights.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let last = weights.len().saturating_sub(1);
         let draw = |_| {
@@ -84,22 +85,6 @@ impl GaussianMixture {
     }
 }
 
-/// `ln Σ_k exp(t_k)` over the last dimension.
-///
-/// The maximum is a constant of the computation (it cancels), so it is detached: Candle gives every
-/// one of several equal maxima the whole gradient.
-fn log_sum_exp(t: &Tensor) -> Result<Tensor> {
-    let last = t.rank() - 1;
-    let max = t.detach().max_keepdim(last)?.detach();
-    let sum = t.broadcast_sub(&max)?.exp()?.sum(last)?;
-    Ok((sum.log()? + max.squeeze(last)?)?)
-}
-
-fn log_softmax(logits: &Tensor) -> Result<Tensor> {
-    let total = log_sum_exp(&logits.unsqueeze(0)?)?;
-    Ok(logits.broadcast_sub(&total)?)
-}
-
 impl Distribution for GaussianMixture {
     fn name(&self) -> String {
         format!("mixture of {} gaussians", self.components())
@@ -109,7 +94,7 @@ impl Distribution for GaussianMixture {
     }
     fn log_prob(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
         check_batch("gaussian mixture", z, &self.shape)?;
-        log_sum_exp(&self.joint(z)?)
+        Ok(log_sum_exp(&self.joint(z)?, 1)?.squeeze(1)?)
     }
     /// The component is drawn by inverting the CDF of the weights. The temperature multiplies the
     /// deviation within each component; weights and means stay, so that 0 gives the modes.

@@ -1,6 +1,7 @@
 //! Bijectors, one per file.
 
 mod actnorm;
+mod autoregressive;
 mod batch_norm;
 mod conv1x1;
 mod coupling;
@@ -11,6 +12,7 @@ mod squeeze;
 
 pub use actnorm::ActNorm;
 pub(crate) use actnorm::{LOG_SCALE_FACTOR, channel_moments};
+pub use autoregressive::MaskedAutoregressive;
 pub use batch_norm::BatchNorm;
 pub use conv1x1::{InvertibleConv, Parametrization};
 pub use coupling::{Coupling, Partition};

@@ -10,12 +10,18 @@ pub(crate) mod batch_norm;
 mod conv;
 mod coupling_net;
 pub(crate) mod kernels;
+mod linear;
+mod made;
+mod mlp;
 mod weight_norm;
 mod zero_conv;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
 pub use coupling_net::CouplingNet;
+pub use linear::Linear;
+pub use made::Made;
+pub use mlp::{Activation, Mlp, MlpConfig};
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 

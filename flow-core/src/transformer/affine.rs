@@ -99,7 +99,7 @@ pub(crate) fn log_sigmoid(h: &Tensor) -> Result<Tensor> {
 }
 
 /// A smooth bound of `h` to `(-c, c)` with slope one at the origin: `c · tanh(h / c)`.
-fn soft_clamp(h: &Tensor, c: f64) -> Result<Tensor> {
+pub(super) fn soft_clamp(h: &Tensor, c: f64) -> Result<Tensor> {
     Ok(h.affine(1.0 / c, 0.0)?.tanh()?.affine(c, 0.0)?)
 }
 

@@ -5,14 +5,20 @@
 
 use candle_core::{Tensor, Var};
 
-use crate::Result;
 use crate::bijector::sum_event;
 use crate::reversible::{gradient_or_zero, pair};
+use crate::{Error, Result};
 
 mod affine;
+#[cfg(test)]
+mod check;
+mod logistic_mixture;
+mod spline;
 
 pub(crate) use affine::log_sigmoid;
 pub use affine::{Additive, Affine, ScaleBound};
+pub use logistic_mixture::LogisticMixture;
+pub use spline::RationalQuadraticSpline;
 
 /// `y = τ(x; θ)`, monotone in each element of `x`.
 ///
@@ -53,6 +59,24 @@ pub trait Transformer: Send + Sync {
     fn backprop(&self, y: &Tensor, params: &Tensor, grad_y: &Tensor, grad_log: &Tensor) -> Result<TransformerPullback> {
         backprop_by_graph(self, y, params, grad_y, grad_log)
     }
+}
+
+/// Checks that `params` is `(B, C, P, …)` for `x` of shape `(B, C, …)`.
+fn check_params(transformer: &dyn Transformer, x: &Tensor, params: &Tensor) -> Result<()> {
+    let (dims, per) = (x.dims(), transformer.params_per_element());
+    let fits = dims.len() >= 2
+        && params.rank() == dims.len() + 1
+        && params.dims()[..2] == dims[..2]
+        && params.dims()[2] == per
+        && params.dims()[3..] == dims[2..];
+    if fits {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        layer: transformer.name(),
+        expected: format!("parameters (B, C, {per}, …) for elements (B, C, …) = {dims:?}"),
+        actual: params.dims().to_vec(),
+    })
 }
 
 /// The default of [`Transformer::backprop`]: decode, then a local graph differentiated by Candle.

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use npyz::{DType, NpyHeader, Order, TypeChar};
+use npyz::{DType, NpyHeader, Order, TypeChar, WriterBuilder};
 
 use super::{Dataset, read_file};
 use crate::{Error, Result};
@@ -67,6 +67,24 @@ impl Kind {
     }
 }
 
+/// Writes a data set's levels as bytes, `[N, C, H, W]`; [`read`] gives them back.
+///
+/// # Errors
+/// Names the file when it cannot be written; nothing half-written is left.
+pub fn write(path: &Path, set: &Dataset) -> Result<()> {
+    let shape: Vec<u64> = std::iter::once(set.len()).chain(set.shape()).map(|n| n as u64).collect();
+    let mut bytes = Vec::with_capacity(set.images().len() + 128);
+    let mut writer = npyz::WriteOptions::<u8>::new()
+        .default_dtype()
+        .shape(&shape)
+        .writer(&mut bytes)
+        .begin_nd()
+        .map_err(Error::io(path))?;
+    writer.extend(set.images().iter().copied()).map_err(Error::io(path))?;
+    writer.finish().map_err(Error::io(path))?;
+    crate::io::atomic_write(path, &bytes)
+}
+
 /// What the axes of the array mean.
 struct Layout {
     shape: [usize; 3],
@@ -87,8 +105,9 @@ impl Layout {
             [_, h, w] => Ok(Layout { shape: [1, h, w], channels_last: false }),
             [_, c @ (1 | 3), h, w] => Ok(Layout { shape: [c, h, w], channels_last: false }),
             [_, h, w, c @ (1 | 3)] => Ok(Layout { shape: [c, h, w], channels_last: true }),
+            [_, c, h, w] => Ok(Layout { shape: [c, h, w], channels_last: false }),
             _ => {
-                let expected = "shape [N, H, W], [N, C, H, W] or [N, H, W, C] with 1 or 3 channels";
+                let expected = "shape [N, H, W], [N, C, H, W] or, with 1 or 3 channels, [N, H, W, C]";
                 Err(Error::format(path, MAGIC.len(), expected, format!("{dims:?}")))
             }
         }

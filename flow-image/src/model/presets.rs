@@ -140,7 +140,11 @@ fn glow(name: &str) -> Option<Parts> {
     let config = |levels, steps, width, coupling| GlowConfig { levels, steps, width, coupling, ..Default::default() };
     let (affine, additive) = (GlowCoupling::Affine, GlowCoupling::Additive);
     let (model, spec, recipe) = match name {
-        "digits" => (config(2, 8, 64, affine), images(1, 8, 17), small_recipe(64)),
+        "digits" => {
+            // Small enough for 1,500 images; with classes, so that every row of a grid is one digit.
+            let model = GlowConfig { class_condition: Some(10), ..config(2, 6, 32, affine) };
+            (model, images(1, 8, 17), small_recipe(64))
+        }
         "fashion-small" => (config(2, 4, 64, affine), images(1, 28, 256), small_recipe(32)),
         "cifar10-small" => (config(3, 8, 128, affine), images(3, 32, 256), small_recipe(32)),
         "cifar10" => (config(3, 32, 512, affine), images(3, 32, 256), glow_recipe(8, 512)),

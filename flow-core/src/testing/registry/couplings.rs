@@ -2,7 +2,7 @@
 
 use crate::layers::Partition;
 use crate::testing::{Case, smooth_coupling};
-use crate::transformer::{Additive, Affine, ScaleBound, Transformer};
+use crate::transformer::{Additive, Affine, LogisticMixture, RationalQuadraticSpline, ScaleBound, Transformer};
 use crate::{Bijector, ParamPath, Result};
 
 const NOTHING: &str = "there is nothing to transform, so the conditioner is not evaluated";
@@ -23,16 +23,24 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(case.pattern(move |i, j| i == j || (kept.contains(&j) && !kept.contains(&i))));
         }
     }
-    cases.extend(each_partition("additive", || Additive));
-    cases.extend(each_partition("affine (sigmoid)", || Affine::new(ScaleBound::Sigmoid)));
-    cases.extend(each_partition("affine (soft clamp)", || Affine::new(ScaleBound::SoftClamp(1.5))));
+    cases.extend(each_partition("additive", || Ok(Additive)));
+    cases.extend(each_partition("affine (sigmoid)", || Ok(Affine::new(ScaleBound::Sigmoid))));
+    cases.extend(each_partition("affine (soft clamp)", || Ok(Affine::new(ScaleBound::SoftClamp(1.5)))));
+    cases.extend(each_partition("spline", || RationalQuadraticSpline::new(5, 2.5)));
+    cases.extend(each_partition("logistic mixture", || LogisticMixture::new(3)));
+    cases.push(Case::new("Coupling", "spline of two bins with context", |p| {
+        smooth_coupling(p, &[5], Partition::Channels { swap: true }, RationalQuadraticSpline::new(2, 3.0)?, 2)
+    }));
+    cases.push(Case::new("Coupling", "logistic mixture of one with context", |p| {
+        smooth_coupling(p, &[5], Partition::Channels { swap: false }, LogisticMixture::new(1)?, 2)
+    }));
     cases
 }
 
 /// One transformer under every kind of partition.
 pub(super) fn each_partition<T: Transformer + 'static>(
     name: &str,
-    transformer: impl Fn() -> T + Clone + Send + Sync + 'static,
+    transformer: impl Fn() -> Result<T> + Clone + Send + Sync + 'static,
 ) -> Vec<Case> {
     type MakePartition = fn() -> Result<Partition>;
     let image: &[usize] = &[3, 2, 2];
@@ -47,7 +55,7 @@ pub(super) fn each_partition<T: Transformer + 'static>(
     let case = |(label, shape, partition): (&str, &'static [usize], MakePartition)| {
         let transformer = transformer.clone();
         Case::new("Coupling", &format!("{name}, {label}"), move |p| {
-            smooth_coupling(p, shape, partition()?, transformer(), 0)
+            smooth_coupling(p, shape, partition()?, transformer()?, 0)
         })
     };
     partitions.into_iter().map(case).collect()

@@ -7,7 +7,7 @@ pub(super) fn cases() -> Vec<Case> {
     const ONE: &str = "a 1×1 matrix has no off-diagonal entries";
     const SIGN: &str = "a reflection of the line does not depend on the length of its vector";
     let mut cases = vec![
-        conv("PLU, D = 1", &[1], Parametrization::Plu).idle("lower", ONE).idle("upper", ONE),
+        conv("PLU, D = 1", &[1], Parametrization::Plu).idle("l", ONE).idle("u", ONE),
         conv("full, D = 1", &[1], Parametrization::Full),
         conv("Householder, D = 1", &[1], Parametrization::Householder { reflections: 1 }).idle("", SIGN),
         conv("one Householder reflection", &[4], Parametrization::Householder { reflections: 1 }),

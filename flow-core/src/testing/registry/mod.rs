@@ -6,11 +6,12 @@
 
 use super::Case;
 
+mod autoregressive;
 mod basic;
 mod couplings;
 mod linear;
 
 /// Every bijector of the crate, at least once each.
 pub fn all() -> Vec<Case> {
-    [basic::cases(), couplings::cases(), linear::cases()].into_iter().flatten().collect()
+    [autoregressive::cases(), basic::cases(), couplings::cases(), linear::cases()].into_iter().flatten().collect()
 }

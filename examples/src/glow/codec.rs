@@ -1,0 +1,164 @@
+//! `glow compress` and `glow decompress`, and training of the codec they need.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
+use clap::Args;
+use flow_core::train::{Bar, StopFlag, TrainConfig, Trainer};
+use flow_image::codec::{self, Idf, IdfConfig, IdfRun, IdfTask, bits_per_value};
+use flow_image::data::{Dataset, OpenOptions, Splits, npy, open};
+use flow_image::io::{Pixels, write_images};
+
+use super::common::{DataArg, Part};
+use crate::cli::create_parent;
+
+/// The trained codec to use; coding is exact arithmetic on the processor, so there is no device to choose.
+#[derive(Args, Debug, Clone)]
+struct CodecArg {
+    /// Run folder of a codec: `glow train --model idf-…`
+    #[arg(long, default_value = "flow-out/glow", value_name = "FOLDER")]
+    checkpoint: PathBuf,
+}
+
+/// Write images losslessly into one archive
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A codec is trained first:
+  glow train --model idf-fashion --data fashion-mnist/ --steps 1500 --out runs/codec
+  glow compress --checkpoint runs/codec --data fashion-mnist/ --count 1000 --out test.flow
+  glow decompress --checkpoint runs/codec --archive test.flow --out test.npy --verify fashion-mnist/")]
+pub(super) struct CompressArgs {
+    #[command(flatten)]
+    codec: CodecArg,
+    #[command(flatten)]
+    data: DataArg,
+    /// Which part of the data
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    split: Part,
+    /// Number of images, from the first
+    #[arg(long)]
+    count: Option<usize>,
+    /// Archive to write
+    #[arg(long, default_value = "flow-out/images.flow", value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl CompressArgs {
+    pub(super) fn run(self) -> Result<()> {
+        let (_, model) = codec::load(&self.codec.checkpoint, &Device::Cpu)?;
+        let images = images_for(&model, &self.data.data, self.split, self.count)?;
+        create_parent(&self.out)?;
+        let bytes = codec::write_archive(&model, images.images(), &self.out)?;
+        println!(
+            "{} images, {} -> {bytes} bytes, {:.4} bits/value; {}",
+            images.len(),
+            images.images().len(),
+            bits_per_value(bytes, images.images().len()),
+            self.out.display()
+        );
+        Ok(())
+    }
+}
+
+/// Restore the images of an archive
+#[derive(Args, Debug)]
+pub(super) struct DecompressArgs {
+    #[command(flatten)]
+    codec: CodecArg,
+    /// Archive to read
+    #[arg(long, default_value = "flow-out/images.flow", value_name = "FILE")]
+    archive: PathBuf,
+    /// Where to: a .npy file of bytes [N, C, H, W], or a folder for PNG files
+    #[arg(long, default_value = "flow-out/images.npy", value_name = "PATH")]
+    out: PathBuf,
+    /// Compare with the first images of this data set, byte by byte
+    #[arg(long, value_name = "PATH")]
+    verify: Option<PathBuf>,
+    /// Which part of the data to compare with
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    split: Part,
+}
+
+impl DecompressArgs {
+    pub(super) fn run(self) -> Result<()> {
+        let (run, model) = codec::load(&self.codec.checkpoint, &Device::Cpu)?;
+        let restored = codec::read_archive(&model, &self.archive)?;
+        let set = Dataset::new(restored, model.shape(), model.levels(), run.source)?;
+        if let Some(path) = &self.verify {
+            let original = images_for(&model, path, self.split, Some(set.len()))?;
+            ensure!(
+                original.images() == set.images(),
+                "{}: the restored images differ from {}",
+                self.archive.display(),
+                path.display()
+            );
+        }
+        create_parent(&self.out)?;
+        if self.out.extension().is_some_and(|e| e == "npy") {
+            npy::write(&self.out, &set)?;
+        } else {
+            if set.levels() != 256 {
+                eprintln!("note: PNG files hold {} levels stretched to 0..255; .npy keeps them", set.levels());
+            }
+            crate::cli::create_folder(&self.out)?;
+            write_images(&self.out, "image", &Pixels::from_dataset(&set, &(0..set.len()).collect::<Vec<_>>())?)?;
+        }
+        let verified = if self.verify.is_some() { ", identical to the originals" } else { "" };
+        println!("{} images restored to {}{verified}", set.len(), self.out.display());
+        Ok(())
+    }
+}
+
+/// Images of the codec's shape and levels.
+fn images_for(model: &Idf, path: &Path, part: Part, count: Option<usize>) -> Result<Dataset> {
+    let set = part.of(open(path, &OpenOptions::default())?)?;
+    if set.shape() != model.shape() || set.levels() != model.levels() {
+        bail!(
+            "{}: images are {:?} with {} levels, the codec is for {:?} with {}",
+            path.display(),
+            set.shape(),
+            set.levels(),
+            model.shape(),
+            model.levels()
+        );
+    }
+    let count = count.unwrap_or(set.len());
+    ensure!(count >= 1 && count <= set.len(), "--count {count}: {} has {} images", path.display(), set.len());
+    Ok(set.subset(0..count)?)
+}
+
+/// Trains the codec called `name` on `splits`; `steps` of the preset's recipe if not given.
+pub(super) fn train(
+    name: &str,
+    splits: Splits,
+    out: &Path,
+    resume: bool,
+    change: impl FnOnce(&mut TrainConfig),
+) -> Result<()> {
+    const STEPS: u64 = 1500;
+    const VALIDATED: usize = 500;
+    let validation = splits.validation.subset(0..VALIDATED.min(splits.validation.len()))?;
+    let test = splits.test.subset(0..VALIDATED.min(splits.test.len()))?;
+    let task =
+        IdfTask::new(IdfRun::new(IdfConfig::preset(name)?, &splits.train), splits.train, validation, &Device::Cpu)?;
+    let mut config = codec::train_config(STEPS);
+    change(&mut config);
+    let trainer = if resume { Trainer::resume(config, out, task)? } else { Trainer::new(config, out, task)? };
+    let summary = trainer.with_stop(StopFlag::on_ctrl_c()?).run(&mut Bar::new())?;
+    if summary.interrupted {
+        println!("stopped at step {}; go on with the same command and --resume", summary.step);
+        return Ok(());
+    }
+    let (_, model) = codec::load(out, &Device::Cpu)?;
+    let archive = codec::compress(&model, test.images()).context("cannot code the test images")?;
+    println!(
+        "test {:.4} bits/value in an archive of {} images, {} steps in {:.0} s; {}",
+        bits_per_value(archive.len(), test.images().len()),
+        test.len(),
+        summary.step,
+        summary.seconds,
+        out.display()
+    );
+    Ok(())
+}

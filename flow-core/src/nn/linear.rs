@@ -1,0 +1,123 @@
+//! The affine layer of a multi-layer perceptron, with an optional 0/1 mask on its weight.
+
+use candle_core::Tensor;
+
+use crate::param::{Init, Param, ParamPath};
+use crate::{Error, Result};
+
+/// `y = x Wᵀ + b`, or `y = x (M ∘ W)ᵀ + b` with a fixed mask `M`.
+///
+/// # Shapes
+/// - `x`: `(B, …, I)` with any strides; `W`, `M`: `(O, I)`; `b`: `(O,)`; `y`: `(B, …, O)`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Param,
+    bias: Option<Param>,
+    mask: Option<Tensor>,
+}
+
+impl Linear {
+    /// Parameters `weight` and, if wanted, `bias` (zero) under `path`.
+    pub fn new(path: &ParamPath, inputs: usize, outputs: usize, init: Init, with_bias: bool) -> Result<Self> {
+        Ok(Linear {
+            weight: path.param("weight", (outputs, inputs), init)?,
+            bias: if with_bias { Some(path.param("bias", outputs, Init::Const(0.0))?) } else { None },
+            mask: None,
+        })
+    }
+
+    /// A layer with a bias whose weight is multiplied by `mask`, `(O, I)`, which is not a parameter.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the mask is a matrix.
+    pub fn masked(path: &ParamPath, mask: &Tensor, init: Init) -> Result<Self> {
+        let &[outputs, inputs] = mask.dims() else {
+            return Err(Error::Shape {
+                layer: "linear mask".into(),
+                expected: "(outputs, inputs)".into(),
+                actual: mask.dims().to_vec(),
+            });
+        };
+        let mask = mask.to_dtype(path.store().dtype())?.to_device(path.store().device())?;
+        Ok(Linear { mask: Some(mask.detach()), ..Linear::new(path, inputs, outputs, init, true)? })
+    }
+
+    /// The usual start of a hidden layer: entries uniform in `±1/√I`.
+    pub fn uniform_init(inputs: usize) -> Init {
+        Init::Uniform(1.0 / (inputs.max(1) as f64).sqrt())
+    }
+
+    /// The layer applied to the last dimension of `x`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when that dimension is not `I`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (outputs, inputs) = self.weight.var().dims2()?;
+        let mut dims = x.dims().to_vec();
+        match dims.last_mut() {
+            Some(last) if *last == inputs => *last = outputs,
+            _ => {
+                return Err(Error::Shape {
+                    layer: format!("linear '{}'", self.weight.name()),
+                    expected: format!("(B, …, {inputs})"),
+                    actual: x.dims().to_vec(),
+                });
+            }
+        }
+        let weight = match &self.mask {
+            Some(mask) => (self.weight.tensor() * mask)?,
+            None => self.weight.tensor(),
+        };
+        // One product over contiguous rows: with a transposed batch Candle's own fold is wrong.
+        let rows = dims[..dims.len() - 1].iter().product::<usize>();
+        let y = x.contiguous()?.reshape((rows, inputs))?.matmul(&weight.t()?)?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(&bias.tensor())?,
+            None => y,
+        };
+        Ok(y.reshape(dims)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::{distance, normal, store64, values};
+
+    #[test]
+    fn strided_input_and_leading_dimensions() {
+        let store = store64(1);
+        let layer = Linear::new(&store.root(), 3, 2, Init::Normal(1.0), true).unwrap();
+        store.get("bias").unwrap().set(&normal(4, &[2])).unwrap();
+        let x = normal(2, &[4, 3, 5]).transpose(1, 2).unwrap();
+        let y = layer.forward(&x).unwrap();
+        assert_eq!(y.dims(), [4, 5, 2]);
+        let weight = store.get("weight").unwrap().tensor().to_vec2::<f64>().unwrap();
+        let bias = values(store.get("bias").unwrap().var());
+        let (x, y) = (x.to_vec3::<f64>().unwrap(), y.to_vec3::<f64>().unwrap());
+        for (b, i, o) in (0..4).flat_map(|b| (0..5).flat_map(move |i| (0..2).map(move |o| (b, i, o)))) {
+            let expected = (0..3).map(|j| x[b][i][j] * weight[o][j]).sum::<f64>() + bias[o];
+            assert!((y[b][i][o] - expected).abs() < 1e-13);
+        }
+    }
+
+    #[test]
+    fn a_mask_cuts_value_and_gradient() {
+        let store = store64(1);
+        let mask = Tensor::new(&[[1.0, 0.0], [1.0, 1.0f64]], &candle_core::Device::Cpu).unwrap();
+        let layer = Linear::masked(&store.root(), &mask, Init::Normal(1.0)).unwrap();
+        let x = normal(2, &[3, 2]);
+        let gradients = layer.forward(&x).unwrap().sum_all().unwrap().backward().unwrap();
+        let weight = store.get("weight").unwrap();
+        assert_eq!(gradients.get(weight.var()).unwrap().to_vec2::<f64>().unwrap()[0][1], 0.0);
+        let expected = x.matmul(&(weight.tensor() * mask).unwrap().t().unwrap()).unwrap();
+        assert!(distance(&layer.forward(&x).unwrap(), &expected) < 1e-14);
+    }
+
+    #[test]
+    fn a_wrong_width_is_refused_by_name() {
+        let layer = Linear::new(&store64(1).root().pp("head"), 3, 2, Init::Const(0.0), true).unwrap();
+        let message = layer.forward(&normal(1, &[3, 4])).unwrap_err().to_string();
+        assert!(message.contains("head.weight") && message.contains("[3, 4]"), "{message}");
+    }
+}

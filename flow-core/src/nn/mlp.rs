@@ -1,0 +1,182 @@
+//! The multi-layer perceptron, conditioner of couplings over vectors.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{Conditioner, Linear};
+use crate::bijector::{check_batch, check_context};
+use crate::param::{Init, ParamPath};
+use crate::{Error, Result};
+
+/// A nonlinearity, applied entry by entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// `max(x, 0)`.
+    #[default]
+    Relu,
+    /// `tanh x`.
+    Tanh,
+    /// `x · sigmoid(x)`.
+    Silu,
+}
+
+impl Activation {
+    /// The activation of every entry of `x`.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            // Candle's `relu` turns NaN into zero, so that a diverged network looks healthy.
+            Activation::Relu => x.maximum(0.0)?,
+            Activation::Tanh => x.tanh()?,
+            Activation::Silu => x.silu()?,
+        })
+    }
+}
+
+/// The hidden part of an [`Mlp`] or of a [`Made`](super::Made): what a configuration file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MlpConfig {
+    /// The widths of the hidden layers, input side first.
+    pub hidden: Vec<usize>,
+    /// The nonlinearity after each hidden layer.
+    pub activation: Activation,
+    /// The length of the context vector, `None` without context.
+    pub context: Option<usize>,
+}
+
+impl MlpConfig {
+    /// Rectified hidden layers of these widths, without context.
+    pub fn new(hidden: &[usize]) -> Self {
+        MlpConfig { hidden: hidden.to_vec(), activation: Activation::Relu, context: None }
+    }
+
+    /// The same with another nonlinearity.
+    #[must_use]
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The same with a context vector of length `context`.
+    #[must_use]
+    pub fn context(mut self, context: usize) -> Self {
+        self.context = Some(context);
+        self
+    }
+
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        if self.hidden.contains(&0) {
+            return Err(Error::config(format!("{name} hidden widths"), format!("{:?} contains zero", self.hidden)));
+        }
+        Ok(())
+    }
+}
+
+/// `h_{i+1} = a(W_i h_i + b_i)` from the input with the context appended; the last layer is linear and
+/// starts at zero, so that a fresh coupling is the identity.
+///
+/// # Shapes
+/// - `x`: `(B, I)`; `context`: `(B, K)`; output `(B, O)`.
+#[derive(Debug)]
+pub struct Mlp {
+    inputs: usize,
+    config: MlpConfig,
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// A network from `inputs` to `outputs` numbers with parameters `0.weight`, `0.bias`, … under `path`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a hidden layer without units.
+    pub fn new(path: &ParamPath, inputs: usize, outputs: usize, config: &MlpConfig) -> Result<Self> {
+        config.check("mlp")?;
+        let mut width = inputs + config.context.unwrap_or(0);
+        let mut layers = Vec::with_capacity(config.hidden.len() + 1);
+        for (i, &hidden) in config.hidden.iter().enumerate() {
+            layers.push(Linear::new(&path.pp(i), width, hidden, Linear::uniform_init(width), true)?);
+            width = hidden;
+        }
+        layers.push(Linear::new(&path.pp(config.hidden.len()), width, outputs, Init::Const(0.0), true)?);
+        Ok(Mlp { inputs, config: config.clone(), layers })
+    }
+}
+
+impl Conditioner for Mlp {
+    fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        let batch = check_batch("mlp", x, &[self.inputs])?;
+        let mut h = match self.config.context {
+            None => x.clone(),
+            Some(k) => Tensor::cat(&[x, check_context("mlp", context, batch, &[k])?], 1)?,
+        };
+        for (i, layer) in self.layers.iter().enumerate() {
+            h = layer.forward(&h)?;
+            if i + 1 < self.layers.len() {
+                h = self.config.activation.apply(&h)?;
+            }
+        }
+        Ok(h)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::{Coupling, Partition};
+    use crate::test_util::{check_backprop, check_bijector, normal, perturb, store64, values};
+    use crate::transformer::{Affine, RationalQuadraticSpline, ScaleBound};
+    use crate::{Bijector, Transformer};
+
+    #[test]
+    fn starts_at_zero_and_then_depends_on_input_and_context() {
+        let store = store64(2);
+        let net = Mlp::new(&store.root(), 3, 4, &MlpConfig::new(&[8, 8]).context(2)).unwrap();
+        let (x, c) = (normal(1, &[5, 3]), normal(2, &[5, 2]));
+        assert!(values(&net.forward(&x, Some(&c)).unwrap()).iter().all(|&v| v == 0.0));
+        perturb(&store, 0.5);
+        let y = net.forward(&x, Some(&c)).unwrap();
+        assert_eq!(y.dims(), [5, 4]);
+        assert!(values(&(&y - net.forward(&normal(3, &[5, 3]), Some(&c)).unwrap()).unwrap()).iter().all(|&v| v != 0.0));
+        assert!(values(&(&y - net.forward(&x, Some(&normal(4, &[5, 2]))).unwrap()).unwrap()).iter().all(|&v| v != 0.0));
+    }
+
+    #[test]
+    fn couplings_over_vectors_with_every_activation() {
+        for (activation, dims) in [(Activation::Relu, 5), (Activation::Tanh, 2), (Activation::Silu, 3)] {
+            let store = store64(2);
+            let (partition, transformer) =
+                (Partition::Channels { swap: false }, Affine::new(ScaleBound::SoftClamp(2.0)));
+            let config = MlpConfig::new(&[7]).activation(activation).context(2);
+            let outputs = (dims / 2) * transformer.params_per_element();
+            let net = Mlp::new(&store.root(), dims - dims / 2, outputs, &config).unwrap();
+            let layer = Coupling::new(&[dims], partition, transformer, net).unwrap().with_context(&[2]);
+            perturb(&store, 0.5);
+            let (x, c) = (normal(1, &[3, dims]), normal(2, &[3, 2]));
+            check_bijector(&layer, &x, Some(&c), 1e-9);
+            check_backprop(&store, &layer, &x, Some(&c));
+        }
+    }
+
+    #[test]
+    fn a_spline_coupling_over_vectors() {
+        let (store, spline) = (store64(2), RationalQuadraticSpline::new(4, 3.0).unwrap());
+        let net = Mlp::new(&store.root(), 4, 4 * 11, &MlpConfig::new(&[6]).activation(Activation::Tanh)).unwrap();
+        let layer = Coupling::new(&[4], Partition::alternating(4, true).unwrap(), spline, net).unwrap();
+        perturb(&store, 0.5);
+        check_bijector(&layer, &normal(1, &[3, 4]), None, 1e-9);
+        check_backprop(&store, &layer, &normal(1, &[3, 4]), None);
+        assert_eq!(layer.name(), "coupling(rational-quadratic spline, 4 bins)");
+    }
+
+    #[test]
+    fn nan_is_not_hidden_and_bad_arguments_are_refused() {
+        let nan = Tensor::new(&[f64::NAN, -1.0, 2.0], &candle_core::Device::Cpu).unwrap();
+        let out = values(&Activation::Relu.apply(&nan).unwrap());
+        assert!(out[0].is_nan() && out[1..] == [0.0, 2.0]);
+        let path = store64(1).root();
+        assert!(Mlp::new(&path, 2, 2, &MlpConfig::new(&[4, 0])).is_err());
+        let net = Mlp::new(&path, 2, 2, &MlpConfig::new(&[4]).context(3)).unwrap();
+        assert!(matches!(net.forward(&normal(1, &[5, 2]), None), Err(Error::Context { .. })));
+        assert!(matches!(net.forward(&normal(1, &[5, 3]), Some(&normal(1, &[5, 3]))), Err(Error::Shape { .. })));
+    }
+}
