@@ -191,7 +191,7 @@ fn a_file_that_must_not_be_read_is_named() {
     let own = tempfile::tempdir().unwrap();
     let path = own.path().join("secret.npy");
     std::fs::write(&path, npy("|u1", "(8, 8, 8)", &[0; 512])).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&path).is_ok() {
         eprintln!("SKIPPED: this user (root?) may read every file, so that none can be made unreadable");
         return;
