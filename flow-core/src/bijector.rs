@@ -8,6 +8,7 @@
 use candle_core::Tensor;
 
 use crate::error::Direction;
+use crate::inspect::LayerReport;
 use crate::{Error, Gradients, Result, reversible};
 
 /// What a bijector keeps of an encode pass so that it can be back-propagated later.
@@ -86,6 +87,14 @@ pub trait Bijector: Send + Sync {
     /// Switches batch statistics on (training) or to their running averages (evaluation).
     fn set_training(&self, _training: bool) {}
 
+    /// What every layer does to a batch, in encode order. Call it in evaluation mode with tracking paused.
+    ///
+    /// The default is the one entry that can be written for any bijector; a composition answers one for
+    /// each of its layers, a layer with scales or a matrix adds their ranges.
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        Ok(vec![LayerReport::of(self, x, context)?])
+    }
+
     /// An encode pass that leaves a [`Tape`] for [`Bijector::backprop`]. Call it with tracking paused.
     fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
         let (z, log_det) = self.encode(x, context)?;
@@ -138,6 +147,9 @@ impl<B: Bijector + ?Sized> Bijector for Box<B> {
     }
     fn set_training(&self, training: bool) {
         (**self).set_training(training);
+    }
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        (**self).describe(x, context)
     }
     fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
         (**self).encode_taped(x, context)

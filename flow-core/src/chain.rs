@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::bijector::{Bijector, Pullback, Tape};
 use crate::error::Direction;
+use crate::inspect::LayerReport;
 use crate::{Error, Gradients, Result};
 
 /// Bijectors applied one after the other in the encode direction.
@@ -116,6 +117,15 @@ impl Bijector for Chain {
 
     fn set_training(&self, training: bool) {
         self.layers.iter().for_each(|l| l.set_training(training));
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        let (mut x, mut reports) = (x.clone(), Vec::with_capacity(self.layers.len()));
+        for (index, layer) in self.layers.iter().enumerate() {
+            reports.extend(layer.describe(&x, context)?.into_iter().map(|r| r.within(&index.to_string())));
+            x = layer.encode(&x, context)?.0;
+        }
+        Ok(reports)
     }
 
     fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {

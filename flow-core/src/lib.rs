@@ -10,6 +10,7 @@ pub mod distribution;
 pub mod error;
 pub mod flow;
 mod gradients;
+pub mod inspect;
 pub mod layers;
 mod linalg;
 pub mod multiscale;

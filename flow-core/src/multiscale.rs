@@ -10,6 +10,7 @@ use candle_core::{Tensor, Var};
 use crate::bijector::{Bijector, Tape, check_batch};
 use crate::distribution::Distribution;
 use crate::flow::{Density, Scored, plain_backward, reversible_or};
+use crate::inspect::LayerReport;
 use crate::param::ParamStore;
 use crate::reversible::{Backprop, add_optional, gradient_or_zero, pair};
 use crate::{Error, FlowRng, Gradients, Result};
@@ -132,6 +133,23 @@ impl MultiScale {
             Some(noise) => prior.color(noise, kept),
             None => Err(Error::config("latents", "too few")),
         })
+    }
+
+    /// [`Bijector::describe`] of every level, places prefixed with `level0`, `level1`, …
+    ///
+    /// # Errors
+    /// As [`MultiScale::encode`].
+    pub fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        let _paused = self.store.no_grad();
+        let (mut x, mut reports) = (x.clone(), Vec::new());
+        for (i, level) in self.levels.iter().enumerate() {
+            let layers = level.flow.describe(&x, context)?;
+            reports.extend(layers.into_iter().map(|r| r.within(&format!("level{i}"))));
+            if let Some(split) = &level.split {
+                x = halves(&level.flow.encode(&x, context)?.0, split.as_ref())?.0;
+            }
+        }
+        Ok(reports)
     }
 
     /// Samples with one temperature per level, finest first.

@@ -54,7 +54,7 @@ impl ImageRun {
             model,
             spec,
             source: train.source().to_string(),
-            open: open.clone(),
+            open: *open,
             class_names: train.class_names().to_vec(),
             batch: recipe.batch.min(train.len()),
             init_batch: recipe.init_batch.min(train.len()),
@@ -265,7 +265,7 @@ impl Task for ImageTask {
 }
 
 /// The labels of some images, where there are labels.
-pub(crate) fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
+pub fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
     let labels = set.labels()?;
     Some(indices.iter().filter_map(|&i| labels.get(i).copied()).collect())
 }

@@ -91,6 +91,16 @@ fn fitting(run: &ImageRun, path: &Path, options: &OpenOptions) -> Result<Splits>
     Ok(splits)
 }
 
+/// A class from its name or number.
+pub(super) fn class_number(run: &ImageRun, flag: &str, class: &str) -> Result<u32> {
+    let named = run.class_names.iter().position(|n| n == class).map(|i| i as u32);
+    let number = || class.parse().ok().filter(|&n: &u32| (n as usize) < run.class_names.len());
+    match named.or_else(number) {
+        Some(label) => Ok(label),
+        None => bail!("{flag} {class}: neither a number nor one of the classes {}", run.class_names.join(", ")),
+    }
+}
+
 /// A bar on stderr for work counted in images; invisible where stderr is no terminal.
 pub(super) fn progress(count: usize, what: &str) -> ProgressBar {
     let bar = ProgressBar::new(count as u64).with_message(what.to_string());

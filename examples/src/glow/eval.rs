@@ -66,13 +66,13 @@ impl EvalArgs {
         let (mean, error) = mean_and_error(&bits);
         let spec = &run.spec;
         println!(
-            "{} {mean:.4} ± {error:.4} bits/dim over {count} images ({}, {} levels = {:.2} bits, D = {}, {} per image)",
+            "{} {mean:.4} ± {error:.4} bits/dim over {count} images ({} levels = {:.2} bits, D = {}, {} per image); {}",
             self.split,
-            set.source(),
             spec.levels,
             (spec.levels as f64).log2(),
             spec.dims(),
-            if self.draws == 1 { "1 draw".into() } else { format!("{} draws", self.draws) }
+            if self.draws == 1 { "1 draw".into() } else { format!("{} draws", self.draws) },
+            set.source()
         );
         Ok(())
     }

@@ -5,8 +5,15 @@ use clap::{Parser, Subcommand};
 
 mod codec;
 mod common;
+mod decode;
+mod edit;
+mod encode;
 mod eval;
 mod info;
+mod inspect;
+mod interpolate;
+mod latents;
+mod ood;
 mod sample;
 mod train;
 
@@ -35,6 +42,18 @@ enum Verb {
     Sample(sample::SampleArgs),
     /// Measure bits/dim on held-out images
     Eval(eval::EvalArgs),
+    /// Turn images into latents
+    Encode(encode::EncodeArgs),
+    /// Turn latents back into images
+    Decode(decode::DecodeArgs),
+    /// Walk between pairs of images
+    Interpolate(interpolate::InterpolateArgs),
+    /// Change an attribute of images
+    Edit(edit::EditArgs),
+    /// Tell two data sets apart by their likelihood
+    Ood(ood::OodArgs),
+    /// Look for numerical trouble in a trained model
+    Inspect(inspect::InspectArgs),
     /// Write images losslessly into one archive
     Compress(codec::CompressArgs),
     /// Restore the images of an archive, bit for bit
@@ -52,6 +71,12 @@ pub fn run() -> Result<()> {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
         Verb::Eval(args) => args.run(),
+        Verb::Encode(args) => args.run(),
+        Verb::Decode(args) => args.run(),
+        Verb::Interpolate(args) => args.run(),
+        Verb::Edit(args) => args.run(),
+        Verb::Ood(args) => args.run(),
+        Verb::Inspect(args) => args.run(),
         Verb::Compress(args) => args.run(),
         Verb::Decompress(args) => args.run(),
         Verb::Info(args) => args.run(),

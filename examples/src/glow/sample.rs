@@ -9,8 +9,8 @@ use flow_image::io::{GridStyle, Pixels, write_grid, write_images};
 use flow_image::model::ImageModel;
 use flow_image::trainer::{ImageRun, class_rows};
 
-use super::common::load;
-use crate::cli::{CheckpointArg, DeviceArg, create_folder, create_parent};
+use super::common::{class_number, load};
+use crate::cli::{CheckpointArg, DeviceArg, check_output, create_folder};
 
 /// Draw images from a trained model
 #[derive(Args, Debug)]
@@ -36,7 +36,7 @@ pub(super) struct SampleArgs {
     #[arg(long, default_value_t = 10)]
     columns: usize,
     /// Standard deviation of the latents; several, separated by commas, go to the levels, finest first
-    #[arg(long, default_value = "0.7", value_delimiter = ',')]
+    #[arg(long, default_value = "0.7", value_delimiter = ',', allow_negative_numbers = true)]
     temperature: Vec<f64>,
     /// A row of the grid for each of these temperatures, with the same noise in every row
     #[arg(long, value_delimiter = ',', conflicts_with = "temperature")]
@@ -56,10 +56,10 @@ impl SampleArgs {
         if self.count == 0 || self.columns == 0 {
             bail!("--count and --columns must be at least 1");
         }
+        check_output(&self.out)?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let pixels = if self.sweep.is_empty() { self.grid(&run, &model)? } else { self.rows(&run, &model)? };
-        create_parent(&self.out)?;
         write_grid(&self.out, &pixels, &GridStyle { columns: self.columns, ..GridStyle::default() })?;
         if let Some(folder) = &self.images {
             create_folder(folder)?;
@@ -93,10 +93,6 @@ impl SampleArgs {
         if by_row.is_none() {
             bail!("--class {class}: this model is not class-conditional (train it with --class-conditional)");
         }
-        let named = run.class_names.iter().position(|n| n == class).map(|i| i as u32);
-        let Some(label) = named.or_else(|| class.parse().ok()) else {
-            bail!("--class {class}: neither a number nor one of {}", run.class_names.join(", "));
-        };
-        Ok(Some(vec![label; count]))
+        Ok(Some(vec![class_number(run, "--class", class)?; count]))
     }
 }

@@ -140,18 +140,20 @@ impl TrainArgs {
             return self.train_codec(codec, splits);
         }
         let (run, config) = self.plan(&splits, &open, demo)?;
-        create_folder(&self.out)?;
-        eprintln!("{}: {} training images", splits.train.source(), splits.train.len());
         let test = splits.test.clone();
+        let images = format!("{}: {} training images", splits.train.source(), splits.train.len());
         let task = ImageTask::new(run.clone(), splits, &device)?;
         let parameters = task.model().store().parameter_count();
-        eprintln!("{} with {parameters} parameters, batch {}, {} steps", run.model.family(), run.batch, config.steps);
+        let steps = config.steps;
         let stop = StopFlag::on_ctrl_c()?;
         let trainer = if self.resume {
             Trainer::resume(config, &self.out, task)?
         } else {
             Trainer::new(config, &self.out, task)?
         };
+        create_folder(&self.out)?;
+        eprintln!("{images}");
+        eprintln!("{} with {parameters} parameters, batch {}, {steps} steps", run.model.family(), run.batch);
         let mut trainer = trainer.with_stop(stop);
         let summary = trainer.run(&mut Bar::new())?;
         drop(trainer);
@@ -233,12 +235,13 @@ impl TrainArgs {
         glow.levels = self.levels.unwrap_or(glow.levels);
         glow.steps = self.steps_per_level.unwrap_or(glow.steps);
         glow.width = self.width.unwrap_or(glow.width);
-        if self.class_conditional {
-            let Some(labels) = splits.train.labels() else {
-                bail!("--class-conditional: {} has no labels", self.data.data.display());
-            };
-            let seen = labels.iter().max().map_or(0, |&l| l as usize + 1);
-            glow.class_condition = Some(seen.max(splits.train.class_names().len()));
+        // A preset that the data have chosen follows them; one that was asked for is taken at its word.
+        let chosen_by_data = self.model.is_none() && self.config.is_none();
+        if self.class_conditional || (chosen_by_data && glow.class_condition.is_some()) {
+            glow.class_condition = classes(&splits.train);
+        }
+        if self.class_conditional && glow.class_condition.is_none() {
+            bail!("--class-conditional: {} has no labels", self.data.data.display());
         }
         Ok(())
     }
@@ -270,6 +273,12 @@ impl TrainArgs {
         );
         Ok(())
     }
+}
+
+/// The number of classes of labelled images.
+fn classes(train: &data::Dataset) -> Option<usize> {
+    let seen = train.labels()?.iter().max().map_or(0, |&l| l as usize + 1);
+    Some(seen.max(train.class_names().len()))
 }
 
 /// The preset for images of this size.

@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::inspect::{LayerReport, scale_range};
 use crate::nn::kernels::{Real, accepts, channels as kernel, read};
 use crate::param::{Init, Param, ParamPath};
 use crate::reversible::backprop_locally;
@@ -120,6 +121,12 @@ impl Bijector for ActNorm {
         self.log_scale.set(&(std + 1e-6)?.log()?.affine(-1.0 / LOG_SCALE_FACTOR, 0.0)?)?;
         self.initialized.set(&self.initialized.tensor().ones_like()?)?;
         self.encode(x, context)
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        let logs: Vec<f64> = self.log_scale.var().to_dtype(DType::F64)?.to_vec1()?;
+        let scale = scale_range(logs.iter().map(|l| LOG_SCALE_FACTOR * l));
+        Ok(vec![LayerReport { scale, ..LayerReport::of(self, x, context)? }])
     }
 
     fn backprop(

@@ -1,8 +1,9 @@
 //! Batch normalization as a flow layer.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::inspect::{LayerReport, scale_range};
 use crate::layers::Partition;
 use crate::nn::batch_norm::{BatchStatistics, Moments, from_rows, to_rows};
 use crate::param::{Init, Param, ParamPath};
@@ -159,6 +160,12 @@ impl Bijector for BatchNorm {
 
     fn set_training(&self, training: bool) {
         self.statistics.set_training(training);
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        let (log_scale, _) = self.log_scale_and_shift(&self.statistics.running()?)?;
+        let logs: Vec<f64> = log_scale.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        Ok(vec![LayerReport { scale: scale_range(logs), ..LayerReport::of(self, x, context)? }])
     }
 
     fn encode_taped(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::inspect::LayerReport;
 use crate::linalg;
 use crate::nn::kernels::{Real, accepts, contiguous, mix, read};
 use crate::param::{Init, Param, ParamPath};
@@ -246,6 +247,10 @@ impl Bijector for InvertibleConv {
         let inverse =
             if weight.track_op() { weight.apply_op1(Inverse)? } else { self.matrix(&self.inverse_f64()?, z)? };
         Ok((self.mix(&inverse, z)?, self.log_det(batch, -1.0)?))
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        Ok(vec![LayerReport { condition: Some(self.condition_number()?), ..LayerReport::of(self, x, context)? }])
     }
 
     fn backprop(

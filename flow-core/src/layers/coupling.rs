@@ -1,8 +1,9 @@
 //! Coupling layers, generic over partition, transformer and conditioner.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::bijector::{Bijector, Pullback, Tape, check_batch, check_context, sum_event};
+use crate::inspect::{LayerReport, scale_range};
 use crate::nn::Conditioner;
 use crate::reversible::add_optional;
 use crate::transformer::Transformer;
@@ -162,6 +163,26 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
         Ok(h.reshape(dims)?)
     }
 
+    /// The range of `∂τ/∂x` over the entries that are transformed; `None` if there are none.
+    fn scales(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Option<(f64, f64)>> {
+        let (kept, moved) = self.split(x, context)?;
+        if moved.elem_count() == 0 {
+            return Ok(None);
+        }
+        let params = self.as_params(&self.net.forward(&kept, context)?, &moved)?;
+        let (_, log) = self.transformer.encode(&moved, &params)?;
+        let numbers = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?) };
+        let logs = numbers(&log)?;
+        Ok(match &self.partition {
+            Partition::Channels { .. } => scale_range(logs),
+            Partition::Mask(mask) => {
+                let kept = numbers(mask)?;
+                let moved = logs.iter().zip(kept.iter().cycle()).filter(|(_, kept)| **kept == 0.0);
+                scale_range(moved.map(|(log, _)| *log))
+            }
+        })
+    }
+
     fn finish(&self, kept: &Tensor, moved: &Tensor, log: &Tensor) -> Result<(Tensor, Tensor)> {
         Ok((self.join(kept, moved)?, sum_event(&self.transformed_only(log)?)?))
     }
@@ -218,6 +239,10 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
 
     fn set_training(&self, training: bool) {
         self.net.set_training(training);
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        Ok(vec![LayerReport { scale: self.scales(x, context)?, ..LayerReport::of(self, x, context)? }])
     }
 
     fn backprop(

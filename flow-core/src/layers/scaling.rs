@@ -1,9 +1,10 @@
 //! A learned scale for every entry.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::Result;
 use crate::bijector::{Bijector, check_batch};
+use crate::inspect::{LayerReport, scale_range};
 use crate::param::{Init, Param, ParamPath};
 
 /// `z = x · exp(s)` with one learned `s` for every entry of the event, and `log |det| = Σ s`.
@@ -52,5 +53,10 @@ impl Bijector for Scaling {
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         self.scale(z, -1.0)
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        let logs: Vec<f64> = self.log_scale.var().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        Ok(vec![LayerReport { scale: scale_range(logs), ..LayerReport::of(self, x, context)? }])
     }
 }

@@ -1,6 +1,7 @@
 //! What every family of image models answers to, so that training, sampling and editing are written once.
 
 use candle_core::Tensor;
+use flow_core::inspect::LayerReport;
 use flow_core::multiscale::Latents;
 use flow_core::reversible::Backprop;
 use flow_core::{Density, FlowRng, Gradients, Result, Scored};
@@ -32,6 +33,12 @@ pub trait ImageDensity: Density {
         temperatures: &[f64],
         rng: &mut FlowRng,
     ) -> Result<Tensor>;
+
+    /// What every layer does to a batch, in evaluation mode and untracked; empty for a model without layers
+    /// to show.
+    fn describe(&self, _x: &Tensor, _context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        Ok(Vec::new())
+    }
 
     /// [`Density::log_prob_backward`] with the model's auxiliary objective, if it has one, to which the same
     /// weights apply (Glow's class loss on the top latent); also answers that objective, `(B,)`.

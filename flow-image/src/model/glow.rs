@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use flow_core::distribution::ConditionalGaussian;
+use flow_core::inspect::LayerReport;
 use flow_core::layers::{ActNorm, Coupling, InvertibleConv, Parametrization, Partition, Permute, Squeeze};
 use flow_core::multiscale::{Latents, Level};
 use flow_core::nn::{CouplingNet, ZeroConv};
@@ -190,6 +191,10 @@ impl ImageDensity for Glow {
 
     fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor> {
         self.flow.decode(latents, context)
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        self.flow.describe(x, context)
     }
 
     fn sample_with(

@@ -23,7 +23,7 @@ use super::{ImageDensity, ImageSpec, ModelConfig};
 pub struct ImageModel {
     config: ModelConfig,
     spec: ImageSpec,
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
     density: Box<dyn ImageDensity>,
     training: AtomicBool,
 }
@@ -189,7 +189,7 @@ impl ImageModel {
         1.0 / (self.spec.dims() as f64 * std::f64::consts::LN_2)
     }
 
-    fn evaluating<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn evaluating<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
         self.density.set_training(false);
         let result = f();
         self.density.set_training(self.training.load(Ordering::Relaxed));
@@ -197,7 +197,7 @@ impl ImageModel {
     }
 
     /// One-hot labels for a conditional model.
-    fn context(&self, labels: Option<&[u32]>, batch: usize) -> Result<Option<Tensor>> {
+    pub(super) fn context(&self, labels: Option<&[u32]>, batch: usize) -> Result<Option<Tensor>> {
         let Some(classes) = self.density.classes() else { return Ok(None) };
         let Some(labels) = labels else {
             let reason = format!("is conditional on {classes} classes, no labels were given");

@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 use flow_core::bijector::check_batch;
 use flow_core::distribution::{Distribution, StandardGaussian, StandardLogistic};
+use flow_core::inspect::LayerReport;
 use flow_core::layers::{Coupling, Partition, Scaling};
 use flow_core::multiscale::Latents;
 use flow_core::nn::{Mlp, MlpConfig};
@@ -187,6 +188,11 @@ impl ImageDensity for Nice {
         let _paused = self.store().no_grad();
         let z = self.flow.base().color(noise, context)?;
         self.unflatten(&self.flow.bijector().decode(&z, context)?.0)
+    }
+
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        let _paused = self.store().no_grad();
+        self.flow.bijector().describe(&self.flatten(x)?, context)
     }
 
     fn sample_with(

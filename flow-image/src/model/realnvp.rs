@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use flow_core::distribution::{Distribution, StandardGaussian};
+use flow_core::inspect::LayerReport;
 use flow_core::layers::{BatchNorm, Coupling, Partition, Squeeze};
 use flow_core::multiscale::{Latents, Level};
 use flow_core::reversible::Backprop;
@@ -205,6 +206,9 @@ impl ImageDensity for RealNvp {
     }
     fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor> {
         self.flow.decode(latents, context)
+    }
+    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+        self.flow.describe(x, context)
     }
     fn sample_with(
         &self,

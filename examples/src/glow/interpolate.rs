@@ -1,0 +1,191 @@
+//! `glow interpolate`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use candle_core::{DType, Tensor};
+use clap::Args;
+use flow_core::FlowRng;
+use flow_core::multiscale::Latents;
+use flow_image::io::{GridStyle, Pixels, grid, write_gif, write_grid};
+use flow_image::model::ImageModel;
+use flow_image::trainer::labels_of;
+
+use super::common::{DataArg, Part, images_for, load, progress};
+use super::latents::{count, decode_images, encode_images};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+
+/// Walk between pairs of images
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A row per pair; its ends are the two images themselves. A class-conditional model takes the class of the nearer end.
+
+Examples:
+  glow interpolate --pairs 6 --steps 11
+  glow interpolate --indices 3,17,20,4 --gif walk.gif --steps 24")]
+pub(super) struct InterpolateArgs {
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    #[command(flatten)]
+    data: DataArg,
+    /// Which part of the data
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    split: Part,
+    /// Number of pairs, drawn at random
+    #[arg(long, default_value_t = 8)]
+    pairs: usize,
+    /// These images instead, two for each pair
+    #[arg(long, value_delimiter = ',', conflicts_with = "pairs")]
+    indices: Vec<usize>,
+    /// Images per row, both ends included
+    #[arg(long, default_value_t = 9)]
+    steps: usize,
+    /// Walk on an arc instead of the straight line: every image is as far from the origin as the ends
+    #[arg(long)]
+    spherical: bool,
+    /// Picture to write
+    #[arg(long, default_value = "flow-out/interpolation.png", value_name = "PNG")]
+    out: PathBuf,
+    /// Also write an animation, there and back
+    #[arg(long, value_name = "FILE")]
+    gif: Option<PathBuf>,
+    /// Milliseconds per frame of the animation
+    #[arg(long, default_value_t = 80)]
+    delay: u32,
+    /// Seed of the choice of pairs
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl InterpolateArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--pairs", self.pairs)?;
+        if self.steps < 2 {
+            bail!("--steps must be at least 2, both ends, got {}", self.steps);
+        }
+        check_output(&self.out)?;
+        self.gif.as_deref().map_or(Ok(()), check_output)?;
+        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let set = self.split.of(images_for(&run, &self.data.data)?)?;
+        let (from, to) = self.choose(set.len())?;
+        let bar = progress(from.len() * (self.steps + 2), "interpolating");
+        let (a, b) = (encode_images(&model, &set, &from, &bar)?, encode_images(&model, &set, &to, &bar)?);
+        let labels = [labels_of(&set, &from), labels_of(&set, &to)];
+        let frame = |step: usize| -> Result<Tensor> {
+            let t = step as f64 / (self.steps - 1) as f64;
+            let labels = labels[usize::from(t > 0.5)].as_deref();
+            decode_images(&model, &between(&a, &b, t, self.spherical)?, labels, &bar)
+        };
+        let frames = (0..self.steps).map(frame).collect::<Result<Vec<_>>>()?;
+        bar.finish_and_clear();
+        self.write(&model, &frames)?;
+        println!("{} pairs in {} steps in {}", from.len(), self.steps, self.out.display());
+        Ok(())
+    }
+
+    /// The images of the left and of the right end.
+    fn choose(&self, images: usize) -> Result<(Vec<usize>, Vec<usize>)> {
+        if !self.indices.len().is_multiple_of(2) {
+            bail!("--indices: expected two for each pair, got {}", self.indices.len());
+        }
+        if let Some(beyond) = self.indices.iter().find(|&&i| i >= images) {
+            bail!("--indices: {beyond} of {images} images, counted from 0");
+        }
+        let mut chosen = self.indices.clone();
+        if chosen.is_empty() {
+            if 2 * self.pairs > images {
+                bail!("--pairs {}: needs {} images, there are {images}", self.pairs, 2 * self.pairs);
+            }
+            chosen = FlowRng::named(self.seed, "pairs").permutation(images);
+            chosen.truncate(2 * self.pairs);
+        }
+        let end = |odd: usize| chosen.iter().copied().skip(odd).step_by(2).collect();
+        Ok((end(0), end(1)))
+    }
+
+    fn write(&self, model: &ImageModel, frames: &[Tensor]) -> Result<()> {
+        let levels = model.spec().levels;
+        let rows = Tensor::stack(frames, 1)?.flatten(0, 1)?;
+        let style = GridStyle { columns: self.steps, ..GridStyle::default() };
+        write_grid(&self.out, &Pixels::from_tensor(&rows, levels)?, &style)?;
+        let Some(path) = &self.gif else { return Ok(()) };
+        let picture = |f: &Tensor| Ok(grid(&Pixels::from_tensor(f, levels)?, &GridStyle::default())?);
+        let there = frames.iter().map(picture).collect::<Result<Vec<_>>>()?;
+        // There and back, either end shown once.
+        let back = there.iter().rev().skip(1).take(there.len().saturating_sub(2));
+        let all: Vec<_> = there.iter().chain(back).cloned().collect();
+        Ok(write_gif(path, &all, self.delay)?)
+    }
+}
+
+/// The latents a fraction `t` of the way from `a` to `b`: on the line, or on the arc of
+/// `sin((1-t)θ)/sin θ · a + sin(tθ)/sin θ · b` with `θ` the angle between an image's latents, all levels
+/// together (Shoemake 1985).
+fn between(a: &Latents, b: &Latents, t: f64, spherical: bool) -> Result<Latents> {
+    let weights = if spherical {
+        angles(a, b)?.iter().map(|&angle| arc(angle, t)).unzip()
+    } else {
+        let n = count(a)?;
+        (vec![1.0 - t; n], vec![t; n])
+    };
+    let scale = |z: &Tensor, w: &[f64]| -> candle_core::Result<Tensor> {
+        let mut dims = vec![1; z.rank()];
+        dims[0] = w.len();
+        z.broadcast_mul(&Tensor::new(w, z.device())?.to_dtype(z.dtype())?.reshape(dims)?)
+    };
+    super::latents::combine(a, b, |a, b| scale(a, &weights.0)? + scale(b, &weights.1)?)
+}
+
+/// Weights of both ends on an arc; those of the line where the arc has no length or no direction.
+fn arc(angle: f64, t: f64) -> (f64, f64) {
+    let sine = angle.sin();
+    if sine.abs() < 1e-6 { (1.0 - t, t) } else { (((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine) }
+}
+
+/// The angle between the latents of every pair.
+fn angles(a: &Latents, b: &Latents) -> Result<Vec<f64>> {
+    let mut sums = vec![[0.0; 3]; count(a)?];
+    for (a, b) in a.0.iter().zip(&b.0) {
+        let rows = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_from(1)?.to_vec2::<f64>();
+        for (sum, (a, b)) in sums.iter_mut().zip(rows(a)?.iter().zip(&rows(b)?)) {
+            let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+            sum.iter_mut().zip([dot(a, b), dot(a, a), dot(b, b)]).for_each(|(s, v)| *s += v);
+        }
+    }
+    Ok(sums.iter().map(|[ab, aa, bb]| (ab / (aa * bb).sqrt().max(f64::MIN_POSITIVE)).clamp(-1.0, 1.0).acos()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn latents(x: f32, y: f32) -> Latents {
+        let one = |v: f32| Tensor::new(&[[v]], &Device::Cpu).unwrap();
+        Latents(vec![one(x), one(y)])
+    }
+
+    fn values(z: &Latents) -> Vec<f32> {
+        z.0.iter().flat_map(|z| z.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_line_is_straight_and_an_arc_keeps_its_distance_over_all_levels() {
+        let (a, b) = (latents(3.0, 0.0), latents(0.0, 3.0));
+        assert_eq!(values(&between(&a, &b, 0.25, false).unwrap()), [2.25, 0.75]);
+        let middle = values(&between(&a, &b, 0.5, true).unwrap());
+        assert!(middle.iter().all(|v| (v - 3.0 * 0.5f32.sqrt()).abs() < 1e-5), "{middle:?}");
+        for (t, end) in [(0.0, &a), (1.0, &b)] {
+            for spherical in [false, true] {
+                let at = values(&between(&a, &b, t, spherical).unwrap());
+                assert!(at.iter().zip(values(end)).all(|(x, y)| (x - y).abs() < 1e-6), "{at:?}");
+            }
+        }
+        // No angle and a half turn: the line, not a division by zero.
+        for other in [latents(3.0, 0.0), latents(-3.0, 0.0), latents(0.0, 0.0)] {
+            assert!(values(&between(&a, &other, 0.3, true).unwrap()).iter().all(|v| v.is_finite()));
+        }
+    }
+}

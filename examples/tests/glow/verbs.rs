@@ -1,0 +1,176 @@
+//! Every verb on small models: what it says and what it leaves.
+
+use std::path::Path;
+
+use image::{GrayImage, Luma};
+use safetensors::SafeTensors;
+
+use super::{run, train};
+
+/// A model of the digits, and a place for results.
+fn trained() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = train(folder.path(), "m", "20", &[]);
+    assert!(summary.contains("bits/dim over 50 images (17 levels, D = 64), 20 steps"), "{summary}");
+    folder
+}
+
+fn size(path: &Path) -> (u32, u32) {
+    image::image_dimensions(path).unwrap()
+}
+
+#[test]
+fn train_leaves_pictures_log_and_checkpoint_that_the_other_verbs_use() {
+    let folder = trained();
+    let at = |name: &str| folder.path().join(name);
+    for file in ["m/samples.png", "m/loss.png", "m/log.jsonl", "m/checkpoints/best/model.safetensors"] {
+        assert!(at(file).is_file(), "{file}");
+    }
+    let said = run(folder.path(), &["sample", "--checkpoint", "m", "--count", "6", "--columns", "3", "--out", "s.png"]);
+    assert_eq!(said.trim(), "6 images in s.png");
+    // Three columns of 8 pixels, eight times enlarged, with lines of two pixels.
+    assert_eq!(size(&at("s.png")), (3 * 66 + 2, 2 * 66 + 2));
+    let said = run(folder.path(), &["info", "--checkpoint", "m"]);
+    for part in
+        ["\"family\":\"glow\"", "1x8x8 images of 17 levels, D = 64", "step         20", "bits/dim in validation"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(run(folder.path(), &["info", "--presets"]).contains("glow-cifar10"));
+}
+
+#[test]
+fn eval_reports_the_mean_of_its_table_and_more_draws_tighten_the_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    // A model close to the data: far from it every draw of the noise is as likely as any other.
+    train(folder.path(), "m", "300", &[]);
+    let mean = |draws: &str| -> f64 {
+        let csv = format!("bits-{draws}.csv");
+        let arguments = ["eval", "--checkpoint", "m", "--count", "60", "--draws", draws, "--csv", &csv];
+        let said = run(folder.path(), &arguments);
+        assert!(said.starts_with("test ") && said.contains("17 levels = 4.09 bits, D = 64"), "{said}");
+        let text = std::fs::read_to_string(folder.path().join(&csv)).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("index,label,bits_per_dim"));
+        let rows: Vec<Vec<f64>> = lines.map(|l| l.split(',').map(|c| c.parse().unwrap()).collect()).collect();
+        assert!(rows.iter().enumerate().all(|(i, r)| r[0] == i as f64 && (0.0..10.0).contains(&r[1])));
+        let mean = rows.iter().map(|r| r[2]).sum::<f64>() / rows.len() as f64;
+        let reported: f64 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(rows.len() == 60 && (reported - mean).abs() < 1e-4, "{reported} {mean}");
+        mean
+    };
+    assert!(mean("32") < mean("1"));
+}
+
+#[test]
+fn latents_carry_the_same_pixels_for_every_family() {
+    let folder = tempfile::tempdir().unwrap();
+    let configs = [
+        ("glow", r#"{"family": "glow", "levels": 2, "steps": 1, "width": 8}"#, 2),
+        ("realnvp", r#"{"family": "realnvp", "scales": 2, "base_width": 4, "blocks": 1}"#, 2),
+        ("nice", r#"{"family": "nice", "couplings": 2, "hidden_layers": 1, "width": 16}"#, 1),
+    ];
+    for (family, config, levels) in configs {
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let train = ["train", "--out", family, "--config", "config.json", "--steps", "10", "--test-images", "20"];
+        run(folder.path(), &train);
+        let said = run(folder.path(), &["encode", "--checkpoint", family, "--count", "70", "--out", "z.safetensors"]);
+        assert!(said.contains("decoded again, 0 of 4480 values differ"), "{family}: {said}");
+        let bytes = std::fs::read(folder.path().join("z.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let entries: usize = (0..levels).map(|i| file.tensor(&format!("z{i}")).unwrap().data().len() / 4).sum();
+        assert_eq!((entries, file.len()), (70 * 64, levels + 1), "{family}");
+        let decode =
+            ["decode", "--checkpoint", family, "--latents", "z.safetensors", "--images", family, "--out", "d.png"];
+        assert!(run(folder.path(), &decode).starts_with("70 images in d.png"));
+        let said = run(folder.path(), &["inspect", "--checkpoint", family, "--count", "16"]);
+        assert!(said.lines().filter(|l| l[2..].starts_with('z')).count() == levels, "{family}: {said}");
+        assert!(said.contains("layers on 16 images: "), "{said}");
+    }
+    // Every family gives back the same pictures: those of the data.
+    let picture =
+        |family: &str, i: usize| std::fs::read(folder.path().join(format!("{family}/image-{i:05}.png"))).unwrap();
+    for i in [0, 69] {
+        assert!(picture("glow", i) == picture("nice", i) && picture("glow", i) == picture("realnvp", i));
+    }
+}
+
+#[test]
+fn walks_start_and_end_at_their_images() {
+    let folder = trained();
+    let indices = ["--indices", "3,17,20,4", "--steps", "5", "--gif", "w.gif", "--out", "w.png"];
+    let said = run(folder.path(), &[&["interpolate", "--checkpoint", "m", "--spherical"], &indices[..]].concat());
+    assert_eq!(said.trim(), "2 pairs in 5 steps in w.png");
+    run(folder.path(), &["encode", "--checkpoint", "m", "--out", "z.safetensors", "--count", "21"]);
+    let decode = ["decode", "--checkpoint", "m", "--latents", "z.safetensors", "--out", "all.png", "--columns", "1"];
+    run(folder.path(), &decode);
+    let (walk, all) =
+        (image::open(folder.path().join("w.png")).unwrap(), image::open(folder.path().join("all.png")).unwrap());
+    let cell =
+        |picture: &image::DynamicImage, column: u32, row: u32| picture.crop_imm(2 + column * 66, 2 + row * 66, 64, 64);
+    for (row, column, index) in [(0, 0, 3), (0, 4, 17), (1, 0, 20), (1, 4, 4)] {
+        assert_eq!(cell(&walk, column, row), cell(&all, 0, index), "row {row}, column {column}");
+    }
+    let gif = std::fs::read(folder.path().join("w.gif")).unwrap();
+    assert!(gif.starts_with(b"GIF89a"));
+}
+
+#[test]
+fn editing_along_a_saved_direction_is_editing_along_the_direction() {
+    let folder = trained();
+    let edit =
+        |arguments: &[&str]| run(folder.path(), &[&["edit", "--checkpoint", "m", "--count", "4"], arguments].concat());
+    let said = edit(&["--class-a", "8", "--class-b", "3", "--save-vector", "v.safetensors", "--out", "a.png"]);
+    assert!(said.starts_with("class 8 from class 3 ("), "{said}");
+    let threes = image::open(folder.path().join("a.png")).unwrap();
+    assert_eq!((threes.width(), threes.height()), (7 * 66 + 2, 4 * 66 + 2));
+    edit(&["--vector", "v.safetensors", "--out", "b.png", "--strength", "-3..0", "--steps", "3"]);
+    run(folder.path(), &["encode", "--checkpoint", "m", "--out", "z.safetensors", "--count", "4"]);
+    run(
+        folder.path(),
+        &["decode", "--checkpoint", "m", "--latents", "z.safetensors", "--out", "all.png", "--columns", "1"],
+    );
+    let (b, all) =
+        (image::open(folder.path().join("b.png")).unwrap(), image::open(folder.path().join("all.png")).unwrap());
+    for row in 0..4 {
+        let cell = |picture: &image::DynamicImage, column: u32| picture.crop_imm(2 + column * 66, 2 + row * 66, 64, 64);
+        assert_eq!(cell(&b, 2), cell(&all, 0), "strength 0 is the image itself");
+        assert_ne!(cell(&b, 0), cell(&all, 0), "strength -3 is another one");
+    }
+}
+
+/// Pictures that are dark or bright all over, with a `labels.csv` that says which.
+fn flat_pictures(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let mut labels = String::from("file,bright\n");
+    for i in 0..60u8 {
+        let bright = i % 2 == 1;
+        let value = if bright { 150 + i / 2 } else { 90 + i / 2 };
+        let picture = GrayImage::from_fn(8, 8, |x, y| Luma([value.wrapping_add(((x * 3 + y * 5) % 7) as u8)]));
+        picture.save(folder.join(format!("{i:02}.png"))).unwrap();
+        labels += &format!("{i:02}.png,{}\n", u8::from(bright));
+    }
+    std::fs::write(folder.join("labels.csv"), labels).unwrap();
+}
+
+#[test]
+fn attributes_of_a_folder_and_pictures_of_another_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    flat_pictures(&folder.path().join("flat"));
+    let noise = folder.path().join("noise");
+    std::fs::create_dir(&noise).unwrap();
+    for i in 0..40u32 {
+        let value = |x: u32, y: u32| ((x * 7919 + y * 104_729 + i * 1_299_709).wrapping_mul(2_654_435_761) >> 24) as u8;
+        GrayImage::from_fn(12, 10, |x, y| Luma([value(x, y)])).save(noise.join(format!("{i}.png"))).unwrap();
+    }
+    train(folder.path(), "m", "20", &["--data", "flat"]);
+    let edit = ["edit", "--checkpoint", "m", "--data", "flat", "--attribute", "bright", "--out", "bright.png"];
+    let said = run(folder.path(), &edit);
+    assert!(said.starts_with("bright (") && said.contains("images at 7 strengths -1..1"), "{said}");
+    let ood =
+        ["ood", "--checkpoint", "m", "--data", "flat", "--other", "noise", "--split", "train", "--out", "ood.png"];
+    let said = run(folder.path(), &ood);
+    let auroc: f64 = said.strip_prefix("AUROC ").unwrap().split(';').next().unwrap().parse().unwrap();
+    assert!(auroc > 0.9, "{said}");
+    assert_eq!(size(&folder.path().join("ood.png")), (1200, 700));
+}
