@@ -19,7 +19,7 @@ mod train;
 
 /// Normalizing flows of images: Glow, RealNVP and NICE
 #[derive(Parser, Debug)]
-#[command(name = "glow", version, about, after_help = EXAMPLES)]
+#[command(name = "glow", version, about = "Normalizing flows of images: Glow, RealNVP and NICE", after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
