@@ -65,7 +65,7 @@ impl ModelConfig {
     /// The density of scaled images, its parameters at the root of `store`.
     ///
     /// # Errors
-    /// [`Error::Config`] when configuration and image size do not fit.
+    /// [`flow_core::Error::Config`] when configuration and image size do not fit.
     pub fn density(&self, spec: &ImageSpec, store: &ParamStore) -> Result<Box<dyn ImageDensity>> {
         Ok(match self {
             ModelConfig::RealNvp(config) => Box::new(RealNvp::new(config, spec, &store.root())?),
