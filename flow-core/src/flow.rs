@@ -225,3 +225,62 @@ pub(crate) fn plain_backward(
         fell_back: false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::distribution::StandardGaussian;
+    use crate::layers::{ActNorm, Coupling, Partition};
+    use crate::nn::Conditioner;
+    use crate::param::{Init, Param};
+    use crate::transformer::{Affine, ScaleBound};
+    use crate::{Bijector, Chain};
+
+    /// The same shift and raw scale for every sample.
+    struct Constant(Param);
+
+    impl Conditioner for Constant {
+        fn forward(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
+            Ok(self.0.tensor().unsqueeze(0)?.broadcast_add(&x.zeros_like()?)?)
+        }
+    }
+
+    /// A coupling with this raw scale, then a shift by one.
+    fn shrinking(raw: f64) -> (ParamStore, Flow<Chain, StandardGaussian>) {
+        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        let root = store.root();
+        let params = root.param("params", 2, Init::Const(0.0)).unwrap();
+        params.set(&Tensor::new(&[0.0, raw], &Device::Cpu).unwrap()).unwrap();
+        let affine = Affine::new(ScaleBound::Sigmoid);
+        let swap = Partition::Channels { swap: false };
+        let coupling = Coupling::new(&[3], swap, affine, Constant(params)).unwrap();
+        let norm = ActNorm::new(&root.pp("norm"), &[3]).unwrap();
+        norm.params().0.set(&Tensor::ones(3, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let layers: Vec<Box<dyn Bijector>> = vec![Box::new(coupling), Box::new(norm)];
+        let base = StandardGaussian::new(&[3], DType::F32, &Device::Cpu);
+        (store.clone(), Flow::new(&store, Chain::new(layers).unwrap(), base).unwrap())
+    }
+
+    fn gradients(raw: f64, mode: Backprop) -> (Vec<f32>, bool) {
+        let (store, flow) = shrinking(raw);
+        let x = FlowRng::seed_from(1).normal((4, 3), DType::F32, &Device::Cpu).unwrap();
+        let mut gradients = Gradients::new(&store);
+        let weight = Tensor::ones(4, DType::F32, &Device::Cpu).unwrap();
+        let scored = flow.log_prob_backward(&x, None, &weight, mode, &mut gradients).unwrap();
+        (gradients.flatten().unwrap(), scored.fell_back)
+    }
+
+    #[test]
+    fn a_reconstruction_that_lost_its_digits_is_noticed() {
+        let ((reversible, fell_back), (plain, _)) =
+            (gradients(0.0, Backprop::Reversible), gradients(0.0, Backprop::Plain));
+        assert!(!fell_back);
+        assert!(reversible.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-4), "{reversible:?} {plain:?}");
+        // Scaled by e^-38 and shifted by one, nothing of the third entry is left in f32.
+        let (reversible, fell_back) = gradients(-40.0, Backprop::Reversible);
+        assert!(fell_back);
+        assert_eq!(reversible, gradients(-40.0, Backprop::Plain).0);
+    }
+}
