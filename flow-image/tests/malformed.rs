@@ -176,7 +176,7 @@ fn malformed_files_are_one_line_naming_file_and_place() {
         (NPY, "hex.npy", u1("(0xffffffffff, 0xffffffffff, 0xffffffffff)", 2), "byte 10"),
         (NPY, "minus.npy", u1("(-1, 2, 3)", 6), "byte 10"),
         (NPY, "rank.npy", u1("(6,)", 6), "byte 6: expected shape [N, H, W]"),
-        (NPY, "channels.npy", u1("(1, 2, 2, 2)", 8), "byte 6: expected shape [N, H, W]"),
+        (NPY, "axes.npy", u1("(1, 1, 2, 2, 2)", 8), "byte 6: expected shape [N, H, W]"),
         (NPY, "double.npy", good_npy("<f8", "(1, 1, 1)", &[0; 8]), "expected elements of type uint8 or float32"),
         (NPY, "big.npy", good_npy(">f4", "(1, 1, 1)", &[0; 4]), "expected elements of type uint8 or float32"),
         (

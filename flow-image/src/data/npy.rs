@@ -204,3 +204,21 @@ fn is_plain(text: &[u8]) -> bool {
     }
     !quoted && depth == 0 && product < i64::MAX as u64 / 8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_sets_of_any_channel_count_are_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for channels in [1, 2, 3, 5] {
+            let path = folder.path().join(format!("{channels}.npy"));
+            let images: Vec<u8> = (0..2 * channels * 4 * 6).map(|i| (i * 7 % 256) as u8).collect();
+            let set = Dataset::new(images, [channels, 4, 6], 256, "made").unwrap();
+            write(&path, &set).unwrap();
+            let again = read(&path).unwrap();
+            assert_eq!((again.shape(), again.images()), (set.shape(), set.images()));
+        }
+    }
+}
