@@ -69,7 +69,8 @@ fn main() -> Result<()> {
     let draw = |n: usize, rng: &mut FlowRng| -> Result<Tensor> {
         Ok(rng.uniform((n, 3, args.size, args.size), DType::F32, &Device::Cpu)?.affine(256.0, 0.0)?.floor()?)
     };
-    model.initialize(&draw(64, &mut rng)?, None, &mut rng)?;
+    // As many images as a step has: otherwise initialisation, not training, would set the peak.
+    model.initialize(&draw(args.batch, &mut rng)?, None, &mut rng)?;
     let mode = if args.plain { Backprop::Plain } else { Backprop::Reversible };
     let mut gradients = Gradients::new(&store);
     let mut optimizer = Optimizer::new(OptimizerConfig::adam(1e-4), &store)?;
