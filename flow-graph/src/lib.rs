@@ -1,0 +1,7 @@
+//! Molecules as flows: GraphAF on `flow-core`.
+
+mod error;
+pub mod molecule;
+
+pub use error::{Error, Result};
+pub use molecule::{Atom, Bond, Element, Molecule};
