@@ -83,7 +83,9 @@ impl Molecule {
     /// [`Error::Chemistry`] for an index out of range, a loop, or a second bond between two atoms.
     pub fn from_parts(atoms: &[Atom], bonds: &[(usize, usize, Bond)]) -> Result<Self> {
         let mut molecule = Molecule::new();
-        atoms.iter().for_each(|&atom| drop(molecule.add_atom(atom)));
+        for &atom in atoms {
+            molecule.add_atom(atom);
+        }
         bonds.iter().try_for_each(|&(a, b, bond)| molecule.add_bond(a, b, bond))?;
         Ok(molecule)
     }
