@@ -11,6 +11,7 @@ pub mod error;
 pub mod flow;
 mod gradients;
 pub mod inspect;
+pub mod kernel;
 pub mod layers;
 mod linalg;
 pub mod multiscale;

@@ -69,6 +69,11 @@ impl FlowRng {
         self.0.random()
     }
 
+    /// One standard normal number.
+    pub fn next_normal(&mut self) -> f64 {
+        self.0.sample(StandardNormal)
+    }
+
     /// One integer uniform in `0..bound`; `bound = 0` gives 0.
     pub fn below(&mut self, bound: usize) -> usize {
         if bound == 0 { 0 } else { self.0.random_range(0..bound) }

@@ -5,3 +5,4 @@ pub mod molecule;
 
 pub use error::{Error, Result};
 pub use molecule::{Atom, Bond, Element, Molecule};
+pub mod model;

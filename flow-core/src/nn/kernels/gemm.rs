@@ -11,7 +11,7 @@ use super::simd::{Portable, Vector};
 
 /// A read-only matrix with arbitrary strides.
 #[derive(Clone, Copy)]
-pub(crate) struct View<'a, T> {
+pub struct View<'a, T> {
     /// The storage; element `(i, l)` is `data[i * row + l * col]`.
     pub data: &'a [T],
     /// Distance between rows.
@@ -38,7 +38,7 @@ impl<'a, T> View<'a, T> {
 
 /// What the product starts from.
 #[derive(Clone, Copy)]
-pub(crate) enum Start<'a, T> {
+pub enum Start<'a, T> {
     /// Zero: `C = A·B`.
     Zero,
     /// The old content: `C += A·B`.
@@ -54,7 +54,7 @@ pub(crate) enum Start<'a, T> {
 
 /// The sizes of a product `(m × k) · (k × n)`.
 #[derive(Clone, Copy)]
-pub(crate) struct Size {
+pub struct Size {
     /// Rows of `A` and `C`.
     pub m: usize,
     /// Columns of `A`, rows of `B`.
@@ -67,7 +67,7 @@ pub(crate) struct Size {
 ///
 /// # Panics
 /// When a slice is shorter than its size says: a bug in the calling kernel, never input.
-pub(crate) fn gemm<T: Real>(size: Size, a: View<'_, T>, b: &[T], c: &mut [T], start: Start<'_, T>, relu: bool) {
+pub fn gemm<T: Real>(size: Size, a: View<'_, T>, b: &[T], c: &mut [T], start: Start<'_, T>, relu: bool) {
     let Size { m, k, n } = size;
     assert!(a.spans(m, k) && b.len() >= k * n && c.len() >= m * n, "gemm operands are too short");
     if let Start::Table { table, class } = start {

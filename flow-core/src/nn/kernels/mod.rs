@@ -18,7 +18,9 @@ use gemm::{Size, Start, View};
 use crate::{Error, Result};
 
 /// The element types of the kernels: f32 (vectorised) and f64 (where gradients are checked).
-pub(crate) trait Real:
+///
+/// Kernels need nothing of other types, so only these two implement it.
+pub trait Real:
     candle_core::WithDType
     + std::ops::Add<Output = Self>
     + std::ops::Mul<Output = Self>
@@ -92,7 +94,7 @@ impl Real for f32 {
 /// The closure is inlined into a function that carries the instruction set, so that its loops are
 /// vectorised for it; elementwise kernels need no intrinsics of their own.
 #[inline(always)]
-pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx2,fma")]

@@ -1,0 +1,30 @@
+//! GraphAF: an autoregressive flow of molecular graphs (Shi et al. 2020, arXiv:2001.09382).
+
+mod choice;
+mod config;
+mod direct;
+mod graph_net;
+mod growing;
+mod head;
+mod likelihood;
+mod matrix;
+mod model;
+mod pack;
+mod params;
+mod pass;
+mod prefix;
+mod quadrature;
+mod rules;
+mod sampler;
+mod sequence;
+mod vocabulary;
+
+pub use config::{BOND_CLASSES, Candidates, Features, Geometry, GraphAfConfig, Head, NO_BOND, Stop};
+pub use model::{GraphAf, Scored};
+pub use pass::DecisionValues;
+pub use sampler::{End, Generated, Latents, SampleOptions};
+pub use sequence::{LARGEST_MOLECULE, Sequence, SequenceBond};
+pub use vocabulary::Vocabulary;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+use std::collections::BTreeMap;
+
+use flow_core::FlowRng;
+
+use super::*;
+use crate::model::tests::{configs, model, sequences};
+use crate::model::{GraphAfConfig, Vocabulary};
+use crate::molecule::{Atom, Element};
+
+#[test]
+fn molecules_come_back_from_their_latents() {
+    for (i, config) in configs().iter().enumerate() {
+        let model = model(config, 20 + i as u64);
+        let batch = sequences(config, &[1, 2, 9, 8, 3, 9, 5, 7, 9, 4, 6, 9], 30 + i as u64);
+        let latents = model.encode(&batch, &mut FlowRng::seed_from(7)).unwrap();
+        assert_eq!(model.decode(&latents).unwrap(), batch, "config {i}");
+    }
+}
+
+#[test]
+fn samples_follow_the_likelihood() {
+    // Few enough molecules that each turns up often: its frequency must be the exponential of its score.
+    let types = vec![Atom::neutral(Element::CARBON), Atom::neutral(Element::OXYGEN)];
+    let mut config = GraphAfConfig::spline(Vocabulary::new(types).unwrap(), 3);
+    config.width = 8;
+    config.head = Head::Spline { hidden: vec![7] };
+    let model = model(&config, 5);
+    let draws = 60_000;
+    let options = SampleOptions { valid: false, ..SampleOptions::default() };
+    let mut counts: BTreeMap<_, (Sequence, usize)> = BTreeMap::new();
+    for g in model.sample(draws, &options, &mut FlowRng::seed_from(3)).unwrap() {
+        // What ends for want of a bond has lost its last atom, so its score is not that of the molecule.
+        if g.end != End::Unconnected {
+            let key = (g.sequence.atoms.to_vec(), g.sequence.bonds.to_vec());
+            counts.entry(key).or_insert((g.sequence, 0)).1 += 1;
+        }
+    }
+    let (seen, counts): (Vec<Sequence>, Vec<usize>) = counts.into_values().filter(|(_, n)| *n > 40).unzip();
+    assert!(seen.len() > 20);
+    let scored = model.log_prob(&seen, &mut FlowRng::seed_from(0)).unwrap();
+    for (log_p, n) in scored.log_probs.iter().zip(counts) {
+        let expected = log_p.exp() * draws as f64;
+        assert!((n as f64 - expected).abs() < 5.0 * expected.sqrt() + 1.0, "{n} {expected}");
+    }
+}
+
+#[test]
+fn valid_samples_are_valid_and_connected_whatever_the_weights() {
+    for (i, config) in configs().into_iter().enumerate() {
+        let config = GraphAfConfig { max_atoms: 25, ..config };
+        let model = model(&config, 40 + i as u64);
+        for min_atoms in [1, 12] {
+            let options = SampleOptions { min_atoms, temperature: 1.3, ..SampleOptions::default() };
+            let drawn = model.sample(150, &options, &mut FlowRng::seed_from(1)).unwrap();
+            for g in &drawn {
+                let molecule = g.sequence.molecule(&config.vocabulary).unwrap();
+                molecule.check_valences().unwrap();
+                assert!(molecule.is_connected() && !molecule.is_empty());
+                assert!(g.end != End::Unconnected || config.stop == Stop::Unconnected);
+            }
+            // A molecule whose open atoms are all full must stop early; most reach the least size.
+            let long = drawn.iter().filter(|g| g.sequence.len() >= min_atoms).count();
+            assert!(long > 75, "config {i}: {long} of {} reach {min_atoms}", drawn.len());
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_molecules_and_a_scaffold_is_kept() {
+    let config = GraphAfConfig { max_atoms: 20, ..configs()[1].clone() };
+    let model = model(&config, 8);
+    let scaffold = sequences(&config, &[6], 2).remove(0);
+    let options = SampleOptions { scaffold: Some(scaffold.clone()), valid: false, ..SampleOptions::default() };
+    let draw = || model.sample(100, &options, &mut FlowRng::seed_from(4)).unwrap();
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let (many, single) = (draw(), one.install(draw));
+    for (a, b) in many.iter().zip(&single) {
+        assert_eq!(a.sequence, b.sequence);
+        assert_eq!(a.sequence.atoms[..6], scaffold.atoms[..]);
+        let kept = a.sequence.bonds.iter().filter(|b| b.atom < 6).copied().collect::<Vec<_>>();
+        assert_eq!(kept, scaffold.bonds.to_vec());
+    }
+}
+
+#[test]
+fn options_out_of_range_are_refused() {
+    let model = model(&configs()[1], 1);
+    for options in [
+        SampleOptions { temperature: -1.0, ..SampleOptions::default() },
+        SampleOptions { temperature: f64::NAN, ..SampleOptions::default() },
+        SampleOptions { max_atoms: Some(0), ..SampleOptions::default() },
+    ] {
+        assert!(model.sample(1, &options, &mut FlowRng::seed_from(0)).is_err());
+    }
+}
