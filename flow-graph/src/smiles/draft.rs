@@ -1,0 +1,220 @@
+//! What a file format states about a molecule, before it is one.
+//!
+//! SMILES and MOL blocks both end here: hydrogens written as atoms join their neighbours, aromatic bonds
+//! become single and double ones, and every atom's valence is held against what was written.
+
+use crate::molecule::{Atom, Bond, Element, Molecule, implied_hydrogens, largest_valence, normal_valences};
+
+use super::kekulize::kekulize;
+
+/// An atom as written.
+pub(crate) struct DraftAtom {
+    pub(crate) atom: Atom,
+    pub(crate) aromatic: bool,
+    pub(crate) hydrogens: Hydrogens,
+    /// Hydrogens written as atoms that have been merged into this one.
+    pub(crate) merged: u8,
+}
+
+/// What the text says about an atom's hydrogens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hydrogens {
+    /// Exactly so many (a bracket atom).
+    Written(u8),
+    /// Those that fill the valence, but none on an aromatic atom other than carbon (SMILES outside brackets).
+    Filled,
+    /// Nothing is said: an aromatic nitrogen may turn out to have one (MOL blocks).
+    Unsaid,
+}
+
+/// A bond as written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DraftBond {
+    /// Stated by order.
+    Plain(Bond),
+    /// Stated to be aromatic.
+    Aromatic,
+    /// Nothing between two aromatic atoms: aromatic in a ring, single outside.
+    Unwritten,
+}
+
+/// Atoms and bonds as written; the two of a bond differ and no two bonds join the same atoms.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) atoms: Vec<DraftAtom>,
+    pub(crate) bonds: Vec<(usize, usize, DraftBond)>,
+}
+
+/// Why a draft is no molecule, at one of its atoms as they were written.
+pub(crate) struct Fault {
+    pub(crate) atom: usize,
+    pub(crate) reason: String,
+}
+
+/// A molecule and where its atoms stood in the draft.
+pub(crate) struct Finished {
+    pub(crate) molecule: Molecule,
+    /// For every atom of the molecule its index in the draft.
+    pub(crate) kept: Vec<usize>,
+}
+
+impl Draft {
+    /// The molecule, checked.
+    pub(crate) fn finish(mut self) -> Result<Finished, Fault> {
+        let kept = self.merge_hydrogens();
+        self.separate_charges();
+        self.settle().map_err(|fault| Fault { atom: kept[fault.atom], ..fault })?;
+        let mut molecule = Molecule::new();
+        for draft in &self.atoms {
+            molecule.add_atom(draft.atom);
+        }
+        for &(a, b, bond) in &self.bonds {
+            // Readers let neither loops nor double entries in; were one here, this names it.
+            let added = molecule.add_bond(a, b, bond.order());
+            added.map_err(|e| Fault { atom: kept[a.max(b)], reason: e.to_string() })?;
+        }
+        Ok(Finished { molecule, kept })
+    }
+
+    /// Writes nitrogen of valence five, as in `N(=O)=O` and `N=N#N`, with charges: `[N+](=O)[O-]`, `N=[N+]=[N-]`.
+    ///
+    /// OpenSMILES allows both forms; QM9 and old files use the former.
+    fn separate_charges(&mut self) {
+        let count = self.atoms.len();
+        let mut used = vec![0u8; count];
+        let mut degree = vec![0usize; count];
+        for &(a, b, bond) in &self.bonds {
+            for end in [a, b] {
+                used[end] = used[end].saturating_add(bond.order().order());
+                degree[end] += 1;
+            }
+        }
+        for (a, b, bond) in &mut self.bonds {
+            for (nitrogen, end) in [(*a, *b), (*b, *a)] {
+                let (centre, terminal) = (&self.atoms[nitrogen], &self.atoms[end]);
+                // The ring of an aromatic nitrogen holds one more bond than is counted so far.
+                let total = used[nitrogen].saturating_add(centre.hydrogen_atoms()).saturating_add(u8::from(centre.aromatic));
+                let is_centre = centre.atom == Atom::neutral(Element::NITROGEN) && total == 5;
+                let is_end = degree[end] == 1 && terminal.hydrogen_atoms() == 0;
+                let less = match (*bond, terminal.atom) {
+                    (DraftBond::Plain(Bond::Double), Atom { element: Element::OXYGEN, charge: 0 }) => Bond::Single,
+                    (DraftBond::Plain(Bond::Triple), Atom { element: Element::NITROGEN, charge: 0 }) => Bond::Double,
+                    _ => continue,
+                };
+                if is_centre && is_end {
+                    *bond = DraftBond::Plain(less);
+                    used[nitrogen] -= 1;
+                    self.atoms[nitrogen].atom.charge = 1;
+                    self.atoms[end].atom.charge = -1;
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), Fault> {
+        kekulize(self)?;
+        let mut used = vec![0u8; self.atoms.len()];
+        for &(a, b, bond) in &self.bonds {
+            for end in [a, b] {
+                used[end] = used[end].saturating_add(bond.order().order());
+            }
+        }
+        for (index, (draft, &used)) in self.atoms.iter().zip(&used).enumerate() {
+            draft.check(used).map_err(|reason| Fault { atom: index, reason })?;
+        }
+        Ok(())
+    }
+
+    /// Turns atoms `[H]` on one heavy atom into a number there; answers which atoms are left.
+    fn merge_hydrogens(&mut self) -> Vec<usize> {
+        let count = self.atoms.len();
+        if !self.atoms.iter().any(DraftAtom::is_hydrogen) {
+            return (0..count).collect();
+        }
+        let mut degree = vec![0usize; count];
+        for &(a, b, _) in &self.bonds {
+            degree[a] += 1;
+            degree[b] += 1;
+        }
+        let mut gone = vec![false; count];
+        for &(a, b, bond) in &self.bonds {
+            for (hydrogen, heavy) in [(a, b), (b, a)] {
+                let is_one = self.atoms[hydrogen].is_hydrogen() && degree[hydrogen] == 1;
+                let on_heavy = self.atoms[heavy].atom.element != Element::HYDROGEN;
+                if is_one && on_heavy && bond == DraftBond::Plain(Bond::Single) {
+                    gone[hydrogen] = true;
+                    self.atoms[heavy].merged = self.atoms[heavy].merged.saturating_add(1);
+                }
+            }
+        }
+        let kept: Vec<usize> = (0..count).filter(|&i| !gone[i]).collect();
+        let mut place = vec![0; count];
+        for (new, &old) in kept.iter().enumerate() {
+            place[old] = new;
+        }
+        self.bonds.retain(|&(a, b, _)| !gone[a] && !gone[b]);
+        for (a, b, _) in &mut self.bonds {
+            (*a, *b) = (place[*a], place[*b]);
+        }
+        let mut index = 0;
+        self.atoms.retain(|_| {
+            index += 1;
+            !gone[index - 1]
+        });
+        kept
+    }
+}
+
+impl DraftBond {
+    /// The order, once no bond is aromatic any more.
+    fn order(self) -> Bond {
+        match self {
+            DraftBond::Plain(bond) => bond,
+            DraftBond::Aromatic | DraftBond::Unwritten => Bond::Single,
+        }
+    }
+}
+
+impl DraftAtom {
+    /// A hydrogen that can be counted instead of kept.
+    fn is_hydrogen(&self) -> bool {
+        self.atom == Atom::neutral(Element::HYDROGEN)
+            && !self.aromatic
+            && matches!(self.hydrogens, Hydrogens::Written(0) | Hydrogens::Unsaid)
+    }
+
+    /// Hydrogens that were written, in brackets or as atoms.
+    fn hydrogen_atoms(&self) -> u8 {
+        let written = if let Hydrogens::Written(count) = self.hydrogens { count } else { 0 };
+        written.saturating_add(self.merged)
+    }
+
+    /// Whether the hydrogens that were written are those that a [`Molecule`] implies.
+    fn check(&self, used: u8) -> Result<(), String> {
+        let atom = self.atom;
+        let implied = implied_hydrogens(atom, used).ok_or_else(|| exceeded(atom, used))?;
+        let stated = match self.hydrogens {
+            Hydrogens::Written(count) => count.saturating_add(self.merged),
+            Hydrogens::Filled | Hydrogens::Unsaid => {
+                let all = used.saturating_add(self.merged);
+                let more = implied_hydrogens(atom, all).ok_or_else(|| exceeded(atom, all))?;
+                more.saturating_add(self.merged)
+            }
+        };
+        if stated == implied {
+            return Ok(());
+        }
+        if normal_valences(atom).is_empty() {
+            return Err(format!("{atom} is read without bonds and hydrogens only, it is written with {stated} H"));
+        }
+        Err(format!("{atom} is written with {stated} H where its bonds imply {implied}; radicals are not read"))
+    }
+}
+
+/// Why so many bonds are too many.
+pub(super) fn exceeded(atom: Atom, used: u8) -> String {
+    match largest_valence(atom) {
+        0 => format!("{atom} is read without bonds only, it has {used} (counted by order)"),
+        most => format!("{atom} has {used} bonds counted by order, at most {most} fit"),
+    }
+}
