@@ -7,3 +7,4 @@ pub mod smiles;
 pub use error::{Error, Result};
 pub use molecule::{Atom, Bond, Element, Molecule};
 pub mod model;
+pub mod trainer;

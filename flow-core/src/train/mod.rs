@@ -16,6 +16,7 @@ mod checkpoint;
 mod clip;
 mod communicator;
 mod config;
+mod cursor;
 mod ema;
 mod events;
 mod files;
@@ -37,6 +38,7 @@ pub use checkpoint::{
 pub use clip::{Clipped, clip_global_norm};
 pub use communicator::{Communicator, Solo};
 pub use config::TrainConfig;
+pub use cursor::{BatchIndices, CursorState, EpochCursor};
 pub use ema::{Ema, EmaConfig};
 pub use events::{EventLog, LogRecord, RecordKind, read_log};
 pub use guard::{NonFiniteGuard, Verdict};

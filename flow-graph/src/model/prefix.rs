@@ -118,7 +118,7 @@ impl Prefix {
             self.mark_ring(newest, to);
         } else {
             // In breadth-first order the first neighbour is the parent, and parents never go back.
-            for node in &mut self.nodes[self.frontier..to] {
+            for node in self.nodes.iter_mut().take(to).skip(self.frontier) {
                 node.closed = true;
             }
             self.frontier = self.frontier.max(to);

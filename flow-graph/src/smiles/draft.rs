@@ -93,7 +93,8 @@ impl Draft {
             for (nitrogen, end) in [(*a, *b), (*b, *a)] {
                 let (centre, terminal) = (&self.atoms[nitrogen], &self.atoms[end]);
                 // The ring of an aromatic nitrogen holds one more bond than is counted so far.
-                let total = used[nitrogen].saturating_add(centre.hydrogen_atoms()).saturating_add(u8::from(centre.aromatic));
+                let total =
+                    used[nitrogen].saturating_add(centre.hydrogen_atoms()).saturating_add(u8::from(centre.aromatic));
                 let is_centre = centre.atom == Atom::neutral(Element::NITROGEN) && total == 5;
                 let is_end = degree[end] == 1 && terminal.hydrogen_atoms() == 0;
                 let less = match (*bond, terminal.atom) {

@@ -1,30 +1,18 @@
 //! The order in which images are seen.
 //!
-//! A [`BatchCursor`] is a place in an endless, seeded sequence of epochs. Its whole state is three numbers:
-//! the order of an epoch and the augmentation of a batch are derived from them, so that a resumed run
-//! sees exactly what an uninterrupted one would have seen.
+//! The engine's [`EpochCursor`] says which images come next; a [`BatchCursor`] makes tensors of them.
 
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use flow_core::FlowRng;
-use serde::{Deserialize, Serialize};
+use flow_core::train::{BatchIndices, CursorState, EpochCursor};
 
 use super::dataset::levels_tensor;
 use super::{Augment, Dataset};
-use crate::{Error, Result};
+use crate::Result;
 
 /// The serialisable place of a [`BatchCursor`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchState {
-    /// Seed of all epochs.
-    pub seed: u64,
-    /// Epochs completed.
-    pub epoch: u64,
-    /// Images of the current epoch already seen.
-    pub position: usize,
-}
+pub type BatchState = CursorState;
 
 /// One batch of training data.
 #[derive(Debug, Clone)]
@@ -39,11 +27,7 @@ pub struct Batch {
 
 /// Shuffled batches without end; the last, incomplete batch of an epoch is dropped.
 #[derive(Debug, Clone)]
-pub struct BatchCursor {
-    state: BatchState,
-    order: Vec<usize>,
-    batch: usize,
-}
+pub struct BatchCursor(EpochCursor);
 
 impl BatchCursor {
     /// A cursor at the start of the first epoch over `count` images.
@@ -51,7 +35,7 @@ impl BatchCursor {
     /// # Errors
     /// A batch of zero, or larger than the data set.
     pub fn new(count: usize, batch: usize, seed: u64) -> Result<Self> {
-        Self::restore(count, batch, BatchState { seed, epoch: 0, position: 0 })
+        Ok(BatchCursor(EpochCursor::new(count, batch, seed)?))
     }
 
     /// A cursor at a saved place.
@@ -59,44 +43,22 @@ impl BatchCursor {
     /// # Errors
     /// A batch of zero or larger than the data set, or a position beyond its end: the state belongs to another set.
     pub fn restore(count: usize, batch: usize, state: BatchState) -> Result<Self> {
-        if batch == 0 || batch > count {
-            return Err(Error::config(
-                "batch size",
-                format!("must be 1 to {count}, the number of images, got {batch}"),
-            ));
-        }
-        if state.position > count {
-            let reason = format!("{} lies beyond the {count} images; the state is of another data set", state.position);
-            return Err(Error::config("position in the data", reason));
-        }
-        Ok(BatchCursor { order: epoch_order(state, count), state, batch })
+        Ok(BatchCursor(EpochCursor::restore(count, batch, state)?))
     }
 
     /// The place to save; restoring it gives the same next batch.
     pub fn state(&self) -> BatchState {
-        self.state
+        self.0.state()
     }
 
     /// Epochs completed, with the fraction of the current one.
     pub fn epochs(&self) -> f64 {
-        self.state.epoch as f64 + self.state.position as f64 / self.order.len() as f64
-    }
-
-    /// The places of the next batch, and a generator for its augmentation.
-    fn advance(&mut self) -> (Vec<usize>, FlowRng) {
-        if self.state.position + self.batch > self.order.len() {
-            self.state = BatchState { epoch: self.state.epoch.saturating_add(1), position: 0, ..self.state };
-            self.order = epoch_order(self.state, self.order.len());
-        }
-        let BatchState { seed, epoch, position } = self.state;
-        let indices = self.order[position..position + self.batch].to_vec();
-        self.state.position += self.batch;
-        (indices, FlowRng::named(seed, &format!("augment {epoch} {position}")))
+        self.0.epochs()
     }
 
     /// The places of the next batch in the data set.
     pub fn next_indices(&mut self) -> Vec<usize> {
-        self.advance().0
+        self.0.next_batch().indices
     }
 
     /// The next batch, augmented where asked.
@@ -104,7 +66,7 @@ impl BatchCursor {
     /// # Errors
     /// A data set smaller than the cursor was made for, or a failure of the device.
     pub fn next_batch(&mut self, set: &Dataset, augment: Option<&Augment>, device: &Device) -> Result<Batch> {
-        let (indices, mut rng) = self.advance();
+        let BatchIndices { indices, mut rng } = self.0.next_batch();
         let mut values = set.gather(&indices)?;
         if let Some(augment) = augment {
             for image in values.chunks_exact_mut(set.image_size()) {
@@ -114,10 +76,6 @@ impl BatchCursor {
         let images = levels_tensor(&values, set.shape(), device)?;
         Ok(Batch { images, labels: set.label_batch(&indices, device)?, indices })
     }
-}
-
-fn epoch_order(state: BatchState, count: usize) -> Vec<usize> {
-    FlowRng::named(state.seed, &format!("epoch {}", state.epoch)).permutation(count)
 }
 
 /// Every image once, in order: ranges of at most `batch` (at least one) images.
