@@ -2,6 +2,7 @@
 
 mod error;
 pub mod molecule;
+pub mod sdf;
 pub mod smiles;
 
 pub use error::{Error, Result};

@@ -11,12 +11,12 @@ use super::pack::Pack;
 use super::params::Net;
 use super::pass::{self, DecisionValues, Noise, noise_lengths};
 use super::rules::Rules;
-use super::sequence::Sequence;
+use super::sequence::{LARGEST_MOLECULE, Sequence};
 use super::{direct, graph_net, head};
 use crate::{Error, Result};
 
 /// Molecules of one unit of parallel work: enough for wide matrix products, few enough for the cache.
-const CHUNK: usize = 8;
+pub(crate) const CHUNK: usize = 8;
 
 /// A GraphAF model.
 ///
@@ -205,7 +205,7 @@ impl GraphAf {
     /// [`Error::Vocabulary`] for a molecule that the model cannot express.
     pub fn backward(&self, sequences: &[Sequence], rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Scored> {
         let mean = |total: usize| {
-            move |scores: &DecisionValues, _: usize| {
+            move |_: &Pack, scores: &DecisionValues, _: usize| {
                 let each = |v: &[f64]| vec![-1.0 / total as f64; v.len()];
                 DecisionValues { atoms: each(&scores.atoms), bonds: each(&scores.bonds) }
             }
@@ -231,7 +231,7 @@ impl GraphAf {
         gradients: &mut Gradients,
     ) -> Result<Scored>
     where
-        W: Fn(&DecisionValues, usize) -> DecisionValues + Sync,
+        W: Fn(&Pack, &DecisionValues, usize) -> DecisionValues + Sync,
     {
         let net = self.net.values::<T>()?;
         let transposed = head::transposed(&self.config.head, &net);
@@ -244,7 +244,7 @@ impl GraphAf {
                 // Mapping by a function that cannot fail does not fail.
                 let mut grads = net.try_map(|m| Ok(m.zeros_like())).unwrap_or_else(|_| net.clone());
                 let pack = (&c.pack, &c.noise);
-                let scores = pass::backward(&self.config, (&net, &transposed), pack, |s| worth(s, i), &mut grads);
+                let scores = pass::backward(&self.config, (&net, &transposed), pack, |s| worth(&c.pack, s, i), &mut grads);
                 (scores, grads)
             })
             .collect();
@@ -254,6 +254,25 @@ impl GraphAf {
             self.net.accumulate(first.clone(), gradients)?;
         }
         Ok(summary(sequences, &chunks, &values))
+    }
+
+    /// The log-densities of all decisions given what `rules` allowed, chunk by chunk.
+    pub(crate) fn policy_scores(
+        &self,
+        sequences: &[Sequence],
+        rules: &Rules,
+        rng: &mut FlowRng,
+    ) -> Result<Vec<DecisionValues>> {
+        let net = self.net.values::<f32>()?;
+        let chunks = self.chunks::<f32>(sequences, Some(rules), rng)?;
+        Ok(chunks.par_iter().map(|c| pass::score(&self.config, &net, &c.pack, &c.noise)).collect())
+    }
+
+    /// The same model with another limit to the number of atoms, on the same parameters.
+    #[must_use]
+    pub fn with_max_atoms(mut self, max_atoms: usize) -> Self {
+        self.config.max_atoms = max_atoms.clamp(1, LARGEST_MOLECULE);
+        self
     }
 
     /// The direct form; `then` receives the log-densities of all decisions with their graph, and their number.

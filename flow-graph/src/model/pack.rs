@@ -50,6 +50,8 @@ pub(crate) struct BondContext {
 pub(crate) struct BondDecision {
     /// Index of the context.
     pub context: u32,
+    /// The new atom's place in its molecule.
+    pub atom: u8,
     /// Row of the earlier atom.
     pub row: u32,
     /// Class of the distance in bonds.
@@ -221,6 +223,7 @@ impl<'c> Builder<'c> {
     fn bond_decision(&mut self, atom: usize, to: usize, distance: u8, target: u8) {
         self.pack.bonds.push(BondDecision {
             context: self.pack.contexts.len() as u32 - 1,
+            atom: atom as u8,
             row: self.current[self.config.layers][to],
             distance: Prefix::distance_class(distance),
             offset: Prefix::offset_class(atom, to),

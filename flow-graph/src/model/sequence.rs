@@ -120,6 +120,13 @@ impl Sequence {
         Self::sorted(atoms, bonds.collect())
     }
 
+    /// Its first `atoms` atoms with the bonds among them.
+    #[must_use]
+    pub fn truncated(&self, atoms: usize) -> Self {
+        let bonds = self.bonds.iter().filter(|b| usize::from(b.atom) < atoms).copied().collect();
+        Sequence { atoms: self.atoms[..atoms.min(self.len())].into(), bonds }
+    }
+
     /// The largest distance in the order between two bonded atoms.
     pub fn reach(&self) -> usize {
         self.bonds.iter().map(|b| usize::from(b.atom - b.to)).max().unwrap_or(0)

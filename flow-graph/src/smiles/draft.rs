@@ -21,7 +21,8 @@ pub(crate) struct DraftAtom {
 pub(crate) enum Hydrogens {
     /// Exactly so many (a bracket atom).
     Written(u8),
-    /// Those that fill the valence, but none on an aromatic atom other than carbon (SMILES outside brackets).
+    /// Those that fill the valence, but none on an aromatic atom other than carbon and boron (SMILES outside
+    /// brackets).
     Filled,
     /// Nothing is said: an aromatic nitrogen may turn out to have one (MOL blocks).
     Unsaid,
@@ -80,6 +81,11 @@ impl Draft {
     ///
     /// OpenSMILES allows both forms; QM9 and old files use the former.
     fn separate_charges(&mut self) {
+        let neutral = |atom: usize| self.atoms[atom].atom == Atom::neutral(Element::NITROGEN);
+        let multiple = |bond| matches!(bond, DraftBond::Plain(Bond::Double | Bond::Triple));
+        if !self.bonds.iter().any(|&(a, b, bond)| multiple(bond) && (neutral(a) || neutral(b))) {
+            return;
+        }
         let count = self.atoms.len();
         let mut used = vec![0u8; count];
         let mut degree = vec![0usize; count];

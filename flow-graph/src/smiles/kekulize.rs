@@ -4,7 +4,7 @@
 //! of pyrrole, a carbon with an exocyclic double bond). A Kekulé form is a perfect matching of the former
 //! along the aromatic bonds.
 
-use crate::molecule::{Bond, Element, normal_valences};
+use crate::molecule::{Atom, Bond, Element, normal_valences};
 
 use super::adjacency::Adjacency;
 use super::draft::{Draft, DraftAtom, DraftBond, Fault, Hydrogens, exceeded};
@@ -91,6 +91,8 @@ fn need_of(draft: &DraftAtom, used: u8, multiple: bool) -> Result<Need, String> 
         // Beside a double bond that was written carbon takes a hydrogen, not a second one.
         (Hydrogens::Filled | Hydrogens::Unsaid, _) if like_carbon && multiple => Need::Nothing,
         (Hydrogens::Unsaid, 1) if !like_carbon => Need::Either,
+        // Boron has a hydrogen in borazine and a double bond in borabenzene, and is written alike.
+        (Hydrogens::Filled, 1) if draft.atom == Atom::neutral(Element::BORON) => Need::Either,
         // Hydrogens that remain wrong are found when the valences are checked.
         (Hydrogens::Written(_), 2..) => Need::Nothing,
         _ => Need::Double,

@@ -1,0 +1,210 @@
+//! Fine-tuning as the training engine sees it.
+
+use std::collections::BTreeMap;
+
+use flow_core::train::{Metrics, Task};
+use flow_core::{FlowRng, Gradients, ParamStore};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::ppo::{PpoConfig, Rollout, advantages, update};
+use super::reward::Reward;
+use crate::model::rules::Rules;
+use crate::model::{Generated, GraphAf, SampleOptions, Sequence, SequenceBond};
+use crate::molecule::{Bond, Molecule};
+use crate::trainer::GraphRun;
+use crate::{Error, Result};
+
+/// A molecule among the best that were drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ranked {
+    /// The property.
+    pub property: f64,
+    /// The molecule.
+    pub smiles: String,
+}
+
+/// How many of the best molecules are kept.
+const KEPT: usize = 100;
+
+/// What a fine-tuning remembers between steps; part of its checkpoints.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Memory {
+    rollout: Option<Rollout>,
+    best: Vec<Ranked>,
+    drawn: u64,
+    mean_property: f64,
+}
+
+/// A model under fine-tuning towards a [`Reward`].
+pub struct PolicyTask<R> {
+    run: GraphRun,
+    config: PpoConfig,
+    model: GraphAf,
+    rules: Rules,
+    reward: R,
+    memory: Memory,
+}
+
+impl<R: Reward> PolicyTask<R> {
+    /// Fine-tunes `model`, which was trained by `run`.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] for constants out of range.
+    pub fn new(mut run: GraphRun, model: GraphAf, config: PpoConfig, reward: R) -> Result<Self> {
+        config.check()?;
+        let model = model.with_max_atoms(config.max_atoms);
+        run.model.max_atoms = config.max_atoms;
+        let rules = Rules::new(model.config(), true, config.min_atoms);
+        Ok(PolicyTask { run, config, model, rules, reward, memory: Memory::default() })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &GraphAf {
+        &self.model
+    }
+
+    /// The best molecules drawn so far, best first, each once.
+    pub fn best(&self) -> &[Ranked] {
+        &self.memory.best
+    }
+
+    /// Molecules drawn so far.
+    pub fn drawn(&self) -> u64 {
+        self.memory.drawn
+    }
+
+    fn draw(&self, rng: &mut FlowRng) -> Result<Vec<(Generated, Molecule, f64)>> {
+        let options = SampleOptions {
+            temperature: self.config.temperature,
+            min_atoms: self.config.min_atoms,
+            max_atoms: Some(self.config.max_atoms),
+            ..SampleOptions::default()
+        };
+        let drawn = self.model.sample(self.config.batch, &options, rng)?;
+        drawn
+            .into_par_iter()
+            .map(|generated| {
+                let molecule = generated.sequence.molecule(&self.model.config().vocabulary)?;
+                let property = self.reward.property(&molecule);
+                Ok((generated, molecule, property))
+            })
+            .collect()
+    }
+
+    /// Draws a batch, ranks it and keeps what the policy said.
+    fn roll_out(&mut self, rng: &mut FlowRng) -> Result<()> {
+        let drawn = self.draw(rng)?;
+        let mut seen = BTreeMap::new();
+        let mut rewards = Vec::with_capacity(drawn.len());
+        for (_, molecule, property) in &drawn {
+            let smiles = crate::canonical_smiles(molecule);
+            let known = seen.insert(smiles.clone(), ()).is_some()
+                || self.memory.best.iter().any(|r| r.smiles == smiles);
+            let reward = self.config.shaping.apply(*property);
+            rewards.push(if known { reward * self.config.repeat } else { reward });
+            self.rank(smiles, *property);
+        }
+        let sequences: Vec<Sequence> = drawn.iter().map(|(g, _, _)| g.sequence.clone()).collect();
+        let noise = rng.fork();
+        let old = self.model.policy_scores(&sequences, &self.rules, &mut noise.clone())?;
+        let narrow = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+        let finite = drawn.iter().map(|d| d.2).filter(|p| p.is_finite());
+        self.memory.mean_property = finite.clone().sum::<f64>() / finite.count().max(1) as f64;
+        self.memory.drawn += drawn.len() as u64;
+        self.memory.rollout = Some(Rollout {
+            atoms: sequences.iter().map(|s| s.atoms.to_vec()).collect(),
+            bonds: sequences.iter().map(|s| s.bonds.iter().map(|b| (b.atom, b.to, b.bond.order())).collect()).collect(),
+            advantages: advantages(&rewards),
+            rng: noise,
+            old: old.into_iter().map(|v| (narrow(v.atoms), narrow(v.bonds))).collect(),
+        });
+        Ok(())
+    }
+
+    fn rank(&mut self, smiles: String, property: f64) {
+        let best = &mut self.memory.best;
+        if !property.is_finite() || best.iter().any(|r| r.smiles == smiles) {
+            return;
+        }
+        let place = best.partition_point(|r| r.property >= property);
+        if place < KEPT {
+            best.insert(place, Ranked { property, smiles });
+            best.truncate(KEPT);
+        }
+    }
+}
+
+/// The sequences of a rollout.
+fn sequences(rollout: &Rollout) -> Vec<Sequence> {
+    let bond = |&(atom, to, order): &(u8, u8, u8)| {
+        let bond = Bond::ALL.get(usize::from(order).wrapping_sub(1)).copied();
+        bond.map(|bond| SequenceBond { atom, to, bond })
+    };
+    let pairs = rollout.atoms.iter().zip(&rollout.bonds);
+    pairs.map(|(atoms, bonds)| Sequence { atoms: atoms.as_slice().into(), bonds: bonds.iter().filter_map(bond).collect() }).collect()
+}
+
+fn core(error: Error) -> flow_core::Error {
+    match error {
+        Error::Core(e) => e,
+        other => flow_core::Error::config("fine-tuning", other.to_string()),
+    }
+}
+
+impl<R: Reward> Task for PolicyTask<R> {
+    fn store(&self) -> &ParamStore {
+        self.model.store()
+    }
+
+    fn config(&self) -> serde_json::Value {
+        // The checkpoint is that of a model first: `sample` reads it like any other.
+        serde_json::to_value(&self.run).unwrap_or_default()
+    }
+
+    fn initialize(&mut self, _rng: &mut FlowRng) -> flow_core::Result<()> {
+        Ok(())
+    }
+
+    fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
+        if step.is_multiple_of(self.config.updates) || self.memory.rollout.is_none() {
+            self.roll_out(rng).map_err(core)?;
+        }
+        let Some(rollout) = &self.memory.rollout else { return Ok(Metrics::new()) };
+        let report = update(&self.model, &self.rules, &self.config, (&sequences(rollout), rollout), gradients).map_err(core)?;
+        let name = |what: &str| format!("{what}_{}", self.reward.name());
+        let mut metrics = vec![(format!("minus_{}", name("mean")), -self.memory.mean_property)];
+        if let Some(best) = self.memory.best.first() {
+            metrics.push((name("best"), best.property));
+        }
+        metrics.push(("clipped".into(), report.clipped));
+        metrics.push(("divergence".into(), report.divergence));
+        Ok(metrics)
+    }
+
+    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
+        let drawn = self.draw(rng).map_err(core)?;
+        let finite = drawn.iter().map(|d| d.2).filter(|p| p.is_finite());
+        let mean = finite.clone().sum::<f64>() / finite.count().max(1) as f64;
+        Ok(vec![(format!("minus_mean_{}", self.reward.name()), -mean)])
+    }
+
+    fn data_state(&self) -> serde_json::Value {
+        serde_json::to_value(&self.memory).unwrap_or_default()
+    }
+
+    fn restore_data_state(&mut self, state: &serde_json::Value) -> flow_core::Result<()> {
+        self.memory = serde_json::from_value(state.clone())
+            .map_err(|e| flow_core::Error::config("state of the fine-tuning", e.to_string()))?;
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.config.batch
+    }
+
+    fn unit(&self) -> &str {
+        self.reward.name()
+    }
+}
