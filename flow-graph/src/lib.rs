@@ -1,7 +1,12 @@
 //! Molecules as flows: GraphAF on `flow-core`.
 
+#[cfg(feature = "chem")]
+pub mod chem;
 mod error;
+pub mod metrics;
 pub mod molecule;
 
+#[cfg(feature = "chem")]
+pub use chem::{Fingerprint, Perceived, Properties, SaScorer};
 pub use error::{Error, Result};
 pub use molecule::{Atom, Bond, Element, Molecule};
