@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use chematic::core::{self, BondOrder, MoleculeBuilder};
 use chematic::smiles;
 
-use crate::molecule::{Atom, Bond, Element, Molecule};
+#[cfg(test)]
+use crate::molecule::Element;
+use crate::molecule::{Atom, Bond, Molecule};
 use crate::{Error, Result};
 
 /// chematic's molecule.

@@ -5,7 +5,7 @@
 //!
 //! It is a number without an upper bound, to be reported with the largest size allowed and beside the
 //! trivial answer: the unbranched alkane of 38 carbons, the size of ZINC250k's largest molecule, has
-//! 11.19, the one of 48 has 13.70, which is what the best published "optimised molecules" have.
+//! 11.19, the one of 48 has 13.70.
 
 use super::{Perceived, SaScorer};
 use crate::Result;
@@ -28,7 +28,9 @@ pub fn penalized_log_p(molecule: &Molecule, scorer: &SaScorer) -> Result<f64> {
 ///
 /// The papers take networkx's `cycle_basis`, which is not a set of smallest rings and depends on the order
 /// of the atoms. Here the rule is networkx 3's algorithm (depth first from the last atom of each component,
-/// neighbours by rising index) with the atoms in the order of the canonical SMILES.
+/// neighbours by rising index) with the atoms in the order of the canonical SMILES. Of the 800 molecules of
+/// the constrained-optimisation benchmark 791 then have their published values to 0.01; in the order of
+/// atoms in the file all but a few have.
 ///
 /// # Errors
 /// As [`canonical_smiles`](super::canonical_smiles).
@@ -42,11 +44,14 @@ impl Perceived {
     /// # Errors
     /// As [`qed`](Self::qed).
     pub fn penalized_log_p(&self, scorer: &SaScorer) -> Result<f64> {
+        self.penalized(scorer.score_perceived(self)?)
+    }
+
+    /// The same from the synthetic accessibility, where that is known already.
+    pub(crate) fn penalized(&self, accessibility: f64) -> Result<f64> {
         let excess = self.longest_cycle().saturating_sub(6) as f64;
         let normalised = |value: f64, (mean, deviation): (f64, f64)| (value - mean) / deviation;
-        Ok(normalised(self.log_p()?, LOG_P)
-            + normalised(-scorer.score_perceived(self)?, MINUS_SA)
-            + normalised(-excess, MINUS_CYCLE))
+        Ok(normalised(self.log_p()?, LOG_P) + normalised(-accessibility, MINUS_SA) + normalised(-excess, MINUS_CYCLE))
     }
 
     /// [`longest_cycle`] of this molecule.

@@ -24,11 +24,12 @@ pub(super) fn means(molecules: &[&Molecule], scorer: Option<&SaScorer>) -> Optio
 
 fn of(molecule: &Molecule, scorer: Option<&SaScorer>) -> Result<Means> {
     let molecule = Perceived::new(molecule)?;
+    let accessibility = scorer.map(|scorer| scorer.score_perceived(&molecule)).transpose()?;
     Ok(Means {
         qed: molecule.qed()?,
         log_p: molecule.log_p()?,
         molecular_weight: molecule.molecular_weight()?,
-        synthetic_accessibility: scorer.map(|scorer| scorer.score_perceived(&molecule)).transpose()?,
-        penalized_log_p: scorer.map(|scorer| molecule.penalized_log_p(scorer)).transpose()?,
+        synthetic_accessibility: accessibility,
+        penalized_log_p: accessibility.map(|score| molecule.penalized(score)).transpose()?,
     })
 }

@@ -44,13 +44,17 @@ pub struct Reference {
 impl Reference {
     /// Prepares a training set: its molecules, and the SMILES of the file (none, if they are not at hand).
     ///
+    /// Mean properties are those of at most 10,000 molecules, at even distances.
     /// Runs on all threads of rayon's pool. Molecules that cannot be canonicalised count in the structure only.
     pub fn new<S: AsRef<str>>(molecules: &[Molecule], strings: &[S], scorer: Option<&SaScorer>) -> Self {
+        const MEANS_OF: usize = 10_000;
+        let all: Vec<&Molecule> = molecules.iter().collect();
+        let some: Vec<&Molecule> = molecules.iter().step_by(molecules.len().div_ceil(MEANS_OF).max(1)).collect();
         Reference {
             structure: Structure::of(molecules),
-            canonical: canonical(&molecules.iter().collect::<Vec<_>>()).into_iter().flatten().collect(),
+            canonical: canonical(&all).into_iter().flatten().collect(),
             printed: strings.iter().map(|s| s.as_ref().to_string()).collect(),
-            means: means(&molecules.iter().collect::<Vec<_>>(), scorer),
+            means: means(&some, scorer),
         }
     }
 

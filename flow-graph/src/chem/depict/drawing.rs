@@ -137,7 +137,7 @@ impl<'a> Picture<'a> {
         let open = at_a.is_empty() || at_b.is_empty();
         let labelled = self.labels[a].is_some() || self.labels[b].is_some();
         match balance {
-            s if s == 0.0 => (at_a.len() == 1 && at_b.len() == 1).then_some(1.0),
+            0.0 => (at_a.len() == 1 && at_b.len() == 1).then_some(1.0),
             s if open && (labelled || s.abs() > 1.0) => None,
             s => Some(s.signum()),
         }

@@ -29,6 +29,8 @@ pub(super) struct Label {
     hydrogens: u8,
     charge: i8,
     side: Side,
+    /// Whether a bond runs where a charge would stand, so that the charge goes higher.
+    high_charge: bool,
     colour: &'static str,
     at: Point,
     size: f64,
@@ -44,11 +46,13 @@ impl Label {
         }
         let at = places[index];
         let (mut dx, mut dy) = (0.0, 0.0);
+        let mut to_the_right = false;
         for &(other, _) in &neighbours {
             let (x, y) = (places[other].0 - at.0, places[other].1 - at.1);
             let length = x.hypot(y).max(1e-9);
             dx += x / length;
             dy += y / length;
+            to_the_right |= x / length > 0.6 && (-0.75..0.3).contains(&(y / length));
         }
         // Away from the bonds; beside the symbol rather than above it where there is a choice.
         let side = match neighbours.len() {
@@ -71,6 +75,7 @@ impl Label {
             hydrogens,
             charge: atom.charge,
             side,
+            high_charge: to_the_right,
             colour: colour(atom.element),
             at,
             size,
@@ -101,7 +106,7 @@ impl Label {
             Side::Below => bottom += self.size * if self.hydrogens > 0 { 0.95 } else { 0.0 },
         }
         if self.charge != 0 {
-            top += self.size * 0.25;
+            top += self.size * if self.high_charge { 0.6 } else { 0.25 };
         }
         if self.hydrogens > 1 {
             bottom += self.size * 0.2;
@@ -154,7 +159,8 @@ impl Label {
             }
         }
         if self.charge != 0 {
-            text(right, baseline - size * 0.38, size * INDEX, &charge_text(self.charge));
+            let raised = if self.high_charge { 0.72 } else { 0.38 };
+            text(right, baseline - size * raised, size * INDEX, &charge_text(self.charge));
         }
     }
 }
