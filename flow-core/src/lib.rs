@@ -8,6 +8,7 @@ pub mod chain;
 pub mod dequantize;
 pub mod distribution;
 pub mod error;
+pub mod files;
 pub mod flow;
 mod gradients;
 pub mod inspect;

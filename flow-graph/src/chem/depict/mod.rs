@@ -1,0 +1,135 @@
+//! Pictures of molecules: coordinates in the plane, and grids of drawings with captions.
+
+mod drawing;
+mod label;
+mod raster;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use chematic::{depict, perception, smiles};
+
+use super::convert::{guarded, to_chematic};
+use crate::molecule::Molecule;
+use crate::{Error, Result};
+
+/// Width of a cell and height of its drawing, in pixels.
+const CELL: (f64, f64) = (300.0, 270.0);
+/// Room around a drawing.
+const MARGIN: f64 = 14.0;
+const CAPTION_SIZE: f64 = 15.0;
+const CAPTION_LINE: f64 = 20.0;
+/// Room between the captions and the next row.
+const ROW_GAP: f64 = 12.0;
+/// Characters that fit in a line of a caption.
+const CAPTION_LENGTH: usize = 36;
+
+/// Coordinates of the atoms in the plane, `y` upwards, with bonds of about 1.5 (Å), as RDKit lays them out.
+///
+/// # Errors
+/// [`Error::Chemistry`] for a molecule without atoms, or an exceeded valence.
+pub fn layout(molecule: &Molecule) -> Result<Vec<(f64, f64)>> {
+    const BOND: f64 = 1.5;
+    let graph = to_chematic(molecule)?;
+    let exact = guarded("layout", || smiles::rdkit_2d_coords(&graph));
+    if let Ok(Ok(places)) = exact
+        && places.len() == molecule.len()
+        && places.iter().flatten().all(|c| c.is_finite())
+    {
+        return Ok(places.into_iter().map(|[x, y]| (x, y)).collect());
+    }
+    // RDKit's rules do not cover everything (hydrogens as atoms); these are coarser and do.
+    let coarse = guarded("layout", || depict::compute_layout(&graph))?;
+    let scale = BOND / depict::BOND_LEN;
+    let places: Vec<_> = coarse.coords.iter().map(|p| (p.x * scale, -p.y * scale)).collect();
+    if places.len() != molecule.len() || places.iter().any(|(x, y)| !x.is_finite() || !y.is_finite()) {
+        return Err(Error::Chemistry("no layout for this molecule".into()));
+    }
+    Ok(places)
+}
+
+/// Rings as lists of atoms; none where they cannot be found.
+fn rings(molecule: &Molecule) -> Vec<Vec<usize>> {
+    let bonds: Vec<_> = molecule.bonds().map(|(a, b, _)| (a, b, true)).collect();
+    guarded("rings", || perception::rdkit_sssr(molecule.len(), &bonds)).ok().flatten().unwrap_or_default()
+}
+
+/// Draws molecules in a grid, each over its caption, and writes the picture.
+///
+/// The extension decides: `.svg`, or `.png` with 300 pixels a cell. A caption may have several lines; long
+/// ones are shortened. The file is complete or not there at all.
+///
+/// # Errors
+/// Another extension, no molecules or no columns, a molecule without a [`layout`], a PNG too large to
+/// draw, or a failure of the file system.
+pub fn write_grid(path: impl AsRef<Path>, cells: &[(&Molecule, String)], columns: usize) -> Result<()> {
+    let path = path.as_ref();
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let bytes = match extension.as_str() {
+        "svg" => grid_svg(cells, columns)?.into_bytes(),
+        "png" => raster::png(&grid_svg(cells, columns)?)?,
+        _ => return Err(Error::File { path: path.into(), reason: "a picture ends in .svg or .png".into() }),
+    };
+    Ok(flow_core::files::atomic_write(path, &bytes)?)
+}
+
+/// The picture of [`write_grid`] as the text of an SVG.
+///
+/// # Errors
+/// No molecules or no columns, or a molecule without a [`layout`].
+pub fn grid_svg(cells: &[(&Molecule, String)], columns: usize) -> Result<String> {
+    if cells.is_empty() || columns == 0 {
+        return Err(Error::config("grid", format!("{} molecules in {columns} columns draw nothing", cells.len())));
+    }
+    let columns = columns.min(cells.len());
+    let lines = cells.iter().map(|(_, caption)| caption.lines().count()).max().unwrap_or(0);
+    let row = CELL.1 + CAPTION_LINE * lines as f64 + ROW_GAP;
+    let (width, height) = (CELL.0 * columns as f64, row * cells.len().div_ceil(columns) as f64);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+         viewBox=\"0 0 {width} {height}\" font-family=\"{}\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
+        raster::FONTS
+    );
+    for (index, (molecule, caption)) in cells.iter().enumerate() {
+        let corner = (CELL.0 * (index % columns) as f64, row * (index / columns) as f64);
+        let places = layout(molecule)?;
+        let drawing =
+            drawing::draw(molecule, &places, &rings(molecule), (CELL.0 - MARGIN * 2.0, CELL.1 - MARGIN * 2.0));
+        // Writing to a string cannot fail.
+        let _ = writeln!(svg, "<g transform=\"translate({} {})\">", corner.0 + CELL.0 / 2.0, corner.1 + CELL.1 / 2.0);
+        svg.push_str(&drawing);
+        for (line, text) in caption.lines().enumerate() {
+            let y = CELL.1 / 2.0 + CAPTION_SIZE + CAPTION_LINE * line as f64;
+            let _ = writeln!(
+                svg,
+                "<text y=\"{y}\" font-size=\"{CAPTION_SIZE}\" text-anchor=\"middle\" fill=\"#222222\">{}</text>",
+                escaped(&shortened(text))
+            );
+        }
+        svg.push_str("</g>\n");
+    }
+    svg.push_str("</svg>\n");
+    Ok(svg)
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= CAPTION_LENGTH {
+        return text.to_string();
+    }
+    text.chars().take(CAPTION_LENGTH - 1).chain(['…']).collect()
+}
+
+/// Text that may stand in XML.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
