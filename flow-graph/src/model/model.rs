@@ -244,7 +244,8 @@ impl GraphAf {
                 // Mapping by a function that cannot fail does not fail.
                 let mut grads = net.try_map(|m| Ok(m.zeros_like())).unwrap_or_else(|_| net.clone());
                 let pack = (&c.pack, &c.noise);
-                let scores = pass::backward(&self.config, (&net, &transposed), pack, |s| worth(&c.pack, s, i), &mut grads);
+                let scores =
+                    pass::backward(&self.config, (&net, &transposed), pack, |s| worth(&c.pack, s, i), &mut grads);
                 (scores, grads)
             })
             .collect();

@@ -93,7 +93,8 @@ pub fn improve<R: Reward>(
         })
         .collect::<Result<_>>()?;
     Ok(THRESHOLDS.map(|threshold| {
-        let better = scored.iter().filter(|(gain, similar, _)| *gain > 0.0 && gain.is_finite() && *similar >= threshold);
+        let better =
+            scored.iter().filter(|(gain, similar, _)| *gain > 0.0 && gain.is_finite() && *similar >= threshold);
         better.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(gain, similarity, molecule)| Improvement {
             threshold,
             smiles: crate::canonical_smiles(molecule),

@@ -105,8 +105,18 @@ pub(crate) struct Rollout {
 /// Standardized rewards; those that are not finite count as the least one.
 pub(crate) fn advantages(rewards: &[f64]) -> Vec<f64> {
     let least = rewards.iter().copied().filter(|r| r.is_finite()).fold(f64::INFINITY, f64::min);
-    let rewards: Vec<f64> =
-        rewards.iter().map(|&r| if r.is_finite() { r } else if least.is_finite() { least } else { 0.0 }).collect();
+    let rewards: Vec<f64> = rewards
+        .iter()
+        .map(|&r| {
+            if r.is_finite() {
+                r
+            } else if least.is_finite() {
+                least
+            } else {
+                0.0
+            }
+        })
+        .collect();
     let n = rewards.len().max(1) as f64;
     let mean = rewards.iter().sum::<f64>() / n;
     let deviation = (rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n).sqrt();
@@ -165,7 +175,8 @@ fn weigh(
             let step = log_p - old.map_or(log_p, |&o| f64::from(o));
             let ratio = step.clamp(-10.0, 10.0).exp();
             let discounted = advantage * config.discount.powi(size.saturating_sub(atom) as i32);
-            let cut = (discounted > 0.0 && ratio > 1.0 + config.clip) || (discounted < 0.0 && ratio < 1.0 - config.clip);
+            let cut =
+                (discounted > 0.0 && ratio > 1.0 + config.clip) || (discounted < 0.0 && ratio < 1.0 - config.clip);
             clipped += usize::from(cut);
             moved -= if step.is_finite() { step } else { 0.0 };
             if cut || !step.is_finite() { 0.0 } else { ratio * discounted }

@@ -100,8 +100,8 @@ impl<R: Reward> PolicyTask<R> {
         let mut rewards = Vec::with_capacity(drawn.len());
         for (_, molecule, property) in &drawn {
             let smiles = crate::canonical_smiles(molecule);
-            let known = seen.insert(smiles.clone(), ()).is_some()
-                || self.memory.best.iter().any(|r| r.smiles == smiles);
+            let known =
+                seen.insert(smiles.clone(), ()).is_some() || self.memory.best.iter().any(|r| r.smiles == smiles);
             let reward = self.config.shaping.apply(*property);
             rewards.push(if known { reward * self.config.repeat } else { reward });
             self.rank(smiles, *property);
@@ -143,7 +143,12 @@ fn sequences(rollout: &Rollout) -> Vec<Sequence> {
         bond.map(|bond| SequenceBond { atom, to, bond })
     };
     let pairs = rollout.atoms.iter().zip(&rollout.bonds);
-    pairs.map(|(atoms, bonds)| Sequence { atoms: atoms.as_slice().into(), bonds: bonds.iter().filter_map(bond).collect() }).collect()
+    pairs
+        .map(|(atoms, bonds)| Sequence {
+            atoms: atoms.as_slice().into(),
+            bonds: bonds.iter().filter_map(bond).collect(),
+        })
+        .collect()
 }
 
 fn core(error: Error) -> flow_core::Error {
@@ -172,7 +177,8 @@ impl<R: Reward> Task for PolicyTask<R> {
             self.roll_out(rng).map_err(core)?;
         }
         let Some(rollout) = &self.memory.rollout else { return Ok(Metrics::new()) };
-        let report = update(&self.model, &self.rules, &self.config, (&sequences(rollout), rollout), gradients).map_err(core)?;
+        let report =
+            update(&self.model, &self.rules, &self.config, (&sequences(rollout), rollout), gradients).map_err(core)?;
         let name = |what: &str| format!("{what}_{}", self.reward.name());
         let mut metrics = vec![(format!("minus_{}", name("mean")), -self.memory.mean_property)];
         if let Some(best) = self.memory.best.first() {
