@@ -3,7 +3,7 @@
 //! The arithmetic is that of the packed pass, row by row: a molecule's decisions have the same bits whatever
 //! other molecules are in the group.
 
-use super::config::{Features, GraphAfConfig, Head};
+use super::config::{Features, GraphAfConfig};
 use super::graph_net::{self, activate, normalize};
 use super::head::{self, Pass};
 use super::matrix::{Matrix, add};
@@ -75,11 +75,6 @@ impl Frozen {
             self.net.atom.log_range.as_ref().map_or(&[], |m| &m.data),
             self.net.bond.log_range.as_ref().map_or(&[], |m| &m.data),
         )
-    }
-
-    /// Whether this head is the Gaussian one.
-    pub fn is_gaussian(&self) -> bool {
-        matches!(self.config.head, Head::Gaussian { .. })
     }
 }
 

@@ -91,6 +91,7 @@ impl GraphAf {
     }
 
     /// The parameters as flat arrays.
+    #[cfg(test)]
     pub(crate) fn values<T: Real>(&self) -> Result<Net<Matrix<T>>> {
         self.net.values()
     }

@@ -2,10 +2,17 @@
 
 mod constrained;
 mod ppo;
+#[cfg(feature = "chem")]
+mod properties;
 mod reward;
 mod task;
 
 pub use constrained::{ConstrainedOptions, Improvement, THRESHOLDS, improve};
 pub use ppo::{PolicyReport, PpoConfig};
+#[cfg(feature = "chem")]
+pub use properties::{PenalizedLogP, Qed};
 pub use reward::{Reward, Shaping};
 pub use task::{PolicyTask, Ranked};
+
+#[cfg(test)]
+mod tests;
