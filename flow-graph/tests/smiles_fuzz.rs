@@ -24,9 +24,9 @@ const SEEDS: &[&str] = &[
     "N#Cc1ccc(-c2ccc(O[C@@H](C(=O)N3CCCC3)c3ccccc3)cc2)cc1",
     "N#CC1=C(SCC(=O)Nc2cccc(Cl)c2)N=C([O-])[C@H](C#N)C12CCCCC2",
     "CC1(C)CN(C(=O)Nc2cc3ccccc3nn2)C[C@@]2(CCOC2)O1",
-    "O=C(Nc1nnc2ccccc12)[C@H]1CCC[NH2+]C1.[Na+].[Cl-]",
+    "O=C(Nc1nnc2ccccn12)[C@H]1CCC[NH2+]C1.[Na+].[Cl-]",
     "c1cc2cc3ccc([nH]3)cc3ccc(n3)cc3ccc([nH]3)cc1n2",
-    "F/C=C\\[13CH2:12][Si](C)(C)O[S@@](=O)c1cc[se]c1%12CC%12",
+    "F/C=C\\[13CH2:12][Si](C)(C)O[S@@](=O)c1ccc[se]1.C%12CC%12",
 ];
 
 const TOKENS: &[&str] = &[

@@ -38,6 +38,8 @@ fn aromatic_rings_find_their_hydrogens() {
         (vec!["N", "C", "N", "C", "C"], "c1c[nH]cn1"),
         (vec!["N", "C", "C", "C", "C", "C"], "n1ccccc1"),
         (vec!["S", "C", "N", "C", "C"], "s1cncc1"),
+        (vec!["O", "N", "N", "C", "C"], "o1nncc1"),
+        (vec!["N", "N", "N", "C", "C", "C"], "n1nnccc1"),
     ] {
         assert_eq!(smiles_of(&ring(&symbols)).unwrap(), canonical(&parse(expected).unwrap()), "{expected}");
     }

@@ -114,7 +114,18 @@ fn matched(draft: &Draft, needs: &[Need]) -> Result<Vec<Option<usize>>, Fault> {
     let blocked = (0..copies * count).map(|i| !open(i % count)).collect();
     let mut matching = Matching::new(&graph, blocked);
     matching.complete().map_err(|vertex| no_form(draft, needs, vertex % count))?;
-    Ok((0..count).map(|i| matching.mate(i).filter(|&mate| mate < count)).collect())
+    let mate = |atom: usize| matching.mate(atom).filter(|&mate| mate < count);
+    if either.is_empty() {
+        return Ok((0..count).map(mate).collect());
+    }
+    // Of the forms that are left, one with the fewest hydrogens that nobody wrote: N=N, not NH-NH.
+    let graph = Adjacency::new(count, bonds);
+    let mut fullest = Matching::new(&graph, (0..count).map(|i| !open(i)).collect());
+    for (a, b) in (0..count).filter_map(|a| Some((a, mate(a)?))) {
+        fullest.join(a, b);
+    }
+    fullest.extend();
+    Ok((0..count).map(|i| fullest.mate(i)).collect())
 }
 
 fn no_form(draft: &Draft, needs: &[Need], atom: usize) -> Fault {

@@ -88,6 +88,17 @@ impl<'a> Matching<'a> {
         Ok(())
     }
 
+    /// Makes the matching as large as it can be; what it covers stays covered.
+    pub(super) fn extend(&mut self) {
+        for vertex in 0..self.graph.len() {
+            if self.is_exposed(vertex)
+                && let Some(end) = self.search(vertex)
+            {
+                self.augment(end);
+            }
+        }
+    }
+
     /// Whether some perfect matching pairs `a` with `b`, given that the present one is perfect.
     ///
     /// The matching stays as it is.

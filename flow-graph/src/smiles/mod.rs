@@ -2,7 +2,7 @@
 //!
 //! [`parse`] reads OpenSMILES into a [`Molecule`]: aromatic atoms become single and double bonds by an exact
 //! matching, explicit hydrogens join their neighbours, and what a [`Molecule`] does not carry (stereo,
-//! isotopes, atom maps) is counted by [`read`]. [`write`] gives Kekulé SMILES in the order of the atoms;
+//! isotopes, atom maps) is counted by [`read`]. [`write()`] gives Kekulé SMILES in the order of the atoms;
 //! [`canonical`] gives the same string for every atom order and every Kekulé form.
 //!
 //! ```

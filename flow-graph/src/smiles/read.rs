@@ -38,7 +38,8 @@ pub struct Dropped {
 ///
 /// The hydrogens of a [`Molecule`] follow from its bonds. A bracket atom that states another number (`[CH2]`,
 /// `[N]`, `[SH6]`) is refused, and so is a bonded atom of an element without normal valences (metals);
-/// `[Na+]` and `[Cl-]` on their own are read.
+/// `[Na+]` and `[Cl-]` on their own are read. Nitrogen of valence five, `N(=O)=O` and `N=N#N`, becomes
+/// `[N+](=O)[O-]` and `N=[N+]=[N-]`.
 ///
 /// # Errors
 /// [`Error::Smiles`] with the column of what is wrong: the syntax, a ring or branch left open, a valence

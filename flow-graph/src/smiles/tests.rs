@@ -118,7 +118,8 @@ fn malformed_smiles_name_the_column() {
         ("Cc1cccc1", 7, "no Kekulé form"),
         ("c1cncc1", 6, "[nH]"),
         ("cc1ccccc1", 1, "no Kekulé form"),
-        ("c1(C)(C)ccccc1", 1, "at most 4"),
+        ("c1(C)(C)ccccc1", 13, "no Kekulé form"),
+        ("c1(C)(C)(C)ccccc1", 1, "at most 4"),
         ("S([H])([H])([H])[H]", 1, "imply 2"),
     ] {
         match parse(smiles) {
