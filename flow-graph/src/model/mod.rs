@@ -11,6 +11,8 @@ mod matrix;
 mod model;
 pub(crate) mod pack;
 mod params;
+#[cfg(test)]
+mod parity;
 mod pass;
 mod prefix;
 mod quadrature;

@@ -64,7 +64,7 @@ fn at_the_old_policy_the_gradient_is_that_of_the_weighted_likelihood() {
         let mut gradients = Gradients::new(&store);
         let report = update(&model, &rules, &ppo, (&sequences, &rollout), &mut gradients).unwrap();
         assert_eq!(report.clipped, 0.0);
-        assert!(report.divergence.abs() < 1e-6);
+        assert!(report.divergence.abs() < 1e-4);
         // The same by finite differences of Σ_m A_m Σ log p, the most telling entry of each parameter.
         let decisions = rollout.old.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>() as f64;
         let objective = || {
