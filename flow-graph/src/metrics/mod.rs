@@ -2,8 +2,8 @@
 //!
 //! Papers differ in what they call novel. Both readings are here: [`Novelty::honest`] compares canonical
 //! SMILES without stereo on both sides; [`Novelty::as_printed`] compares generated canonical SMILES with the
-//! training strings as they stand in the file, which is what most papers print, and by which two
-//! thirds of the training molecules themselves are "novel" as soon as their stereo is dropped.
+//! training strings as they stand in the file, which is what most papers print, and by which 63 % of
+//! the training molecules themselves are "novel" as soon as their stereo is dropped.
 //!
 //! Without the feature `chem` molecules are still checked and counted, not canonicalised.
 
