@@ -1,5 +1,6 @@
 //! Molecules as flows: GraphAF on `flow-core`.
 
+pub mod data;
 mod error;
 pub mod molecule;
 pub mod sdf;
