@@ -35,6 +35,7 @@
 
 #[cfg(feature = "chem")]
 pub mod chem;
+pub mod data;
 mod error;
 pub mod metrics;
 pub mod model;

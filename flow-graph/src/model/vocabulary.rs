@@ -1,5 +1,6 @@
 //! Which atoms a model knows.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -35,10 +36,10 @@ impl Vocabulary {
     ///
     /// # Errors
     /// As [`Vocabulary::new`].
-    pub fn of<'a>(molecules: impl IntoIterator<Item = &'a Molecule>) -> Result<Self> {
+    pub fn of<M: Borrow<Molecule>>(molecules: impl IntoIterator<Item = M>) -> Result<Self> {
         let mut counts = BTreeMap::new();
         for molecule in molecules {
-            molecule.atoms().for_each(|atom| *counts.entry(atom).or_insert(0usize) += 1);
+            molecule.borrow().atoms().for_each(|atom| *counts.entry(atom).or_insert(0usize) += 1);
         }
         Self::by_frequency(counts)
     }
