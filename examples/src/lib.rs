@@ -1,5 +1,6 @@
 //! What the example programs share.
 
+pub mod bench;
 pub mod cli;
 pub mod glow;
 pub mod plot;

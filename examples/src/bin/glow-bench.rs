@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
+use examples::bench::{median, memory};
 use flow_core::reversible::Backprop;
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
 use flow_core::{FlowRng, Gradients, ParamStore};
@@ -37,18 +38,6 @@ struct Args {
     /// Image side.
     #[arg(long, default_value_t = 32)]
     size: usize,
-}
-
-/// A field of `/proc/self/status` in MiB; zero where there is none.
-fn memory(field: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with(field)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn main() -> Result<()> {

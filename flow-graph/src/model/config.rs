@@ -126,7 +126,7 @@ impl GraphAfConfig {
             features: Features::State,
             geometry: Geometry::Distances,
             residual: true,
-            head: Head::Spline { hidden: vec![256, 128] },
+            head: Head::Spline { hidden: vec![512, 256] },
             ..Self::paper(vocabulary, max_atoms)
         }
     }
