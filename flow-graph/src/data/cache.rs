@@ -1,4 +1,4 @@
-//! A large file is parsed once.
+//! A large file is parsed once: parsing ZINC250k takes some twenty times as long as reading its cache.
 //!
 //! The cache is a file of its own: magic, version, a key of the source's bytes and of the options, length and
 //! CRC-32C of the body, body. Whatever does not fit (another source, another version, damage) is passed over

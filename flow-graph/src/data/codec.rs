@@ -180,8 +180,11 @@ impl<'a> Reader<'a> {
 
     fn atoms(&mut self, count: usize) -> Option<Vec<Atom>> {
         let bytes = self.take(count.checked_mul(2)?)?;
-        let atom = |pair: &[u8]| Some(Atom { element: Element::from_number(pair[0])?, charge: pair[1] as i8 });
-        bytes.chunks_exact(2).map(atom).collect()
+        let mut atoms = Vec::with_capacity(count);
+        for pair in bytes.chunks_exact(2) {
+            atoms.push(Atom { element: Element::from_number(pair[0])?, charge: pair[1] as i8 });
+        }
+        Some(atoms)
     }
 
     /// A bond between two different atoms of a molecule of `size` atoms.

@@ -1,8 +1,7 @@
 //! Many molecules in little memory.
 //!
-//! A [`Molecule`] of 23 atoms takes about a kilobyte in a dozen allocations' worth of slack; the same atoms
-//! and bonds side by side in flat arrays take a fifth of that. [`MoleculeSet`] keeps them so and builds a
-//! [`Molecule`] when one is asked for.
+//! As graphs the quarter of a million molecules of ZINC250k take 280 MB, as flat arrays of atoms and bonds
+//! 53 MB. [`MoleculeSet`] keeps the arrays and builds a [`Molecule`] when one is asked for.
 
 use std::ops::Range;
 
