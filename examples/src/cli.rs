@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
+use flow_core::train::{RunState, find_checkpoint, load_train_config};
 
 /// Exit code for bad arguments and bad input.
 const BAD_INPUT: u8 = 2;
@@ -110,12 +111,41 @@ pub fn at_least_one(flag: &str, value: usize) -> Result<()> {
 /// A trained model to use.
 #[derive(Args, Debug, Clone)]
 pub struct CheckpointArg {
-    /// Run folder (its best checkpoint is used) or checkpoint folder
-    #[arg(long, default_value = "flow-out/glow", value_name = "FOLDER")]
-    pub checkpoint: PathBuf,
+    /// Run folder (its best checkpoint is used) or checkpoint folder [default: where `train` leaves its run]
+    #[arg(long, value_name = "FOLDER")]
+    checkpoint: Option<PathBuf>,
     /// Use the weights of the last step even where averaged ones exist
     #[arg(long)]
     pub raw_weights: bool,
+}
+
+impl CheckpointArg {
+    /// The folder, `flow-out/<program>` if none was named.
+    pub fn folder(&self, program: &str) -> PathBuf {
+        self.checkpoint.clone().unwrap_or_else(|| Path::new("flow-out").join(program))
+    }
+
+    /// Prints how far the run has come and how it was trained, where the checkpoint says so.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read.
+    pub fn print_training(&self, program: &str, unit: &str) -> Result<()> {
+        let checkpoint = find_checkpoint(&self.folder(program))?;
+        println!("checkpoint   {}", checkpoint.display());
+        if let Some(config) = load_train_config(&checkpoint)? {
+            println!("training     {}", serde_json::to_string(&config)?);
+        }
+        let path = checkpoint.join("state.json");
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let state: RunState = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+            println!("step         {} after {:.0} s", state.step, state.seconds);
+            if state.best.is_finite() {
+                println!("best         {:.4} {unit} in validation at step {}", state.best, state.best_step);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use flow_core::train::{LogRecord, RecordKind, read_log};
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
 use plotters::coord::Shift;
@@ -105,6 +106,26 @@ pub fn loss_curve(series: &[Series], title: &str, x_label: &str, y_label: &str, 
         }
         legend(&mut chart)
     })
+}
+
+/// Draws one metric of a run's log, in training and in validation, as `loss.png` in the run's folder.
+///
+/// # Errors
+/// A log that cannot be read, or a picture that cannot be written.
+pub fn plot_log(out: &Path, metric: &str, unit: &str) -> Result<()> {
+    let records = read_log(&out.join("log.jsonl"))?;
+    let points = |kind: RecordKind| -> Vec<(f64, f64)> {
+        let named = |r: &LogRecord| r.get(metric).map(|v| (r.step as f64, v));
+        records.iter().filter(|r| r.kind == kind).filter_map(named).collect()
+    };
+    let (train, validation) = (points(RecordKind::Train), points(RecordKind::Validation));
+    let window = (train.len() / 40).max(1);
+    let series = [
+        Series::new("training", train.clone(), Look::Raw),
+        Series::new("training, smoothed", smoothed(&train, window), Look::Smooth),
+        Series::new("validation", validation, Look::Marked),
+    ];
+    loss_curve(&series, "Training", "step", unit, &out.join("loss.png"))
 }
 
 /// A named sample for a [`histogram`].

@@ -22,7 +22,7 @@ pub(super) struct DataArg {
 
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(ImageRun, ImageModel)> {
-    Ok(trainer::load(&checkpoint.checkpoint, device, !checkpoint.raw_weights)?)
+    Ok(trainer::load(&checkpoint.folder("glow"), device, !checkpoint.raw_weights)?)
 }
 
 /// A part of a data set.

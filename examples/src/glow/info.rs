@@ -1,8 +1,7 @@
 //! `glow info`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use flow_core::train::{RunState, find_checkpoint, load_train_config};
 use flow_image::model::{PRESETS, preset};
 
 use super::common::load;
@@ -39,25 +38,6 @@ impl InfoArgs {
         );
         println!("parameters   {}", model.store().parameter_count());
         println!("latents      {:?}", model.density().latent_shapes());
-        self.training()
-    }
-
-    /// How far the run has come and how it was trained, where the checkpoint says so.
-    fn training(&self) -> Result<()> {
-        let checkpoint = find_checkpoint(&self.checkpoint.checkpoint)?;
-        println!("checkpoint   {}", checkpoint.display());
-        if let Some(config) = load_train_config(&checkpoint)? {
-            println!("training     {}", serde_json::to_string(&config)?);
-        }
-        let path = checkpoint.join("state.json");
-        if path.exists() {
-            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            let state: RunState = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-            println!("step         {} after {:.0} s", state.step, state.seconds);
-            if state.best.is_finite() {
-                println!("best         {:.4} bits/dim in validation at step {}", state.best, state.best_step);
-            }
-        }
-        Ok(())
+        self.checkpoint.print_training("glow", "bits/dim")
     }
 }

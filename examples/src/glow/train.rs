@@ -7,7 +7,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::reversible::Backprop;
-use flow_core::train::{Bar, EmaConfig, RecordKind, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer, read_log};
+use flow_core::train::{Bar, EmaConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
 use flow_image::data::{self, Augment, Channels, Edge, FolderOptions, OpenOptions, Resize, Splits};
 use flow_image::io::{GridStyle, Pixels, write_grid};
 use flow_image::metrics::{bits_per_image, mean_and_error};
@@ -17,7 +17,7 @@ use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
 use super::codec;
 use super::common::DataArg;
 use crate::cli::{DeviceArg, create_folder};
-use crate::plot::{Look, Series, loss_curve, smoothed};
+use crate::plot::plot_log;
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its 1,500 images is best.
 const DEMO_STEPS: u64 = 2000;
@@ -248,7 +248,7 @@ impl TrainArgs {
 
     /// Pictures and the one-line summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, test: &data::Dataset, device: &Device) -> Result<()> {
-        plot_log(&self.out)?;
+        plot_log(&self.out, "bits_per_dim", "bits/dim")?;
         if summary.interrupted {
             println!("stopped at step {}; go on with the same command and --resume", summary.step);
             return Ok(());
@@ -289,21 +289,4 @@ fn default_preset(splits: &Splits) -> &'static str {
         (1, _) => "glow-fashion-small",
         _ => "glow-cifar10-small",
     }
-}
-
-/// Draws the log of a run as `loss.png`.
-fn plot_log(out: &Path) -> Result<()> {
-    let records = read_log(&out.join("log.jsonl"))?;
-    let points = |kind: RecordKind| -> Vec<(f64, f64)> {
-        let named = |r: &flow_core::train::LogRecord| r.get("bits_per_dim").map(|v| (r.step as f64, v));
-        records.iter().filter(|r| r.kind == kind).filter_map(named).collect()
-    };
-    let (train, validation) = (points(RecordKind::Train), points(RecordKind::Validation));
-    let window = (train.len() / 40).max(1);
-    let series = [
-        Series::new("training", train.clone(), Look::Raw),
-        Series::new("training, smoothed", smoothed(&train, window), Look::Smooth),
-        Series::new("validation", validation, Look::Marked),
-    ];
-    loss_curve(&series, "Training", "step", "bits/dim", &out.join("loss.png"))
 }

@@ -3,10 +3,11 @@
 
 mod bad_input;
 mod kill;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod verbs;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// The smallest model of the built-in digits.
@@ -31,26 +32,6 @@ fn run(folder: &Path, arguments: &[&str]) -> String {
 fn train(folder: &Path, out: &str, steps: &str, more: &[&str]) -> String {
     let tail = ["--steps", steps, "--test-images", "50"];
     run(folder, &[&["train", "--out", out], &TINY[..], &tail, more].concat())
-}
-
-/// Every file below a folder with its length and content's sum.
-fn listing(folder: &Path) -> BTreeMap<PathBuf, (usize, u64)> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![folder.to_path_buf()];
-    while let Some(next) = waiting.pop() {
-        for entry in std::fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                found.insert(path.clone(), (0, 0));
-                waiting.push(path);
-            } else {
-                let bytes = std::fs::read(&path).unwrap_or_default();
-                let sum = bytes.iter().fold(0u64, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(*b)));
-                found.insert(path, (bytes.len(), sum));
-            }
-        }
-    }
-    found
 }
 
 /// A `.npy` file of version 1.

@@ -1,0 +1,92 @@
+//! `graphaf complete`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use flow_core::FlowRng;
+use flow_graph::canonical_smiles;
+use flow_graph::model::{SampleOptions, Sequence};
+use flow_graph::trainer::random_order;
+
+use super::common::{ScorerArg, check_temperature, load, parse};
+use super::output::{self, Row};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+
+/// Grow molecules from a scaffold
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The scaffold's atoms are put into a random breadth-first order for each molecule; new atoms attach where the growth
+of such an order can still attach, so different molecules grow at different places. Hydrogens of the scaffold give
+way to new bonds.
+
+Examples:
+  graphaf complete --scaffold 'c1ccc2[nH]ccc2c1'
+  graphaf complete --scaffold 'O=C1CCCN1' --count 500 --min-atoms 15 --out grown.csv --out grown.png")]
+pub(super) struct CompleteArgs {
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    /// SMILES to start from
+    #[arg(long)]
+    scaffold: String,
+    /// Files to write: .smi, .csv (with properties), .sdf, .png, .svg; "-" is standard output
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    out: Vec<PathBuf>,
+    /// Molecules to grow; each different one is written once, the most frequent first
+    #[arg(long, default_value_t = 100)]
+    count: usize,
+    /// Less than 1: likelier molecules; more than 1: stranger ones
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// The least number of heavy atoms
+    #[arg(long, default_value_t = 1)]
+    min_atoms: usize,
+    /// The most heavy atoms
+    #[arg(long)]
+    max_atoms: Option<usize>,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    scorer: ScorerArg,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl CompleteArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--count", self.count)?;
+        check_temperature(self.temperature)?;
+        output::check(&self.out)?;
+        let scaffold = parse("--scaffold", &self.scaffold)?;
+        let scorer = self.scorer.open()?;
+        let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let vocabulary = &model.config().vocabulary;
+        let scaffold = Sequence::new(&scaffold, vocabulary)?;
+        let mut rng = FlowRng::named(self.seed, "complete");
+        let starts = (0..self.count).map(|_| random_order(&scaffold, model.config(), &mut rng));
+        let starts = starts.collect::<flow_graph::Result<Vec<_>>>()?;
+        let options = SampleOptions {
+            temperature: self.temperature,
+            min_atoms: self.min_atoms,
+            max_atoms: self.max_atoms,
+            ..SampleOptions::default()
+        };
+        let grown = model.grow(&starts.iter().map(Some).collect::<Vec<_>>(), &options, &mut rng)?;
+        let mut found = BTreeMap::new();
+        for g in &grown {
+            let molecule = g.sequence.molecule(vocabulary)?;
+            found.entry(canonical_smiles(&molecule)).or_insert((molecule, 0usize)).1 += 1;
+        }
+        let mut found: Vec<_> = found.into_values().collect();
+        found.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
+        let rows: Vec<Row> = found
+            .into_iter()
+            .map(|(molecule, times)| Row { molecule, extra: vec![("times", times.to_string())] })
+            .collect();
+        output::write(&self.out, &rows, scorer.as_ref())?;
+        eprintln!("{} molecules grown, {} different", grown.len(), rows.len());
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! `graphaf score`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use flow_core::FlowRng;
+use flow_core::files::atomic_write;
+use flow_graph::model::{GraphAf, Sequence};
+use flow_graph::trainer::random_order;
+use flow_graph::{Molecule, canonical_smiles};
+
+use super::common::{load, parse, read};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+
+/// Log-likelihood of given molecules: which look unlike the training set
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A molecule's probability is the sum over all orders of its atoms. Of K random orders this prints the logarithm of
+the mean (nats), per atom in bits, and the most likely one of them: both are what the model finds usual.
+
+Examples:
+  graphaf score 'CC(=O)Oc1ccccc1C(=O)O' 'C1CC12CC2'
+  graphaf score --data candidates.csv --column smiles --orders 20 --out scores.csv")]
+pub(super) struct ScoreArgs {
+    /// SMILES
+    smiles: Vec<String>,
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    /// File of molecules instead
+    #[arg(long, value_name = "PATH", conflicts_with = "smiles")]
+    data: Option<PathBuf>,
+    /// Column of SMILES in a table
+    #[arg(long)]
+    column: Option<String>,
+    /// Random orders of each molecule
+    #[arg(long, default_value_t = 10, value_name = "K")]
+    orders: usize,
+    /// Table to write instead of printing
+    #[arg(long, value_name = "CSV")]
+    out: Option<PathBuf>,
+    /// Seed of the orders
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// The scores of one molecule.
+struct Score {
+    smiles: String,
+    atoms: usize,
+    mean: f64,
+    best: f64,
+}
+
+impl ScoreArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--orders", self.orders)?;
+        self.out.as_deref().map_or(Ok(()), check_output)?;
+        let molecules = self.molecules()?;
+        let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let mut rng = FlowRng::named(self.seed, "score");
+        let (mut scores, mut refused) = (Vec::new(), Vec::new());
+        for molecule in &molecules {
+            match score(&model, molecule, self.orders, &mut rng) {
+                Ok(score) => scores.push(score),
+                Err(reason) => refused.push((canonical_smiles(molecule), reason)),
+            }
+        }
+        scores.sort_by(|a, b| (b.mean / b.atoms as f64).total_cmp(&(a.mean / a.atoms as f64)));
+        let text = table(&scores);
+        match &self.out {
+            Some(path) => {
+                atomic_write(path, text.as_bytes())?;
+                println!("{} molecules scored, {} refused; {}", scores.len(), refused.len(), path.display());
+            }
+            None => print!("{text}"),
+        }
+        for (smiles, reason) in &refused {
+            eprintln!("{smiles}: {reason}");
+        }
+        if scores.is_empty() {
+            bail!("no molecule that the model can express");
+        }
+        Ok(())
+    }
+
+    fn molecules(&self) -> Result<Vec<Molecule>> {
+        match &self.data {
+            Some(path) => Ok(read(path, self.column.as_deref())?.molecules.iter().collect()),
+            None if self.smiles.is_empty() => bail!("expected SMILES or --data FILE"),
+            None => self.smiles.iter().map(|s| parse("SMILES", s)).collect(),
+        }
+    }
+}
+
+fn score(model: &GraphAf, molecule: &Molecule, orders: usize, rng: &mut FlowRng) -> flow_graph::Result<Score> {
+    let sequence = Sequence::new(molecule, &model.config().vocabulary)?;
+    let orders: Vec<Sequence> =
+        (0..orders).map(|_| random_order(&sequence, model.config(), rng)).collect::<flow_graph::Result<_>>()?;
+    let log_probs = model.log_prob(&orders, rng)?.log_probs;
+    let best = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mean = best + (log_probs.iter().map(|l| (l - best).exp()).sum::<f64>() / log_probs.len() as f64).ln();
+    Ok(Score { smiles: canonical_smiles(molecule), atoms: sequence.len(), mean, best })
+}
+
+fn table(scores: &[Score]) -> String {
+    let mut text = String::from("smiles,heavy_atoms,nats,bits_per_atom,nats_of_best_order\n");
+    for s in scores {
+        let bits = -s.mean / std::f64::consts::LN_2 / s.atoms as f64;
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{},{},{:.3},{bits:.4},{:.3}", s.smiles, s.atoms, s.mean, s.best);
+    }
+    text
+}

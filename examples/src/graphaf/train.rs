@@ -1,0 +1,273 @@
+//! `graphaf train`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+use flow_core::FlowRng;
+use flow_core::files::atomic_write;
+use flow_core::train::{Bar, EmaConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
+use flow_graph::Molecule;
+use flow_graph::data::{Loaded, Splits};
+use flow_graph::metrics::{Reference, evaluate};
+use flow_graph::model::{GraphAfConfig, Head, SampleOptions, Sequence, Vocabulary};
+use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
+
+use super::common::{DataArg, Expressed};
+use super::output::{self, Row};
+use super::sample::draw;
+use crate::cli::{DeviceArg, at_least_one, create_folder};
+use crate::plot::plot_log;
+
+/// Steps of the built-in demonstration: where the held-out likelihood of its few hundred molecules is best.
+const DEMO_STEPS: u64 = 1500;
+/// Steps of any other run, unless told.
+const STEPS: u64 = 12_000;
+
+/// A preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// Exact class probabilities on a graph network that sees the state of every atom.
+    Spline,
+    /// The paper's: nine elements without charges, twelve affine flow layers.
+    Paper,
+}
+
+/// Train a model
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without arguments: the built-in drugs and metabolites; leaves samples.smi, samples.png, loss.png and checkpoints in
+flow-out/graphaf. A run that was stopped (Ctrl-C, power) goes on with the same command and --resume, to the same bits.
+
+Examples:
+  graphaf train --data zinc250k.smi.gz --test-indices valid_idx_zinc250k.json --out runs/zinc
+  graphaf train --data mine.csv --column structure --out runs/mine --steps 5000
+  graphaf train --data zinc250k.smi.gz --model paper --out runs/paper --batch-size 32 --epochs 10 --constant")]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    data: DataArg,
+    /// JSON array of the entries of the file that are held out as test set [default: a random tenth]
+    #[arg(long, value_name = "FILE")]
+    test_indices: Option<PathBuf>,
+    /// Folder for checkpoints, log, samples
+    #[arg(long, default_value = "flow-out/graphaf", value_name = "FOLDER")]
+    out: PathBuf,
+    /// Preset
+    #[arg(long, value_enum, default_value_t = Preset::Spline)]
+    model: Preset,
+    /// Model configuration as JSON, in place of a preset's
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Go on with the run in --out
+    #[arg(long)]
+    resume: bool,
+    /// Steps of the whole run
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Length of the whole run in passes over the data instead
+    #[arg(long, conflicts_with = "steps")]
+    epochs: Option<f64>,
+    /// Molecules per step [default: 64, the paper's model 32]
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Learning rate after warm-up [default: 0.002, the paper's model 0.001]
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Steps of linear warm-up
+    #[arg(long)]
+    warmup: Option<u64>,
+    /// No cosine decay of the learning rate
+    #[arg(long)]
+    constant: bool,
+    /// Decay of the running average of the weights, 0 for none
+    #[arg(long, default_value_t = 0.999)]
+    ema: f64,
+    /// Width of the graph network
+    #[arg(long)]
+    width: Option<usize>,
+    /// Layers of the graph network
+    #[arg(long)]
+    layers: Option<usize>,
+    /// Widths of the decision networks, comma-separated (spline)
+    #[arg(long, value_delimiter = ',')]
+    hidden: Option<Vec<usize>>,
+    /// Leave out larger molecules, and draw none
+    #[arg(long)]
+    max_atoms: Option<usize>,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 500)]
+    checkpoint_every: u64,
+    /// Steps between validations
+    #[arg(long, default_value_t = 250)]
+    validate_every: u64,
+    /// Stop after this many validations without a new best
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Molecules drawn at the end
+    #[arg(long, default_value_t = 1000)]
+    samples: usize,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// The molecules of a run in its three parts.
+struct Parts {
+    train: Vec<Sequence>,
+    validation: Vec<Sequence>,
+    test: Vec<Sequence>,
+}
+
+impl TrainArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--samples", self.samples)?;
+        let device = self.device.open()?;
+        let loaded = self.data.open()?;
+        let splits = match &self.test_indices {
+            Some(path) => Splits::from_file(path, &loaded, 0.02, self.seed)?,
+            None => Splits::cut(loaded.len(), 0.05, 0.1, self.seed)?,
+        };
+        let (model, parts) = self.plan(&loaded, &splits)?;
+        let batch = self.batch_size.unwrap_or_else(|| self.default_batch().min(parts.train.len()));
+        let run = GraphRun { model, source: loaded.source.clone(), batch, seed: self.seed, validation_molecules: 1000 };
+        let config = self.engine(parts.train.len(), batch)?;
+        let task = GraphTask::new(run, parts.train, parts.validation, &device)?;
+        let parameters = task.model().store().parameter_count();
+        let (stop, steps) = (StopFlag::on_ctrl_c()?, config.steps);
+        let trainer = if self.resume {
+            Trainer::resume(config, &self.out, task)?
+        } else {
+            Trainer::new(config, &self.out, task)?
+        };
+        create_folder(&self.out)?;
+        self.list_bad_lines(&loaded)?;
+        eprintln!("GraphAF with {parameters} parameters, batch {batch}, {steps} steps");
+        let mut trainer = trainer.with_stop(stop);
+        let summary = trainer.run(&mut Bar::new())?;
+        drop(trainer);
+        self.report(&summary, &loaded, &splits, &parts.test, &device)
+    }
+
+    fn default_batch(&self) -> usize {
+        if self.model == Preset::Paper { 32 } else { 64 }
+    }
+
+    /// The model and the molecules that it can express.
+    fn plan(&self, loaded: &Loaded, splits: &Splits) -> Result<(GraphAfConfig, Parts)> {
+        let largest = loaded.molecules.iter().map(|m| m.len()).max().unwrap_or(1);
+        let largest = self.max_atoms.unwrap_or(largest).min(flow_graph::model::LARGEST_MOLECULE);
+        let mut model = match (&self.config, self.model) {
+            (Some(path), _) => {
+                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                serde_json::from_str(&text).with_context(|| path.display().to_string())?
+            }
+            (None, Preset::Paper) => GraphAfConfig::paper(Vocabulary::paper(), largest),
+            (None, Preset::Spline) => GraphAfConfig::spline(Vocabulary::of(loaded.molecules.iter())?, largest),
+        };
+        self.adjust(&mut model)?;
+        let part = |indices: &[usize]| -> Result<Vec<Sequence>> {
+            let molecules: Vec<Molecule> = indices.iter().filter_map(|&i| loaded.molecules.get(i)).collect();
+            Ok(Expressed::new(molecules, &model.vocabulary, model.max_atoms).check(&loaded.source)?.sequences)
+        };
+        let train = part(&splits.train)?;
+        // What decides or reports may be empty where a set is tiny.
+        let rest = |indices: &[usize]| if indices.is_empty() { Ok(Vec::new()) } else { part(indices) };
+        let parts = Parts { train, validation: rest(&splits.validation)?, test: rest(&splits.test)? };
+        Ok((model, parts))
+    }
+
+    fn adjust(&self, model: &mut GraphAfConfig) -> Result<()> {
+        model.width = self.width.unwrap_or(model.width);
+        model.layers = self.layers.unwrap_or(model.layers);
+        if let Some(hidden) = &self.hidden {
+            let Head::Spline { hidden: current } = &mut model.head else {
+                bail!("--hidden is for the spline model; write a --config file");
+            };
+            current.clone_from(hidden);
+        }
+        Ok(model.check()?)
+    }
+
+    fn engine(&self, molecules: usize, batch: usize) -> Result<TrainConfig> {
+        let demo = self.data.data == Path::new("builtin");
+        let steps = match self.epochs {
+            Some(epochs) if epochs > 0.0 && epochs.is_finite() => {
+                (epochs * molecules as f64 / batch.max(1) as f64).ceil() as u64
+            }
+            Some(epochs) => bail!("--epochs must be a positive number, got {epochs}"),
+            None => self.steps.unwrap_or(if demo { DEMO_STEPS } else { STEPS }),
+        };
+        let mut config = trainer::train_config(steps, self.seed);
+        let rate = if self.model == Preset::Paper { 1e-3 } else { 2e-3 };
+        config.optimizer.learning_rate = self.learning_rate.unwrap_or(rate);
+        let warmup = self.warmup.unwrap_or(config.schedule.warmup_steps);
+        config.schedule =
+            if self.constant { ScheduleConfig::constant(warmup) } else { ScheduleConfig::cosine(warmup, 0.01) };
+        config.ema = (self.ema != 0.0).then_some(EmaConfig { decay: self.ema });
+        config.validate_every = Some(self.validate_every);
+        config.checkpoint_every = Some(self.checkpoint_every);
+        config.early_stop_patience = self.patience;
+        Ok(config)
+    }
+
+    fn list_bad_lines(&self, loaded: &Loaded) -> Result<()> {
+        if loaded.bad.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for bad in &loaded.bad {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{bad}");
+        }
+        Ok(atomic_write(&self.out.join("bad_lines.txt"), text.as_bytes())?)
+    }
+
+    /// Samples, pictures and the one-line summary, from the checkpoint on disk.
+    fn report(
+        &self,
+        summary: &Summary,
+        loaded: &Loaded,
+        splits: &Splits,
+        test: &[Sequence],
+        device: &Device,
+    ) -> Result<()> {
+        plot_log(&self.out, "bits_per_atom", "bits/atom")?;
+        if summary.interrupted {
+            println!("stopped at step {}; go on with the same command and --resume", summary.step);
+            return Ok(());
+        }
+        let (_, model) = trainer::load(&self.out, device, true)?;
+        let molecules = draw(&model, self.samples, &SampleOptions::default(), self.seed)?;
+        let rows: Vec<Row> = molecules.iter().cloned().map(Row::plain).collect();
+        output::write(&[self.out.join("samples.smi"), self.out.join("samples.png")], &rows, None)?;
+        let free = draw(&model, self.samples, &SampleOptions { valid: false, ..SampleOptions::default() }, self.seed)?;
+        let free = free.iter().filter(|m| m.check_valences().is_ok()).count() as f64 / self.samples as f64;
+        let train: Vec<Molecule> = splits.train.iter().filter_map(|&i| loaded.molecules.get(i)).collect();
+        let reference = Reference::new::<&str>(&train, &[], None);
+        let report = evaluate(&molecules.into_iter().map(Some).collect::<Vec<_>>(), Some(&reference), None);
+        let mut rng = FlowRng::named(self.seed, "report");
+        let orders = test.iter().take(1000).map(|s| random_order(s, model.config(), &mut rng));
+        let orders = orders.collect::<flow_graph::Result<Vec<_>>>()?;
+        let bits = match orders.len() {
+            0 => "no test molecules".to_string(),
+            n => format!("test {:.4} bits/atom over {n} molecules", model.log_prob(&orders, &mut rng)?.bits_per_atom()),
+        };
+        println!(
+            "{bits}; of {} drawn {:.1} % valid ({:.1} % without the rules), {:.1} % different, {:.1} % of those new; \
+             {} steps in {:.0} s; {}",
+            report.generated,
+            100.0 * report.validity,
+            100.0 * free,
+            100.0 * report.uniqueness.map_or(0.0, |u| u.all),
+            100.0 * report.novelty.map_or(0.0, |n| n.honest),
+            summary.step,
+            summary.seconds,
+            self.out.join("samples.png").display()
+        );
+        Ok(())
+    }
+}

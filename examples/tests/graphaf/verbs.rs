@@ -1,0 +1,108 @@
+//! Every verb, on a model that was trained for seconds.
+
+use std::path::Path;
+
+use flow_graph::smiles;
+
+use super::{graphaf, run, train};
+
+fn lines(folder: &Path, file: &str) -> Vec<String> {
+    std::fs::read_to_string(folder.join(file)).unwrap().lines().map(str::to_string).collect()
+}
+
+#[test]
+fn from_training_to_completion() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let said = train(folder, "flow-out/graphaf", "60", &["--validate-every", "20"]);
+    assert!(said.contains("bits/atom") && said.contains("100.0 % valid"), "{said}");
+    for file in ["samples.smi", "samples.png", "loss.png", "log.jsonl"] {
+        assert!(folder.join("flow-out/graphaf").join(file).exists(), "{file}");
+    }
+    sampling(folder);
+    judging(folder);
+    optimizing(folder);
+}
+
+fn sampling(folder: &Path) {
+    let drawn = run(folder, &["sample", "--count", "30"]);
+    assert_eq!(drawn, run(folder, &["sample", "--count", "30"]), "the same seed gives the same molecules");
+    assert_ne!(drawn, run(folder, &["sample", "--count", "30", "--seed", "1"]));
+    let molecules: Vec<_> = drawn.lines().map(|line| smiles::parse(line).unwrap()).collect();
+    assert_eq!(molecules.len(), 30);
+    let out = ["--out", "a.smi", "--out", "a.csv", "--out", "a.sdf", "--out", "a.png", "--out", "a.svg"];
+    run(folder, &[&["sample", "--count", "25", "--min-atoms", "4", "--max-atoms", "9"], &out[..]].concat());
+    let small: Vec<_> = lines(folder, "a.smi").iter().map(|line| smiles::parse(line).unwrap().len()).collect();
+    assert!(small.len() == 25 && small.iter().all(|n| *n <= 9) && small.iter().filter(|n| **n >= 4).count() > 20);
+    let table = lines(folder, "a.csv");
+    assert_eq!(table[0], "smiles,heavy_atoms,qed,logp,molecular_weight");
+    assert_eq!((table.len(), table[1].split(',').count()), (26, 5));
+    let records = flow_graph::sdf::open(&folder.join("a.sdf")).unwrap().map(|r| r.unwrap().molecule.len());
+    assert_eq!(records.collect::<Vec<_>>(), small);
+    let raw = run(folder, &["sample", "--count", "200", "--unchecked", "--unique"]);
+    let mut seen = raw.lines().collect::<Vec<_>>();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), raw.lines().count());
+    let grown = run(folder, &["complete", "--scaffold", "c1ccoc1", "--count", "20"]);
+    for line in grown.lines() {
+        let molecule = smiles::parse(line).unwrap();
+        assert!(molecule.len() >= 5 && molecule.ring_count() >= 1, "{line}");
+    }
+}
+
+fn judging(folder: &Path) {
+    let said = run(folder, &["eval", "--count", "100", "--reference", "builtin", "--json", "report.json"]);
+    let report: serde_json::Value = serde_json::from_str(&lines(folder, "report.json").concat()).unwrap();
+    assert_eq!(report["validity"], 1.0, "{said}");
+    std::fs::write(folder.join("some.smi"), "CCO\nnonsense\nCCO\nC1CC1 named\n").unwrap();
+    run(folder, &["eval", "--samples", "some.smi", "--json", "report.json"]);
+    let report: serde_json::Value = serde_json::from_str(&lines(folder, "report.json").concat()).unwrap();
+    assert_eq!((&report["generated"], &report["valid"]), (&4.into(), &3.into()));
+    let said = run(folder, &["reconstruct"]);
+    assert!(said.starts_with("776 of 776 molecules") && said.contains("100.00 %"), "{said}");
+    let said = run(folder, &["score", "CCO", "CCN", "--orders", "4"]);
+    assert_eq!(said.lines().count(), 3);
+    assert!(said.lines().next().unwrap().contains("bits_per_atom"));
+    // An element that it has never seen is refused by name, the rest is scored.
+    let output = graphaf(folder).args(["score", "CCO", "C[Si](C)(C)C"]).output().unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("Si"));
+    assert!(run(folder, &["info"]).contains("bits/atom in validation"));
+    assert!(run(folder, &["info", "--presets"]).contains("gaussian"));
+}
+
+fn optimizing(folder: &Path) {
+    let flags = ["optimize", "--steps", "12", "--batch-size", "16", "--out", "qed", "--max-atoms", "15"];
+    let said = run(folder, &flags);
+    assert!(said.starts_with("1. qed 0.") && folder.join("qed/best.png").exists(), "{said}");
+    // The result is a checkpoint like any other, and goes on.
+    run(folder, &["sample", "--checkpoint", "qed", "--count", "5"]);
+    run(folder, &["optimize", "--steps", "16", "--batch-size", "16", "--out", "qed", "--max-atoms", "15", "--resume"]);
+    std::fs::write(folder.join("few.csv"), "id,smiles\n1,CC(=O)Oc1ccccc1C(=O)O\n2,CCCCCCO\n").unwrap();
+    let said = run(folder, &["optimize", "--constrained", "few.csv", "--attempts", "20", "--out", "better"]);
+    assert!(said.contains("success") && said.contains("2 molecules"), "{said}");
+    assert!(lines(folder, "better/improved.csv")[0].starts_with("source,optimised"));
+}
+
+#[test]
+fn the_papers_model_and_a_file_with_bad_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut text = String::new();
+    for i in 0..60 {
+        text += &format!("{}O\tnumber {i}\n", "C".repeat(1 + i % 9));
+    }
+    text += "C1CC\n[NH4+].[Cl-]CC\nCC[Si](C)C\nCC([O-])=O\n";
+    std::fs::write(folder.join("mine.smi"), text).unwrap();
+    let flags =
+        ["train", "--data", "mine.smi", "--model", "paper", "--width", "16", "--steps", "20", "--samples", "10"];
+    let output = super::graphaf(folder).args(flags).args(["--out", "run", "--batch-size", "8"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("mine.smi: line 61"), "{stderr}");
+    assert!(lines(folder, "run/bad_lines.txt")[0].contains("line 61"));
+    let info = run(folder, &["info", "--checkpoint", "run"]);
+    assert!(info.contains("C N O F P S Cl Br I"), "{info}");
+    let said = run(folder, &["reconstruct", "--checkpoint", "run", "--data", "mine.smi"]);
+    assert!(said.contains("100.00 %"), "{said}");
+}

@@ -1,0 +1,71 @@
+//! What the tests of all programs share.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use flow_core::FlowRng;
+
+/// Every file below a folder with its length and content's sum.
+pub fn listing(folder: &Path) -> BTreeMap<PathBuf, (usize, u64)> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![folder.to_path_buf()];
+    while let Some(next) = waiting.pop() {
+        for entry in std::fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.insert(path.clone(), (0, 0));
+                waiting.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap_or_default();
+                let sum = bytes.iter().fold(0u64, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(*b)));
+                found.insert(path, (bytes.len(), sum));
+            }
+        }
+    }
+    found
+}
+
+/// Runs a training without disturbance and one that is killed at random moments, and compares their last checkpoints.
+///
+/// `start` gives the command that trains into a folder for that many steps; checkpoints should be close together, so
+/// that kills hit the writing of them too. More kills than three with `FLOW_KILLS`.
+pub fn killed_runs_end_in_the_same_bits(steps_per_kill: u64, start: impl Fn(&Path, &str, &str) -> Command) {
+    let kills: u64 = std::env::var("FLOW_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let steps = (steps_per_kill * kills).to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |out: &str, resume: bool| -> Child {
+        let mut command = start(folder.path(), out, &steps);
+        if resume {
+            command.arg("--resume");
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let has_checkpoint = |out: &Path| flow_core::train::Checkpoints::new(out).latest().unwrap().is_some();
+    let begun = Instant::now();
+    assert!(run("whole", false).wait().unwrap().success());
+    let whole = begun.elapsed();
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut rng = FlowRng::seed_from(seed);
+    let out = folder.path().join("killed");
+    let mut hit = 0;
+    while hit < kills {
+        let mut child = run("killed", has_checkpoint(&out));
+        // Never far enough in all lives together to reach the end, even on a machine that is idle again.
+        let life = whole.as_secs_f64() / (kills as f64 + 1.0) * rng.next_uniform();
+        std::thread::sleep(Duration::from_secs_f64(life));
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before kill {hit} (seed {seed})");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        hit += 1;
+    }
+    assert!(run("killed", has_checkpoint(&out)).wait().unwrap().success(), "seed {seed}");
+    let last = |run: &str| flow_core::train::Checkpoints::new(&folder.path().join(run)).latest().unwrap().unwrap();
+    let (whole, killed) = (last("whole"), last("killed"));
+    assert_eq!(whole.file_name(), killed.file_name());
+    for file in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
+        let bytes = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+        assert!(bytes(&whole) == bytes(&killed), "{file} differs after {kills} kills (seed {seed})");
+    }
+}
