@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::OnceLock;
 
-use super::{TINY, glow, listing, npy, run, train};
+use super::shared::listing;
+use super::{TINY, glow, npy, run, train};
 
 /// One folder with a model and every kind of bad file, shared by the tests of this module.
 fn rubbish() -> &'static Path {
