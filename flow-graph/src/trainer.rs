@@ -12,7 +12,7 @@ use flow_core::train::{
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Candidates, GraphAf, GraphAfConfig, Sequence};
+use crate::model::{Candidates, GraphAf, GraphAfConfig, SampleOptions, Sequence};
 use crate::{Error, Result};
 
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
@@ -196,5 +196,22 @@ impl Task for GraphTask {
 
     fn unit(&self) -> &str {
         "bits/atom"
+    }
+
+    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> flow_core::Result<()> {
+        const MOLECULES: usize = 40;
+        let drawn = self.model.sample(MOLECULES, &SampleOptions::default(), rng).map_err(core)?;
+        let vocabulary = &self.run.model.vocabulary;
+        let molecules = drawn.iter().map(|g| g.sequence.molecule(vocabulary)).collect::<Result<Vec<_>>>();
+        let molecules = molecules.map_err(core)?;
+        let name = |extension: &str| folder.join(format!("samples-{step:08}.{extension}"));
+        let lines: String = molecules.iter().map(|m| crate::canonical_smiles(m) + "\n").collect();
+        flow_core::files::atomic_write(&name("smi"), lines.as_bytes())?;
+        #[cfg(feature = "chem")]
+        {
+            let cells: Vec<_> = molecules.iter().map(|m| (m, crate::canonical_smiles(m))).collect();
+            crate::chem::write_grid(name("png"), &cells, 8).map_err(core)?;
+        }
+        Ok(())
     }
 }
