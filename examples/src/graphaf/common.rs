@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
+use flow_core::FlowRng;
 use flow_graph::data::{Loaded, OpenOptions, open};
-use flow_graph::model::{GraphAf, Sequence, Vocabulary};
-use flow_graph::trainer::{self, GraphRun};
+use flow_graph::model::{Candidates, GraphAf, GraphAfConfig, Sequence};
+use flow_graph::trainer::{self, GraphRun, random_order};
 use flow_graph::{Molecule, SaScorer};
 
 use crate::cli::CheckpointArg;
@@ -30,23 +31,23 @@ pub(super) struct DataArg {
 impl DataArg {
     /// Reads the file and says on stderr what was in it.
     pub(super) fn open(&self) -> Result<Loaded> {
-        let loaded = read(&self.data, self.column.as_deref())?;
-        eprintln!("{}", loaded.summary());
-        const SHOWN: usize = 5;
-        for bad in loaded.bad.iter().take(SHOWN) {
-            eprintln!("{}: {bad}", self.data.display());
-        }
-        if loaded.bad_count > SHOWN {
-            eprintln!("{}: {} more bad lines", self.data.display(), loaded.bad_count - SHOWN);
-        }
-        Ok(loaded)
+        read(&self.data, self.column.as_deref())
     }
 }
 
-/// Reads a file of molecules.
+/// Reads a file of molecules and says on stderr what was in it.
 pub(super) fn read(path: &Path, column: Option<&str>) -> Result<Loaded> {
+    const SHOWN: usize = 5;
     let options = OpenOptions { column: column.map(str::to_string), ..OpenOptions::default() };
-    Ok(open(path, &options)?)
+    let loaded = open(path, &options)?;
+    eprintln!("{}", loaded.summary());
+    for bad in loaded.bad.iter().take(SHOWN) {
+        eprintln!("{}: {bad}", path.display());
+    }
+    if loaded.bad_count > SHOWN {
+        eprintln!("{}: {} more bad lines", path.display(), loaded.bad_count - SHOWN);
+    }
+    Ok(loaded)
 }
 
 /// Loads a checkpoint's model with its run.
@@ -54,42 +55,64 @@ pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(Graph
     Ok(trainer::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
 }
 
-/// Molecules as sequences, those that the model cannot express counted by reason.
+/// Molecules as sequences; those that the model cannot express are counted by reason.
 pub(super) struct Expressed {
-    /// The sequences.
-    pub(super) sequences: Vec<Sequence>,
-    /// How many molecules were refused for which reason.
-    pub(super) refused: BTreeMap<String, usize>,
+    /// In the order of the molecules, `None` for those left out.
+    sequences: Vec<Option<Sequence>>,
+    refused: BTreeMap<String, usize>,
 }
 
 impl Expressed {
-    /// Encodes molecules for a vocabulary and a limit.
-    pub(super) fn new(
-        molecules: impl IntoIterator<Item = Molecule>,
-        vocabulary: &Vocabulary,
-        max_atoms: usize,
-    ) -> Self {
-        let (mut sequences, mut refused) = (Vec::new(), BTreeMap::new());
-        for molecule in molecules {
-            match Sequence::new(&molecule, vocabulary) {
-                Ok(sequence) if sequence.len() <= max_atoms => sequences.push(sequence),
-                Ok(_) => *refused.entry(format!("it has more than {max_atoms} atoms")).or_insert(0) += 1,
-                Err(e) => *refused.entry(e.to_string()).or_insert(0) += 1,
+    /// Encodes molecules for a model.
+    pub(super) fn new(molecules: impl IntoIterator<Item = Molecule>, config: &GraphAfConfig) -> Self {
+        let (mut rng, mut refused) = (FlowRng::named(0, "expressible"), BTreeMap::new());
+        let sequences = molecules.into_iter().map(|molecule| match express(&molecule, config, &mut rng) {
+            Ok(sequence) => Some(sequence),
+            Err(error) => {
+                let reason = match error {
+                    flow_graph::Error::Vocabulary(reason) => reason,
+                    other => other.to_string(),
+                };
+                *refused.entry(reason).or_insert(0) += 1;
+                None
             }
-        }
-        Expressed { sequences, refused }
+        });
+        Expressed { sequences: sequences.collect(), refused }
     }
 
-    /// Says on stderr what was refused; none left is an error.
+    /// Says on stderr what was left out; no molecule at all is an error.
     pub(super) fn check(self, source: &str) -> Result<Self> {
         for (reason, count) in &self.refused {
-            eprintln!("{source}: {count} molecules left out: {reason}");
+            eprintln!("{source}: {count} of {} molecules left out: {reason}", self.sequences.len());
         }
-        if self.sequences.is_empty() {
-            bail!("{source}: no molecule that the model can express");
+        if self.sequences.iter().flatten().next().is_none() {
+            let reason = self.refused.keys().next().map(|reason| format!(" ({reason})"));
+            bail!("{source}: no molecule that the model can express{}", reason.unwrap_or_default());
         }
         Ok(self)
     }
+
+    /// The sequences of some molecules, without those left out.
+    pub(super) fn part(&self, indices: &[usize]) -> Vec<Sequence> {
+        indices.iter().filter_map(|&i| self.sequences.get(i)?.clone()).collect()
+    }
+
+    /// All sequences.
+    pub(super) fn all(self) -> Vec<Sequence> {
+        self.sequences.into_iter().flatten().collect()
+    }
+}
+
+fn express(molecule: &Molecule, config: &GraphAfConfig, rng: &mut FlowRng) -> flow_graph::Result<Sequence> {
+    let sequence = Sequence::new(molecule, &config.vocabulary)?;
+    if sequence.len() > config.max_atoms {
+        return Err(flow_graph::Error::Vocabulary(format!("it has more than {} atoms", config.max_atoms)));
+    }
+    if matches!(config.candidates, Candidates::Window(_)) {
+        // Training would stop at a molecule that has no order within the window.
+        random_order(&sequence, config, rng)?;
+    }
+    Ok(sequence)
 }
 
 /// The fragment table of the synthetic accessibility.
@@ -126,6 +149,14 @@ pub(super) fn check_temperature(temperature: f64) -> Result<()> {
         bail!("--temperature must be a finite number of at least 0, got {temperature}");
     }
     Ok(())
+}
+
+/// Refuses sizes that exclude each other.
+pub(super) fn check_sizes(min_atoms: usize, max_atoms: Option<usize>) -> Result<()> {
+    match max_atoms {
+        Some(most) if most < min_atoms => bail!("--max-atoms {most} is less than --min-atoms {min_atoms}"),
+        _ => Ok(()),
+    }
 }
 
 /// Parses a SMILES from the command line.

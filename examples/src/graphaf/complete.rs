@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
 use flow_graph::canonical_smiles;
 use flow_graph::model::{SampleOptions, Sequence};
 use flow_graph::trainer::random_order;
 
-use super::common::{ScorerArg, check_temperature, load, parse};
+use super::common::{ScorerArg, check_sizes, check_temperature, load, parse};
 use super::output::{self, Row};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
@@ -58,12 +58,17 @@ impl CompleteArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--count", self.count)?;
         check_temperature(self.temperature)?;
+        check_sizes(self.min_atoms, self.max_atoms)?;
         output::check(&self.out)?;
         let scaffold = parse("--scaffold", &self.scaffold)?;
         let scorer = self.scorer.open()?;
         let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
         let vocabulary = &model.config().vocabulary;
-        let scaffold = Sequence::new(&scaffold, vocabulary)?;
+        let scaffold = Sequence::new(&scaffold, vocabulary).context("--scaffold")?;
+        let most = self.max_atoms.unwrap_or(usize::MAX).min(model.config().max_atoms);
+        if scaffold.len() >= most {
+            bail!("--scaffold has {} atoms, which leaves no room in molecules of at most {most}", scaffold.len());
+        }
         let mut rng = FlowRng::named(self.seed, "complete");
         let starts = (0..self.count).map(|_| random_order(&scaffold, model.config(), &mut rng));
         let starts = starts.collect::<flow_graph::Result<Vec<_>>>()?;
@@ -86,7 +91,7 @@ impl CompleteArgs {
             .map(|(molecule, times)| Row { molecule, extra: vec![("times", times.to_string())] })
             .collect();
         output::write(&self.out, &rows, scorer.as_ref())?;
-        eprintln!("{} molecules grown, {} different", grown.len(), rows.len());
+        output::say(&self.out, &format!("{} molecules grown, {} different", grown.len(), rows.len()));
         Ok(())
     }
 }

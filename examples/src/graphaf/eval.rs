@@ -1,35 +1,40 @@
 //! `graphaf eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use flow_core::files::atomic_write;
-use flow_graph::Molecule;
-use flow_graph::metrics::{Reference, evaluate};
-use flow_graph::model::SampleOptions;
+use flow_graph::data::Loaded;
+use flow_graph::metrics::{Reference, Report, evaluate};
+use flow_graph::model::{GraphAf, SampleOptions};
+use flow_graph::trainer::GraphRun;
+use flow_graph::{Molecule, SaScorer, smiles};
+use serde::Serialize;
 
-use super::common::{ScorerArg, check_temperature, load, read};
+use super::common::{Expressed, ScorerArg, check_temperature, load, read};
+use super::reconstruct::{Returned, there_and_back};
 use super::sample::draw;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
 
-/// Measure validity, uniqueness, novelty and distributions
+/// Measure validity, uniqueness, novelty, reconstruction and distributions
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Novelty is given in two conventions: canonical SMILES without stereo against the same of the reference (honest), and
-against the strings as the reference's file spells them (what papers print; by that rule 63 % of ZINC250k's own
-molecules are new). No molecule is left out for its size.
+Validity is given as the model draws (a choice that breaks a valence is excluded) and without that rule. Novelty is
+given in two conventions: canonical SMILES without stereo against the same of the reference (honest), and against the
+strings as the reference's file spells them (what papers print; by that rule 63 % of ZINC250k's own molecules are new).
+No molecule is left out for its size. Without --reference a model is held against the file that it was trained on.
 
 Examples:
-  graphaf eval --checkpoint runs/zinc --reference zinc250k.smi.gz
-  graphaf eval --checkpoint runs/zinc --unchecked --count 10000
-  graphaf eval --samples generated.smi --reference zinc250k.smi.gz --json report.json")]
+  graphaf eval                                              the model that `train` left
+  graphaf eval --checkpoint runs/zinc --reference zinc250k.smi.gz --json zinc.json
+  graphaf eval --samples generated.smi --reference zinc250k.smi.gz")]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
-    /// Molecules to measure instead of drawing some: one SMILES a line; what cannot be read is invalid
-    #[arg(long, value_name = "FILE")]
+    /// Molecules to measure instead of drawing some, in any format that `train` reads; a bad line is invalid
+    #[arg(long, value_name = "PATH", conflicts_with = "checkpoint")]
     samples: Option<PathBuf>,
     /// Molecules to compare with, the training set as a rule
     #[arg(long, value_name = "PATH")]
@@ -37,13 +42,16 @@ pub(super) struct EvalArgs {
     /// Column of SMILES in a table
     #[arg(long)]
     column: Option<String>,
-    /// Molecules to draw
+    /// Molecules to draw, and as many again without the rule of valence
     #[arg(long, default_value_t = 10_000)]
     count: usize,
+    /// Molecules of the reference to turn into latents and back
+    #[arg(long, default_value_t = 1000)]
+    reconstruct: usize,
     /// Temperature of the draws
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// Do not keep valences
+    /// Measure what is drawn without the rule of valence
     #[arg(long)]
     unchecked: bool,
     /// Also write everything as JSON
@@ -58,47 +66,106 @@ pub(super) struct EvalArgs {
     device: DeviceArg,
 }
 
+/// What is found out about a model besides its samples.
+#[derive(Debug, Default, Serialize)]
+struct OfModel {
+    /// Share of valid molecules without the rule of valence.
+    validity_unchecked: Option<f64>,
+    reconstruction: Option<Returned>,
+    molecules_per_second: f64,
+}
+
+/// The content of the JSON file.
+#[derive(Debug, Serialize)]
+struct Everything {
+    #[serde(flatten)]
+    report: Report,
+    model: Option<OfModel>,
+}
+
 impl EvalArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--count", self.count)?;
         check_temperature(self.temperature)?;
         self.json.as_deref().map_or(Ok(()), check_output)?;
         let scorer = self.scorer.open()?;
-        let molecules = self.molecules()?;
-        let reference = match &self.reference {
-            None => None,
-            Some(path) => {
-                let loaded = read(path, self.column.as_deref())?;
-                eprintln!("{}", loaded.summary());
-                let molecules: Vec<Molecule> = loaded.molecules.iter().collect();
-                let strings: Vec<&str> = loaded.source_strings.iter().collect();
-                Some(Reference::new(&molecules, &strings, scorer.as_ref()))
-            }
-        };
-        let report = evaluate(&molecules, reference.as_ref(), scorer.as_ref());
-        if let Some(path) = &self.json {
-            atomic_write(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
+        match &self.samples {
+            Some(path) => self.file(path, scorer.as_ref()),
+            None => self.model(scorer.as_ref()),
         }
-        println!("{report}");
-        Ok(())
     }
 
-    fn molecules(&self) -> Result<Vec<Option<Molecule>>> {
-        if let Some(path) = &self.samples {
-            let text = std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-            let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_string();
-            let molecules: Vec<_> = text.lines().map(|line| flow_graph::smiles::parse(&first(line)).ok()).collect();
-            if molecules.is_empty() {
-                bail!("{}: holds no line", path.display());
-            }
-            return Ok(molecules);
-        }
-        let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
+    fn file(&self, path: &Path, scorer: Option<&SaScorer>) -> Result<()> {
+        let loaded = read(path, self.column.as_deref())?;
+        // Of a molecule in pieces all pieces count, as they stand in the file.
+        let whole = loaded.source_strings.iter().map(|text| smiles::parse(text).ok());
+        let molecules: Vec<_> = whole.chain(std::iter::repeat_n(None, loaded.bad_count)).collect();
+        let reference = self.reference.as_deref().map(|path| read(path, self.column.as_deref())).transpose()?;
+        let reference = reference.map(|loaded| prepared(&loaded, scorer));
+        self.tell(evaluate(&molecules, reference.as_ref(), scorer), None)
+    }
+
+    fn model(&self, scorer: Option<&SaScorer>) -> Result<()> {
+        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let loaded = self.reference_of(&run)?;
         let options =
             SampleOptions { temperature: self.temperature, valid: !self.unchecked, ..SampleOptions::default() };
         let start = Instant::now();
         let drawn = draw(&model, self.count, &options, self.seed)?;
-        eprintln!("{:.0} molecules/s", self.count as f64 / start.elapsed().as_secs_f64());
-        Ok(drawn.into_iter().map(Some).collect())
+        let mut of_model =
+            OfModel { molecules_per_second: self.count as f64 / start.elapsed().as_secs_f64(), ..OfModel::default() };
+        eprintln!("{} molecules drawn at {:.0} molecules/s", self.count, of_model.molecules_per_second);
+        if !self.unchecked {
+            let free = draw(&model, self.count, &SampleOptions { valid: false, ..options }, self.seed)?;
+            of_model.validity_unchecked =
+                Some(evaluate(&free.into_iter().map(Some).collect::<Vec<_>>(), None, None).validity);
+        }
+        if let Some(loaded) = &loaded {
+            of_model.reconstruction = self.reconstruction(&model, loaded)?;
+        }
+        let reference = loaded.map(|loaded| prepared(&loaded, scorer));
+        let molecules: Vec<Option<Molecule>> = drawn.into_iter().map(Some).collect();
+        self.tell(evaluate(&molecules, reference.as_ref(), scorer), Some(of_model))
     }
+
+    /// The molecules to compare with: those asked for, or those of the training where they are still there.
+    fn reference_of(&self, run: &GraphRun) -> Result<Option<Loaded>> {
+        let path = self.reference.clone().unwrap_or_else(|| PathBuf::from(&run.source));
+        match read(&path, self.column.as_deref()) {
+            Ok(loaded) => Ok(Some(loaded)),
+            Err(error) if self.reference.is_some() => Err(error),
+            Err(error) => {
+                eprintln!("no comparison with the training set: {error} (name it with --reference)");
+                Ok(None)
+            }
+        }
+    }
+
+    fn reconstruction(&self, model: &GraphAf, loaded: &Loaded) -> Result<Option<Returned>> {
+        let sequences = Expressed::new(loaded.molecules.iter().take(self.reconstruct), model.config()).all();
+        if sequences.is_empty() { Ok(None) } else { there_and_back(model, &sequences, self.seed).map(Some) }
+    }
+
+    fn tell(&self, report: Report, model: Option<OfModel>) -> Result<()> {
+        if let Some(model) = &model {
+            if let Some(validity) = model.validity_unchecked {
+                println!("{:<12}{:6.2} %  (as the model is, without the rule of valence)", "valid", 100.0 * validity);
+            }
+            if let Some(reconstruction) = &model.reconstruction {
+                println!("{:<12}{reconstruction}", "returned");
+            }
+        }
+        println!("{report}");
+        if let Some(path) = &self.json {
+            let everything = Everything { report, model };
+            atomic_write(path, serde_json::to_string_pretty(&everything)?.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn prepared(loaded: &Loaded, scorer: Option<&SaScorer>) -> Reference {
+    let molecules: Vec<Molecule> = loaded.molecules.iter().collect();
+    let strings: Vec<&str> = loaded.source_strings.iter().collect();
+    Reference::new(&molecules, &strings, scorer)
 }

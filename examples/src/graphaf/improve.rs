@@ -33,7 +33,6 @@ struct Column {
 /// Improves every molecule, writes the pairs and prints the table.
 pub(super) fn run<R: Reward>(plan: &Plan<'_>, model: &GraphAf, reward: &R) -> Result<()> {
     let loaded = read(plan.path, plan.column)?;
-    eprintln!("{}", loaded.summary());
     let molecules: Vec<Molecule> = loaded.molecules.iter().take(plan.count.unwrap_or(usize::MAX)).collect();
     let bar = ProgressBar::new(molecules.len() as u64);
     let style = ProgressStyle::with_template("improving {bar:40} {pos}/{len} molecules, {eta} left");

@@ -10,7 +10,7 @@ use flow_graph::optimize::{PenalizedLogP, PolicyTask, PpoConfig, Qed, Reward, Sh
 use flow_graph::trainer::GraphRun;
 use flow_graph::{Atom, Bond, Element, Molecule, SaScorer};
 
-use super::common::{Property, ScorerArg, load};
+use super::common::{Property, ScorerArg, check_sizes, check_temperature, load};
 use super::improve;
 use super::output::{self, Row};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, create_folder};
@@ -55,7 +55,7 @@ pub(super) struct OptimizeArgs {
     #[arg(long)]
     resume: bool,
     /// Updates of the weights
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, visible_alias = "iterations", default_value_t = 400)]
     steps: u64,
     /// Molecules drawn for every four updates
     #[arg(long, default_value_t = 128)]
@@ -63,6 +63,12 @@ pub(super) struct OptimizeArgs {
     /// Learning rate
     #[arg(long, default_value_t = 3e-4)]
     learning_rate: f64,
+    /// What a decision is worth of the one after it
+    #[arg(long, default_value_t = 0.97)]
+    discount: f64,
+    /// Worth of a molecule that was drawn before, 0 to 1: less than 1 keeps the model from repeating itself
+    #[arg(long, default_value_t = 1.0, value_name = "WEIGHT")]
+    repeat: f64,
     /// The least number of heavy atoms
     #[arg(long, default_value_t = 5)]
     min_atoms: usize,
@@ -70,7 +76,7 @@ pub(super) struct OptimizeArgs {
     #[arg(long, default_value_t = 38)]
     max_atoms: usize,
     /// Temperature of the draws
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
@@ -85,6 +91,8 @@ impl OptimizeArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--attempts", self.attempts)?;
         at_least_one("--max-atoms", self.max_atoms)?;
+        check_sizes(self.min_atoms, Some(self.max_atoms))?;
+        check_temperature(self.temperature)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         match self.property {
             Property::Qed => self.with(run, model, Qed),
@@ -133,6 +141,8 @@ impl OptimizeArgs {
             temperature: self.temperature,
             min_atoms: self.min_atoms,
             max_atoms: self.max_atoms,
+            discount: self.discount,
+            repeat: self.repeat,
             shaping,
             ..PpoConfig::default()
         };

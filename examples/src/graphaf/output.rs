@@ -69,11 +69,21 @@ pub(super) fn write(outputs: &[PathBuf], rows: &[Row], scorer: Option<&SaScorer>
         match format(path)? {
             Format::Smiles => atomic_write(path, smiles(rows).as_bytes())?,
             Format::Table => atomic_write(path, table(rows, scorer).as_bytes())?,
-            Format::Sd => atomic_write(path, records(rows)?.as_bytes())?,
+            Format::Sd => atomic_write(path, records(rows, scorer)?.as_bytes())?,
             Format::Picture => picture(path, rows)?,
         }
     }
     Ok(())
+}
+
+/// One line for a person: on standard output, or on stderr where molecules are on standard output.
+pub(super) fn say(outputs: &[PathBuf], line: &str) {
+    if outputs.iter().any(|path| path.as_os_str() == "-") {
+        eprintln!("{line}");
+    } else {
+        let names: Vec<String> = outputs.iter().map(|path| path.display().to_string()).collect();
+        println!("{line}; {}", names.join(", "));
+    }
 }
 
 fn smiles(rows: &[Row]) -> String {
@@ -81,49 +91,71 @@ fn smiles(rows: &[Row]) -> String {
     lines.concat()
 }
 
-/// One line per molecule; a property that cannot be computed is empty.
-fn table(rows: &[Row], scorer: Option<&SaScorer>) -> String {
-    let extra = rows.first().map_or(&[][..], |row| &row.extra);
-    let mut text = String::from("smiles,heavy_atoms,qed,logp,molecular_weight");
-    if scorer.is_some() {
-        text += ",synthetic_accessibility,penalized_logp";
+/// Names of the columns of [`properties`].
+fn columns(scored: bool) -> Vec<&'static str> {
+    let mut names = vec!["smiles", "heavy_atoms", "qed", "logp", "molecular_weight"];
+    if scored {
+        names.extend(["synthetic_accessibility", "penalized_logp"]);
     }
-    extra.iter().for_each(|(name, _)| text = format!("{text},{name}"));
-    let line = |row: &Row| {
-        let perceived = Perceived::new(&row.molecule).ok();
-        let number = |value: Option<f64>| value.map(|v| format!("{v:.4}")).unwrap_or_default();
-        let of = |f: &dyn Fn(&Perceived) -> flow_graph::Result<f64>| number(perceived.as_ref().and_then(|p| f(p).ok()));
-        let mut cells = vec![canonical_smiles(&row.molecule), row.molecule.len().to_string()];
-        cells.extend([of(&Perceived::qed), of(&Perceived::log_p), of(&Perceived::molecular_weight)]);
-        if let Some(scorer) = scorer {
-            cells.extend([of(&|p| scorer.score_perceived(p)), of(&|p| p.penalized_log_p(scorer))]);
-        }
-        cells.extend(row.extra.iter().map(|(_, value)| value.clone()));
-        format!("\n{}", cells.join(","))
-    };
-    let lines: Vec<String> = rows.par_iter().map(line).collect();
-    text + &lines.concat() + "\n"
+    names
 }
 
-fn records(rows: &[Row]) -> Result<String> {
+/// What every table says of a molecule; a property that cannot be computed is empty.
+fn properties(molecule: &Molecule, scorer: Option<&SaScorer>) -> Vec<String> {
+    let perceived = Perceived::new(molecule).ok();
+    let of = |f: &dyn Fn(&Perceived) -> flow_graph::Result<f64>| {
+        perceived.as_ref().and_then(|p| f(p).ok()).map(|v| format!("{v:.4}")).unwrap_or_default()
+    };
+    let mut cells = vec![canonical_smiles(molecule), molecule.len().to_string()];
+    cells.extend([of(&Perceived::qed), of(&Perceived::log_p), of(&Perceived::molecular_weight)]);
+    if let Some(scorer) = scorer {
+        cells.extend([of(&|p| scorer.score_perceived(p)), of(&|p| p.penalized_log_p(scorer))]);
+    }
+    cells
+}
+
+/// One line per molecule.
+fn table(rows: &[Row], scorer: Option<&SaScorer>) -> String {
+    let mut names = columns(scorer.is_some());
+    names.extend(rows.first().map_or(&[][..], |row| &row.extra).iter().map(|(name, _)| *name));
+    let line = |row: &Row| {
+        let mut cells = properties(&row.molecule, scorer);
+        cells.extend(row.extra.iter().map(|(_, value)| value.clone()));
+        cells.join(",") + "\n"
+    };
+    let lines: Vec<String> = rows.par_iter().map(line).collect();
+    names.join(",") + "\n" + &lines.concat()
+}
+
+/// SD records with coordinates for drawing; what a table has as columns they have as data fields.
+fn records(rows: &[Row], scorer: Option<&SaScorer>) -> Result<String> {
+    /// What the name line of a MOL block holds.
+    const NAME: usize = 80;
+    let names = columns(scorer.is_some());
     let record = |row: &Row| {
         let coordinates = layout(&row.molecule).ok();
-        let name = canonical_smiles(&row.molecule);
-        let fields: Vec<(String, String)> = row.extra.iter().map(|(n, v)| (n.to_string(), v.clone())).collect();
-        // The name line of a MOL block holds 80 characters.
-        let name: String = name.chars().take(80).collect();
+        let values = properties(&row.molecule, scorer);
+        let name: String = values.iter().take(1).flat_map(|smiles| smiles.chars()).take(NAME).collect();
+        let extra = row.extra.iter().map(|(name, value)| (*name, value.clone()));
+        // A field without a value would end the record early.
+        let fields = names.iter().copied().zip(values).chain(extra).filter(|(_, value)| !value.is_empty());
+        let fields: Vec<(String, String)> = fields.map(|(name, value)| (name.to_string(), value)).collect();
         sdf::write_record(&row.molecule, &name, coordinates.as_deref(), &fields)
     };
     let records: Vec<String> = rows.par_iter().map(record).collect::<flow_graph::Result<_>>()?;
     Ok(records.concat())
 }
 
-/// A grid of the first molecules with their QED and what else is known of them.
-pub(super) fn picture(path: &Path, rows: &[Row]) -> Result<()> {
+/// A grid of the first molecules, each over its SMILES, its QED and what else is known of it.
+fn picture(path: &Path, rows: &[Row]) -> Result<()> {
     let caption = |row: &Row| {
-        let qed = flow_graph::chem::qed(&row.molecule).map(|q| format!("QED {q:.2}")).unwrap_or_default();
-        row.extra.first().map_or_else(|| qed.clone(), |(name, value)| format!("{name} {value}"))
+        let mut facts: Vec<String> = row.extra.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        if !row.extra.iter().any(|(name, _)| *name == "qed") {
+            facts.extend(flow_graph::chem::qed(&row.molecule).map(|q| format!("QED {q:.2}")));
+        }
+        format!("{}\n{}", canonical_smiles(&row.molecule), facts.join(", "))
     };
-    let cells: Vec<(&Molecule, String)> = rows.iter().take(PICTURED).map(|row| (&row.molecule, caption(row))).collect();
+    let cells: Vec<(&Molecule, String)> =
+        rows.par_iter().take(PICTURED).map(|row| (&row.molecule, caption(row))).collect();
     Ok(write_grid(path, &cells, COLUMNS)?)
 }

@@ -1,10 +1,12 @@
 //! `graphaf reconstruct`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
 use flow_graph::canonical_smiles;
+use flow_graph::model::{GraphAf, Sequence};
 use flow_graph::trainer::random_order;
+use serde::Serialize;
 
 use super::common::{DataArg, Expressed, load};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
@@ -36,21 +38,51 @@ impl ReconstructArgs {
         let loaded = self.data.open()?;
         let config = model.config();
         let molecules = loaded.molecules.iter().take(self.count.unwrap_or(usize::MAX));
-        let expressed = Expressed::new(molecules, &config.vocabulary, config.max_atoms).check(&loaded.source)?;
-        let mut rng = FlowRng::named(self.seed, "reconstruct");
-        let orders = expressed.sequences.iter().map(|s| random_order(s, config, &mut rng));
-        let orders = orders.collect::<flow_graph::Result<Vec<_>>>()?;
-        let latents = model.encode(&orders, &mut rng)?;
-        let back = model.decode(&latents)?;
-        let mut lost = orders.iter().zip(&back).filter(|(a, b)| a != b);
-        let first = lost.next();
-        let same = orders.len() - usize::from(first.is_some()) - lost.count();
-        let percent = 100.0 * same as f64 / orders.len() as f64;
-        println!("{same} of {} molecules reconstructed, {percent:.2} %", orders.len());
-        if let Some((wanted, got)) = first {
-            let name = |s: &flow_graph::model::Sequence| s.molecule(&config.vocabulary).map(|m| canonical_smiles(&m));
-            bail!("the first one lost: {} came back as {}", name(wanted)?, name(got)?);
+        let sequences = Expressed::new(molecules, config).check(&loaded.source)?.all();
+        let returned = there_and_back(&model, &sequences, self.seed)?;
+        println!("{returned}");
+        if let Some((wanted, got)) = &returned.first_lost {
+            eprintln!("the first one lost: {wanted} came back as {got}");
         }
         Ok(())
     }
+}
+
+/// How many molecules came back from their latents.
+#[derive(Debug, Serialize)]
+pub(super) struct Returned {
+    same: usize,
+    of: usize,
+    /// SMILES of the first that did not come back, and of what came instead.
+    first_lost: Option<(String, String)>,
+}
+
+/// `9 of 10 molecules reconstructed, 90.00 %`
+impl std::fmt::Display for Returned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = 100.0 * self.same as f64 / self.of.max(1) as f64;
+        write!(f, "{} of {} molecules reconstructed, {percent:.2} %", self.same, self.of)
+    }
+}
+
+/// Encodes molecules in random orders, decodes the latents, and compares every atom and bond.
+pub(super) fn there_and_back(model: &GraphAf, sequences: &[Sequence], seed: u64) -> Result<Returned> {
+    /// Latents of so many at a time.
+    const CHUNK: usize = 4096;
+    let mut rng = FlowRng::named(seed, "reconstruct");
+    let mut returned = Returned { same: 0, of: sequences.len(), first_lost: None };
+    for chunk in sequences.chunks(CHUNK) {
+        let orders = chunk.iter().map(|s| random_order(s, model.config(), &mut rng));
+        let orders = orders.collect::<flow_graph::Result<Vec<_>>>()?;
+        let latents = model.encode(&orders, &mut rng)?;
+        for (wanted, got) in orders.iter().zip(model.decode(&latents)?) {
+            if *wanted == got {
+                returned.same += 1;
+            } else if returned.first_lost.is_none() {
+                let name = |s: &Sequence| s.molecule(&model.config().vocabulary).map(|m| canonical_smiles(&m));
+                returned.first_lost = Some((name(wanted)?, name(&got)?));
+            }
+        }
+    }
+    Ok(returned)
 }

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
 use flow_graph::model::{GraphAf, SampleOptions};
 use flow_graph::{Molecule, canonical_smiles};
 
-use super::common::{ScorerArg, check_temperature, load};
+use super::common::{ScorerArg, check_sizes, check_temperature, load};
 use super::output::{self, Row};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
@@ -63,6 +63,7 @@ impl SampleArgs {
         at_least_one("--count", self.count)?;
         at_least_one("--max-atoms", self.max_atoms.unwrap_or(1))?;
         check_temperature(self.temperature)?;
+        check_sizes(self.min_atoms, self.max_atoms)?;
         output::check(&self.out)?;
         let scorer = self.scorer.open()?;
         let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
@@ -83,10 +84,14 @@ impl SampleArgs {
             let mut seen = HashSet::new();
             molecules.retain(|m| seen.insert(canonical_smiles(m)));
         }
+        if molecules.is_empty() {
+            bail!("none of {drawn} molecules drawn is valid: train for longer, or leave --unchecked out");
+        }
         let rows: Vec<Row> = molecules.into_iter().map(Row::plain).collect();
         output::write(&self.out, &rows, scorer.as_ref())?;
-        let (kept, rate) = (rows.len(), drawn as f64 / seconds);
-        eprintln!("{drawn} molecules drawn at {rate:.0} molecules/s, {valid} valid, {kept} written");
+        eprintln!("{drawn} molecules drawn at {:.0} molecules/s", drawn as f64 / seconds);
+        let different = if self.unique { format!(", {} different", rows.len()) } else { String::new() };
+        output::say(&self.out, &format!("{valid} valid{different} of {drawn} molecules"));
         Ok(())
     }
 }

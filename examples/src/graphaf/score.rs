@@ -9,9 +9,9 @@ use flow_core::FlowRng;
 use flow_core::files::atomic_write;
 use flow_graph::model::{GraphAf, Sequence};
 use flow_graph::trainer::random_order;
-use flow_graph::{Molecule, canonical_smiles};
+use flow_graph::{Molecule, canonical_smiles, smiles};
 
-use super::common::{load, parse, read};
+use super::common::{load, read};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
 
 /// Log-likelihood of given molecules: which look unlike the training set
@@ -91,7 +91,7 @@ impl ScoreArgs {
         match &self.data {
             Some(path) => Ok(read(path, self.column.as_deref())?.molecules.iter().collect()),
             None if self.smiles.is_empty() => bail!("expected SMILES or --data FILE"),
-            None => self.smiles.iter().map(|s| parse("SMILES", s)).collect(),
+            None => Ok(self.smiles.iter().map(|s| smiles::parse(s)).collect::<flow_graph::Result<_>>()?),
         }
     }
 }

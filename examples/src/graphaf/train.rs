@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -12,7 +13,7 @@ use flow_core::train::{Bar, EmaConfig, ScheduleConfig, StopFlag, Summary, TrainC
 use flow_graph::Molecule;
 use flow_graph::data::{Loaded, Splits};
 use flow_graph::metrics::{Reference, evaluate};
-use flow_graph::model::{GraphAfConfig, Head, SampleOptions, Sequence, Vocabulary};
+use flow_graph::model::{GraphAf, GraphAfConfig, Head, LARGEST_MOLECULE, SampleOptions, Sequence, Vocabulary};
 use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
 
 use super::common::{DataArg, Expressed};
@@ -35,6 +36,15 @@ enum Preset {
     Paper,
 }
 
+/// Which atoms the model knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Types {
+    /// Those of the data, with their charges.
+    Data,
+    /// The paper's nine elements; charges are dropped.
+    Paper,
+}
+
 /// Train a model
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -43,7 +53,8 @@ flow-out/graphaf. A run that was stopped (Ctrl-C, power) goes on with the same c
 
 Examples:
   graphaf train --data zinc250k.smi.gz --test-indices valid_idx_zinc250k.json --out runs/zinc
-  graphaf train --data mine.csv --column structure --out runs/mine --steps 5000
+  graphaf train --data mine.csv --column structure --out runs/mine --steps 5000 --preview-every 500
+  graphaf train --data zinc250k.smi.gz --out runs/zinc90 --steps 12000 --minutes 90
   graphaf train --data zinc250k.smi.gz --model paper --out runs/paper --batch-size 32 --epochs 10 --constant")]
 pub(super) struct TrainArgs {
     #[command(flatten)]
@@ -54,12 +65,15 @@ pub(super) struct TrainArgs {
     /// Folder for checkpoints, log, samples
     #[arg(long, default_value = "flow-out/graphaf", value_name = "FOLDER")]
     out: PathBuf,
-    /// Preset
+    /// Preset, see `graphaf info --presets`
     #[arg(long, value_enum, default_value_t = Preset::Spline)]
     model: Preset,
-    /// Model configuration as JSON, in place of a preset's
+    /// Model configuration as JSON; what it does not set is the preset's
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Atom types [default: data, the paper's model paper]
+    #[arg(long, value_enum)]
+    vocabulary: Option<Types>,
     /// Go on with the run in --out
     #[arg(long)]
     resume: bool,
@@ -72,6 +86,9 @@ pub(super) struct TrainArgs {
     /// Molecules per step [default: 64, the paper's model 32]
     #[arg(long)]
     batch_size: Option<usize>,
+    /// Stop after so many minutes and report; the decay of the learning rate still follows the steps
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Learning rate after warm-up [default: 0.002, the paper's model 0.001]
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -79,7 +96,7 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     warmup: Option<u64>,
     /// No cosine decay of the learning rate
-    #[arg(long)]
+    #[arg(long, visible_alias = "plain")]
     constant: bool,
     /// Decay of the running average of the weights, 0 for none
     #[arg(long, default_value_t = 0.999)]
@@ -102,6 +119,9 @@ pub(super) struct TrainArgs {
     /// Steps between validations
     #[arg(long, default_value_t = 250)]
     validate_every: u64,
+    /// Steps between samples, with their picture, in OUT/previews
+    #[arg(long)]
+    preview_every: Option<u64>,
     /// Stop after this many validations without a new best
     #[arg(long, value_name = "N")]
     patience: Option<u64>,
@@ -115,27 +135,25 @@ pub(super) struct TrainArgs {
     device: DeviceArg,
 }
 
-/// The molecules of a run in its three parts.
-struct Parts {
-    train: Vec<Sequence>,
-    validation: Vec<Sequence>,
-    test: Vec<Sequence>,
-}
-
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--samples", self.samples)?;
+        let minutes = self.time()?;
         let device = self.device.open()?;
         let loaded = self.data.open()?;
         let splits = match &self.test_indices {
             Some(path) => Splits::from_file(path, &loaded, 0.02, self.seed)?,
             None => Splits::cut(loaded.len(), 0.05, 0.1, self.seed)?,
         };
-        let (model, parts) = self.plan(&loaded, &splits)?;
-        let batch = self.batch_size.unwrap_or_else(|| self.default_batch().min(parts.train.len()));
+        let model = self.plan(&loaded)?;
+        let expressed = Expressed::new(loaded.molecules.iter(), &model).check(&loaded.source)?;
+        let train = expressed.part(&splits.train);
+        let batch = self.batch_size.unwrap_or_else(|| self.default_batch().min(train.len()));
         let run = GraphRun { model, source: loaded.source.clone(), batch, seed: self.seed, validation_molecules: 1000 };
-        let config = self.engine(parts.train.len(), batch)?;
-        let task = GraphTask::new(run, parts.train, parts.validation, &device)?;
+        let config = self.engine(train.len(), batch)?;
+        let task = GraphTask::new(run, train, expressed.part(&splits.validation), &device)?;
+        let test = expressed.part(&splits.test);
+        drop(expressed);
         let parameters = task.model().store().parameter_count();
         let (stop, steps) = (StopFlag::on_ctrl_c()?, config.steps);
         let trainer = if self.resume {
@@ -146,41 +164,63 @@ impl TrainArgs {
         create_folder(&self.out)?;
         self.list_bad_lines(&loaded)?;
         eprintln!("GraphAF with {parameters} parameters, batch {batch}, {steps} steps");
+        let began = Instant::now();
+        if let Some(minutes) = minutes {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(minutes);
+                stop.request();
+            });
+        }
         let mut trainer = trainer.with_stop(stop);
         let summary = trainer.run(&mut Bar::new())?;
         drop(trainer);
-        self.report(&summary, &loaded, &splits, &parts.test, &device)
+        plot_log(&self.out, "bits_per_atom", "bits/atom")?;
+        let time_is_up = minutes.is_some_and(|minutes| began.elapsed() >= minutes);
+        if summary.interrupted {
+            let reason = if time_is_up { "time is up" } else { "stopped" };
+            println!("{reason} at step {}; go on with the same command and --resume", summary.step);
+        }
+        if summary.interrupted && !time_is_up {
+            return Ok(());
+        }
+        self.report(&summary, &loaded, &splits, &test, &device)
+    }
+
+    /// How long the run may take.
+    fn time(&self) -> Result<Option<Duration>> {
+        let Some(minutes) = self.minutes else { return Ok(None) };
+        match Duration::try_from_secs_f64(60.0 * minutes) {
+            Ok(time) if !time.is_zero() => Ok(Some(time)),
+            _ => bail!("--minutes must be a positive number, got {minutes}"),
+        }
     }
 
     fn default_batch(&self) -> usize {
         if self.model == Preset::Paper { 32 } else { 64 }
     }
 
-    /// The model and the molecules that it can express.
-    fn plan(&self, loaded: &Loaded, splits: &Splits) -> Result<(GraphAfConfig, Parts)> {
-        let largest = loaded.molecules.iter().map(|m| m.len()).max().unwrap_or(1);
-        let largest = self.max_atoms.unwrap_or(largest).min(flow_graph::model::LARGEST_MOLECULE);
-        let mut model = match (&self.config, self.model) {
-            (Some(path), _) => {
-                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-                serde_json::from_str(&text).with_context(|| path.display().to_string())?
-            }
-            (None, Preset::Paper) => GraphAfConfig::paper(Vocabulary::paper(), largest),
-            (None, Preset::Spline) => GraphAfConfig::spline(Vocabulary::of(loaded.molecules.iter())?, largest),
+    /// The model from preset, data, file and flags, each before the next.
+    fn plan(&self, loaded: &Loaded) -> Result<GraphAfConfig> {
+        let largest = loaded.molecules.iter().map(|m| m.len()).max().unwrap_or(1).min(LARGEST_MOLECULE);
+        let by_preset = if self.model == Preset::Paper { Types::Paper } else { Types::Data };
+        let vocabulary = match self.vocabulary.unwrap_or(by_preset) {
+            Types::Data => Vocabulary::of(loaded.molecules.iter())?,
+            Types::Paper => Vocabulary::paper(),
         };
+        let mut model = match self.model {
+            Preset::Paper => GraphAfConfig::paper(vocabulary, largest),
+            Preset::Spline => GraphAfConfig::spline(vocabulary, largest),
+        };
+        if let Some(path) = &self.config {
+            model = configured(&model, path).with_context(|| path.display().to_string())?;
+        }
         self.adjust(&mut model)?;
-        let part = |indices: &[usize]| -> Result<Vec<Sequence>> {
-            let molecules: Vec<Molecule> = indices.iter().filter_map(|&i| loaded.molecules.get(i)).collect();
-            Ok(Expressed::new(molecules, &model.vocabulary, model.max_atoms).check(&loaded.source)?.sequences)
-        };
-        let train = part(&splits.train)?;
-        // What decides or reports may be empty where a set is tiny.
-        let rest = |indices: &[usize]| if indices.is_empty() { Ok(Vec::new()) } else { part(indices) };
-        let parts = Parts { train, validation: rest(&splits.validation)?, test: rest(&splits.test)? };
-        Ok((model, parts))
+        Ok(model)
     }
 
     fn adjust(&self, model: &mut GraphAfConfig) -> Result<()> {
+        model.max_atoms = self.max_atoms.unwrap_or(model.max_atoms);
         model.width = self.width.unwrap_or(model.width);
         model.layers = self.layers.unwrap_or(model.layers);
         if let Some(hidden) = &self.hidden {
@@ -210,6 +250,7 @@ impl TrainArgs {
         config.ema = (self.ema != 0.0).then_some(EmaConfig { decay: self.ema });
         config.validate_every = Some(self.validate_every);
         config.checkpoint_every = Some(self.checkpoint_every);
+        config.preview_every = self.preview_every;
         config.early_stop_patience = self.patience;
         Ok(config)
     }
@@ -235,11 +276,6 @@ impl TrainArgs {
         test: &[Sequence],
         device: &Device,
     ) -> Result<()> {
-        plot_log(&self.out, "bits_per_atom", "bits/atom")?;
-        if summary.interrupted {
-            println!("stopped at step {}; go on with the same command and --resume", summary.step);
-            return Ok(());
-        }
         let (_, model) = trainer::load(&self.out, device, true)?;
         let molecules = draw(&model, self.samples, &SampleOptions::default(), self.seed)?;
         let rows: Vec<Row> = molecules.iter().cloned().map(Row::plain).collect();
@@ -249,16 +285,10 @@ impl TrainArgs {
         let train: Vec<Molecule> = splits.train.iter().filter_map(|&i| loaded.molecules.get(i)).collect();
         let reference = Reference::new::<&str>(&train, &[], None);
         let report = evaluate(&molecules.into_iter().map(Some).collect::<Vec<_>>(), Some(&reference), None);
-        let mut rng = FlowRng::named(self.seed, "report");
-        let orders = test.iter().take(1000).map(|s| random_order(s, model.config(), &mut rng));
-        let orders = orders.collect::<flow_graph::Result<Vec<_>>>()?;
-        let bits = match orders.len() {
-            0 => "no test molecules".to_string(),
-            n => format!("test {:.4} bits/atom over {n} molecules", model.log_prob(&orders, &mut rng)?.bits_per_atom()),
-        };
         println!(
-            "{bits}; of {} drawn {:.1} % valid ({:.1} % without the rules), {:.1} % different, {:.1} % of those new; \
+            "{}; of {} drawn {:.1} % valid ({:.1} % without the rules), {:.1} % different, {:.1} % of those new; \
              {} steps in {:.0} s; {}",
+            self.test_bits(&model, test)?,
             report.generated,
             100.0 * report.validity,
             100.0 * free,
@@ -270,4 +300,27 @@ impl TrainArgs {
         );
         Ok(())
     }
+
+    /// What the model says of held-out molecules.
+    fn test_bits(&self, model: &GraphAf, test: &[Sequence]) -> Result<String> {
+        const MOLECULES: usize = 1000;
+        let mut rng = FlowRng::named(self.seed, "report");
+        let orders = test.iter().take(MOLECULES).map(|s| random_order(s, model.config(), &mut rng));
+        let orders = orders.collect::<flow_graph::Result<Vec<_>>>()?;
+        if orders.is_empty() {
+            return Ok("no test molecules".into());
+        }
+        let bits = model.log_prob(&orders, &mut rng)?.bits_per_atom();
+        Ok(format!("test {bits:.4} bits/atom over {} molecules", orders.len()))
+    }
+}
+
+/// A model with the fields that a file of JSON sets.
+fn configured(model: &GraphAfConfig, path: &Path) -> Result<GraphAfConfig> {
+    let set: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+    let mut fields = serde_json::to_value(model)?;
+    if let Some(fields) = fields.as_object_mut() {
+        fields.extend(set);
+    }
+    Ok(serde_json::from_value(fields)?)
 }
