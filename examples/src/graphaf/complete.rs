@@ -39,7 +39,7 @@ pub(super) struct CompleteArgs {
     /// Less than 1: likelier molecules; more than 1: stranger ones
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// The least number of heavy atoms
+    /// The least number of heavy atoms, as far as there are valences left to go on
     #[arg(long, default_value_t = 1)]
     min_atoms: usize,
     /// The most heavy atoms

@@ -42,9 +42,11 @@ pub(super) fn run<R: Reward>(plan: &Plan<'_>, model: &GraphAf, reward: &R) -> Re
     let (mut pairs, mut refused) = (String::from("source,optimised,threshold,gain,similarity\n"), 0);
     for (index, source) in molecules.iter().enumerate() {
         bar.inc(1);
-        let fingerprint = Fingerprint::of(source)?;
-        let similarity = |m: &Molecule| Ok(Fingerprint::of(m)?.tanimoto(&fingerprint));
-        match improve(model, source, reward, similarity, &plan.options, &mut rng) {
+        let found = Fingerprint::of(source).and_then(|fingerprint| {
+            let similarity = |m: &Molecule| Ok(Fingerprint::of(m)?.tanimoto(&fingerprint));
+            improve(model, source, reward, similarity, &plan.options, &mut rng)
+        });
+        match found {
             Ok(found) => {
                 let name = loaded.source_strings.get(index).unwrap_or_default();
                 record(&mut columns, &mut pairs, name, &found);

@@ -114,13 +114,17 @@ fn properties(molecule: &Molecule, scorer: Option<&SaScorer>) -> Vec<String> {
     cells
 }
 
-/// One line per molecule.
+/// One line per molecule; what a row adds to the properties stands after them.
 fn table(rows: &[Row], scorer: Option<&SaScorer>) -> String {
     let mut names = columns(scorer.is_some());
-    names.extend(rows.first().map_or(&[][..], |row| &row.extra).iter().map(|(name, _)| *name));
+    let own = names.clone();
+    let added = |row: &Row| -> Vec<(&'static str, String)> {
+        row.extra.iter().filter(|(name, _)| !own.contains(name)).cloned().collect()
+    };
+    names.extend(rows.first().map(&added).unwrap_or_default().into_iter().map(|(name, _)| name));
     let line = |row: &Row| {
         let mut cells = properties(&row.molecule, scorer);
-        cells.extend(row.extra.iter().map(|(_, value)| value.clone()));
+        cells.extend(added(row).into_iter().map(|(_, value)| value));
         cells.join(",") + "\n"
     };
     let lines: Vec<String> = rows.par_iter().map(line).collect();
@@ -136,9 +140,9 @@ fn records(rows: &[Row], scorer: Option<&SaScorer>) -> Result<String> {
         let coordinates = layout(&row.molecule).ok();
         let values = properties(&row.molecule, scorer);
         let name: String = values.iter().take(1).flat_map(|smiles| smiles.chars()).take(NAME).collect();
-        let extra = row.extra.iter().map(|(name, value)| (*name, value.clone()));
+        let added = row.extra.iter().filter(|(name, _)| !names.contains(name)).cloned();
         // A field without a value would end the record early.
-        let fields = names.iter().copied().zip(values).chain(extra).filter(|(_, value)| !value.is_empty());
+        let fields = names.iter().copied().zip(values).chain(added).filter(|(_, value)| !value.is_empty());
         let fields: Vec<(String, String)> = fields.map(|(name, value)| (name.to_string(), value)).collect();
         sdf::write_record(&row.molecule, &name, coordinates.as_deref(), &fields)
     };

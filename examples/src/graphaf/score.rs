@@ -69,6 +69,12 @@ impl ScoreArgs {
                 Err(reason) => refused.push((canonical_smiles(molecule), reason)),
             }
         }
+        for (smiles, reason) in &refused {
+            eprintln!("{smiles}: {reason}");
+        }
+        if scores.is_empty() {
+            bail!("no molecule that the model can express");
+        }
         scores.sort_by(|a, b| (b.mean / b.atoms as f64).total_cmp(&(a.mean / a.atoms as f64)));
         let text = table(&scores);
         match &self.out {
@@ -77,12 +83,6 @@ impl ScoreArgs {
                 println!("{} molecules scored, {} refused; {}", scores.len(), refused.len(), path.display());
             }
             None => print!("{text}"),
-        }
-        for (smiles, reason) in &refused {
-            eprintln!("{smiles}: {reason}");
-        }
-        if scores.is_empty() {
-            bail!("no molecule that the model can express");
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ fn lines(folder: &Path, file: &str) -> Vec<String> {
 fn from_training_to_completion() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let said = train(folder, "flow-out/graphaf", "60", &["--validate-every", "20"]);
+    let said = train(folder, "flow-out/graphaf", "300", &["--validate-every", "100"]);
     assert!(said.contains("bits/atom") && said.contains("100.0 % valid"), "{said}");
     for file in ["samples.smi", "samples.png", "loss.png", "log.jsonl"] {
         assert!(folder.join("flow-out/graphaf").join(file).exists(), "{file}");
@@ -31,8 +31,11 @@ fn sampling(folder: &Path) {
     let molecules: Vec<_> = drawn.lines().map(|line| smiles::parse(line).unwrap()).collect();
     assert_eq!(molecules.len(), 30);
     let out = ["--out", "a.smi", "--out", "a.csv", "--out", "a.sdf", "--out", "a.png", "--out", "a.svg"];
-    run(folder, &[&["sample", "--count", "25", "--min-atoms", "4", "--max-atoms", "9"], &out[..]].concat());
+    let said = run(folder, &[&["sample", "--count", "25", "--min-atoms", "4", "--max-atoms", "9"], &out[..]].concat());
+    assert_eq!(said.trim(), "25 valid of 25 molecules; a.smi, a.csv, a.sdf, a.png, a.svg");
+    assert!(lines(folder, "a.svg").concat().contains("QED 0."));
     let small: Vec<_> = lines(folder, "a.smi").iter().map(|line| smiles::parse(line).unwrap().len()).collect();
+    // Fewer than asked for only where no atom has a valence left, as in ClF.
     assert!(small.len() == 25 && small.iter().all(|n| *n <= 9) && small.iter().filter(|n| **n >= 4).count() > 20);
     let table = lines(folder, "a.csv");
     assert_eq!(table[0], "smiles,heavy_atoms,qed,logp,molecular_weight");
@@ -52,13 +55,21 @@ fn sampling(folder: &Path) {
 }
 
 fn judging(folder: &Path) {
-    let said = run(folder, &["eval", "--count", "100", "--reference", "builtin", "--json", "report.json"]);
+    // Against the molecules that it was trained on, which nobody had to name.
+    let said = run(folder, &["eval", "--count", "100", "--json", "report.json"]);
+    assert!(said.contains("without the rule of valence") && said.contains("novel"), "{said}");
     let report: serde_json::Value = serde_json::from_str(&lines(folder, "report.json").concat()).unwrap();
     assert_eq!(report["validity"], 1.0, "{said}");
-    std::fs::write(folder.join("some.smi"), "CCO\nnonsense\nCCO\nC1CC1 named\n").unwrap();
-    run(folder, &["eval", "--samples", "some.smi", "--json", "report.json"]);
+    assert!(report["model"]["validity_unchecked"].as_f64().unwrap() < 1.0, "{said}");
+    assert_eq!((&report["model"]["reconstruction"]["same"], &report["novelty"]["honest"]), (&776.into(), &1.0.into()));
+    std::fs::write(folder.join("some.smi"), "CCO\nnonsense\nCCO\nC1CC1 named\nC.CC\n").unwrap();
+    run(folder, &["eval", "--samples", "some.smi", "--reference", "some.smi", "--json", "report.json"]);
     let report: serde_json::Value = serde_json::from_str(&lines(folder, "report.json").concat()).unwrap();
-    assert_eq!((&report["generated"], &report["valid"]), (&4.into(), &3.into()));
+    assert_eq!((&report["generated"], &report["valid"], &report["connected"]), (&5.into(), &4.into(), &0.75.into()));
+    // The piece that the reference keeps of the last line is not what the samples have there.
+    let third = 1.0 / 3.0;
+    assert_eq!((&report["uniqueness"]["all"], report["novelty"]["honest"].as_f64()), (&0.75.into(), Some(third)));
+    assert!(report["model"].is_null());
     let said = run(folder, &["reconstruct"]);
     assert!(said.starts_with("776 of 776 molecules") && said.contains("100.00 %"), "{said}");
     let said = run(folder, &["score", "CCO", "CCN", "--orders", "4"]);
@@ -78,6 +89,14 @@ fn optimizing(folder: &Path) {
     // The result is a checkpoint like any other, and goes on.
     run(folder, &["sample", "--checkpoint", "qed", "--count", "5"]);
     run(folder, &["optimize", "--steps", "16", "--batch-size", "16", "--out", "qed", "--max-atoms", "15", "--resume"]);
+    let other = ["--property", "qed", "--max-atoms", "16", "--resume", "--out", "qed", "--batch-size", "16"];
+    let output = graphaf(folder).arg("optimize").args(other).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && message.contains("max_atoms"), "{message}");
+    let table = lines(folder, "qed/best.csv");
+    assert_eq!(table[0], "smiles,heavy_atoms,qed,logp,molecular_weight");
+    let qed: Vec<f64> = table[1..].iter().map(|line| line.split(',').nth(2).unwrap().parse().unwrap()).collect();
+    assert!(qed.is_sorted_by(|a, b| a >= b) && folder.join("qed/property.png").exists());
     std::fs::write(folder.join("few.csv"), "id,smiles\n1,CC(=O)Oc1ccccc1C(=O)O\n2,CCCCCCO\n").unwrap();
     let said = run(folder, &["optimize", "--constrained", "few.csv", "--attempts", "20", "--out", "better"]);
     assert!(said.contains("success") && said.contains("2 molecules"), "{said}");
@@ -105,4 +124,21 @@ fn the_papers_model_and_a_file_with_bad_lines() {
     assert!(info.contains("C N O F P S Cl Br I"), "{info}");
     let said = run(folder, &["reconstruct", "--checkpoint", "run", "--data", "mine.smi"]);
     assert!(said.contains("100.00 %"), "{said}");
+}
+
+#[test]
+fn a_run_of_minutes_with_previews_and_a_configuration_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("small.json"), r#"{"width": 8, "layers": 1, "residual": false, "max_atoms": 20}"#)
+        .unwrap();
+    let flags = ["train", "--config", "small.json", "--hidden", "16", "--batch-size", "16", "--vocabulary", "paper"];
+    let more = ["--steps", "1000000", "--minutes", "0.05", "--preview-every", "5", "--samples", "10", "--out", "run"];
+    let said = run(folder, &[&flags[..], &more].concat());
+    assert!(said.starts_with("time is up at step") && said.contains("bits/atom"), "{said}");
+    let preview = lines(folder, "run/previews/samples-00000005.smi");
+    assert!(preview.len() == 40 && preview.iter().all(|line| smiles::parse(line).unwrap().len() <= 20));
+    assert!(folder.join("run/previews/samples-00000005.png").exists());
+    let info = run(folder, &["info", "--checkpoint", "run"]);
+    assert!(info.contains("\"residual\":false") && info.contains("20 atoms") && info.contains("C N O F P S"), "{info}");
 }
