@@ -167,7 +167,7 @@ fn normalize_backward<T: Real>(raw: &[T], net: &Net<Matrix<T>>, d: &mut [T], gra
         for (raw, d) in raw.chunks_exact(width).zip(d.chunks_exact_mut(width)) {
             add(d_shift, d);
             d_scale.iter_mut().zip(raw).zip(d.iter()).for_each(|((g, &x), &d)| *g += x * d);
-            d.iter_mut().zip(scale).for_each(|(d, &s)| *d = *d * s);
+            d.iter_mut().zip(scale).for_each(|(d, &s)| *d *= s);
         }
     });
 }

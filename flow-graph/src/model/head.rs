@@ -78,7 +78,7 @@ fn activate<T: Real>(head: &Head, x: &mut [T]) {
 fn activate_backward<T: Real>(head: &Head, y: &[T], d: &mut [T]) {
     let one = T::from_f64(1.0);
     match head {
-        Head::Gaussian { .. } => vectorized(|| d.iter_mut().zip(y).for_each(|(d, &y)| *d = *d * (one - y * y))),
+        Head::Gaussian { .. } => vectorized(|| d.iter_mut().zip(y).for_each(|(d, &y)| *d *= one - y * y)),
         Head::Spline { .. } => vectorized(|| {
             d.iter_mut().zip(y).for_each(|(d, &y)| *d = if y > T::ZERO { *d } else { T::ZERO });
         }),

@@ -136,7 +136,7 @@ impl<T: Real> AffineMaps<T> {
                 let ds = dy[c] * self.x[(l + 1) * k + c] + w;
                 row[k + c] = ds * self.range[l] * (one - bounded * bounded);
                 d_range[l] += (ds * s).to_f64();
-                dy[c] = dy[c] * s.exp_bounded();
+                dy[c] *= s.exp_bounded();
                 row[c] = dy[c];
             }
         }

@@ -51,14 +51,14 @@ impl<T: Real> Matrix<T> {
 
 /// `C = start + A·B` with contiguous rows: `A` has `k` columns, `B` is `k × n`.
 pub(crate) fn product<T: Real>(a: &[T], k: usize, b: &[T], n: usize, c: &mut [T], start: Start<'_, T>) {
-    let m = if k == 0 { 0 } else { a.len() / k };
+    let m = a.len().checked_div(k).unwrap_or(0);
     gemm(Size { m, k, n }, View::rows(a, k), b, c, start, false);
 }
 
 /// `C += Xᵀ·dY` for matrices of as many rows; `dY` has `n` columns.
 pub(crate) fn add_outer<T: Real>(x: &[T], dy: &[T], n: usize, c: &mut [T]) {
-    let rows = if n == 0 { 0 } else { dy.len() / n };
-    let m = if rows == 0 { 0 } else { x.len() / rows };
+    let rows = dy.len().checked_div(n).unwrap_or(0);
+    let m = x.len().checked_div(rows).unwrap_or(0);
     gemm(Size { m, k: rows, n }, View::transposed(x, m), dy, c, Start::Old, false);
 }
 

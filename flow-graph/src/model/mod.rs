@@ -3,12 +3,12 @@
 mod choice;
 mod config;
 mod direct;
+mod graph_af;
 mod graph_net;
 mod growing;
 mod head;
 mod likelihood;
 mod matrix;
-mod model;
 pub(crate) mod pack;
 mod params;
 #[cfg(test)]
@@ -22,8 +22,8 @@ mod sequence;
 mod vocabulary;
 
 pub use config::{BOND_CLASSES, Candidates, Features, Geometry, GraphAfConfig, Head, NO_BOND, Stop};
-pub(crate) use model::CHUNK;
-pub use model::{GraphAf, Scored};
+pub(crate) use graph_af::CHUNK;
+pub use graph_af::{GraphAf, Scored};
 pub use pass::DecisionValues;
 pub use sampler::{End, Generated, Latents, SampleOptions};
 pub use sequence::{LARGEST_MOLECULE, Sequence, SequenceBond};

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::choice::{Law, Outputs};
 use super::config::{BOND_CLASSES, Head, NO_BOND, Stop};
+use super::graph_af::GraphAf;
 use super::growing::{Frozen, Growing, update};
-use super::model::GraphAf;
 use super::rules::Rules;
 use super::sequence::{Sequence, SequenceBond};
 use crate::molecule::Bond;

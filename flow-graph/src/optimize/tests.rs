@@ -181,7 +181,7 @@ fn fine_tuning_raises_a_property_and_resumes_to_the_same_bits() {
 fn constrained_results_are_better_and_similar_enough() {
     let model = GraphAf::new(config(), &ParamStore::new(1, DType::F32, &Device::Cpu)).unwrap();
     let source = crate::smiles::parse("CCNCC").unwrap();
-    let similarity = |m: &Molecule| Ok(if m.len() % 2 == 0 { 0.5 } else { 0.1 });
+    let similarity = |m: &Molecule| Ok(if m.len().is_multiple_of(2) { 0.5 } else { 0.1 });
     let options = ConstrainedOptions { attempts: 60, removed: 4, max_atoms: 8, ..ConstrainedOptions::default() };
     let found = improve(&model, &source, &Oxygen, similarity, &options, &mut FlowRng::seed_from(2)).unwrap();
     assert!(found[3].is_none());
