@@ -22,7 +22,7 @@ const CAPTION_LINE: f64 = 20.0;
 /// Room between the captions and the next row.
 const ROW_GAP: f64 = 12.0;
 /// Characters that fit in a line of a caption.
-const CAPTION_LENGTH: usize = 36;
+const CAPTION_LENGTH: usize = 30;
 
 /// Coordinates of the atoms in the plane, `y` upwards, with bonds of about 1.5 (Å), as RDKit lays them out.
 ///
