@@ -88,7 +88,8 @@ fn main() -> Result<()> {
 fn train(args: &Args, model: &GraphAf, molecules: &[Sequence]) -> Result<f64> {
     let mut cursor = EpochCursor::new(molecules.len(), args.batch, 0)?;
     let mut rng = FlowRng::seed_from(1);
-    model.initialize(&molecules[..molecules.len().min(256)])?;
+    let some = molecules.iter().take(256).map(|m| random_order(m, model.config(), &mut rng));
+    model.initialize(&some.collect::<flow_graph::Result<Vec<_>>>()?)?;
     let mut gradients = Gradients::new(model.store());
     let mut optimizer = Optimizer::new(OptimizerConfig::adam(1e-3), model.store())?;
     let mut times = Vec::new();

@@ -99,8 +99,9 @@ impl GraphAf {
     /// Sets scale and shift of the embeddings so that those of these molecules have mean 0 and variance 1.
     ///
     /// # Errors
-    /// [`flow_core::Error::Tensor`] when the parameters are not on the CPU or of an unknown type.
+    /// [`Error::Vocabulary`] for a molecule that the model cannot express.
     pub fn initialize(&self, sequences: &[Sequence]) -> Result<()> {
+        self.check(sequences)?;
         let net = self.single()?;
         let raw = graph_net::unnormalized(&self.config, &net, &Pack::new(&self.config, sequences, None));
         let width = self.config.width;
@@ -149,6 +150,11 @@ impl GraphAf {
             }
             if sequence.atoms.iter().any(|&code| usize::from(code) >= self.config.vocabulary.len()) {
                 return Err(Error::Vocabulary("it has an atom code outside the vocabulary".into()));
+            }
+            let frontier = self.config.candidates == super::Candidates::Frontier;
+            if !sequence.grows() || (frontier && !sequence.keeps_frontier()) {
+                let reason = "its atoms are not in breadth-first order; `Sequence::shuffled` makes one";
+                return Err(Error::Vocabulary(reason.into()));
             }
             if let super::Candidates::Window(window) = self.config.candidates
                 && sequence.reach() > window

@@ -120,6 +120,18 @@ impl Sequence {
         Self::sorted(atoms, bonds.collect())
     }
 
+    /// Whether the first neighbours of the atoms, among those before them, never go back: then every bond lies within
+    /// [`Candidates::Frontier`](super::Candidates). So it is in breadth-first order.
+    pub fn keeps_frontier(&self) -> bool {
+        let firsts = (1..self.len()).map(|atom| self.bonds_of(atom).first().map(|b| b.to));
+        firsts.map(|first| first.map_or(-1, i16::from)).is_sorted()
+    }
+
+    /// Whether every atom but the first is bonded to one before it.
+    pub fn grows(&self) -> bool {
+        (1..self.len()).all(|atom| !self.bonds_of(atom).is_empty())
+    }
+
     /// Its first `atoms` atoms with the bonds among them.
     #[must_use]
     pub fn truncated(&self, atoms: usize) -> Self {

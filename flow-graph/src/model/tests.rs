@@ -254,6 +254,24 @@ fn what_a_model_cannot_express_is_refused_by_name() {
     let ring = Sequence::new(&Molecule::from_parts(&[carbon; 4], &ring).unwrap(), vocabulary).unwrap();
     let message = model.log_prob(&[ring], &mut FlowRng::seed_from(0)).unwrap_err().to_string();
     assert!(message.contains("looks 2 back"), "{message}");
+    // C1 C2 C3 with the third bonded to the first only after the second's neighbour: no breadth-first order.
+    let frontier = GraphAfConfig { candidates: Candidates::Frontier, max_atoms: 9, ..configs()[2].clone() };
+    let scrambled = [(0, 1, Bond::Single), (1, 2, Bond::Single), (0, 3, Bond::Single)];
+    let apart = [(0, 2, Bond::Single), (1, 2, Bond::Single), (2, 3, Bond::Single)];
+    for bonds in [scrambled, apart] {
+        let molecule = Molecule::from_parts(&[carbon; 4], &bonds).unwrap();
+        let sequence = Sequence::new(&molecule, &frontier.vocabulary).unwrap();
+        let model = self::model(&frontier, 1);
+        for refused in [
+            model.initialize(std::slice::from_ref(&sequence)),
+            model.log_prob(std::slice::from_ref(&sequence), &mut FlowRng::seed_from(0)).map(drop),
+            model.encode(std::slice::from_ref(&sequence), &mut FlowRng::seed_from(0)).map(drop),
+        ] {
+            assert!(refused.unwrap_err().to_string().contains("breadth-first"));
+        }
+        let ordered = sequence.shuffled(&mut FlowRng::seed_from(1));
+        model.log_prob(&[ordered], &mut FlowRng::seed_from(0)).unwrap();
+    }
     let long = sequences(&config, &[5], 1);
     assert!(model.log_prob(&long, &mut FlowRng::seed_from(0)).unwrap_err().to_string().contains("limit is 4"));
 }
@@ -274,4 +292,51 @@ fn the_direct_form_can_be_chosen() {
         assert!(a.log_probs.iter().zip(&b.log_probs).all(|(a, b)| (a - b).abs() < 1e-4 * a.abs()));
         assert!((norm_a / norm_b - 1.0).abs() < 1e-4 && a.decisions == b.decisions);
     }
+}
+
+/// What the documentation says of ZINC250k: candidates, rows, and the arithmetic of a training step.
+#[test]
+fn a_molecule_of_zinc_needs_few_decisions_and_rows() {
+    use std::io::BufRead;
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
+    let folder = std::env::var("FLOW_DATA").unwrap_or_else(|_| beside.into());
+    let Ok(file) = std::fs::File::open(format!("{folder}/molecules/zinc250k.smi.gz")) else {
+        eprintln!("SKIPPED: no molecules/zinc250k.smi.gz in {folder}; name the folder in FLOW_DATA");
+        return;
+    };
+    let lines = std::io::BufReader::new(flate2::read::MultiGzDecoder::new(file)).lines().take(1000);
+    let molecules: Vec<Molecule> = lines.map(|l| crate::smiles::parse(l.unwrap().trim()).unwrap()).collect();
+    let mut rng = FlowRng::seed_from(1);
+    let mut measure = |config: GraphAfConfig| {
+        let orders: Vec<Sequence> = molecules
+            .iter()
+            .map(|m| {
+                crate::trainer::random_order(&Sequence::new(m, &config.vocabulary).unwrap(), &config, &mut rng).unwrap()
+            })
+            .collect();
+        let pack = pack::Pack::new(&config, &orders, None);
+        let each = |n: usize| n as f64 / orders.len() as f64;
+        let rows: Vec<f64> = (0..=config.layers).map(|l| each(pack.rows(l))).collect();
+        let (atoms, bonds, contexts) = (each(pack.atoms.len()), each(pack.bonds.len()), each(pack.contexts.len()));
+        // Multiply-adds of the matrix products, counted twice; the backward pass takes twice the forward one.
+        let (w, k) = (config.width as f64, config.atom_classes() as f64);
+        let gnn: f64 = rows[1..config.layers].iter().map(|r| r * 3.0 * w * w).sum();
+        let heads = match &config.head {
+            Head::Gaussian { layers, hidden, .. } => {
+                let wide = (layers * hidden) as f64;
+                atoms * wide * (w + 2.0 * k) + bonds * wide * (w + 8.0) + contexts * wide * 2.0 * w
+            }
+            Head::Spline { hidden } => {
+                let (h, g) = (hidden[0] as f64, hidden[1] as f64);
+                atoms * (h * (w + g) + g * k) + bonds * (h * (w + g) + g * 4.0) + contexts * h * 2.0 * w
+            }
+        };
+        println!("{bonds:.1} candidates, rows {rows:.1?}, {:.0} MFLOP a molecule and step", 6e-6 * (gnn + heads));
+        (bonds, rows)
+    };
+    let (frontier, _) = measure(GraphAfConfig::spline(Vocabulary::of(&molecules).unwrap(), 38));
+    let (window, rows) = measure(GraphAfConfig::paper(Vocabulary::paper(), 38));
+    assert!((60.0..90.0).contains(&frontier), "{frontier}");
+    assert!((180.0..230.0).contains(&window), "{window}");
+    assert!(rows[3] < 250.0 && rows[2] < rows[3] && rows[1] < rows[2], "{rows:?}");
 }
