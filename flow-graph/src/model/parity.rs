@@ -2,7 +2,7 @@
 //!
 //! `FLOW_PARITY=/some/folder cargo test -p flow-graph parity -- --ignored` writes, for the paper's model and for
 //! the default one, `config.json`, `model.safetensors` and `cases.json`: molecules in their orders, the noise of
-//! every decision and the log-likelihood in f64. `tests/parity.py` reads the folder and compares.
+//! every decision and its log-density, in f32. `tests/parity.py` reads the folder and compares.
 
 use candle_core::{DType, Device};
 use flow_core::{FlowRng, ParamStore};
