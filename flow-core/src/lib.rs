@@ -5,6 +5,7 @@
 pub mod bijector;
 pub mod bits;
 pub mod chain;
+pub mod cnf;
 pub mod dequantize;
 pub mod distribution;
 pub mod error;

@@ -1,0 +1,115 @@
+//! What is integrated: a vector field that knows its Jacobian-vector products.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A time-dependent vector field `f(t, x; c)` on vectors of `D` entries.
+///
+/// Candle has no forward mode and its backward pass cannot be differentiated again, so a field offers its
+/// Jacobian-vector products as ordinary tensor code: then one ordinary backward pass differentiates a divergence.
+///
+/// # Shapes
+/// - `x`, tangents and results: `(B, D)`.
+/// - `context`: `(G, C)`, where `G` divides `B`: each row of it serves `B/G` consecutive rows of `x` (the points of
+///   one cloud). Fields that use a context compute what depends on it once per group.
+/// - `t`: `(1,)`, one time for all rows, or `(G,)`, one per group of `B/G` consecutive rows (`G` must be the same as
+///   that of the context where there is one). Of the dtype of `x`; it may carry a graph.
+pub trait VectorField: Send + Sync {
+    /// A short name for messages.
+    fn name(&self) -> String;
+
+    /// `D`.
+    fn dim(&self) -> usize;
+
+    /// `C`, `None` if the context is ignored.
+    fn context_dim(&self) -> Option<usize> {
+        None
+    }
+
+    /// `f(t, x; c)`, tracked for differentiation unless the store's tracking is paused.
+    fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
+
+    /// `f` together with `∂f/∂x · v` for every tangent `v`, all tracked, in one pass.
+    fn jvp(
+        &self,
+        t: &Tensor,
+        x: &Tensor,
+        tangents: &[Tensor],
+        context: Option<&Tensor>,
+    ) -> Result<(Tensor, Vec<Tensor>)>;
+
+    /// `f` together with `Σ_k v_k · (∂f/∂x · v_k)`, `(B,)`: the exact trace when the `v_k` are the `D` unit vectors,
+    /// an unbiased estimate when there is one random `v` of identity covariance.
+    ///
+    /// A field that has a fused kernel for the sum overrides this.
+    fn divergence(
+        &self,
+        t: &Tensor,
+        x: &Tensor,
+        tangents: &[Tensor],
+        context: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (value, products) = self.jvp(t, x, tangents, context)?;
+        let mut sum = Tensor::zeros(x.dim(0)?, x.dtype(), x.device())?;
+        for (v, jv) in tangents.iter().zip(&products) {
+            sum = (sum + (v * jv)?.sum(1)?)?;
+        }
+        Ok((value, sum))
+    }
+}
+
+impl<F: VectorField + ?Sized> VectorField for Box<F> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+    fn context_dim(&self) -> Option<usize> {
+        (**self).context_dim()
+    }
+    fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        (**self).value(t, x, context)
+    }
+    fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+        (**self).jvp(t, x, v, context)
+    }
+    fn divergence(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        (**self).divergence(t, x, v, context)
+    }
+}
+
+/// The distribution of the random vectors of Hutchinson's estimator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probe {
+    /// Standard normal entries (FFJORD's default, PointFlow's only choice).
+    Gaussian,
+    /// Entries of ±1: the smallest variance of all.
+    Rademacher,
+}
+
+/// How `tr ∂f/∂x` is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Divergence {
+    /// One Jacobian-vector product per dimension: exact, for few dimensions.
+    Exact,
+    /// One product with a random vector that stays the same over a whole solve (Hutchinson 1990; Grathwohl et al.
+    /// 2019, section 3.1).
+    Hutchinson(Probe),
+}
+
+/// The number of rows that each of `count` groups has in a batch of `rows`.
+///
+/// # Errors
+/// [`Error::Context`] naming `layer` when `count` does not divide `rows`.
+pub fn groups(layer: &str, rows: usize, count: usize) -> Result<usize> {
+    if count == 0 || !rows.is_multiple_of(count) {
+        let reason = format!("{count} groups (rows of the context, or times) do not divide {rows} rows of x");
+        return Err(Error::Context { layer: layer.to_string(), reason });
+    }
+    Ok(rows / count)
+}

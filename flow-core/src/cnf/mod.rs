@@ -1,0 +1,10 @@
+//! Continuous normalizing flows: ordinary differential equations as bijectors.
+//!
+//! A [`VectorField`] `f(t, x; c)` moves data along `dx/dt = f`; the log-density changes along the way by
+//! `d log p/dt = -tr ∂f/∂x` (Chen et al. 2018, arXiv 1806.07366, theorem 1). The solvers of [`ode`] know
+//! nothing of flows.
+
+mod field;
+pub mod ode;
+
+pub use field::{Divergence, Probe, VectorField, groups};

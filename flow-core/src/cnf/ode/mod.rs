@@ -1,0 +1,5 @@
+//! Solvers of ordinary differential equations over any state.
+
+mod state;
+
+pub use state::{RowState, State, Tolerance};

@@ -1,0 +1,64 @@
+//! The one error type of this crate.
+//!
+//! A message about a file names the file, the line or byte in it, and what was expected there.
+
+use std::path::PathBuf;
+
+/// What can go wrong in `flow-points`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A place in a text file that is not what the format promises.
+    #[error("{}: line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line number, counted from one.
+        line: usize,
+        /// What the format wants there and what was found.
+        reason: String,
+    },
+    /// A place in a binary file that is not what the format promises.
+    #[error("{}: byte {byte}: {reason}", path.display())]
+    Byte {
+        /// The file.
+        path: PathBuf,
+        /// Offset counted from zero.
+        byte: u64,
+        /// What the format wants there and what was found.
+        reason: String,
+    },
+    /// A file that as a whole is not usable.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what would be right.
+        reason: String,
+    },
+    /// A failure of the core: tensors, files, arguments.
+    #[error(transparent)]
+    Core(#[from] flow_core::Error),
+}
+
+/// Shorthand used throughout the crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Error::Core(error.into())
+    }
+}
+
+impl Error {
+    /// An argument outside its domain: [`flow_core::Error::Config`] from its two parts.
+    pub fn config(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        flow_core::Error::config(what, reason).into()
+    }
+
+    /// A file system failure that remembers its path: `fs::read(p).map_err(Error::io(p))`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let wrap = flow_core::Error::io(path);
+        move |source| wrap(source).into()
+    }
+}

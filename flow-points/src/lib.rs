@@ -1,0 +1,7 @@
+//! Point clouds as flows: PointFlow on `flow-core`.
+
+mod cloud;
+mod error;
+
+pub use cloud::{Cloud, Mesh, Point};
+pub use error::{Error, Result};
