@@ -21,6 +21,7 @@ pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+mod root;
 mod softmax;
 #[cfg(test)]
 mod test_util;
