@@ -29,6 +29,7 @@ mod test_util;
 pub mod testing;
 pub mod train;
 pub mod transformer;
+pub mod transport;
 
 pub use bijector::{Bijector, Pullback, Tape};
 pub use chain::{Chain, Inverse};

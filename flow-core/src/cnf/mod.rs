@@ -5,6 +5,7 @@
 //! nothing of flows.
 
 mod field;
+pub mod matching;
 pub mod ode;
 
 pub use field::{Divergence, Probe, VectorField, groups};
