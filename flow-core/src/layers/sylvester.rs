@@ -17,9 +17,9 @@ pub(super) const SLACK: f64 = 1e-3;
 /// `z = x + Q·R·tanh(R̃·Qᵀx + b)` and `log |det| = Σ_i ln(1 + R_ii·R̃_ii·(1 - tanh²(a_i)))`, where `a = R̃·Qᵀx + b` has
 /// `M ≤ D` entries (van den Berg et al. 2018, arXiv 1803.05649, section 3).
 ///
-/// `R` and `R̃` are upper triangular with diagonals in `(-1, 1)`, whose products exceed -1: so that every factor is positive and the map invertible.
-/// The columns of `Q` are orthonormal: the first `M` of a product of Householder reflections (H-SNF), `M` of
-/// which reach every such matrix up to signs.
+/// `R` and `R̃` are upper triangular with diagonals in `(-1, 1)`, whose products exceed -1: every factor is positive and
+/// the map invertible. The columns of `Q` are orthonormal: the first `M` of a product of Householder reflections
+/// (H-SNF), `M` of which reach every such matrix up to signs.
 ///
 /// # Directions
 /// Encode is the closed form; [`Inverse`](crate::Inverse) turns it round. Decode needs no iteration over vectors:
