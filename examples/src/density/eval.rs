@@ -8,7 +8,7 @@ use flow_core::files::atomic_write;
 
 use super::common::{data_of, evaluate, load};
 use super::data::Source;
-use super::picture;
+use super::picture::{self, PictureArg};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder};
 
 /// Measure the likelihood of held-out points
@@ -41,6 +41,8 @@ pub(super) struct EvalArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
+    style: PictureArg,
+    #[command(flatten)]
     device: DeviceArg,
 }
 
@@ -66,7 +68,7 @@ impl EvalArgs {
         }
         if let Some(folder) = &self.pictures {
             create_folder(folder)?;
-            picture::write_all(&model, &run, &data, folder, self.seed)?;
+            picture::write_all(&model, &run, &data, self.style, folder, self.seed)?;
         }
         Ok(())
     }

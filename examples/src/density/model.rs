@@ -106,7 +106,8 @@ impl Model {
         let layers = self.flow.bijector().layers();
         for (index, layer) in layers.iter().enumerate().rev() {
             x = layer.decode(&x, None)?.0;
-            stages.push((format!("before layer {}", index + 1), x.clone()));
+            let name = if index == 0 { "data".to_string() } else { format!("after layer {index}") };
+            stages.push((name, x.clone()));
         }
         Ok(stages)
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap::Args;
 use flow_core::FlowRng;
 use flow_image::io::{write_gif, write_png};
 use image::imageops::{FilterType, resize};
@@ -13,10 +14,6 @@ use super::model::{Model, RunConfig};
 use super::task::log_prob;
 use crate::plot::panels;
 
-/// Width of a panel in pixels.
-const SIDE: u32 = 420;
-/// Width of a frame of the animation.
-const FRAME: u32 = 320;
 /// Points of a panel.
 const POINTS: usize = 8000;
 /// Points that are followed.
@@ -82,7 +79,7 @@ fn heat(value: f64) -> Rgb<u8> {
 fn hue(turn: f64) -> [f64; 3] {
     [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|shift| {
         let wave = 0.5 + 0.5 * (std::f64::consts::TAU * (turn - shift)).cos();
-        30.0 + 200.0 * wave
+        15.0 + 215.0 * wave.powf(1.3)
     })
 }
 
@@ -99,7 +96,7 @@ fn top(density: &[f64]) -> f64 {
     sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(1.0).max(1e-12)
 }
 
-/// Points as discs on white, drawn large and reduced.
+/// Points as discs on white, drawn large and reduced; discs that have colours of their own are larger.
 fn scatter(points: &[f32], colours: &[[f64; 3]], view: View, side: u32) -> RgbImage {
     const SCALE: u32 = 2;
     let large = side * SCALE;
@@ -107,7 +104,7 @@ fn scatter(points: &[f32], colours: &[[f64; 3]], view: View, side: u32) -> RgbIm
     for (index, point) in points.as_chunks::<2>().0.iter().enumerate() {
         let colour = colours.get(index % colours.len().max(1)).copied().unwrap_or([37.0, 99.0, 235.0]);
         let [x, y] = view.pixel(*point, large);
-        disc(&mut canvas, large, x, y, colour);
+        disc(&mut canvas, large, [x, y], if colours.is_empty() { 1.6 } else { 2.6 }, colour);
     }
     let picture = RgbImage::from_fn(large, large, |i, j| {
         Rgb(canvas[(j * large + i) as usize].map(|c| c.round().clamp(0.0, 255.0) as u8))
@@ -116,45 +113,59 @@ fn scatter(points: &[f32], colours: &[[f64; 3]], view: View, side: u32) -> RgbIm
 }
 
 /// Blends a small disc into the canvas.
-fn disc(canvas: &mut [[f64; 3]], side: u32, x: f64, y: f64, colour: [f64; 3]) {
-    const RADIUS: f64 = 1.6;
-    const OPACITY: f64 = 0.6;
+fn disc(canvas: &mut [[f64; 3]], side: u32, [x, y]: [f64; 2], radius: f64, colour: [f64; 3]) {
+    const OPACITY: f64 = 0.65;
     if !(x.is_finite() && y.is_finite()) {
         return;
     }
-    let (low, high) = (-RADIUS.ceil() as i64, RADIUS.ceil() as i64);
+    let (low, high) = (-radius.ceil() as i64, radius.ceil() as i64);
     for (dx, dy) in (low..=high).flat_map(|dx| (low..=high).map(move |dy| (dx, dy))) {
         let (i, j) = (x.floor() as i64 + dx, y.floor() as i64 + dy);
         let distance = ((i as f64 + 0.5 - x).powi(2) + (j as f64 + 0.5 - y).powi(2)).sqrt();
         let inside = (0..i64::from(side)).contains(&i) && (0..i64::from(side)).contains(&j);
-        if inside && distance <= RADIUS {
+        if inside && distance <= radius {
             let pixel = &mut canvas[(j * i64::from(side) + i) as usize];
             *pixel = [0, 1, 2].map(|c| pixel[c] + OPACITY * (colour[c] - pixel[c]));
         }
     }
 }
 
+/// How large pictures are.
+#[derive(Args, Debug, Clone, Copy)]
+pub(super) struct PictureArg {
+    /// Width of the pictures' panels in pixels
+    #[arg(long, default_value_t = 420, value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pixels: u32,
+}
+
 /// Writes `density.png`, `samples.png`, `path.png` and `path.gif` for a model of the plane.
-pub(super) fn write_all(model: &Model, run: &RunConfig, data: &Data, out: &Path, seed: u64) -> Result<()> {
+pub(super) fn write_all(
+    model: &Model,
+    run: &RunConfig,
+    data: &Data,
+    PictureArg { pixels }: PictureArg,
+    out: &Path,
+    seed: u64,
+) -> Result<()> {
     let shown = match data.toy {
         Some(toy) => flat(&toy.sample(POINTS, &mut FlowRng::named(seed, "points of the picture"))),
         None => data.train[..data.train.len().min(2 * POINTS)].to_vec(),
     };
     let view = View::of(&shown);
-    density(model, run, data, view, &out.join("density.png"))?;
+    density(model, run, data, view, pixels, &out.join("density.png"))?;
     let mut rng = FlowRng::named(seed, "samples of the picture");
     let samples = run.standard.undo(&model.density().sample(shown.len() / 2, None, 1.0, &mut rng)?)?;
     let pair = [
-        ("data".to_string(), scatter(&shown, &[], view, SIDE)),
-        ("model".to_string(), scatter(&samples, &[], view, SIDE)),
+        ("data".to_string(), scatter(&shown, &[], view, pixels)),
+        ("model".to_string(), scatter(&samples, &[], view, pixels)),
     ];
     write_png(&out.join("samples.png"), &panels(&pair, 2)?.into())?;
-    paths(model, run, view, out, seed)
+    paths(model, run, view, pixels * 3 / 4, out, seed)
 }
 
 /// The model's density, beside the exact one where it is known.
-fn density(model: &Model, run: &RunConfig, data: &Data, view: View, path: &Path) -> Result<()> {
-    let grid = view.grid(SIDE);
+fn density(model: &Model, run: &RunConfig, data: &Data, view: View, side: u32, path: &Path) -> Result<()> {
+    let grid = view.grid(side);
     let logs = log_prob(model, &run.standard.apply(&grid, model.store().device())?)?;
     let found: Vec<f64> = logs.iter().map(|&l| (f64::from(l) - run.standard.log_scale()).exp()).collect();
     let mut pictures = Vec::new();
@@ -163,14 +174,14 @@ fn density(model: &Model, run: &RunConfig, data: &Data, view: View, path: &Path)
         let points: Vec<[f64; 2]> = grid.as_chunks::<2>().0.iter().map(|p| p.map(f64::from)).collect();
         let truth: Vec<f64> = toy.log_density(&points).iter().map(|l| l.exp()).collect();
         most = top(&truth);
-        pictures.push((format!("{}, exact", toy.name()), heat_map(&truth, most, SIDE)));
+        pictures.push((format!("{}, exact", toy.name()), heat_map(&truth, most, side)));
     }
-    pictures.push(("model".to_string(), heat_map(&found, most, SIDE)));
+    pictures.push(("model".to_string(), heat_map(&found, most, side)));
     Ok(write_png(path, &panels(&pictures, 2)?.into())?)
 }
 
 /// Points from latent to data, coloured by the angle at which they start: a strip and an animation.
-fn paths(model: &Model, run: &RunConfig, view: View, out: &Path, seed: u64) -> Result<()> {
+fn paths(model: &Model, run: &RunConfig, view: View, side: u32, out: &Path, seed: u64) -> Result<()> {
     let store = model.store();
     let latents = FlowRng::named(seed, "points of the path").normal((FOLLOWED, 2), store.dtype(), store.device())?;
     let colours: Vec<[f64; 3]> = latents
@@ -186,11 +197,10 @@ fn paths(model: &Model, run: &RunConfig, view: View, out: &Path, seed: u64) -> R
     let mut chosen: Vec<usize> = chosen.collect();
     chosen.dedup();
     let strip: Vec<(String, RgbImage)> =
-        chosen.iter().map(|&i| (stages[i].0.clone(), scatter(&stages[i].1, &colours, view, FRAME))).collect();
+        chosen.iter().map(|&i| (stages[i].0.clone(), scatter(&stages[i].1, &colours, view, side))).collect();
     write_png(&out.join("path.png"), &panels(&strip, 4)?.into())?;
-    let mut frames: Vec<RgbImage> = (0..FRAMES)
-        .map(|k| scatter(&between(&stages, k as f64 / (FRAMES - 1) as f64), &colours, view, FRAME))
-        .collect();
+    let mut frames: Vec<RgbImage> =
+        (0..FRAMES).map(|k| scatter(&between(&stages, k as f64 / (FRAMES - 1) as f64), &colours, view, side)).collect();
     let end = frames.last().cloned();
     frames.extend(end.into_iter().flat_map(|frame| vec![frame; REST]));
     Ok(write_gif(&out.join("path.gif"), &frames, 60)?)

@@ -21,14 +21,14 @@ impl Table {
     /// # Errors
     /// Names the file and the line or the row and column of the first number that is none.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        let table = match extension.as_str() {
-            "npy" => array(&bytes),
-            "csv" | "tsv" | "txt" => text(&bytes),
+        let read = match extension.as_str() {
+            "npy" => array,
+            "csv" | "tsv" | "txt" => text,
             _ => bail!("{}: the ending says the format: .npy, .csv, .tsv or .txt", path.display()),
         };
-        table.and_then(Table::checked).with_context(|| path.display().to_string())
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        read(&bytes).and_then(Table::checked).with_context(|| path.display().to_string())
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -49,25 +49,22 @@ impl Table {
 fn text(bytes: &[u8]) -> Result<Table> {
     let text = std::str::from_utf8(bytes).map_err(|e| anyhow::anyhow!("byte {}: not text", e.valid_up_to()))?;
     let mut table = Table { columns: 0, values: Vec::new() };
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let cells = line.split([',', ';', '\t', ' ']).map(str::trim).filter(|cell| !cell.is_empty());
-        let mut row = Vec::with_capacity(table.columns);
-        for cell in cells {
-            match cell.trim_matches('"').parse::<f32>() {
-                Ok(value) => row.push(value),
-                Err(_) if table.columns == 0 => break,
-                Err(_) => bail!("line {}: '{cell}' is not a number", index + 1),
-            }
-        }
-        // Before the first row of numbers there may be a line of names.
-        if row.is_empty() && table.columns == 0 && index == 0 {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    for (place, (index, line)) in lines.enumerate() {
+        let cells = line.split([',', ';', '\t', ' ']).map(|cell| cell.trim().trim_matches('"'));
+        let cells: Vec<&str> = cells.filter(|cell| !cell.is_empty()).collect();
+        let numbers: Vec<Option<f32>> = cells.iter().map(|cell| cell.parse().ok()).collect();
+        if let Some(bad) = numbers.iter().position(Option::is_none) {
+            // The first line may be one of names.
+            ensure!(place == 0, "line {}: '{}' is not a number", index + 1, cells[bad]);
             continue;
         }
         if table.columns == 0 {
-            table.columns = row.len();
+            table.columns = numbers.len();
         }
-        ensure!(row.len() == table.columns, "line {}: {} numbers, expected {}", index + 1, row.len(), table.columns);
-        table.values.extend(row);
+        let found = numbers.len();
+        ensure!(found == table.columns, "line {}: {found} numbers, expected {}", index + 1, table.columns);
+        table.values.extend(numbers.into_iter().flatten());
     }
     ensure!(table.columns > 0, "no row of numbers");
     Ok(table)
@@ -156,7 +153,7 @@ mod tests {
         for (content, expected) in [
             ("1,2\n3\n", "line 2: 1 numbers, expected 2"),
             ("1,2\n3,x\n", "line 2: 'x' is not a number"),
-            ("a,b\nc,d\n", "line 2: 0 numbers"),
+            ("a,b\nc,d\n", "line 2: 'c' is not a number"),
             ("", "no row of numbers"),
         ] {
             let error = text(content.as_bytes()).unwrap_err().to_string();

@@ -11,7 +11,7 @@ use flow_core::train::{Bar, EmaConfig, OptimizerConfig, ScheduleConfig, StopFlag
 use super::common::{data_of, evaluate, load_from};
 use super::data::Source;
 use super::model::{Kind, Model, ModelConfig, RunConfig};
-use super::picture;
+use super::picture::{self, PictureArg};
 use super::task::DensityTask;
 use crate::cli::{DeviceArg, at_least_one, create_folder};
 use crate::plot::plot_log;
@@ -78,6 +78,8 @@ pub(super) struct TrainArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    style: PictureArg,
     #[command(flatten)]
     device: DeviceArg,
 }
@@ -178,7 +180,7 @@ impl TrainArgs {
         let mut seen: &Path = &self.out.join("loss.png");
         let picture = self.out.join("density.png");
         if run.dims() == 2 {
-            picture::write_all(&model, &run, &data, &self.out, self.seed)?;
+            picture::write_all(&model, &run, &data, self.style, &self.out, self.seed)?;
             seen = &picture;
         }
         println!("{report}; {} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
