@@ -6,7 +6,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
     /// The column of every row.
-    pub columns: Vec<usize>,
+    pub columns: Vec<u32>,
     /// The sum of the costs.
     pub cost: f64,
 }
@@ -53,7 +53,7 @@ pub fn assign(costs: &[f64], n: usize) -> Result<Assignment> {
         }
     }
     let mut columns = vec![0; n];
-    (1..=n).for_each(|j| columns[row_of[j] - 1] = j - 1);
-    let cost = columns.iter().enumerate().map(|(i, &j)| costs[i * n + j]).sum();
+    (1..=n).for_each(|j| columns[row_of[j] - 1] = (j - 1) as u32);
+    let cost = columns.iter().enumerate().map(|(i, &j)| costs[i * n + j as usize]).sum();
     Ok(Assignment { columns, cost })
 }

@@ -99,5 +99,5 @@ fn matched(x: &Points, noise: &Points, rows: &[usize]) -> Result<Vec<usize>> {
     let costs: Vec<f64> =
         rows.iter().flat_map(|&i| rows.iter().map(move |&j| square(x.row(i), noise.row(j)))).collect();
     let assignment = transport::assign(&costs, rows.len())?;
-    Ok(assignment.columns.iter().filter_map(|&column| rows.get(column).copied()).collect())
+    Ok(assignment.columns.iter().filter_map(|&column| rows.get(column as usize).copied()).collect())
 }
