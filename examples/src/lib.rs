@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod density;
 pub mod glow;
 pub mod graphaf;
 pub mod plot;

@@ -166,6 +166,38 @@ pub fn histogram(samples: &[Sample], title: &str, x_label: &str, path: &Path) ->
     })
 }
 
+/// Pictures of one size side by side on white, `columns` to a row, each under its caption.
+///
+/// # Errors
+/// No picture, pictures of different sizes, or a font that cannot be read.
+pub fn panels(pictures: &[(String, RgbImage)], columns: usize) -> Result<RgbImage> {
+    const GAP: u32 = 12;
+    const CAPTION: u32 = 26;
+    register_font()?;
+    let (width, height) = pictures.first().context("nothing to draw")?.1.dimensions();
+    ensure!(pictures.iter().all(|(_, p)| p.dimensions() == (width, height)), "the pictures differ in size");
+    let columns = (columns as u32).clamp(1, pictures.len() as u32);
+    let rows = (pictures.len() as u32).div_ceil(columns);
+    let (cell_width, cell_height) = (width + GAP, height + CAPTION + GAP);
+    let size = (columns * cell_width + GAP, rows * cell_height + GAP);
+    let mut pixels = vec![255; (size.0 * size.1 * 3) as usize];
+    let places = (0..pictures.len() as u32).map(|k| (k % columns * cell_width + GAP, k / columns * cell_height + GAP));
+    let places: Vec<(u32, u32)> = places.collect();
+    {
+        let canvas = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        let style = (FONT, 17).into_font().color(&INK);
+        for ((caption, _), &(x, y)) in pictures.iter().zip(&places) {
+            canvas.draw_text(caption, &style, (x as i32, y as i32))?;
+        }
+        canvas.present()?;
+    }
+    let mut sheet = RgbImage::from_raw(size.0, size.1, pixels).context("the sheet has another size")?;
+    for ((_, picture), &(x, y)) in pictures.iter().zip(&places) {
+        image::imageops::replace(&mut sheet, picture, i64::from(x), i64::from(y + CAPTION));
+    }
+    Ok(sheet)
+}
+
 const BINS: usize = 60;
 
 /// Per cent of the values in each of [`BINS`] equal bins.
@@ -398,6 +430,20 @@ mod tests {
         let samples = [sample("Fashion-MNIST (test)", 3.0), sample("MNIST (never seen)", 4.1)];
         let picture = chart("ood.png", |path| histogram(&samples, "Likelihood of two data sets", "bits/dim", path));
         assert!(count(&picture, PALETTE[0]) > 500 && count(&picture, PALETTE[1]) > 500);
+    }
+
+    #[test]
+    fn panels_stand_in_rows_under_their_captions() {
+        let colours = [[200, 0, 0], [0, 200, 0], [0, 0, 200]];
+        let pictures = colours.map(|c| ("A caption".to_string(), RgbImage::from_pixel(100, 60, image::Rgb(c))));
+        let sheet = panels(&pictures, 2).unwrap();
+        assert_eq!(sheet.dimensions(), (2 * 112 + 12, 2 * 98 + 12));
+        for (colour, (x, y)) in colours.into_iter().zip([(12, 38), (124, 38), (12, 136)]) {
+            assert_eq!((sheet.get_pixel(x, y).0, sheet.get_pixel(x + 99, y + 59).0), (colour, colour));
+        }
+        let dark = |y: std::ops::Range<u32>| y.flat_map(|y| (0..112).map(move |x| (x, y)));
+        assert!(dark(12..36).filter(|&(x, y)| sheet.get_pixel(x, y).0[0] < 128).count() > 50, "no caption");
+        assert!(panels(&[], 2).is_err());
     }
 
     #[test]

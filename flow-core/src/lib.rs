@@ -21,6 +21,7 @@ pub mod nn;
 pub mod param;
 pub mod reversible;
 mod rng;
+mod root;
 mod softmax;
 #[cfg(test)]
 mod test_util;
@@ -28,6 +29,7 @@ mod test_util;
 pub mod testing;
 pub mod train;
 pub mod transformer;
+pub mod transport;
 
 pub use bijector::{Bijector, Pullback, Tape};
 pub use chain::{Chain, Inverse};

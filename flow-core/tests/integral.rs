@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use common::{affine, vector_coupling};
 use flow_core::distribution::{Distribution, GaussianMixture, LearnedLogistic, StandardGaussian};
 use flow_core::layers::{
-    ActNorm, BatchNorm, InvertibleConv, Logit, MaskedAutoregressive, Parametrization, Permute, Scaling,
+    ActNorm, BatchNorm, InvertibleConv, Logit, MaskedAutoregressive, Parametrization, Permute, Planar, Radial, Scaling,
+    Sylvester,
 };
 use flow_core::nn::{Activation, MlpConfig};
 use flow_core::testing::quadrature::total_probability;
@@ -132,6 +133,23 @@ fn invertible_convolutions_and_permutations() {
         },
         gaussian,
         [-60.0, 60.0],
+    );
+}
+
+#[test]
+fn planar_radial_and_sylvester_flows_and_their_inverses() {
+    adds_up(
+        |p| {
+            Ok(vec![
+                Box::new(Planar::new(&p.pp("a"), 2)?),
+                Box::new(Radial::new(&p.pp("b"), 2)?),
+                Box::new(Sylvester::new(&p.pp("c"), 2, 2)?),
+                Box::new(Inverse(Planar::new(&p.pp("d"), 2)?)),
+                Box::new(Inverse(Radial::new(&p.pp("e"), 2)?)),
+            ])
+        },
+        gaussian,
+        [-25.0, 25.0],
     );
 }
 

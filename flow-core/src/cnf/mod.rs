@@ -7,6 +7,7 @@
 mod activation;
 mod concat_squash;
 mod field;
+pub mod matching;
 pub mod ode;
 
 pub use activation::FieldActivation;

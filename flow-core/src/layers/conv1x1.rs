@@ -51,6 +51,17 @@ enum Form {
 
 const NAME: &str = "invertible 1x1 convolution";
 
+/// `W·H_1·H_2·…`, where `H_k = I - 2 v_k v_kᵀ / |v_k|²` reflects along row `k` of `v`, `(K, C)`.
+pub(super) fn reflected(w: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let mut w = w.clone();
+    for k in 0..v.dim(0)? {
+        let row = v.narrow(0, k, 1)?;
+        let along = w.matmul(&row.t()?.contiguous()?)?.matmul(&row)?;
+        w = (w - along.broadcast_div(&row.sqr()?.sum_all()?)?.affine(2.0, 0.0)?)?;
+    }
+    Ok(w)
+}
+
 impl InvertibleConv {
     /// A mixing of the channels of events of `shape`.
     ///
@@ -114,17 +125,7 @@ impl InvertibleConv {
                 let upper = ((u * like(|i, j| j > i)?)? + diagonal)?;
                 Ok(p.tensor().matmul(&lower)?.matmul(&upper)?)
             }
-            Form::Householder { start, v } => {
-                let v = v.tensor();
-                let mut w = start.tensor();
-                for k in 0..v.dim(0)? {
-                    // W ← W - 2 (W v) vᵀ / |v|².
-                    let row = v.narrow(0, k, 1)?;
-                    let along = w.matmul(&row.t()?.contiguous()?)?.matmul(&row)?;
-                    w = (w - along.broadcast_div(&row.sqr()?.sum_all()?)?.affine(2.0, 0.0)?)?;
-                }
-                Ok(w)
-            }
+            Form::Householder { start, v } => reflected(&start.tensor(), &v.tensor()),
         }
     }
 

@@ -3,12 +3,13 @@
 //! Encoding is closed and stays in log-space. Decoding has no closed form: a safeguarded Newton
 //! iteration solves each element in f64 from a bracket that is known beforehand.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::affine::soft_clamp;
 use super::{Transformer, check_params, log_sigmoid};
 use crate::error::Direction;
+use crate::root::{self, MAX_STEPS, host};
 use crate::softmax::{log_softmax, log_sum_exp};
 use crate::{Error, Result};
 
@@ -16,8 +17,6 @@ use crate::{Error, Result};
 const COMPONENT_BOUND: f64 = 5.0;
 /// `|a|`, the logarithm of the outer scale, stays below this.
 const SCALE_BOUND: f64 = 3.0;
-/// Far more than bisection alone needs from one end of the f64 bracket to neighbouring numbers.
-const MAX_STEPS: usize = 400;
 /// The largest logarithm of a derivative of `decode` that gradients see: in a gap between narrow
 /// components the exact one overflows.
 const MAX_LOG_PULL: f64 = 60.0;
@@ -90,7 +89,7 @@ impl LogisticMixture {
             let at = |k: usize| start + k * inner;
             let component = |k: usize| Component::new(log_weights[at(k)], means[at(k)], log_scales[at(k)]);
             let components: Vec<Component> = (0..self.components).map(component).collect();
-            root(&components, target).ok_or(target)
+            quantile(&components, target).ok_or(target)
         };
         let roots = targets.par_iter().enumerate().map(solve).collect::<std::result::Result<Vec<f64>, f64>>();
         let roots = roots.map_err(|target| Error::NotInvertible {
@@ -102,11 +101,6 @@ impl LogisticMixture {
         })?;
         Ok(Tensor::from_vec(roots, y.shape(), &Device::Cpu)?.to_dtype(y.dtype())?.to_device(y.device())?)
     }
-}
-
-/// All entries as f64 on the host, in row-major order.
-fn host(t: &Tensor) -> Result<Vec<f64>> {
-    Ok(t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
 }
 
 /// The parameters of the map: components `(B, C, K, …)`, the rest `(B, C, …)`.
@@ -219,37 +213,15 @@ fn logit_cdf(components: &[Component], x: f64) -> (f64, f64) {
 /// The `x` with `logit F(x) = target`, `None` when it is not found (a value is not finite).
 ///
 /// `F` is a weighted mean of `σ(z_k)`, hence `min z_k ≤ logit F ≤ max z_k` and the root lies between
-/// the least and the greatest `μ_k + s_k · target`. Newton's step is taken while it stays inside the
-/// bracket and halves the step before; otherwise the bracket is halved.
-fn root(components: &[Component], target: f64) -> Option<f64> {
+/// the least and the greatest `μ_k + s_k · target`.
+fn quantile(components: &[Component], target: f64) -> Option<f64> {
     let ends = components.iter().map(|c| c.mean + c.scale * target);
-    let (mut low, mut high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), e| (l.min(e), h.max(e)));
+    let (low, high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), e| (l.min(e), h.max(e)));
     // `min` and `max` pass over a NaN.
     if components.iter().any(|c| !(c.mean + c.scale * target + c.log_weight).is_finite()) {
         return None;
     }
-    let mut x = low + 0.5 * (high - low);
-    let mut step = high - low;
-    for _ in 0..MAX_STEPS {
-        let (value, slope) = logit_cdf(components, x);
-        if value == target {
-            return Some(x);
-        }
-        if value > target {
-            high = x
-        } else {
-            low = x
-        }
-        let newton = x - (value - target) / slope;
-        let helps = newton > low && newton < high && 2.0 * (newton - x).abs() <= step;
-        let next = if helps { newton } else { low + 0.5 * (high - low) };
-        step = (next - x).abs();
-        x = next;
-        if step <= f64::EPSILON * (1.0 + x.abs()) {
-            return Some(x);
-        }
-    }
-    None
+    root::increasing(|x| logit_cdf(components, x), target, [low, high])
 }
 
 #[cfg(test)]

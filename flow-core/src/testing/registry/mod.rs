@@ -8,10 +8,14 @@ use super::Case;
 
 mod autoregressive;
 mod basic;
+mod bumps;
 mod couplings;
 mod linear;
 
 /// Every bijector of the crate, at least once each.
 pub fn all() -> Vec<Case> {
-    [autoregressive::cases(), basic::cases(), couplings::cases(), linear::cases()].into_iter().flatten().collect()
+    [autoregressive::cases(), basic::cases(), bumps::cases(), couplings::cases(), linear::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -1,3 +1,5 @@
+use candle_core::DType;
+
 use super::*;
 use crate::test_util::{check_transformer, normal};
 use crate::transformer::check::{

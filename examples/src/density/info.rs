@@ -1,0 +1,40 @@
+//! `density info`.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use super::common::{PROGRAM, load};
+use super::model::{Kind, ModelConfig};
+use super::toys::Toy;
+use crate::cli::{CheckpointArg, DeviceArg};
+
+/// Describe a checkpoint, or the toys with their entropies
+#[derive(Args, Debug)]
+pub(super) struct InfoArgs {
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    /// List the toys with their entropies and the models with their hyper-parameters instead
+    #[arg(long)]
+    presets: bool,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl InfoArgs {
+    pub(super) fn run(self) -> Result<()> {
+        if self.presets {
+            for toy in Toy::value_variants() {
+                println!("{:<13}{:.4} nats", toy.name(), toy.entropy());
+            }
+            for &kind in Kind::value_variants() {
+                println!("{}", serde_json::to_string(&ModelConfig::preset(kind))?);
+            }
+            return Ok(());
+        }
+        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        println!("model        {}", serde_json::to_string(&run.model)?);
+        println!("trained on   {}, {} columns", run.data, run.dims());
+        println!("parameters   {}", model.store().parameter_count());
+        self.checkpoint.print_training(PROGRAM, "nats")
+    }
+}

@@ -1,0 +1,58 @@
+//! The verbs of the `density` program, one file each.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod common;
+mod data;
+mod eval;
+mod info;
+mod model;
+mod picture;
+mod sample;
+mod table;
+mod task;
+mod toys;
+mod train;
+
+/// Normalizing flows as densities of points and tables
+#[derive(Parser, Debug)]
+#[command(name = "density", version, about = "Normalizing flows as densities of points and tables", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  density train                                        a spline flow of eight Gaussians, a minute or two
+  density train --data checkerboard --model maf --out runs/board
+  density eval --checkpoint runs/board
+  density sample --checkpoint runs/board --count 10000 --out points.csv
+  density train --data table.csv --model spline --out runs/table
+Every verb has its own --help.";
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Train a model; leave a checkpoint, pictures and the distance from the entropy
+    Train(train::TrainArgs),
+    /// Draw points from a trained model
+    Sample(sample::SampleArgs),
+    /// Measure the likelihood of held-out points
+    Eval(eval::EvalArgs),
+    /// Describe a checkpoint, or the toys with their entropies
+    Info(info::InfoArgs),
+}
+
+/// Parses the command line and runs the verb.
+///
+/// # Errors
+/// Anything that a verb reports; clap exits by itself (code 2) on arguments that do not parse.
+pub fn run() -> Result<()> {
+    match Cli::parse().verb {
+        Verb::Train(args) => args.run(),
+        Verb::Sample(args) => args.run(),
+        Verb::Eval(args) => args.run(),
+        Verb::Info(args) => args.run(),
+    }
+}

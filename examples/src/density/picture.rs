@@ -1,0 +1,216 @@
+//! Pictures of densities in the plane: heat maps, points, paths.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Args;
+use flow_core::FlowRng;
+use flow_image::io::{write_gif, write_png};
+use image::imageops::{FilterType, resize};
+use image::{Rgb, RgbImage};
+
+use super::data::{Data, flat};
+use super::model::{Model, RunConfig};
+use super::task::log_prob;
+use crate::plot::panels;
+
+/// Points of a panel.
+const POINTS: usize = 8000;
+/// Points that are followed.
+const FOLLOWED: usize = 3000;
+/// Panels of the strip.
+const STRIP: usize = 8;
+/// Steps of the animation between two stages, and frames that rest at the end.
+const FRAMES: usize = 48;
+const REST: usize = 14;
+
+/// The square of the plane that is shown.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    centre: [f64; 2],
+    half: f64,
+}
+
+impl View {
+    /// Holds nearly all of some points, with a margin.
+    fn of(points: &[f32]) -> Self {
+        let axis = |k: usize| {
+            let mut values: Vec<f64> = points.iter().skip(k).step_by(2).map(|&v| f64::from(v)).collect();
+            values.sort_by(f64::total_cmp);
+            let at = |q: f64| values.get((q * values.len().saturating_sub(1) as f64) as usize).copied().unwrap_or(0.0);
+            (at(0.001), at(0.999))
+        };
+        let ((left, right), (bottom, top)) = (axis(0), axis(1));
+        let half = 0.58 * (right - left).max(top - bottom).max(1e-6);
+        View { centre: [0.5 * (left + right), 0.5 * (bottom + top)], half }
+    }
+
+    /// The place of a point in a picture of `side` pixels.
+    fn pixel(self, [x, y]: [f32; 2], side: u32) -> [f64; 2] {
+        let at = |v: f64| (0.5 + 0.5 * v / self.half) * f64::from(side);
+        [at(f64::from(x) - self.centre[0]), at(self.centre[1] - f64::from(y))]
+    }
+
+    /// The middles of the pixels of a picture, row by row from the top.
+    fn grid(self, side: u32) -> Vec<f32> {
+        let at = |i: u32| self.half * (2.0 * (f64::from(i) + 0.5) / f64::from(side) - 1.0);
+        let row = |j: u32| (0..side).flat_map(move |i| [self.centre[0] + at(i), self.centre[1] - at(j)]);
+        (0..side).flat_map(row).map(|v| v as f32).collect()
+    }
+}
+
+/// Dark violet, blue, green, yellow: even in lightness, and readable without colour.
+fn heat(value: f64) -> Rgb<u8> {
+    const STOPS: [[f64; 3]; 6] = [
+        [68.0, 1.0, 84.0],
+        [65.0, 68.0, 135.0],
+        [42.0, 120.0, 142.0],
+        [34.0, 168.0, 132.0],
+        [122.0, 209.0, 81.0],
+        [253.0, 231.0, 37.0],
+    ];
+    let place = value.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
+    let low = (place as usize).min(STOPS.len() - 2);
+    let part = place - low as f64;
+    Rgb([0, 1, 2].map(|c| (STOPS[low][c] + part * (STOPS[low + 1][c] - STOPS[low][c])).round() as u8))
+}
+
+/// A colour of the wheel.
+fn hue(turn: f64) -> [f64; 3] {
+    [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|shift| {
+        let wave = 0.5 + 0.5 * (std::f64::consts::TAU * (turn - shift)).cos();
+        15.0 + 215.0 * wave.powf(1.3)
+    })
+}
+
+/// Densities as colours; the scale ends at the value that one in five hundred pixels exceeds.
+fn heat_map(density: &[f64], top: f64, side: u32) -> RgbImage {
+    let shade = |v: f64| heat(if v.is_finite() { v / top } else { 0.0 });
+    RgbImage::from_fn(side, side, |i, j| shade(density.get((j * side + i) as usize).copied().unwrap_or(0.0)))
+}
+
+fn top(density: &[f64]) -> f64 {
+    let mut sorted: Vec<f64> = density.iter().copied().filter(|v| v.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let index = (sorted.len() as f64 * 0.998) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(1.0).max(1e-12)
+}
+
+/// Points as discs on white, drawn large and reduced; discs that have colours of their own are larger.
+fn scatter(points: &[f32], colours: &[[f64; 3]], view: View, side: u32) -> RgbImage {
+    const SCALE: u32 = 2;
+    let large = side * SCALE;
+    let mut canvas = vec![[250.0_f64; 3]; (large * large) as usize];
+    for (index, point) in points.as_chunks::<2>().0.iter().enumerate() {
+        let colour = colours.get(index % colours.len().max(1)).copied().unwrap_or([37.0, 99.0, 235.0]);
+        let [x, y] = view.pixel(*point, large);
+        disc(&mut canvas, large, [x, y], if colours.is_empty() { 1.6 } else { 2.6 }, colour);
+    }
+    let picture = RgbImage::from_fn(large, large, |i, j| {
+        Rgb(canvas[(j * large + i) as usize].map(|c| c.round().clamp(0.0, 255.0) as u8))
+    });
+    resize(&picture, side, side, FilterType::Triangle)
+}
+
+/// Blends a small disc into the canvas.
+fn disc(canvas: &mut [[f64; 3]], side: u32, [x, y]: [f64; 2], radius: f64, colour: [f64; 3]) {
+    const OPACITY: f64 = 0.65;
+    if !(x.is_finite() && y.is_finite()) {
+        return;
+    }
+    let (low, high) = (-radius.ceil() as i64, radius.ceil() as i64);
+    for (dx, dy) in (low..=high).flat_map(|dx| (low..=high).map(move |dy| (dx, dy))) {
+        let (i, j) = (x.floor() as i64 + dx, y.floor() as i64 + dy);
+        let distance = ((i as f64 + 0.5 - x).powi(2) + (j as f64 + 0.5 - y).powi(2)).sqrt();
+        let inside = (0..i64::from(side)).contains(&i) && (0..i64::from(side)).contains(&j);
+        if inside && distance <= radius {
+            let pixel = &mut canvas[(j * i64::from(side) + i) as usize];
+            *pixel = [0, 1, 2].map(|c| pixel[c] + OPACITY * (colour[c] - pixel[c]));
+        }
+    }
+}
+
+/// How large pictures are.
+#[derive(Args, Debug, Clone, Copy)]
+pub(super) struct PictureArg {
+    /// Width of the pictures' panels in pixels
+    #[arg(long, default_value_t = 420, value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pixels: u32,
+}
+
+/// Writes `density.png`, `samples.png`, `path.png` and `path.gif` for a model of the plane.
+pub(super) fn write_all(
+    model: &Model,
+    run: &RunConfig,
+    data: &Data,
+    PictureArg { pixels }: PictureArg,
+    out: &Path,
+    seed: u64,
+) -> Result<()> {
+    let shown = match data.toy {
+        Some(toy) => flat(&toy.sample(POINTS, &mut FlowRng::named(seed, "points of the picture"))),
+        None => data.train[..data.train.len().min(2 * POINTS)].to_vec(),
+    };
+    let view = View::of(&shown);
+    density(model, run, data, view, pixels, &out.join("density.png"))?;
+    let mut rng = FlowRng::named(seed, "samples of the picture");
+    let samples = run.standard.undo(&model.density().sample(shown.len() / 2, None, 1.0, &mut rng)?)?;
+    let pair = [
+        ("data".to_string(), scatter(&shown, &[], view, pixels)),
+        ("model".to_string(), scatter(&samples, &[], view, pixels)),
+    ];
+    write_png(&out.join("samples.png"), &panels(&pair, 2)?.into())?;
+    paths(model, run, view, pixels * 3 / 4, out, seed)
+}
+
+/// The model's density, beside the exact one where it is known.
+fn density(model: &Model, run: &RunConfig, data: &Data, view: View, side: u32, path: &Path) -> Result<()> {
+    let grid = view.grid(side);
+    let logs = log_prob(model, &run.standard.apply(&grid, model.store().device())?)?;
+    let found: Vec<f64> = logs.iter().map(|&l| (f64::from(l) - run.standard.log_scale()).exp()).collect();
+    let mut pictures = Vec::new();
+    let mut most = top(&found);
+    if let Some(toy) = data.toy {
+        let points: Vec<[f64; 2]> = grid.as_chunks::<2>().0.iter().map(|p| p.map(f64::from)).collect();
+        let truth: Vec<f64> = toy.log_density(&points).iter().map(|l| l.exp()).collect();
+        most = top(&truth);
+        pictures.push((format!("{}, exact", toy.name()), heat_map(&truth, most, side)));
+    }
+    pictures.push(("model".to_string(), heat_map(&found, most, side)));
+    Ok(write_png(path, &panels(&pictures, 2)?.into())?)
+}
+
+/// Points from latent to data, coloured by the angle at which they start: a strip and an animation.
+fn paths(model: &Model, run: &RunConfig, view: View, side: u32, out: &Path, seed: u64) -> Result<()> {
+    let store = model.store();
+    let latents = FlowRng::named(seed, "points of the path").normal((FOLLOWED, 2), store.dtype(), store.device())?;
+    let colours: Vec<[f64; 3]> = latents
+        .to_vec2::<f32>()?
+        .iter()
+        .map(|p| hue(f64::from(p[1]).atan2(f64::from(p[0])) / std::f64::consts::TAU))
+        .collect();
+    let stages = model.path(&latents)?;
+    let stages: Vec<(String, Vec<f32>)> =
+        stages.into_iter().map(|(name, t)| Ok((name, run.standard.undo(&t)?))).collect::<Result<_>>()?;
+    let last = stages.len() - 1;
+    let chosen = (0..STRIP).map(|k| (k * last + (STRIP - 1) / 2) / (STRIP - 1));
+    let mut chosen: Vec<usize> = chosen.collect();
+    chosen.dedup();
+    let strip: Vec<(String, RgbImage)> =
+        chosen.iter().map(|&i| (stages[i].0.clone(), scatter(&stages[i].1, &colours, view, side))).collect();
+    write_png(&out.join("path.png"), &panels(&strip, 4)?.into())?;
+    let mut frames: Vec<RgbImage> =
+        (0..FRAMES).map(|k| scatter(&between(&stages, k as f64 / (FRAMES - 1) as f64), &colours, view, side)).collect();
+    let end = frames.last().cloned();
+    frames.extend(end.into_iter().flat_map(|frame| vec![frame; REST]));
+    Ok(write_gif(&out.join("path.gif"), &frames, 60)?)
+}
+
+/// The points `part` of the way through the stages, on straight lines between neighbouring ones.
+fn between(stages: &[(String, Vec<f32>)], part: f64) -> Vec<f32> {
+    let place = part * (stages.len() - 1) as f64;
+    let low = (place as usize).min(stages.len().saturating_sub(2));
+    let share = (place - low as f64) as f32;
+    let (from, to) = (&stages[low].1, &stages[(low + 1).min(stages.len() - 1)].1);
+    from.iter().zip(to).map(|(a, b)| a + share * (b - a)).collect()
+}

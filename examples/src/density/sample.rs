@@ -1,0 +1,71 @@
+//! `density sample`.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use flow_core::FlowRng;
+use flow_core::files::atomic_write;
+
+use super::common::load;
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+
+/// Points drawn at once.
+const CHUNK: usize = 4096;
+
+/// Draw points from a trained model
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  density sample                                            1000 rows of numbers on standard output
+  density sample --checkpoint runs/board --count 100000 --out points.csv
+  density sample --temperature 0.7 --seed 3")]
+pub(super) struct SampleArgs {
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    /// CSV file to write; "-" is standard output
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    out: PathBuf,
+    /// Number of points
+    #[arg(long, default_value_t = 1000)]
+    count: usize,
+    /// Scale of the latents: less than 1 for likelier points
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl SampleArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--count", self.count)?;
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            bail!("--temperature must be a finite number of at least 0, got {}", self.temperature);
+        }
+        check_output(&self.out)?;
+        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let mut rng = FlowRng::named(self.seed, "sample");
+        let mut text = String::new();
+        for start in (0..self.count).step_by(CHUNK) {
+            let n = CHUNK.min(self.count - start);
+            let values = run.standard.undo(&model.density().sample(n, None, self.temperature, &mut rng)?)?;
+            for row in values.chunks(run.dims()) {
+                let cells: Vec<String> = row.iter().map(ToString::to_string).collect();
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "{}", cells.join(","));
+            }
+        }
+        if self.out.as_os_str() == "-" {
+            std::io::stdout().lock().write_all(text.as_bytes())?;
+        } else {
+            atomic_write(&self.out, text.as_bytes())?;
+            println!("{} points; {}", self.count, self.out.display());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! `density train`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use flow_core::files::atomic_write;
+use flow_core::train::{Bar, EmaConfig, OptimizerConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
+
+use super::common::{data_of, evaluate, load_from};
+use super::data::Source;
+use super::model::{Kind, Model, ModelConfig, RunConfig};
+use super::picture::{self, PictureArg};
+use super::task::DensityTask;
+use crate::cli::{DeviceArg, at_least_one, create_folder};
+use crate::plot::plot_log;
+
+/// Train a model
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Leaves checkpoints, log.jsonl, report.json and loss.png in the folder, and for data of the plane density.png, samples.png,
+path.png and path.gif. At the end it prints the negative log-likelihood of held-out points and, for a toy, its distance
+from the entropy, which no density can beat. A run that was stopped goes on with the same command and --resume.
+
+Examples:
+  density train
+  density train --data checkerboard --model maf --out runs/board
+  density train --data moons --model planar --steps 4000 --out runs/moons
+  density train --data power.npy --model spline --layers 10 --hidden 128,128 --out runs/power")]
+pub(super) struct TrainArgs {
+    /// A toy (8gaussians, checkerboard, moons, pinwheel, 2spirals, rings, swissroll, circles), or a table of numbers
+    /// (.npy, .csv) of which a tenth is held out for validation and a tenth as test set
+    #[arg(long, default_value = "8gaussians", value_name = "TOY|FILE")]
+    data: String,
+    /// Family of flows
+    #[arg(long, value_enum, default_value_t = Kind::Spline)]
+    model: Kind,
+    /// Folder for checkpoints, log, pictures
+    #[arg(long, default_value = "flow-out/density", value_name = "FOLDER")]
+    out: PathBuf,
+    /// Go on with the run in --out
+    #[arg(long)]
+    resume: bool,
+    /// Steps of the whole run
+    #[arg(long, default_value_t = 3000)]
+    steps: u64,
+    /// Stop after so many minutes and report; the decay of the learning rate still follows the steps
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Points per step
+    #[arg(long, default_value_t = 512)]
+    batch_size: usize,
+    /// Learning rate at its highest [default: by model]
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Layers of a discrete flow [default: by model]
+    #[arg(long)]
+    layers: Option<usize>,
+    /// Widths of the hidden layers, comma-separated [default: by model]
+    #[arg(long, value_delimiter = ',')]
+    hidden: Option<Vec<usize>>,
+    /// Bins of a spline
+    #[arg(long)]
+    bins: Option<usize>,
+    /// Decay of the running average of the weights, 0 for none
+    #[arg(long, default_value_t = 0.995)]
+    ema: f64,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 500)]
+    checkpoint_every: u64,
+    /// Steps between validations
+    #[arg(long, default_value_t = 250)]
+    validate_every: u64,
+    /// Held-out points of the report
+    #[arg(long, default_value_t = 20_000)]
+    test_points: usize,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    style: PictureArg,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl TrainArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--batch-size", self.batch_size)?;
+        at_least_one("--test-points", self.test_points)?;
+        let minutes = self.time()?;
+        let device = self.device.open()?;
+        let config = self.engine();
+        let data = Source::named(&self.data)?.open(self.seed)?;
+        let run = RunConfig {
+            data: self.data.clone(),
+            standard: data.standard.clone(),
+            model: self.plan()?,
+            batch: self.batch_size,
+            seed: self.seed,
+        };
+        let model = Model::new(&run.model, run.dims(), run.seed, &device)?;
+        let parameters = model.store().parameter_count();
+        let (stop, steps, dims) = (StopFlag::on_ctrl_c()?, config.steps, run.dims());
+        let task = DensityTask::new(run, model, data)?;
+        let trainer = if self.resume {
+            Trainer::resume(config, &self.out, task)?
+        } else {
+            Trainer::new(config, &self.out, task)?
+        };
+        create_folder(&self.out)?;
+        eprintln!("{:?} over {dims} columns, {parameters} parameters, {steps} steps", self.model);
+        let began = Instant::now();
+        if let Some(minutes) = minutes {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(minutes);
+                stop.request();
+            });
+        }
+        let mut trainer = trainer.with_stop(stop);
+        let summary = trainer.run(&mut Bar::new())?;
+        drop(trainer);
+        plot_log(&self.out, "nats", "nats")?;
+        let time_is_up = minutes.is_some_and(|minutes| began.elapsed() >= minutes);
+        if summary.interrupted {
+            let reason = if time_is_up { "time is up" } else { "stopped" };
+            println!("{reason} at step {}; go on with the same command and --resume", summary.step);
+        }
+        if summary.interrupted && !time_is_up {
+            return Ok(());
+        }
+        self.report(&summary)
+    }
+
+    /// How long the run may take.
+    fn time(&self) -> Result<Option<Duration>> {
+        let Some(minutes) = self.minutes else { return Ok(None) };
+        match Duration::try_from_secs_f64(60.0 * minutes) {
+            Ok(time) if !time.is_zero() => Ok(Some(time)),
+            _ => bail!("--minutes must be a positive number, got {minutes}"),
+        }
+    }
+
+    fn plan(&self) -> Result<ModelConfig> {
+        let mut model = ModelConfig::preset(self.model);
+        model.layers = self.layers.unwrap_or(model.layers);
+        model.bins = self.bins.unwrap_or(model.bins);
+        if let Some(hidden) = &self.hidden {
+            ensure!(self.model != Kind::Planar, "--hidden: a planar flow has no hidden layers, see --layers");
+            model.hidden.clone_from(hidden);
+        }
+        Ok(model)
+    }
+
+    fn engine(&self) -> TrainConfig {
+        let rate = match self.model {
+            Kind::Planar => 5e-3,
+            _ => 2e-3,
+        };
+        TrainConfig {
+            steps: self.steps,
+            optimizer: OptimizerConfig::adam(self.learning_rate.unwrap_or(rate)),
+            schedule: ScheduleConfig::cosine(self.steps.min(200) / 2, 0.01),
+            clip_norm: Some(5.0),
+            ema: (self.ema != 0.0).then_some(EmaConfig { decay: self.ema }),
+            seed: self.seed,
+            validate_every: Some(self.validate_every),
+            checkpoint_every: Some(self.checkpoint_every),
+            ..TrainConfig::default()
+        }
+    }
+
+    /// Pictures, the report and its one line, from the checkpoint on disk.
+    fn report(&self, summary: &Summary) -> Result<()> {
+        let (run, model) = load_from(&self.out, &self.device.open()?, true)?;
+        let data = data_of(&run)?;
+        let report = evaluate(&model, &run, &data, self.test_points, self.seed)?;
+        atomic_write(&self.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
+        let mut seen: &Path = &self.out.join("loss.png");
+        let picture = self.out.join("density.png");
+        if run.dims() == 2 {
+            picture::write_all(&model, &run, &data, self.style, &self.out, self.seed)?;
+            seen = &picture;
+        }
+        println!("{report}; {} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
+        Ok(())
+    }
+}

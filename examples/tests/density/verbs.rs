@@ -1,0 +1,93 @@
+//! Every verb, on models that were trained for seconds.
+
+use std::path::Path;
+
+use super::{TINY, run};
+
+/// The number that follows `word`.
+fn number_after(text: &str, word: &str) -> f64 {
+    let rest = text.split_once(word).unwrap_or_else(|| panic!("no '{word}' in {text}")).1;
+    rest.split_whitespace().next().unwrap().trim_matches([',', ';']).parse().unwrap()
+}
+
+#[test]
+fn from_training_to_samples_and_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let sizes = ["--hidden", "32", "--layers", "4", "--batch-size", "128", "--pixels", "60"];
+    let said = run(folder, &[&["train", "--steps", "150"], &sizes[..]].concat());
+    // One Gaussian with the mean and deviation of the data scores 4.27.
+    let nats = number_after(&said, "test ");
+    assert!(nats < 3.8 && said.contains("from the entropy 2.8319"), "{said}");
+    for file in ["density.png", "samples.png", "path.png", "path.gif", "loss.png", "log.jsonl", "report.json"] {
+        assert!(folder.join("flow-out/density").join(file).exists(), "{file}");
+    }
+    let frames = std::fs::read(folder.join("flow-out/density/path.gif")).unwrap();
+    assert!(frames.starts_with(b"GIF89a"));
+    sampling(folder);
+    let said =
+        run(folder, &["eval", "--points", "3000", "--json", "report.json", "--pictures", "pictures", "--pixels", "60"]);
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap();
+    assert!((report["nll"].as_f64().unwrap() - nats).abs() < 0.2 && report["points"] == 3000, "{said}");
+    // The two estimates of the distance agree within the error of the looser one.
+    let gap = report["nll"].as_f64().unwrap() - report["entropy"].as_f64().unwrap();
+    let divergence = report["divergence"][0].as_f64().unwrap();
+    assert!((gap - divergence).abs() < 5.0 * report["error"].as_f64().unwrap(), "{report}");
+    assert!(folder.join("pictures/density.png").exists());
+    assert!(run(folder, &["info"]).contains("best"));
+}
+
+fn sampling(folder: &Path) {
+    let drawn = run(folder, &["sample", "--count", "400"]);
+    assert_eq!(drawn, run(folder, &["sample", "--count", "400"]), "the same seed gives the same points");
+    assert_ne!(drawn, run(folder, &["sample", "--count", "400", "--seed", "1"]));
+    let points: Vec<f64> = drawn.lines().flat_map(|l| l.split(',').map(|v| v.parse().unwrap())).collect();
+    assert_eq!(points.len(), 800);
+    // Eight Gaussians at a distance of 2.83 from the middle.
+    let mean = points.chunks(2).map(|p| p[0].hypot(p[1])).sum::<f64>() / 400.0;
+    assert!((mean - 2.85).abs() < 0.4, "{mean}");
+    assert_eq!(run(folder, &["sample", "--count", "7", "--out", "p.csv"]).trim(), "7 points; p.csv");
+    assert_eq!(std::fs::read_to_string(folder.join("p.csv")).unwrap().lines().count(), 7);
+}
+
+/// Every family takes a step, leaves pictures and is read again.
+#[test]
+fn all_models_train_and_load() {
+    for model in ["realnvp", "maf", "spline", "planar"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let sizes = if model == "planar" { &["--layers", "4", "--pixels", "40"][..] } else { &TINY[..] };
+        let base = ["train", "--model", model, "--data", "rings", "--steps", "3", "--test-points", "100"];
+        let said = run(folder, &[&base, sizes].concat());
+        assert!(said.contains("nats over 100 points") && folder.join("flow-out/density/path.gif").exists(), "{said}");
+        assert_eq!(run(folder, &["sample", "--count", "5"]).lines().count(), 5);
+    }
+}
+
+#[test]
+fn a_table_is_split_and_scored_in_both_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // Three columns of normals of deviation 1, 10 and 0.1: entropy 3·1.4189.
+    let mut rng = flow_core::FlowRng::seed_from(3);
+    let rows: String = (0..3000)
+        .map(|_| format!("{},{},{}\n", rng.next_normal(), 10.0 * rng.next_normal(), 5.0 + 0.1 * rng.next_normal()))
+        .collect();
+    std::fs::write(folder.join("table.csv"), format!("a,b,c\n{rows}")).unwrap();
+    let said = run(folder, &[&["train", "--data", "table.csv", "--model", "maf", "--steps", "60"], &TINY[..]].concat());
+    assert!((number_after(&said, "test ") - 3.0 * 1.4189).abs() < 0.25, "{said}");
+    assert!(said.contains("over 300 points") && said.contains("of standardised data"), "{said}");
+    assert!(!folder.join("flow-out/density/density.png").exists());
+    let drawn = run(folder, &["sample", "--count", "200"]);
+    let third: Vec<f64> = drawn.lines().map(|l| l.split(',').nth(2).unwrap().parse().unwrap()).collect();
+    let mean = third.iter().sum::<f64>() / 200.0;
+    assert!((mean - 5.0).abs() < 0.05, "{mean}");
+}
+
+#[test]
+fn the_entropies_can_be_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = run(folder.path(), &["info", "--presets"]);
+    assert!(said.contains("checkerboard 3.4657 nats") && said.contains("\"kind\":\"maf\""), "{said}");
+}
