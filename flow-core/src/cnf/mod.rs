@@ -4,7 +4,9 @@
 //! `d log p/dt = -tr ∂f/∂x` (Chen et al. 2018, arXiv 1806.07366, theorem 1). The solvers of [`ode`] know
 //! nothing of flows.
 
+mod activation;
 mod field;
 pub mod ode;
 
+pub use activation::FieldActivation;
 pub use field::{Divergence, Probe, VectorField, groups};
