@@ -1,10 +1,10 @@
 //! The smooth nonlinearities of vector fields, each with its derivative.
 
 use candle_core::Tensor;
-use candle_nn::ops::sigmoid;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::transformer::log_sigmoid;
 
 /// A smooth nonlinearity, applied entry by entry.
 ///
@@ -52,10 +52,14 @@ impl FieldActivation {
     }
 }
 
-/// `max(x, 0) + ln(1 + e^{-|x|})`, whose exponential cannot overflow.
+/// `1/(1 + e^{-x}) = (1 + tanh(x/2))/2`, which cannot overflow, nor can its gradient.
+fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok(x.affine(0.5, 0.0)?.tanh()?.affine(0.5, 0.5)?)
+}
+
+/// `max(x, 0) + ln(1 + e^{-|x|}) = -ln sigmoid(-x)`, whose exponential cannot overflow.
 fn softplus(x: &Tensor) -> Result<Tensor> {
-    let tail = x.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?;
-    Ok((x.maximum(0.0)? + tail)?)
+    Ok(log_sigmoid(&x.neg()?)?.neg()?)
 }
 
 #[cfg(test)]
