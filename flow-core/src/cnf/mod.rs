@@ -6,7 +6,9 @@
 
 mod activation;
 mod field;
+mod nets;
 pub mod ode;
 
 pub use activation::FieldActivation;
 pub use field::{Divergence, Probe, VectorField, groups};
+pub use nets::{Concat, ConcatConfig, MlpField, MlpFieldConfig};
