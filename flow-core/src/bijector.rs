@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use crate::error::Direction;
 use crate::inspect::LayerReport;
-use crate::{Error, Gradients, Result, reversible};
+use crate::{Error, FlowRng, Gradients, Result, reversible};
 
 /// What a bijector keeps of an encode pass so that it can be back-propagated later.
 ///
@@ -87,6 +87,12 @@ pub trait Bijector: Send + Sync {
     /// Switches batch statistics on (training) or to their running averages (evaluation).
     fn set_training(&self, _training: bool) {}
 
+    /// Fresh random numbers for stochastic estimates in the passes that follow (the probe of a stochastic divergence).
+    ///
+    /// Layers keep a generator forked from `rng`, so that all passes up to the next call see the same numbers.
+    /// Layers without such estimates leave `rng` untouched.
+    fn set_noise(&self, _rng: &mut FlowRng) {}
+
     /// What every layer does to a batch, in encode order. Call it in evaluation mode with tracking paused.
     ///
     /// The default is the one entry that can be written for any bijector; a composition answers one for
@@ -147,6 +153,9 @@ impl<B: Bijector + ?Sized> Bijector for Box<B> {
     }
     fn set_training(&self, training: bool) {
         (**self).set_training(training);
+    }
+    fn set_noise(&self, rng: &mut FlowRng) {
+        (**self).set_noise(rng);
     }
     fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
         (**self).describe(x, context)

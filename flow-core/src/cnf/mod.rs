@@ -5,10 +5,19 @@
 //! nothing of flows.
 
 mod activation;
+mod adjoint;
+mod bridge;
+mod config;
+mod direct;
+mod dynamics;
 mod field;
+mod flow;
 mod nets;
 pub mod ode;
+mod vjp;
 
 pub use activation::FieldActivation;
+pub use config::{CnfConfig, EndTime, OdeGradient, Regularization};
 pub use field::{Divergence, Probe, VectorField, groups};
+pub use flow::{Cnf, Penalties};
 pub use nets::{Concat, ConcatConfig, MlpField, MlpFieldConfig};

@@ -8,10 +8,12 @@ use super::Case;
 
 mod autoregressive;
 mod basic;
+mod continuous;
 mod couplings;
 mod linear;
 
 /// Every bijector of the crate, at least once each.
 pub fn all() -> Vec<Case> {
-    [autoregressive::cases(), basic::cases(), couplings::cases(), linear::cases()].into_iter().flatten().collect()
+    let groups = [autoregressive::cases(), basic::cases(), continuous::cases(), couplings::cases(), linear::cases()];
+    groups.into_iter().flatten().collect()
 }
