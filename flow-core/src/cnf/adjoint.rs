@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::dynamics::Dynamics;
 use super::ode::{Parts, SolveOptions, Statistics, solve};
-use super::vjp::vjp;
+use super::vjp::{Cotangents, vjp};
 use super::{Regularization, VectorField};
 use crate::param::Param;
 use crate::{Error, Gradients, Result};
@@ -47,7 +47,8 @@ pub(super) fn backprop<F: VectorField>(
     let store = gradients.store().clone();
     let evaluate = |s: f64, x: &Tensor, adjoint: &Tensor| {
         let mut found = Gradients::new(&store);
-        let back = vjp(dynamics, &[s], x, adjoint, Some(grad_log_det), weights, &mut found)?;
+        let cotangents = Cotangents { x: adjoint.clone(), log_det: Some(grad_log_det.clone()) };
+        let back = vjp(dynamics, &[s], x, &cotangents, weights, &mut found)?;
         Ok::<_, Error>((back, found))
     };
     // The parameters that the field uses; others of the model have no gradient to integrate.

@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 
 use super::dynamics::{Dynamics, add_rows, select_rows};
 use super::ode::{RowState, State};
-use super::vjp::vjp;
+use super::vjp::{Cotangents, vjp};
 use super::{Regularization, VectorField};
 use crate::bijector::Tape;
 use crate::{Error, Gradients, Result};
@@ -110,7 +110,7 @@ fn step_back<F: VectorField>(
 ) -> Result<Gradient> {
     let times = |i: usize| -> Vec<f64> { record.s.iter().zip(&record.h).map(|(s, h)| s + c[i] * h).collect() };
     let points = stages(dynamics, a, record, &times, gradients)?;
-    let zeros = end.zeros_like()?;
+    let (zeros, no_rates) = (end.zeros_like()?, grad_log_det.zeros_like()?);
     let mut pulled: Vec<Option<Tensor>> = vec![None; b.len()];
     let mut context: Option<Tensor> = None;
     for i in (0..b.len()).rev() {
@@ -119,15 +119,13 @@ fn step_back<F: VectorField>(
         if terms.is_empty() {
             continue;
         }
-        let grad_x = dynamics.points(&zeros.add_scaled_rows(&record.h, &terms)?)?;
-        let grad_log_det = match b[i] == 0.0 {
+        let x = dynamics.points(&zeros.add_scaled_rows(&record.h, &terms)?)?;
+        let log_det = match b[i] == 0.0 {
             true => None,
-            false => {
-                Some(grad_log_det.zeros_like()?.add_scaled_rows(&record.h, &[(b[i], grad_log_det)])?.flatten_all()?)
-            }
+            false => Some(no_rates.add_scaled_rows(&record.h, &[(b[i], grad_log_det)])?.flatten_all()?),
         };
-        let x = dynamics.points(&points[i])?;
-        let back = vjp(dynamics, &times(i), &x, &grad_x, grad_log_det.as_ref(), weights, gradients)?;
+        let point = dynamics.points(&points[i])?;
+        let back = vjp(dynamics, &times(i), &point, &Cotangents { x, log_det }, weights, gradients)?;
         pulled[i] = Some(dynamics.by_row(&back.x)?);
         context = crate::reversible::add_optional(context, back.context)?;
     }

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::VectorField;
+use super::pieces::join;
 use crate::Result;
 
 /// The end of the time interval, as a number for the solver and, if it is learned, as a tensor for the graph.
@@ -43,6 +44,21 @@ pub(super) struct Rates {
     pub(super) jacobian: Option<Tensor>,
 }
 
+impl Rates {
+    /// Those of a batch from those of its pieces.
+    fn join(parts: Vec<Rates>) -> Result<Self> {
+        let (mut x, mut log_det, mut kinetic, mut jacobian) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            x.push(part.x);
+            log_det.push(part.log_det);
+            kinetic.push(part.kinetic);
+            jacobian.push(part.jacobian);
+        }
+        let (kinetic, jacobian) = (join(&kinetic)?, join(&jacobian)?);
+        Ok(Rates { x: Tensor::cat(&x, 0)?, log_det: Tensor::cat(&log_det, 0)?, kinetic, jacobian })
+    }
+}
+
 /// A field with all that stays the same over one solve, in scaled time `s = t/T` from 0 to 1.
 ///
 /// `dx/ds = T f(sT, x)` makes the interval the same for every `T`, so that a graph through the evaluations holds the
@@ -61,7 +77,7 @@ pub(super) struct Dynamics<'a, F> {
     pub(super) rows: usize,
 }
 
-impl<F: VectorField> Dynamics<'_, F> {
+impl<'a, F: VectorField> Dynamics<'a, F> {
     /// The times `s` as times `t` of the field.
     fn times(&self, s: &[f64], like: &Tensor) -> Result<Tensor> {
         let scale = if self.end.learned.is_some() { 1.0 } else { self.end.value };
@@ -75,11 +91,19 @@ impl<F: VectorField> Dynamics<'_, F> {
 
     /// `T f(sT, x)` alone, `(B, D)`.
     pub(super) fn value(&self, s: &[f64], x: &Tensor) -> Result<Tensor> {
+        if let Some(pieces) = self.pieces(s, x.dim(0)?)? {
+            let parts = pieces.iter().map(|p| p.dynamics.value(&p.s, &p.of(x)?)).collect::<Result<Vec<_>>>()?;
+            return Ok(Tensor::cat(&parts, 0)?);
+        }
         self.end.scale(&self.field.value(&self.times(s, x)?, x, self.context.as_ref())?)
     }
 
     /// All rates at `x`, `(B, D)`.
     pub(super) fn rates(&self, s: &[f64], x: &Tensor) -> Result<Rates> {
+        if let Some(pieces) = self.pieces(s, x.dim(0)?)? {
+            let parts = pieces.iter().map(|p| p.dynamics.rates(&p.s, &p.of(x)?)).collect::<Result<Vec<_>>>()?;
+            return Rates::join(parts);
+        }
         let (t, context, per_entry) = (self.times(s, x)?, self.context.as_ref(), 1.0 / self.field.dim() as f64);
         let mut jacobian = None;
         let (f, divergence) = if self.channels.jacobian {

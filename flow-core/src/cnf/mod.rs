@@ -14,6 +14,7 @@ mod field;
 mod flow;
 mod nets;
 pub mod ode;
+mod pieces;
 mod vjp;
 
 pub use activation::FieldActivation;

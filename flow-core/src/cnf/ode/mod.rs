@@ -3,3 +3,5 @@
 mod state;
 
 pub use state::{RowState, State, Tolerance};
+mod shim;
+pub use shim::*;
