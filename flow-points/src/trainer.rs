@@ -146,7 +146,8 @@ impl PointTask {
         if run.batch < 2 {
             return Err(Error::config("batch size", "must be at least 2: the encoder normalizes over clouds"));
         }
-        if let Some(small) = train.iter().chain(validation).map(Vec::len).find(|&n| n < run.points && !run.replacement) {
+        if let Some(small) = train.iter().chain(validation).map(Vec::len).find(|&n| n < run.points && !run.replacement)
+        {
             let reason = format!("a step takes {} points of a cloud, one has only {small}", run.points);
             return Err(Error::config("points", reason));
         }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use flow_core::cnf::ode::{SolveOptions, Statistics, solve};
 use flow_core::cnf::{Cnf, CnfConfig, ConcatSquash, VectorField};
 use flow_core::distribution::StandardGaussian;
-use flow_core::layers::{MovingBatchNorm, NormAxes};
+use flow_core::layers::{MovingBatchNorm, MovingStatistics};
 use flow_core::{Bijector, Chain, Flow, ParamPath};
 
 use crate::Result;
@@ -15,7 +15,7 @@ use crate::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Norms {
     /// Before and after the flow, as the paper.
-    Both(NormAxes),
+    Both(MovingStatistics),
     /// Before it only: data of any scale reach the field whitened.
     Before,
     /// None: the data are normalized already.
@@ -39,7 +39,7 @@ impl Block {
         let norm = |name: &str, axes| MovingBatchNorm::new(&path.pp(name), dim, axes).map(Arc::new);
         let (before, after) = match norms {
             Norms::None => (None, None),
-            Norms::Before => (Some(norm("norm0", NormAxes::Separate)?), None),
+            Norms::Before => (Some(norm("norm0", MovingStatistics::PerAxis)?), None),
             Norms::Both(axes) => (Some(norm("norm0", axes)?), Some(norm("norm1", axes)?)),
         };
         let field = Arc::new(field);

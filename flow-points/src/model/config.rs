@@ -3,6 +3,7 @@
 use flow_core::cnf::matching::{Coupling, FlowMatching, TimeSampling};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, FieldActivation, OdeGradient, Probe, Regularization};
+use flow_core::layers::MovingStatistics;
 use serde::{Deserialize, Serialize};
 
 use super::encoder::EncoderConfig;
@@ -52,8 +53,8 @@ pub struct LikelihoodConfig {
     pub end_time: EndTime,
     /// Penalties on the point flow's path; zero in the paper.
     pub regularization: Regularization,
-    /// Moving batch normalization whose statistics mix the three axes, as the reference implementation's do.
-    pub mixed_axes: bool,
+    /// The statistics of the point flow's moving batch normalizations; the reference implementation mixes the axes.
+    pub statistics: MovingStatistics,
 }
 
 /// Training by flow matching.
@@ -157,7 +158,7 @@ impl LikelihoodConfig {
             gradient: OdeGradient::Direct,
             end_time: EndTime::Learned { initial: 0.5 },
             regularization: Regularization::default(),
-            mixed_axes: false,
+            statistics: MovingStatistics::PerAxis,
         }
     }
 }

@@ -4,8 +4,8 @@ use candle_core::Tensor;
 use flow_core::cnf::ode::{SolveOptions, Statistics};
 use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, EndTime, OdeGradient, Regularization};
 use flow_core::distribution::StandardGaussian;
-use flow_core::layers::NormAxes;
-use flow_core::{Chain, Density, Flow, FlowRng, ParamStore};
+use flow_core::layers::MovingStatistics;
+use flow_core::{Bijector, Chain, Density, Flow, FlowRng, ParamStore};
 
 use super::block::{Block, Norms};
 use super::config::{MatchingConfig, Objective, PointFlowConfig};
@@ -238,13 +238,11 @@ fn parts(objective: &Objective) -> (CnfConfig, CnfConfig, Norms, Norms) {
                 per_group_steps: false,
                 regularization,
             };
-            // The reference mixes axes over the points of a cloud; latents have no points to mix.
-            let axes = if c.mixed_axes { NormAxes::Mixed } else { NormAxes::Separate };
             (
                 cnf(c.point_divergence, c.regularization),
                 cnf(c.prior_divergence, Regularization::default()),
-                Norms::Both(axes),
-                Norms::Both(NormAxes::Separate),
+                Norms::Both(c.statistics),
+                Norms::Both(MovingStatistics::PerAxis),
             )
         }
         Objective::Matching(c) => {
