@@ -6,3 +6,4 @@ pub mod density;
 pub mod glow;
 pub mod graphaf;
 pub mod plot;
+pub mod pointflow;

@@ -5,6 +5,7 @@ pub mod data;
 mod error;
 pub mod io;
 mod mesh;
+pub mod metrics;
 pub mod model;
 pub mod render;
 pub mod shapes;

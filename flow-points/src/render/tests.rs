@@ -56,7 +56,10 @@ fn up_is_up_and_the_right_is_on_the_right() {
     let red = |p: [f32; 3]| {
         let cloud = Cloud { colors: Some(vec![[255, 0, 0], [0, 0, 0], [0, 0, 0]]), ..cloud(p) };
         let picture = render(&cloud, &options).unwrap();
-        let strongest = picture.enumerate_pixels().filter(|(_, _, p)| p.0[0] > p.0[1] + 60).max_by_key(|(_, _, p)| p.0[0] - p.0[1]);
+        let strongest = picture
+            .enumerate_pixels()
+            .filter(|(_, _, p)| p.0[0] > p.0[1].saturating_add(60))
+            .max_by_key(|(_, _, p)| p.0[0] - p.0[1]);
         strongest.map(|(x, y, _)| (x, y)).unwrap()
     };
     assert!(red([0.0, 1.0, 0.0]).1 < 30, "up");

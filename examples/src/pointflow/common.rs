@@ -1,0 +1,313 @@
+//! Flags and loading that several verbs share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+use flow_core::FlowRng;
+use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
+use flow_points::Point;
+use flow_points::data::{Loaded, OpenOptions, PointSet, built_in, open, train_points};
+use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
+use flow_points::shapes::Family;
+use flow_points::trainer::{self, PointRun};
+
+use crate::cli::CheckpointArg;
+
+/// The program's name, and that of its folder of results.
+pub(super) const PROGRAM: &str = "pointflow";
+
+/// The value of `--data` that stands for the procedural shapes.
+pub(super) const BUILT_IN: &str = "builtin";
+
+/// Where clouds come from.
+#[derive(Args, Debug, Clone)]
+pub(super) struct DataArg {
+    /// Clouds or meshes: a folder (with train/val/test or flat), .npy, .npz, .ply, .obj, .off, .xyz, .stl, or "builtin"
+    #[arg(long, default_value = BUILT_IN, value_name = "PATH")]
+    pub(super) data: PathBuf,
+    /// Built-in families [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    families: Vec<FamilyName>,
+    /// Built-in shapes for training
+    #[arg(long, default_value_t = 1000)]
+    shapes: usize,
+    /// Points sampled from every mesh or built-in shape
+    #[arg(long, default_value_t = 4096)]
+    points_per_shape: usize,
+    /// JSON with the indices of training and test shapes of an array [default: splits.json beside it]
+    #[arg(long, value_name = "FILE")]
+    splits: Option<PathBuf>,
+}
+
+/// A built-in family, as a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FamilyName {
+    Chair,
+    Table,
+    Lamp,
+    Plane,
+    Mug,
+}
+
+impl DataArg {
+    /// Whether the built-in shapes are meant.
+    pub(super) fn is_built_in(&self) -> bool {
+        self.data == Path::new(BUILT_IN)
+    }
+
+    /// Reads the data and says on stderr what was in it.
+    pub(super) fn open(&self, seed: u64) -> Result<Loaded> {
+        let loaded = if self.is_built_in() {
+            built_in(&self.families(), self.shapes, self.points_per_shape)?
+        } else {
+            if !self.families.is_empty() {
+                bail!("--families are those of the built-in shapes; leave --data out to use them");
+            }
+            let options = OpenOptions {
+                points_per_mesh: self.points_per_shape,
+                seed,
+                splits: self.splits.clone(),
+                ..OpenOptions::default()
+            };
+            open(&self.data, &options)?
+        };
+        eprintln!("{}", loaded.summary());
+        for skipped in loaded.skipped.iter().take(5) {
+            eprintln!("skipped: {skipped}");
+        }
+        if loaded.skipped.len() > 5 {
+            eprintln!("skipped: {} more files", loaded.skipped.len() - 5);
+        }
+        Ok(loaded)
+    }
+
+    fn families(&self) -> Vec<Family> {
+        if self.families.is_empty() {
+            return Family::ALL.to_vec();
+        }
+        let family = |name: &FamilyName| match name {
+            FamilyName::Chair => Family::Chair,
+            FamilyName::Table => Family::Table,
+            FamilyName::Lamp => Family::Lamp,
+            FamilyName::Plane => Family::Plane,
+            FamilyName::Mug => Family::Mug,
+        };
+        self.families.iter().map(family).collect()
+    }
+}
+
+/// Which part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Part {
+    Train,
+    Validation,
+    Test,
+}
+
+/// Shapes to work on.
+#[derive(Args, Debug, Clone)]
+pub(super) struct InputArg {
+    #[command(flatten)]
+    data: DataArg,
+    /// Which part of the data, where it has several
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    part: Part,
+    /// The first so many shapes [default: all]
+    #[arg(long)]
+    limit: Option<usize>,
+}
+
+/// Shapes cut to one number of points.
+pub(super) struct Input {
+    pub(super) clouds: Vec<Vec<Point>>,
+    pub(super) names: Vec<String>,
+    pub(super) source: String,
+}
+
+impl InputArg {
+    /// Reads the shapes and takes `points` of each, at random without replacement.
+    pub(super) fn open(&self, points: usize, rng: &mut FlowRng) -> Result<Input> {
+        let set = self.set()?;
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let mut clouds = Vec::new();
+        for (cloud, name) in set.clouds.iter().zip(&set.names).take(limit) {
+            if cloud.len() < points {
+                bail!("--points {points}: {name} of {} has only {} points", set.source, cloud.len());
+            }
+            clouds.push(train_points(cloud, points, false, rng)?);
+        }
+        if clouds.is_empty() {
+            bail!("{}: no shapes in this part of the data", set.source);
+        }
+        Ok(Input { clouds, names: set.names.into_iter().take(limit).collect(), source: set.source })
+    }
+
+    /// Reads the shapes and takes two disjoint parts of each: `seen` points for the encoder, and as many others.
+    pub(super) fn open_halves(&self, seen: usize, rng: &mut FlowRng) -> Result<Halves> {
+        let set = self.set()?;
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let mut parts = Halves { seen: vec![], fresh: vec![], names: vec![], source: set.source };
+        for (cloud, name) in set.clouds.iter().zip(set.names).take(limit) {
+            let [a, b] = halves(cloud, seen, rng)?;
+            parts.seen.push(a);
+            parts.fresh.push(b);
+            parts.names.push(name);
+        }
+        Ok(parts)
+    }
+
+    /// Reads the shapes and takes at most `points` of each among those that `keep` does not refuse.
+    pub(super) fn open_at_most(
+        &self,
+        points: usize,
+        keep: Option<impl Fn(&Point) -> bool>,
+        rng: &mut FlowRng,
+    ) -> Result<Input> {
+        let set = self.set()?;
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let mut clouds = Vec::new();
+        for (cloud, name) in set.clouds.iter().zip(&set.names).take(limit) {
+            let kept: Vec<Point> = match &keep {
+                Some(keep) => cloud.iter().filter(|p| keep(p)).copied().collect(),
+                None => cloud.clone(),
+            };
+            if kept.is_empty() {
+                bail!("{name} of {}: no point is left on that side", set.source);
+            }
+            clouds.push(train_points(&kept, points.min(kept.len()), false, rng)?);
+        }
+        Ok(Input { clouds, names: set.names.into_iter().take(limit).collect(), source: set.source })
+    }
+
+    /// The shapes as they are.
+    pub(super) fn set(&self) -> Result<PointSet> {
+        let Loaded { train, validation, test, .. } = self.data.open(0)?;
+        let chosen = match self.part {
+            Part::Train => train.clone(),
+            Part::Validation => validation,
+            Part::Test => test,
+        };
+        // A single file is one set: all of it is what the user means.
+        Ok(if chosen.clouds.is_empty() { train } else { chosen })
+    }
+}
+
+/// Two disjoint parts of every shape.
+pub(super) struct Halves {
+    pub(super) seen: Vec<Vec<Point>>,
+    pub(super) fresh: Vec<Vec<Point>>,
+    pub(super) names: Vec<String>,
+    pub(super) source: String,
+}
+
+/// Two disjoint random parts of a cloud, of `points` points each, or of half of it where it has fewer.
+pub(super) fn halves(cloud: &[Point], points: usize, rng: &mut FlowRng) -> Result<[Vec<Point>; 2]> {
+    let each = points.min(cloud.len() / 2);
+    if each == 0 {
+        bail!("a cloud of {} points cannot be halved", cloud.len());
+    }
+    let mut both = train_points(cloud, 2 * each, false, rng)?;
+    let fresh = both.split_off(each);
+    Ok([both, fresh])
+}
+
+/// `points` random points of every cloud.
+pub(super) fn subset(clouds: &[Vec<Point>], points: usize, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
+    let cut = |cloud: &Vec<Point>| {
+        if cloud.len() < points {
+            bail!("--points {points}: a cloud has only {}", cloud.len());
+        }
+        Ok(train_points(cloud, points, false, rng)?)
+    };
+    clouds.iter().map(cut).collect()
+}
+
+/// All clouds of a file or folder, whatever part they belong to.
+pub(super) fn read_all(path: &Path, points_per_mesh: usize) -> Result<Vec<Vec<Point>>> {
+    let loaded = open(path, &OpenOptions { points_per_mesh, ..OpenOptions::default() })?;
+    Ok([loaded.train, loaded.validation, loaded.test].into_iter().flat_map(|set| set.clouds).collect())
+}
+
+/// A solver for drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SolverName {
+    Euler,
+    Midpoint,
+    Heun,
+    Rk4,
+    Bosh3,
+    Dopri5,
+    Tsit5,
+    Dopri8,
+}
+
+/// How samples are integrated.
+#[derive(Args, Debug, Clone)]
+pub(super) struct SolverArg {
+    /// Solver of samples [default: the model's own]
+    #[arg(long, value_enum)]
+    solver: Option<SolverName>,
+    /// Steps of a fixed size
+    #[arg(long)]
+    solver_steps: Option<usize>,
+    /// Tolerance of steps of adaptive size
+    #[arg(long, conflicts_with = "solver_steps")]
+    tolerance: Option<f64>,
+}
+
+impl SolverArg {
+    /// The solver of the flags, `None` for the model's own.
+    pub(super) fn options(&self) -> Result<Option<SolveOptions>> {
+        let method = match self.solver {
+            None if self.solver_steps.is_none() && self.tolerance.is_none() => return Ok(None),
+            None => Method::Dopri5,
+            Some(SolverName::Euler) => Method::Euler,
+            Some(SolverName::Midpoint) => Method::Midpoint,
+            Some(SolverName::Heun) => Method::Heun,
+            Some(SolverName::Rk4) => Method::Rk4,
+            Some(SolverName::Bosh3) => Method::Bosh3,
+            Some(SolverName::Dopri5) => Method::Dopri5,
+            Some(SolverName::Tsit5) => Method::Tsit5,
+            Some(SolverName::Dopri8) => Method::Dopri8,
+        };
+        let stepping = match (self.solver_steps, self.tolerance) {
+            (Some(steps), _) => Stepping::fixed(steps),
+            (None, tolerance) if method.adaptive() => {
+                let tolerance = tolerance.unwrap_or(1e-5);
+                Stepping::adaptive(tolerance, tolerance)
+            }
+            (None, _) => bail!("--solver {:?} has no error estimate: give --solver-steps", method),
+        };
+        let options = SolveOptions { method, stepping, ..SolveOptions::default() };
+        options.check()?;
+        Ok(Some(options))
+    }
+
+    /// A [`Draw`] with these options.
+    pub(super) fn draw<'a>(&self, solver: Option<&'a SolveOptions>, temperature: f64) -> Draw<'a> {
+        Draw { temperature, solver }
+    }
+}
+
+/// Loads a checkpoint's model with its run.
+pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(PointRun, PointFlow)> {
+    Ok(trainer::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
+}
+
+/// The unit of a model's objective.
+pub(super) fn unit(model: &PointFlowConfig) -> &'static str {
+    match model.objective {
+        Objective::Likelihood(_) => "nats/cloud",
+        Objective::Matching(_) => "matching loss",
+    }
+}
+
+/// Refuses a temperature that is no positive number.
+pub(super) fn check_temperature(temperature: f64) -> Result<()> {
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        bail!("--temperature must be a positive number, got {temperature}");
+    }
+    Ok(())
+}

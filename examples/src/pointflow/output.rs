@@ -1,0 +1,140 @@
+//! Where clouds and pictures go.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use flow_points::Cloud;
+use flow_points::io::ply::{self, Encoding, PlyOptions};
+use flow_points::io::write_npy;
+use flow_points::render::{RenderOptions, contact_sheet, frames, turntable, write_gif, write_png};
+
+use super::common::PROGRAM;
+use crate::cli::{check_output, create_folder};
+
+/// Frames of a turntable.
+const FRAMES: usize = 36;
+
+/// Where results go.
+#[derive(Args, Debug, Clone)]
+pub(super) struct OutputArg {
+    /// Folder for PLYs, a contact sheet and a turntable, or one .npy or .ply file [default: flow-out/pointflow-<verb>]
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Write text PLYs instead of binary ones
+    #[arg(long)]
+    ascii: bool,
+    /// No pictures
+    #[arg(long)]
+    no_pictures: bool,
+}
+
+/// A checked place for results.
+pub(super) struct Output {
+    path: PathBuf,
+    ascii: bool,
+    pictures: bool,
+}
+
+impl OutputArg {
+    /// Checks the place before the work.
+    pub(super) fn open(&self, verb: &str) -> Result<Output> {
+        let default = || Path::new("flow-out").join(format!("{PROGRAM}-{verb}"));
+        let output =
+            Output { path: self.out.clone().unwrap_or_else(default), ascii: self.ascii, pictures: !self.no_pictures };
+        match output.extension() {
+            None => create_folder(&output.path)?,
+            Some("npy" | "ply") => check_output(&output.path)?,
+            Some(other) => bail!("--out {}: expected a folder, .npy or .ply, got .{other}", output.path.display()),
+        }
+        Ok(output)
+    }
+}
+
+impl Output {
+    fn extension(&self) -> Option<&str> {
+        self.path.extension().and_then(|e| e.to_str())
+    }
+
+    /// Writes clouds with a contact sheet and a turntable of the first ones.
+    pub(super) fn write(&self, clouds: &[Cloud], names: &[String], provenance: &str) -> Result<PathBuf> {
+        const SHOWN: usize = 4;
+        self.save(clouds, names, provenance)?;
+        if self.pictures && self.extension().is_none() {
+            let shown = clouds.iter().take(SHOWN).cloned().collect::<Vec<_>>();
+            write_gif(&self.path.join("turntable.gif"), &turntable(&shown, FRAMES, &RenderOptions::default())?)?;
+        }
+        self.sheet(clouds, columns(clouds.len()))
+    }
+
+    /// Writes the clouds of a walk with a strip and an animation of it.
+    pub(super) fn write_walk(&self, clouds: &[Cloud], names: &[String], provenance: &str) -> Result<PathBuf> {
+        self.save(clouds, names, provenance)?;
+        if self.pictures && self.extension().is_none() {
+            // There and back, so that the loop has no jump.
+            let back = clouds.iter().rev().skip(1).take(clouds.len().saturating_sub(2));
+            let there: Vec<Cloud> = clouds.iter().chain(back).cloned().collect();
+            write_gif(&self.path.join("walk.gif"), &frames(&there, &RenderOptions::default())?)?;
+        }
+        self.sheet(clouds, clouds.len().min(8))
+    }
+
+    /// Writes clouds, and a sheet that shows each beside what it was made from.
+    pub(super) fn write_pairs(
+        &self,
+        clouds: &[Cloud],
+        pairs: &[Cloud],
+        names: &[String],
+        provenance: &str,
+    ) -> Result<PathBuf> {
+        self.save(clouds, names, provenance)?;
+        self.sheet(pairs, 8)
+    }
+
+    fn save(&self, clouds: &[Cloud], names: &[String], provenance: &str) -> Result<()> {
+        let encoding = if self.ascii { Encoding::Ascii } else { Encoding::LittleEndian };
+        let options = PlyOptions { encoding, comments: vec![provenance.to_string()] };
+        match self.extension() {
+            Some("npy") => Ok(write_npy(&self.path, clouds)?),
+            Some(_) => match clouds {
+                [one] => Ok(ply::write(&self.path, one, &options)?),
+                _ => bail!("--out {}: a .ply file holds one cloud, there are {}", self.path.display(), clouds.len()),
+            },
+            None => {
+                let write = |(cloud, name): (&Cloud, &String)| {
+                    // Names may come from nested folders; the results lie flat.
+                    let file = self.path.join(format!("{}.ply", name.replace(['/', '\\'], "-")));
+                    ply::write(&file, cloud, &options)
+                };
+                Ok(clouds.iter().zip(names).try_for_each(write)?)
+            }
+        }
+    }
+
+    fn sheet(&self, clouds: &[Cloud], columns: usize) -> Result<PathBuf> {
+        const MOST: usize = 64;
+        if !self.pictures || self.extension().is_some() {
+            return Ok(self.path.clone());
+        }
+        let path = self.path.join("sheet.png");
+        write_sheet(&path, clouds.get(..MOST.min(clouds.len())).unwrap_or_default(), columns)?;
+        Ok(path)
+    }
+}
+
+/// Writes a contact sheet.
+pub(super) fn write_sheet(path: &Path, clouds: &[Cloud], columns: usize) -> Result<()> {
+    Ok(write_png(path, &contact_sheet(clouds, columns, &RenderOptions::default())?)?)
+}
+
+/// Writes numbered PLYs into a folder.
+pub(super) fn write_plys(folder: &Path, clouds: &[Cloud], provenance: &str) -> Result<()> {
+    let names: Vec<String> = (0..clouds.len()).map(|i| format!("sample-{i:04}")).collect();
+    create_folder(folder)?;
+    Output { path: folder.to_path_buf(), ascii: false, pictures: false }.save(clouds, &names, provenance)
+}
+
+/// Columns of a sheet that is about as wide as high.
+pub(super) fn columns(count: usize) -> usize {
+    ((count as f64).sqrt().ceil() as usize).clamp(1, 8)
+}

@@ -1,0 +1,87 @@
+//! `pointflow reconstruct`.
+
+use anyhow::Result;
+use clap::Args;
+use flow_core::FlowRng;
+use flow_points::Cloud;
+use flow_points::metrics::chamfer;
+use flow_points::trainer::{from_tensor, to_tensor};
+
+use super::common::{InputArg, SolverArg, load};
+use super::output::OutputArg;
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+
+/// Encode clouds or meshes and draw them again
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The sheet shows each shape above its reconstruction. The Chamfer distance is to other points of the same shape than the
+encoder saw where there are enough, beside that of two samplings of the shape: no model can do better.
+
+Examples:
+  pointflow reconstruct --data chairs.npy --limit 16
+  pointflow reconstruct --data scan.ply --points 20000 --out dense.ply")]
+pub(super) struct ReconstructArgs {
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    #[command(flatten)]
+    input: InputArg,
+    /// Points of each reconstruction
+    #[arg(long, default_value_t = 2048)]
+    points: usize,
+    /// Points that the encoder sees
+    #[arg(long, default_value_t = 2048)]
+    seen: usize,
+    #[command(flatten)]
+    solver: SolverArg,
+    #[command(flatten)]
+    output: OutputArg,
+    /// Seed of points and noise
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl ReconstructArgs {
+    pub(super) fn run(self) -> Result<()> {
+        const AT_ONCE: usize = 16;
+        at_least_one("--points", self.points)?;
+        at_least_one("--seen", self.seen)?;
+        let out = self.output.open("reconstruct")?;
+        let device = self.device.open()?;
+        let (run, model) = load(&self.checkpoint, &device)?;
+        let mut rng = FlowRng::named(self.seed, "reconstruct");
+        let input = self.input.open_halves(self.seen, &mut rng)?;
+        let solver = self.solver.options()?;
+        let draw = self.solver.draw(solver.as_ref(), 1.0);
+        let mut drawn = Vec::new();
+        for clouds in input.seen.chunks(AT_ONCE) {
+            let normal: Vec<_> = clouds.iter().map(|c| run.normalization.apply(c)).collect();
+            let latents = model.posterior(&to_tensor(&normal, &device)?)?.mean;
+            let (points, _) = model.decode(&latents, self.points, &draw, &mut rng)?;
+            drawn.extend(from_tensor(&points)?.iter().map(|c| run.normalization.undo(c)));
+        }
+        let count = drawn.len() as f64;
+        let (mut error, mut floor) = (0.0, 0.0);
+        for ((drawn, seen), fresh) in drawn.iter().zip(&input.seen).zip(&input.fresh) {
+            error += chamfer(drawn, fresh)? / count;
+            floor += chamfer(seen, fresh)? / count;
+        }
+        let pairs: Vec<Cloud> = input
+            .seen
+            .into_iter()
+            .zip(drawn.iter().cloned())
+            .flat_map(|(a, b)| [Cloud::new(a), Cloud::new(b)])
+            .collect();
+        let clouds: Vec<Cloud> = drawn.into_iter().map(Cloud::new).collect();
+        let written =
+            out.write_pairs(&clouds, &pairs, &input.names, &format!("reconstructed from {}", input.source))?;
+        println!(
+            "{} shapes, Chamfer distance {error:.4e}, two samplings of a shape {floor:.4e} ({:.2} times); {}",
+            clouds.len(),
+            error / floor,
+            written.display()
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! `pointflow render`.
+
+use anyhow::Result;
+use clap::Args;
+use flow_core::FlowRng;
+use flow_points::Cloud;
+
+use super::common::InputArg;
+use super::output::OutputArg;
+use crate::cli::at_least_one;
+
+/// Draw pictures of clouds or meshes: contact sheet and turntable
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pointflow render                                   the built-in shapes
+  pointflow render --data scan.ply --points 50000 --out picture
+  pointflow render --data models/ --part train --limit 64")]
+pub(super) struct RenderArgs {
+    #[command(flatten)]
+    input: InputArg,
+    /// Points of each shape that are drawn, at most
+    #[arg(long, default_value_t = 2048)]
+    points: usize,
+    #[command(flatten)]
+    output: OutputArg,
+    /// Seed of the choice of points
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl RenderArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--points", self.points)?;
+        let out = self.output.open("render")?;
+        let mut rng = FlowRng::named(self.seed, "render");
+        let input = self.input.open_at_most(self.points, None::<fn(&flow_points::Point) -> bool>, &mut rng)?;
+        let clouds: Vec<Cloud> = input.clouds.into_iter().map(Cloud::new).collect();
+        let written = out.write(&clouds, &input.names, &format!("points of {}", input.source))?;
+        println!("{} shapes; {}", clouds.len(), written.display());
+        Ok(())
+    }
+}

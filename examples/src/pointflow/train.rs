@@ -1,0 +1,307 @@
+//! `pointflow train`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+use flow_core::FlowRng;
+use flow_core::cnf::matching::Coupling;
+use flow_core::train::{Bar, EmaConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
+use flow_points::data::{Loaded, Normalization, NormalizeMode};
+use flow_points::metrics::chamfer;
+use flow_points::model::{Draw, Objective, PointFlowConfig};
+use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
+use flow_points::{Cloud, Point};
+
+use super::common::{DataArg, halves, unit};
+use super::output::write_sheet;
+use crate::cli::{DeviceArg, TimeLimit, at_least_one, configured, create_folder};
+use crate::plot::plot_log;
+
+/// Steps of the built-in demonstration.
+const DEMO_STEPS: u64 = 1500;
+/// Steps of any other run, unless told.
+const STEPS: u64 = 20_000;
+/// Points of a cloud in a step of the demonstration, and of any other run.
+const DEMO_POINTS: usize = 512;
+const POINTS: usize = 2048;
+
+/// A preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// Narrow networks trained by flow matching.
+    Small,
+    /// The paper's networks trained by flow matching.
+    Matching,
+    /// The paper's networks and objective: likelihood through the solver.
+    Paper,
+    /// The paper's auto-encoder.
+    PaperAutoEncoder,
+}
+
+/// How data are brought to the scale of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Normalize {
+    /// The training set's mean and one scale (the paper's).
+    Set,
+    /// A scale for each axis.
+    Axis,
+    /// Nothing.
+    Nothing,
+}
+
+/// Train a model
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without arguments: procedural shapes of five families; leaves PLYs, samples.png, reconstructions.png, loss.png and
+checkpoints in flow-out/pointflow. A run that was stopped (Ctrl-C, power) goes on with the same command and --resume,
+to the same bits.
+
+Examples:
+  pointflow train --families chair,plane
+  pointflow train --data chairs.npy --out runs/chairs --model matching --minutes 60
+  pointflow train --data ShapeNetCore.v2.PC15k/03001627 --out runs/paper --model paper
+  pointflow train --data models/ --out runs/models --rotate --preview-every 1000")]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    data: DataArg,
+    /// Folder for checkpoints, log, samples
+    #[arg(long, default_value = "flow-out/pointflow", value_name = "FOLDER")]
+    out: PathBuf,
+    /// Preset, see `pointflow info --presets` [default: small for the built-in shapes, else matching]
+    #[arg(long, value_enum)]
+    model: Option<Preset>,
+    /// Model configuration as JSON; what it does not set is the preset's
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Go on with the run in --out
+    #[arg(long)]
+    resume: bool,
+    /// Steps of the whole run
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Stop after so many minutes and report; the decay of the learning rate still follows the steps
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Clouds per step
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    /// Points of a cloud per step [default: 2048, for the built-in shapes 512]
+    #[arg(long)]
+    points: Option<usize>,
+    /// Width of the point flow's hidden layers
+    #[arg(long)]
+    width: Option<usize>,
+    /// Length of a shape's latent
+    #[arg(long)]
+    latent: Option<usize>,
+    /// Weight of the posterior's divergence from the standard normal (flow matching)
+    #[arg(long)]
+    kl_weight: Option<f64>,
+    /// Pair points with noise by exact transport within blocks of this size (flow matching)
+    #[arg(long, value_name = "POINTS")]
+    transport: Option<usize>,
+    /// Learning rate after warm-up
+    #[arg(long, default_value_t = 2e-3)]
+    learning_rate: f64,
+    /// Steps of linear warm-up (flow matching)
+    #[arg(long)]
+    warmup: Option<u64>,
+    /// No decay of the learning rate
+    #[arg(long)]
+    constant: bool,
+    /// Decay of the running average of the weights, 0 for none [default: 0.999, likelihood none]
+    #[arg(long)]
+    ema: Option<f64>,
+    /// Scale of the data
+    #[arg(long, value_enum, default_value_t = Normalize::Set)]
+    normalize: Normalize,
+    /// Turn every cloud about the vertical axis by a random angle
+    #[arg(long)]
+    rotate: bool,
+    /// Draw the points of a step with replacement, as the reference implementation does
+    #[arg(long)]
+    replacement: bool,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 500)]
+    checkpoint_every: u64,
+    /// Steps between validations
+    #[arg(long, default_value_t = 250)]
+    validate_every: u64,
+    /// Steps between contact sheets in OUT/previews
+    #[arg(long)]
+    preview_every: Option<u64>,
+    /// Stop after this many validations without a new best
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Clouds drawn at the end
+    #[arg(long, default_value_t = 32)]
+    samples: usize,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl TrainArgs {
+    pub(super) fn run(self) -> Result<()> {
+        at_least_one("--samples", self.samples)?;
+        let limit = TimeLimit::new(self.minutes)?;
+        let device = self.device.open()?;
+        let model = self.plan()?;
+        let loaded = self.data.open(self.seed)?;
+        let run = self.describe(model, &loaded)?;
+        let config = self.engine(&run.model);
+        let (batch, points, objective) = (run.batch, run.points, metric(&run.model));
+        let unit = unit(&run.model);
+        let task = PointTask::new(run, &loaded.train.clouds, &loaded.validation.clouds, &device)?;
+        let parameters = task.model().store().parameter_count();
+        let (stop, steps) = (StopFlag::on_ctrl_c()?, config.steps);
+        let trainer = if self.resume {
+            Trainer::resume(config, &self.out, task)?
+        } else {
+            Trainer::new(config, &self.out, task)?
+        };
+        create_folder(&self.out)?;
+        eprintln!("PointFlow with {parameters} parameters, {batch} clouds of {points} points a step, {steps} steps");
+        let limit = limit.start(&stop);
+        let mut trainer = trainer.with_stop(stop);
+        let summary = trainer.run(&mut Bar::new())?;
+        drop(trainer);
+        plot_log(&self.out, objective, unit)?;
+        if summary.interrupted {
+            println!("{} at step {}; go on with the same command and --resume", limit.reason(), summary.step);
+        }
+        if summary.interrupted && !limit.is_up() {
+            return Ok(());
+        }
+        self.report(&summary, &loaded, points, &device)
+    }
+
+    fn preset(&self) -> Preset {
+        self.model.unwrap_or(if self.data.is_built_in() { Preset::Small } else { Preset::Matching })
+    }
+
+    /// The model from preset, file and flags, each before the next.
+    fn plan(&self) -> Result<PointFlowConfig> {
+        let mut model = match self.preset() {
+            Preset::Small => PointFlowConfig::small(),
+            Preset::Matching => PointFlowConfig::matching(),
+            Preset::Paper => PointFlowConfig::paper(),
+            Preset::PaperAutoEncoder => PointFlowConfig::paper_auto_encoder(),
+        };
+        if let Some(path) = &self.config {
+            model = configured(&model, path).with_context(|| path.display().to_string())?;
+        }
+        model.latent = self.latent.unwrap_or(model.latent);
+        if let Some(width) = self.width {
+            model.point.hidden.iter_mut().for_each(|w| *w = width);
+        }
+        match &mut model.objective {
+            Objective::Matching(c) => {
+                c.kl_weight = self.kl_weight.unwrap_or(c.kl_weight);
+                if let Some(block) = self.transport {
+                    c.point.coupling = Coupling::MinibatchOt { block };
+                }
+            }
+            Objective::Likelihood(_) if self.kl_weight.is_some() || self.transport.is_some() => {
+                bail!("--kl-weight and --transport are for models trained by flow matching")
+            }
+            Objective::Likelihood(_) => {}
+        }
+        model.check()?;
+        Ok(model)
+    }
+
+    fn describe(&self, model: PointFlowConfig, loaded: &Loaded) -> Result<PointRun> {
+        let mode = match self.normalize {
+            Normalize::Set => NormalizeMode::Set,
+            Normalize::Axis => NormalizeMode::Axis,
+            Normalize::Nothing => NormalizeMode::Nothing,
+        };
+        Ok(PointRun {
+            model,
+            source: loaded.train.source.clone(),
+            normalization: Normalization::of(&loaded.train.clouds, mode)?,
+            batch: self.batch_size.min(loaded.train.clouds.len()),
+            points: self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS }),
+            replacement: self.replacement,
+            rotate: self.rotate,
+            seed: self.seed,
+            validation_clouds: 64,
+        })
+    }
+
+    fn engine(&self, model: &PointFlowConfig) -> TrainConfig {
+        let steps = self.steps.unwrap_or(if self.data.is_built_in() { DEMO_STEPS } else { STEPS });
+        let mut config = trainer::train_config(&model.objective, steps, self.seed);
+        config.optimizer.learning_rate = self.learning_rate;
+        config.schedule.warmup_steps = self.warmup.unwrap_or(config.schedule.warmup_steps);
+        if self.constant {
+            config.schedule = ScheduleConfig::constant(config.schedule.warmup_steps);
+        }
+        if let Some(decay) = self.ema {
+            config.ema = (decay != 0.0).then_some(EmaConfig { decay });
+        }
+        config.validate_every = Some(self.validate_every);
+        config.checkpoint_every = Some(self.checkpoint_every);
+        config.preview_every = self.preview_every;
+        config.early_stop_patience = self.patience;
+        config
+    }
+
+    /// Clouds, pictures and the one-line summary, from the checkpoint on disk.
+    fn report(&self, summary: &Summary, loaded: &Loaded, points: usize, device: &Device) -> Result<()> {
+        const SHOWN: usize = 16;
+        let (run, model) = trainer::load(&self.out, device, true)?;
+        let mut rng = FlowRng::named(self.seed, "report");
+        let mut place = self.out.join("reconstructions.png");
+        let held_out = if loaded.test.clouds.is_empty() { &loaded.train } else { &loaded.test };
+        let halves: Vec<[Vec<Point>; 2]> =
+            held_out.clouds.iter().take(SHOWN).map(|c| halves(c, points, &mut rng)).collect::<Result<_>>()?;
+        let seen: Vec<Vec<Point>> = halves.iter().map(|[a, _]| run.normalization.apply(a)).collect();
+        let (drawn, _) =
+            model.decode(&model.posterior(&to_tensor(&seen, device)?)?.mean, points, &Draw::default(), &mut rng)?;
+        let drawn: Vec<Vec<Point>> = from_tensor(&drawn)?.iter().map(|c| run.normalization.undo(c)).collect();
+        let (mut error, mut floor) = (0.0, 0.0);
+        for (drawn, [seen, fresh]) in drawn.iter().zip(&halves) {
+            error += chamfer(drawn, fresh)? / drawn.len().max(1) as f64;
+            floor += chamfer(seen, fresh)? / drawn.len().max(1) as f64;
+        }
+        let pairs = halves.into_iter().zip(drawn).flat_map(|([a, _], b)| [Cloud::new(a), Cloud::new(b)]);
+        write_sheet(&place, &pairs.collect::<Vec<_>>(), 8)?;
+        if model.has_prior() {
+            place = self.out.join("samples.png");
+            let draw = Draw::default();
+            let clouds = draw_clouds(&model, &run.normalization, self.samples, 2048, &draw, &mut rng)?;
+            let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
+            super::output::write_plys(
+                &self.out.join("samples"),
+                &clouds,
+                &format!("drawn by pointflow, {}", run.source),
+            )?;
+            write_sheet(&place, &clouds, 8)?;
+        }
+        println!(
+            "{} {:.4} in validation; held-out shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
+             {} steps in {:.0} s; {}",
+            unit(&run.model),
+            summary.best.map_or(f64::NAN, |(best, _)| best),
+            error / floor,
+            summary.step,
+            summary.seconds,
+            place.display()
+        );
+        Ok(())
+    }
+}
+
+/// The metric that the loss curve shows.
+fn metric(model: &PointFlowConfig) -> &'static str {
+    match model.objective {
+        Objective::Likelihood(_) => "nats_per_cloud",
+        Objective::Matching(_) => "matching_loss",
+    }
+}
