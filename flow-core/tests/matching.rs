@@ -25,9 +25,8 @@ impl Net {
     fn new(seed: u64) -> Self {
         let store = ParamStore::new(seed, DType::F32, &Device::Cpu);
         let root = store.root();
-        let dense = |name: &str, i: usize, o: usize| {
-            root.param(name, (i, o), Init::Uniform((3.0 / i as f64).sqrt())).unwrap()
-        };
+        let dense =
+            |name: &str, i: usize, o: usize| root.param(name, (i, o), Init::Uniform((3.0 / i as f64).sqrt())).unwrap();
         let flat = |name: &str, o: usize, bound: f64| root.param(name, o, Init::Uniform(bound)).unwrap();
         Net {
             weights: [dense("w0", 2, WIDTH), dense("w1", WIDTH, WIDTH), dense("w2", WIDTH, 2)],
