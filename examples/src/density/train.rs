@@ -155,7 +155,7 @@ impl TrainArgs {
 
     fn engine(&self) -> TrainConfig {
         let rate = match self.model {
-            Kind::Planar => 5e-3,
+            Kind::Planar => 1e-2,
             _ => 2e-3,
         };
         TrainConfig {
