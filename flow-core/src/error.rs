@@ -89,6 +89,21 @@ pub enum Error {
         /// The system's own error.
         source: std::io::Error,
     },
+    /// A solver of an ordinary differential equation that cannot go on.
+    #[error(
+        "ODE solver at t = {t}, dt = {dt:.3e}{}: {reason}",
+        row.map(|r| format!(", sample {r}")).unwrap_or_default()
+    )]
+    Solver {
+        /// The time reached.
+        t: f64,
+        /// The step that failed.
+        dt: f64,
+        /// The sample with the largest error, if the state tells.
+        row: Option<usize>,
+        /// What happened and what helps.
+        reason: String,
+    },
     /// The run was asked to stop (Ctrl-C) and has stopped cleanly.
     #[error("interrupted at step {step}")]
     Interrupted {

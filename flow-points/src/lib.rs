@@ -2,6 +2,7 @@
 
 mod cloud;
 mod error;
+pub mod model;
 
 pub use cloud::{Cloud, Mesh, Point};
 pub use error::{Error, Result};

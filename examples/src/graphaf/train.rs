@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -19,7 +18,7 @@ use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
 use super::common::{DataArg, Expressed};
 use super::output::{self, Row};
 use super::sample::draw;
-use crate::cli::{DeviceArg, at_least_one, create_folder};
+use crate::cli::{DeviceArg, TimeLimit, at_least_one, configured, create_folder};
 use crate::plot::plot_log;
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its few hundred molecules is best.
@@ -138,7 +137,7 @@ pub(super) struct TrainArgs {
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--samples", self.samples)?;
-        let minutes = self.time()?;
+        let limit = TimeLimit::new(self.minutes)?;
         let device = self.device.open()?;
         let loaded = self.data.open()?;
         let splits = match &self.test_indices {
@@ -164,36 +163,18 @@ impl TrainArgs {
         create_folder(&self.out)?;
         self.list_bad_lines(&loaded)?;
         eprintln!("GraphAF with {parameters} parameters, batch {batch}, {steps} steps");
-        let began = Instant::now();
-        if let Some(minutes) = minutes {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(minutes);
-                stop.request();
-            });
-        }
+        let limit = limit.start(&stop);
         let mut trainer = trainer.with_stop(stop);
         let summary = trainer.run(&mut Bar::new())?;
         drop(trainer);
         plot_log(&self.out, "bits_per_atom", "bits/atom")?;
-        let time_is_up = minutes.is_some_and(|minutes| began.elapsed() >= minutes);
         if summary.interrupted {
-            let reason = if time_is_up { "time is up" } else { "stopped" };
-            println!("{reason} at step {}; go on with the same command and --resume", summary.step);
+            println!("{} at step {}; go on with the same command and --resume", limit.reason(), summary.step);
         }
-        if summary.interrupted && !time_is_up {
+        if summary.interrupted && !limit.is_up() {
             return Ok(());
         }
         self.report(&summary, &loaded, &splits, &test, &device)
-    }
-
-    /// How long the run may take.
-    fn time(&self) -> Result<Option<Duration>> {
-        let Some(minutes) = self.minutes else { return Ok(None) };
-        match Duration::try_from_secs_f64(60.0 * minutes) {
-            Ok(time) if !time.is_zero() => Ok(Some(time)),
-            _ => bail!("--minutes must be a positive number, got {minutes}"),
-        }
     }
 
     fn default_batch(&self) -> usize {
@@ -313,14 +294,4 @@ impl TrainArgs {
         let bits = model.log_prob(&orders, &mut rng)?.bits_per_atom();
         Ok(format!("test {bits:.4} bits/atom over {} molecules", orders.len()))
     }
-}
-
-/// A model with the fields that a file of JSON sets.
-fn configured(model: &GraphAfConfig, path: &Path) -> Result<GraphAfConfig> {
-    let set: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
-    let mut fields = serde_json::to_value(model)?;
-    if let Some(fields) = fields.as_object_mut() {
-        fields.extend(set);
-    }
-    Ok(serde_json::from_value(fields)?)
 }

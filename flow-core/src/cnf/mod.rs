@@ -4,8 +4,12 @@
 //! `d log p/dt = -tr ∂f/∂x` (Chen et al. 2018, arXiv 1806.07366, theorem 1). The solvers of [`ode`] know
 //! nothing of flows.
 
+mod activation;
+mod concat_squash;
 mod field;
 pub mod matching;
 pub mod ode;
 
+pub use activation::FieldActivation;
+pub use concat_squash::{ConcatSquash, ConcatSquashConfig};
 pub use field::{Divergence, Probe, VectorField, groups};

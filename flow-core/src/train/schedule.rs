@@ -19,6 +19,11 @@ pub enum Decay {
         /// The factor at the end, in `[0, 1]`.
         floor: f64,
     },
+    /// One until the step `start · steps`, then a straight line down to zero at the last step (PointFlow).
+    Linear {
+        /// Where the descent begins, as a share of the run in `[0, 1)`.
+        start: f64,
+    },
     /// Multiplies by `factor` whenever `patience` validations in a row were no better than the best.
     Plateau {
         /// In `(0, 1)`.
@@ -51,6 +56,11 @@ impl ScheduleConfig {
         ScheduleConfig { warmup_steps, decay: Decay::Cosine { floor } }
     }
 
+    /// Warm-up, then constant for a share `start` of the run, then linearly to zero.
+    pub fn linear(warmup_steps: u64, start: f64) -> Self {
+        ScheduleConfig { warmup_steps, decay: Decay::Linear { start } }
+    }
+
     /// Warm-up, then a cut by `factor` after every `patience` validations without progress.
     pub fn plateau(warmup_steps: u64, factor: f64, patience: u64) -> Self {
         ScheduleConfig { warmup_steps, decay: Decay::Plateau { factor, patience, floor: 0.0 } }
@@ -72,6 +82,9 @@ impl ScheduleConfig {
             Decay::Cosine { .. } => {
                 let reason = format!("is {}, must be less than steps ({steps})", self.warmup_steps);
                 Err(Error::config("schedule.warmup_steps", reason))
+            }
+            Decay::Linear { start } => {
+                in_range("schedule.decay.start", start, (0.0..1.0).contains(&start), "in [0, 1)")
             }
             Decay::Plateau { patience: 0, .. } => {
                 Err(Error::config("schedule.decay.patience", "is 0, must be at least 1"))
@@ -136,6 +149,11 @@ impl Schedule {
                 let t = ((step - warmup) as f64 / last as f64).min(1.0);
                 floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
             }
+            Decay::Linear { start } => {
+                let last = self.steps.saturating_sub(1) as f64;
+                let begin = start * self.steps as f64;
+                ((last - step as f64) / (last - begin).max(1.0)).clamp(0.0, 1.0)
+            }
             Decay::Plateau { .. } => self.state.factor,
         }
     }
@@ -180,6 +198,15 @@ mod tests {
         assert!((s.factor(60) - 0.6).abs() < 1e-12, "half way");
         assert!((s.factor(110) - 0.2).abs() < 1e-12, "the last step is at the floor");
         assert!((s.factor(5000) - 0.2).abs() < 1e-12, "and stays there");
+    }
+
+    #[test]
+    fn linear_is_flat_then_falls_to_zero() {
+        let s = schedule(ScheduleConfig::linear(2, 0.5), 101);
+        let factors: Vec<f64> = [0, 1, 2, 50, 75, 100, 900].iter().map(|&k| s.factor(k)).collect();
+        let expected = [0.5, 1.0, 1.0, 1.0, 25.0 / 49.5, 0.0, 0.0];
+        assert!(factors.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12), "{factors:?}");
+        assert!(ScheduleConfig::linear(0, 1.0).check(10).is_err());
     }
 
     #[test]

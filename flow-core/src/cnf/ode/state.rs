@@ -1,5 +1,6 @@
 //! What a solver moves: anything that can be scaled, added and measured.
 
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -23,6 +24,11 @@ pub trait State: Clone {
     ///
     /// Not finite if any entry is not.
     fn error_norm(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<f64>;
+
+    /// The row with the largest error, for messages, where the state has rows.
+    fn worst(_error: &Self, _before: &Self, _after: &Self, _tolerance: Tolerance) -> Result<Option<usize>> {
+        Ok(None)
+    }
 }
 
 /// A state whose rows (samples) can each have a time and a step of their own.
@@ -41,4 +47,36 @@ pub trait RowState: State {
 
     /// As [`State::error_norm`], for each row by itself.
     fn error_norm_rows(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<Vec<f64>>;
+}
+
+impl State for Tensor {
+    fn add_scaled(&self, terms: &[(f64, &Self)]) -> Result<Self> {
+        let mut sum = self.clone();
+        for (c, k) in terms {
+            sum = (sum + k.affine(*c, 0.0)?)?;
+        }
+        Ok(sum)
+    }
+
+    fn error_norm(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<f64> {
+        let squares = scaled_squares(error, before, after, tolerance)?;
+        Ok(squares.flatten_all()?.mean(0)?.to_scalar::<f64>()?.sqrt())
+    }
+
+    fn worst(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<Option<usize>> {
+        let squares = scaled_squares(error, before, after, tolerance)?;
+        if squares.rank() == 0 {
+            return Ok(None);
+        }
+        let rows: Vec<f64> = squares.flatten_from(0)?.reshape((squares.dim(0)?, ()))?.mean(1)?.to_vec1()?;
+        let key = |v: f64| if v.is_nan() { f64::INFINITY } else { v };
+        Ok((0..rows.len()).max_by(|&a, &b| key(rows[a]).total_cmp(&key(rows[b]))))
+    }
+}
+
+/// `(error / (atol + rtol·max(|before|, |after|)))²` of every entry, in f64.
+fn scaled_squares(error: &Tensor, before: &Tensor, after: &Tensor, tolerance: Tolerance) -> Result<Tensor> {
+    let wide = |t: &Tensor| t.detach().to_dtype(DType::F64);
+    let scale = wide(before)?.abs()?.maximum(&wide(after)?.abs()?)?.affine(tolerance.rtol, tolerance.atol)?;
+    Ok((wide(error)? / scale)?.sqr()?)
 }

@@ -1,0 +1,305 @@
+//! Concat-squash networks: the vector fields of FFJORD and PointFlow.
+
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::activation::sigmoid;
+use super::{FieldActivation, VectorField, groups};
+use crate::bijector::check_batch;
+use crate::nn::kernels::concat_squash::{self as kernel, Act, Operands, Shape};
+use crate::nn::kernels::{Real, accepts, contiguous};
+use crate::param::{Init, Param, ParamPath};
+use crate::{Error, Result};
+
+const NAME: &str = "concat-squash network";
+
+/// The hidden part of a [`ConcatSquash`] network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConcatSquashConfig {
+    /// Widths of the hidden layers.
+    pub hidden: Vec<usize>,
+    /// The nonlinearity after each of them.
+    #[serde(default)]
+    pub activation: FieldActivation,
+}
+
+/// Layers `(W x + b) ⊙ σ(W_g c + b_g) + W_b c` with `c = [t, context]`, a nonlinearity between them
+/// (Grathwohl et al. 2019, arXiv 1810.01367, appendix B.1; Yang et al. 2019, arXiv 1906.12320, appendix A).
+///
+/// What depends on `c` is computed once for each group of rows. On the CPU one fused kernel computes values, tangents
+/// and the gradient of both without keeping activations; [`ConcatSquash::composed`] is its specification and the path of
+/// other devices.
+///
+/// # Shapes
+/// As for every [`VectorField`]; `x` and `f` `(B, D)`.
+#[derive(Debug)]
+pub struct ConcatSquash {
+    widths: Vec<usize>,
+    context: Option<usize>,
+    activation: FieldActivation,
+    layers: Vec<SquashLayer>,
+}
+
+/// Parameters of one layer from `I` to `O`.
+#[derive(Debug)]
+struct SquashLayer {
+    /// `(O, I)`.
+    weight: Param,
+    bias: Param,
+    /// `(O, 1 + C)`; the first column is that of the time.
+    gate: Param,
+    gate_bias: Param,
+    /// `(O, 1 + C)`.
+    shift: Param,
+}
+
+impl SquashLayer {
+    fn new(path: &ParamPath, inputs: usize, outputs: usize, conditions: usize) -> Result<Self> {
+        let bound = |fan_in: usize| Init::Uniform(1.0 / (fan_in as f64).sqrt());
+        let (gate, shift) = (path.pp("gate"), path.pp("shift"));
+        Ok(SquashLayer {
+            weight: path.param("weight", (outputs, inputs), bound(inputs))?,
+            bias: path.param("bias", outputs, bound(inputs))?,
+            gate: gate.param("weight", (outputs, conditions), bound(conditions))?,
+            gate_bias: gate.param("bias", outputs, bound(conditions))?,
+            shift: shift.param("weight", (outputs, conditions), bound(conditions))?,
+        })
+    }
+
+    /// Gate and shift of every group, both `(G, O)`.
+    fn conditions(&self, c: &Tensor) -> Result<[Tensor; 2]> {
+        let gate = c.matmul(&self.gate.tensor().t()?)?.broadcast_add(&self.gate_bias.tensor())?;
+        Ok([sigmoid(&gate)?, c.matmul(&self.shift.tensor().t()?)?])
+    }
+}
+
+impl ConcatSquash {
+    /// A network on vectors of `dim` entries, with a context vector of `context` entries if given. Weights start uniform
+    /// in `± 1/√inputs`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a width of zero.
+    pub fn new(path: &ParamPath, dim: usize, context: Option<usize>, config: &ConcatSquashConfig) -> Result<Self> {
+        let widths: Vec<usize> = [dim].into_iter().chain(config.hidden.iter().copied()).chain([dim]).collect();
+        if widths.contains(&0) || context == Some(0) {
+            return Err(Error::config(NAME, format!("no width may be zero: {widths:?}, context {context:?}")));
+        }
+        let conditions = 1 + context.unwrap_or(0);
+        let layer = |(i, w): (usize, &[usize])| SquashLayer::new(&path.pp(format!("layer{i}")), w[0], w[1], conditions);
+        let layers = widths.windows(2).enumerate().map(layer).collect::<Result<_>>()?;
+        Ok(ConcatSquash { widths, context, activation: config.activation, layers })
+    }
+
+    /// Value and tangents in Candle's operations, every argument differentiable.
+    ///
+    /// # Errors
+    /// As for [`VectorField::jvp`].
+    pub fn composed(
+        &self,
+        t: &Tensor,
+        x: &Tensor,
+        tangents: &[Tensor],
+        context: Option<&Tensor>,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let c = self.conditions(t, x, context)?;
+        let per_group = groups(NAME, x.dim(0)?, c.dim(0)?)?;
+        let grouped = |y: &Tensor, g: &Tensor| -> Result<Tensor> {
+            let (rows, width) = y.dims2()?;
+            let y = y.reshape((rows / per_group, per_group, width))?;
+            Ok(y.broadcast_mul(&g.unsqueeze(1)?)?.reshape((rows, width))?)
+        };
+        let (mut h, mut dots) = (x.clone(), tangents.to_vec());
+        for (i, layer) in self.layers.iter().enumerate() {
+            let [gate, shift] = layer.conditions(&c)?;
+            let weight = layer.weight.tensor().t()?;
+            let y = h.matmul(&weight)?.broadcast_add(&layer.bias.tensor())?;
+            let ones = y.ones_like()?;
+            let u = (grouped(&y, &gate)? + grouped(&ones, &shift)?)?;
+            let dot_u = dots.iter().map(|d| grouped(&d.matmul(&weight)?, &gate));
+            let dot_u = dot_u.collect::<Result<Vec<_>>>()?;
+            (h, dots) = if i + 1 == self.layers.len() {
+                (u, dot_u)
+            } else if dot_u.is_empty() {
+                (self.activation.apply(&u)?, dot_u)
+            } else {
+                let (h, slope) = self.activation.apply_with_slope(&u)?;
+                (h, dot_u.iter().map(|d| d * &slope).collect::<candle_core::Result<_>>()?)
+            };
+        }
+        Ok((h, dots))
+    }
+
+    /// `c = [t, context]`, `(G, 1 + C)`, checked against the rows of `x`.
+    fn conditions(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        let rows = check_batch(NAME, x, &[self.widths[0]])?;
+        if t.rank() != 1 {
+            let (layer, expected) = (format!("{NAME} (time)"), "(1,) or (G,)".into());
+            return Err(Error::Shape { layer, expected, actual: t.dims().to_vec() });
+        }
+        groups(NAME, rows, t.elem_count())?;
+        let time = t.unsqueeze(1)?;
+        let Some(width) = self.context else { return Ok(time) };
+        let Some(context) = context else {
+            let reason = format!("needs a context of shape (G, {width}), none was given");
+            return Err(Error::Context { layer: NAME.into(), reason });
+        };
+        let count = check_batch(&format!("{NAME} (context)"), context, &[width])?;
+        groups(NAME, rows, count)?;
+        let time = match t.elem_count() {
+            1 => time.broadcast_as((count, 1))?,
+            n if n == count => time,
+            n => {
+                let reason = format!("the context has {count} rows, the time {n}");
+                return Err(Error::Context { layer: NAME.into(), reason });
+            }
+        };
+        Ok(Tensor::cat(&[&time.contiguous()?, &context.contiguous()?], 1)?)
+    }
+
+    /// Gates and shifts of every group in the kernel's order, `(G, hyper)`.
+    fn hyper(&self, c: &Tensor) -> Result<Tensor> {
+        let parts: Vec<[Tensor; 2]> = self.layers.iter().map(|l| l.conditions(c)).collect::<Result<_>>()?;
+        Ok(Tensor::cat(&parts.iter().flatten().collect::<Vec<_>>(), 1)?)
+    }
+
+    fn packed(&self) -> Result<Tensor> {
+        let flat = self.layers.iter().flat_map(|l| [&l.weight, &l.bias]).map(|p| p.tensor().flatten_all());
+        Ok(Tensor::cat(&flat.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Value and tangents by the kernel, `(1 + K, B, D)`.
+    fn fused(&self, t: &Tensor, x: &Tensor, tangents: &[Tensor], context: Option<&Tensor>) -> Result<Tensor> {
+        let c = self.conditions(t, x, context)?;
+        let shape = Shape {
+            widths: self.widths.clone(),
+            act: match self.activation {
+                FieldActivation::Tanh => Act::Tanh,
+                FieldActivation::Softplus => Act::Softplus,
+                FieldActivation::Swish => Act::Swish,
+            },
+            rows: x.dim(0)?,
+            groups: c.dim(0)?,
+            tangents: tangents.len(),
+        };
+        let tangents = match tangents {
+            [] => x.detach(),
+            some => Tensor::cat(&some.iter().map(|v| Ok(v.detach().unsqueeze(0)?)).collect::<Result<Vec<_>>>()?, 0)?,
+        };
+        let op = Squash { shape, tangents: tangents.contiguous()? };
+        Ok(x.contiguous()?.apply_op3(&self.packed()?, &self.hyper(&c)?.contiguous()?, op)?)
+    }
+
+    fn check_tangents(&self, x: &Tensor, tangents: &[Tensor]) -> Result<()> {
+        match tangents.iter().find(|v| v.dims() != x.dims() || v.dtype() != x.dtype()) {
+            None => Ok(()),
+            Some(v) => Err(Error::Shape {
+                layer: format!("{NAME} (tangent)"),
+                expected: format!("the shape and type of x, {:?} {:?}", x.dims(), x.dtype()),
+                actual: v.dims().to_vec(),
+            }),
+        }
+    }
+}
+
+impl VectorField for ConcatSquash {
+    fn name(&self) -> String {
+        "concat-squash".into()
+    }
+
+    fn dim(&self) -> usize {
+        self.widths[0]
+    }
+
+    fn context_dim(&self) -> Option<usize> {
+        self.context
+    }
+
+    fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        if !accepts(x) || x.elem_count() == 0 {
+            return Ok(self.composed(t, x, &[], context)?.0);
+        }
+        Ok(self.fused(t, x, &[], context)?.squeeze(0)?)
+    }
+
+    fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+        check_batch(NAME, x, &[self.widths[0]])?;
+        self.check_tangents(x, v)?;
+        // The kernel has no gradient with respect to tangents.
+        if !accepts(x) || x.elem_count() == 0 || v.iter().any(Tensor::track_op) {
+            return self.composed(t, x, v, context);
+        }
+        let all = self.fused(t, x, v, context)?;
+        let copy = |k: usize| -> Result<Tensor> { Ok(all.narrow(0, k, 1)?.squeeze(0)?) };
+        Ok((copy(0)?, (1..=v.len()).map(copy).collect::<Result<_>>()?))
+    }
+}
+
+/// The kernel as an operation of `x`, packed weights, and gates and shifts.
+struct Squash {
+    shape: Shape,
+    /// `(K, B, D)`; anything if `K` is zero.
+    tangents: Tensor,
+}
+
+impl Squash {
+    fn run<T: Real>(&self, operands: [(&CpuStorage, &Layout); 3]) -> candle_core::Result<Vec<T>> {
+        let [x, weights, hyper] = operands.map(|(s, l)| contiguous(s.as_slice::<T>()?, l));
+        let tangents = self.tangents.flatten_all()?.to_vec1::<T>()?;
+        let operands = Operands { x: x?, weights: weights?, hyper: hyper?, tangents: &tangents };
+        Ok(kernel::forward(&self.shape, &operands))
+    }
+
+    fn gradients<T: Real>(&self, arguments: [&Tensor; 3], grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<T>();
+        let [x, weights, hyper] = arguments;
+        let (fx, fw, fh, tangents) = (flat(x)?, flat(weights)?, flat(hyper)?, flat(&self.tangents)?);
+        let operands = Operands { x: &fx, weights: &fw, hyper: &fh, tangents: &tangents };
+        let g = kernel::backward(&self.shape, &operands, &flat(grad)?);
+        let tensor = |v: Vec<T>, like: &Tensor| Tensor::from_vec(v, like.shape(), like.device());
+        Ok([tensor(g.x, x)?, tensor(g.weights, weights)?, tensor(g.hyper, hyper)?])
+    }
+}
+
+impl CustomOp3 for Squash {
+    fn name(&self) -> &'static str {
+        "concat-squash"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        weights: &CpuStorage,
+        lw: &Layout,
+        hyper: &CpuStorage,
+        lh: &Layout,
+    ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
+        let operands = [(x, lx), (weights, lw), (hyper, lh)];
+        let storage = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(self.run::<f32>(operands)?),
+            _ => CpuStorage::F64(self.run::<f64>(operands)?),
+        };
+        Ok((storage, (self.shape.tangents + 1, self.shape.rows, self.shape.widths[0]).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weights: &Tensor,
+        hyper: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let arguments = [x, weights, hyper];
+        let [x, weights, hyper] = match x.dtype() {
+            DType::F32 => self.gradients::<f32>(arguments, grad)?,
+            _ => self.gradients::<f64>(arguments, grad)?,
+        };
+        Ok((Some(x), Some(weights), Some(hyper)))
+    }
+}
+
+#[cfg(test)]
+#[path = "concat_squash_tests.rs"]
+mod tests;

@@ -1,0 +1,228 @@
+use super::*;
+use crate::reversible::pair;
+use crate::{FlowRng, ParamStore};
+use candle_core::{Device, Var};
+
+struct Case {
+    dim: usize,
+    hidden: Vec<usize>,
+    context: Option<usize>,
+    groups: usize,
+    times: usize,
+    per_group: usize,
+}
+
+fn case(dim: usize, hidden: &[usize], context: Option<usize>, groups: usize, times: usize, per_group: usize) -> Case {
+    Case { dim, hidden: hidden.to_vec(), context, groups, times, per_group }
+}
+
+/// Sizes that exercise every border: one row, one group, odd widths, several blocks and chunks, a group per row.
+fn cases() -> Vec<Case> {
+    vec![
+        case(1, &[1], None, 1, 1, 1),
+        case(2, &[7], None, 3, 3, 5),
+        case(3, &[16, 33], Some(4), 2, 1, 9),
+        case(3, &[40, 40, 40], Some(2), 3, 3, 301),
+        case(5, &[20], Some(1), 1, 1, 700),
+        case(2, &[9, 70], None, 257, 257, 1),
+    ]
+}
+
+struct Setting {
+    store: ParamStore,
+    field: ConcatSquash,
+    x: Var,
+    t: Var,
+    context: Option<Var>,
+    tangents: Vec<Tensor>,
+    cotangents: Vec<Tensor>,
+}
+
+fn setting(case: &Case, activation: FieldActivation, dtype: DType, tangents: usize) -> Setting {
+    let store = ParamStore::new(3, dtype, &Device::Cpu);
+    let config = ConcatSquashConfig { hidden: case.hidden.clone(), activation };
+    let field = ConcatSquash::new(&store.root(), case.dim, case.context, &config).unwrap();
+    let mut rng = FlowRng::seed_from(8);
+    let rows = case.groups * case.per_group;
+    let mut draw = |shape: &[usize]| rng.normal(shape, dtype, &Device::Cpu).unwrap();
+    let x = Var::from_tensor(&draw(&[rows, case.dim])).unwrap();
+    let t = Var::from_tensor(&draw(&[case.times])).unwrap();
+    let context = case.context.map(|c| Var::from_tensor(&draw(&[case.groups, c])).unwrap());
+    let tangents = (0..tangents).map(|_| draw(&[rows, case.dim])).collect::<Vec<_>>();
+    let cotangents = (0..=tangents.len()).map(|_| draw(&[rows, case.dim])).collect();
+    Setting { store, field, x, t, context, tangents, cotangents }
+}
+
+fn objective(s: &Setting, (value, dots): &(Tensor, Vec<Tensor>)) -> Tensor {
+    let mut sum = pair(value, &s.cotangents[0]).unwrap();
+    for (d, c) in dots.iter().zip(&s.cotangents[1..]) {
+        sum = (sum + pair(d, c).unwrap()).unwrap();
+    }
+    sum
+}
+
+fn largest(t: &Tensor) -> f64 {
+    t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_dtype(DType::F64).unwrap().to_scalar().unwrap()
+}
+
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    largest(&(a - b).unwrap()) / largest(b).max(1.0)
+}
+
+#[test]
+fn fused_equals_composed_values_tangents_and_gradients() {
+    for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-3)] {
+        for activation in [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish] {
+            for (case, tangents) in cases().iter().flat_map(|c| [(c, 0), (c, 1), (c, c.dim)]) {
+                let s = setting(case, activation, dtype, tangents);
+                let context = s.context.as_ref().map(Var::as_tensor);
+                let spec = s.field.composed(&s.t, &s.x, &s.tangents, context).unwrap();
+                let fused = s.field.jvp(&s.t, &s.x, &s.tangents, context).unwrap();
+                assert!(distance(&fused.0, &spec.0) < tolerance);
+                assert!(distance(&s.field.value(&s.t, &s.x, context).unwrap(), &spec.0) < tolerance);
+                assert!(fused.1.iter().zip(&spec.1).all(|(a, b)| distance(a, b) < tolerance));
+                let wanted = objective(&s, &spec).backward().unwrap();
+                let got = objective(&s, &fused).backward().unwrap();
+                let check = |var: &Var, name: &str| {
+                    let error = distance(got.get(var).unwrap(), wanted.get(var).unwrap());
+                    assert!(error < tolerance, "{activation:?} {dtype:?} {tangents} tangents, {name}: {error}");
+                };
+                check(&s.x, "x");
+                check(&s.t, "t");
+                s.context.iter().for_each(|c| check(c, "context"));
+                s.store.trainable().iter().for_each(|p| check(p.var(), p.name()));
+            }
+        }
+    }
+}
+
+#[test]
+fn tangents_and_gradients_of_the_divergence_are_those_of_finite_differences() {
+    for activation in [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish] {
+        let s = setting(&case(2, &[6, 5], Some(3), 2, 2, 3), activation, DType::F64, 2);
+        let context = s.context.as_ref().map(Var::as_tensor);
+        // Tangents.
+        let step = 1e-5;
+        let value = |x: &Tensor| s.field.value(&s.t, x, context).unwrap().detach();
+        let along = (&s.tangents[0] * step).unwrap();
+        let numeric =
+            (value(&(s.x.as_tensor() + &along).unwrap()) - value(&(s.x.as_tensor() - &along).unwrap())).unwrap();
+        let numeric = (numeric / (2.0 * step)).unwrap();
+        let (_, dots) = s.field.jvp(&s.t, &s.x, &s.tangents, context).unwrap();
+        assert!(distance(&dots[0], &numeric) < 1e-8, "{activation:?}");
+        // Gradients of a weighted divergence.
+        let weight = s.cotangents[0].narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+        let objective = || {
+            let (_, divergence) = s.field.divergence(&s.t, &s.x, &s.tangents, context).unwrap();
+            pair(&divergence, &weight).unwrap()
+        };
+        let gradients = objective().backward().unwrap();
+        let params = s.store.trainable();
+        let vars = params.iter().map(|p| p.var()).chain([&s.x, &s.t]).chain(s.context.as_ref());
+        for var in vars {
+            let analytic: Vec<f64> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let old: Vec<f64> = var.flatten_all().unwrap().to_vec1().unwrap();
+            for k in (0..old.len()).step_by(old.len().div_ceil(4)) {
+                let at = |by: f64| {
+                    let mut v = old.clone();
+                    v[k] += by;
+                    var.set(&Tensor::from_vec(v, var.shape(), &Device::Cpu).unwrap()).unwrap();
+                    objective().to_scalar::<f64>().unwrap()
+                };
+                let slope = (at(step) - at(-step)) / (2.0 * step);
+                at(0.0);
+                assert!(
+                    (slope - analytic[k]).abs() < 1e-6 * (1.0 + slope.abs()),
+                    "{activation:?} {slope} {}",
+                    analytic[k]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let s = setting(&case(3, &[32, 32], Some(4), 4, 1, 500), FieldActivation::Tanh, DType::F32, 3);
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let context = s.context.as_ref().map(Var::as_tensor);
+            let out = s.field.jvp(&s.t, &s.x, &s.tangents, context).unwrap();
+            let gradients = objective(&s, &out).backward().unwrap();
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let mut all = flat(&out.0);
+            s.store.trainable().iter().for_each(|p| all.extend(flat(gradients.get(p.var()).unwrap())));
+            all
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn not_a_number_stays_one() {
+    let s = setting(&case(2, &[8], None, 1, 1, 4), FieldActivation::Tanh, DType::F32, 1);
+    let x = Tensor::new(&[[f32::NAN, 0.0], [0.0, 0.0]], &Device::Cpu).unwrap();
+    let t = Tensor::new(&[0.0_f32], &Device::Cpu).unwrap();
+    let value = s.field.value(&t, &x, None).unwrap().to_vec2::<f32>().unwrap();
+    assert!(value[0].iter().all(|v| v.is_nan()) && value[1].iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn the_papers_networks_have_this_many_parameters() {
+    let count = |dim, context, hidden: &[usize]| {
+        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        let config = ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh };
+        ConcatSquash::new(&store.root(), dim, context, &config).unwrap();
+        store.parameter_count()
+    };
+    // With the end time, and gains and offsets of two normalizations: 927,513 and 134,145.
+    assert_eq!(count(3, Some(128), &[512, 512, 512]) + 1 + 4 * 3, 927_513);
+    assert_eq!(count(128, None, &[256, 256]) + 1 + 4 * 128, 134_145);
+}
+
+#[test]
+fn wrong_arguments_are_refused_by_name() {
+    let s = setting(&case(3, &[4], Some(2), 2, 1, 3), FieldActivation::Tanh, DType::F32, 0);
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let (x, t, c) = (zeros(&[6, 3]), zeros(&[1]), zeros(&[2, 2]));
+    for (t, x, c) in [
+        (zeros(&[1]), zeros(&[6, 2]), Some(c.clone())),
+        (zeros(&[4]), x.clone(), Some(c.clone())),
+        (zeros(&[3]), x.clone(), Some(c.clone())),
+        (t.clone(), x.clone(), Some(zeros(&[4, 2]))),
+        (t.clone(), x.clone(), Some(zeros(&[2, 3]))),
+        (t.clone(), x.clone(), None),
+        (zeros(&[1, 1]), x.clone(), Some(c.clone())),
+    ] {
+        let message = s.field.value(&t, &x, c.as_ref()).unwrap_err().to_string();
+        assert!(message.contains("concat-squash"), "{message}");
+    }
+    assert!(s.field.jvp(&t, &x, &[zeros(&[6, 2])], Some(&c)).is_err());
+}
+
+#[test]
+#[ignore = "timing: cargo test --release -p flow-core --lib concat_squash -- --ignored --nocapture"]
+fn speed() {
+    let case = case(3, &[512, 512, 512], Some(128), 16, 1, 2048);
+    for tangents in [0, 1, 3] {
+        let s = setting(&case, FieldActivation::Tanh, DType::F32, tangents);
+        let context = s.context.as_ref().map(Var::as_tensor);
+        let (mut forward, mut backward) = (f64::INFINITY, f64::INFINITY);
+        for _ in 0..4 {
+            let begun = std::time::Instant::now();
+            let out = s.field.jvp(&s.t, &s.x, &s.tangents, context).unwrap();
+            forward = forward.min(begun.elapsed().as_secs_f64());
+            let objective = objective(&s, &out);
+            let begun = std::time::Instant::now();
+            objective.backward().unwrap();
+            backward = backward.min(begun.elapsed().as_secs_f64());
+        }
+        let gflop = 2e-9 * 32_768.0 * 527_360.0 * (tangents + 1) as f64;
+        println!(
+            "{tangents} tangents: forward {forward:.3} s ({:.0} GFLOP/s), backward {backward:.3} s ({:.0} GFLOP/s)",
+            gflop / forward,
+            3.0 * gflop / backward
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! The hyper-parameters of a model: what `config.json` of a checkpoint holds.
+
+use flow_core::cnf::matching::{Coupling, FlowMatching, TimeSampling};
+use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
+use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, FieldActivation, OdeGradient, Probe, Regularization};
+use serde::{Deserialize, Serialize};
+
+use super::encoder::EncoderConfig;
+use crate::{Error, Result};
+
+/// A PointFlow model: encoder, flow of latents, flow of points.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointFlowConfig {
+    /// Length `Z` of a shape's latent.
+    pub latent: usize,
+    /// Whether the encoder answers a Gaussian (the variational model) or a single latent.
+    pub variational: bool,
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// The vector field of points, on 3 coordinates with the latent as context.
+    pub point: ConcatSquashConfig,
+    /// The vector field of latents.
+    pub prior: ConcatSquashConfig,
+    /// How the two fields are trained.
+    pub objective: Objective,
+}
+
+/// How the fields are trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Objective {
+    /// By likelihood through the solver: the paper's evidence lower bound.
+    Likelihood(LikelihoodConfig),
+    /// By flow matching (Lipman et al. 2023): the same fields without a solver in training.
+    Matching(MatchingConfig),
+}
+
+/// Training by likelihood.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LikelihoodConfig {
+    /// The solver, in training and evaluation.
+    pub solver: SolveOptions,
+    /// The divergence of the field of points.
+    pub point_divergence: Divergence,
+    /// The divergence of the field of latents.
+    pub prior_divergence: Divergence,
+    /// How gradients pass the solver.
+    pub gradient: OdeGradient,
+    /// The end of the integration.
+    pub end_time: EndTime,
+    /// Penalties on the point flow's path; zero in the paper.
+    pub regularization: Regularization,
+    /// Moving batch normalization whose statistics mix the three axes, as the reference implementation's do.
+    pub mixed_axes: bool,
+}
+
+/// Training by flow matching.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatchingConfig {
+    /// The matching of points.
+    pub point: FlowMatching,
+    /// The matching of latents.
+    pub prior: FlowMatching,
+    /// Different times within one cloud and step: each costs one evaluation of gates and lowers the variance.
+    pub times_per_cloud: usize,
+    /// Draws of time and noise for each latent and step.
+    pub draws_per_latent: usize,
+    /// Weight of the Kullback–Leibler divergence of a posterior from the standard normal, in nats per cloud,
+    /// against the mean squared velocity error of a coordinate.
+    pub kl_weight: f64,
+    /// The solver of likelihoods.
+    pub solver: SolveOptions,
+    /// The solver of samples.
+    pub sampler: SolveOptions,
+}
+
+impl PointFlowConfig {
+    /// The paper's model (Yang et al. 2019, section 5 and appendix A), 1,608,346 parameters.
+    ///
+    /// The divergence of points is the paper's estimate; [`Divergence::Exact`] costs three products instead of one and
+    /// has no noise.
+    pub fn paper() -> Self {
+        PointFlowConfig {
+            latent: 128,
+            variational: true,
+            encoder: EncoderConfig::paper(),
+            point: squash(&[512, 512, 512]),
+            prior: squash(&[256, 256]),
+            objective: Objective::Likelihood(LikelihoodConfig::paper()),
+        }
+    }
+
+    /// The paper's auto-encoder: one head, no flow of latents in the objective.
+    pub fn paper_auto_encoder() -> Self {
+        PointFlowConfig { variational: false, ..Self::paper() }
+    }
+
+    /// The paper's networks, trained by flow matching.
+    pub fn matching() -> Self {
+        PointFlowConfig { objective: Objective::Matching(MatchingConfig::default()), ..Self::paper() }
+    }
+
+    /// Networks for minutes on a processor, trained by flow matching.
+    pub fn small() -> Self {
+        PointFlowConfig {
+            latent: 64,
+            encoder: EncoderConfig { point: vec![64, 128, 256], head: vec![128] },
+            point: squash(&[192, 192, 192]),
+            prior: squash(&[256, 256]),
+            ..Self::matching()
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] naming the field, its value and the legal range.
+    pub fn check(&self) -> Result<()> {
+        if self.latent == 0 {
+            return Err(Error::config("latent", "is 0, must be at least 1"));
+        }
+        match &self.objective {
+            Objective::Likelihood(c) => c.solver.check()?,
+            Objective::Matching(c) => {
+                for (name, value) in [("times_per_cloud", c.times_per_cloud), ("draws_per_latent", c.draws_per_latent)]
+                {
+                    if value == 0 {
+                        return Err(Error::config(name, "is 0, must be at least 1"));
+                    }
+                }
+                if !(c.kl_weight >= 0.0 && c.kl_weight.is_finite()) {
+                    return Err(Error::config("kl_weight", format!("is {}, must be a finite number ≥ 0", c.kl_weight)));
+                }
+                c.solver.check()?;
+                c.sampler.check()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn squash(hidden: &[usize]) -> ConcatSquashConfig {
+    ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh }
+}
+
+impl LikelihoodConfig {
+    /// The paper's: dopri5 at 1e-5, Gaussian probes, a learned end time that starts at one half. The reference
+    /// differentiates by the adjoint equation; here the default is the exact gradient of the steps taken.
+    pub fn paper() -> Self {
+        LikelihoodConfig {
+            solver: SolveOptions::default(),
+            point_divergence: Divergence::Hutchinson(Probe::Gaussian),
+            prior_divergence: Divergence::Hutchinson(Probe::Gaussian),
+            gradient: OdeGradient::Direct,
+            end_time: EndTime::Learned { initial: 0.5 },
+            regularization: Regularization::default(),
+            mixed_axes: false,
+        }
+    }
+}
+
+impl Default for MatchingConfig {
+    fn default() -> Self {
+        let matching = |coupling| FlowMatching { coupling, times: TimeSampling::Stratified, ..FlowMatching::default() };
+        MatchingConfig {
+            point: matching(Coupling::Independent),
+            prior: matching(Coupling::Independent),
+            times_per_cloud: 8,
+            draws_per_latent: 8,
+            kl_weight: 1e-4,
+            solver: SolveOptions::default(),
+            sampler: SolveOptions { method: Method::Heun, stepping: Stepping::fixed(20), ..SolveOptions::default() },
+        }
+    }
+}

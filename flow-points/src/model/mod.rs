@@ -1,0 +1,17 @@
+//! PointFlow's networks and objectives.
+
+mod block;
+mod complete;
+mod config;
+mod encoder;
+mod encoder_kernel;
+mod objective;
+#[cfg(test)]
+mod parity;
+mod point_flow;
+
+pub use complete::CompleteOptions;
+pub use config::{LikelihoodConfig, MatchingConfig, Objective, PointFlowConfig};
+pub use encoder::{Encoder, EncoderConfig, Posterior};
+pub use objective::Terms;
+pub use point_flow::{Draw, PointFlow};

@@ -1,0 +1,316 @@
+//! PointFlow as the training engine sees it: what a step computes, and what a checkpoint holds.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use flow_core::train::{
+    self, CursorState, EmaConfig, EpochCursor, Metrics, OptimizerConfig, ScheduleConfig, Task, TrainConfig,
+};
+use flow_core::{FlowRng, Gradients, ParamStore};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Normalization, rotate_about_y, train_points};
+use crate::model::{Draw, Objective, PointFlow, PointFlowConfig, Terms};
+use crate::render::{RenderOptions, contact_sheet, write_png};
+use crate::{Cloud, Error, Point, Result};
+
+/// Everything about a run's model and data: the part of `config.json` that makes a checkpoint self-describing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointRun {
+    /// The model.
+    pub model: PointFlowConfig,
+    /// Where the clouds came from, in words.
+    pub source: String,
+    /// From data to what the model sees, and back.
+    pub normalization: Normalization,
+    /// Clouds per step.
+    pub batch: usize,
+    /// Points of a cloud per step.
+    pub points: usize,
+    /// Draw the points of a step with replacement, as the reference implementation does.
+    pub replacement: bool,
+    /// Turn every cloud about the vertical axis by a random angle.
+    pub rotate: bool,
+    /// Seed of the parameters, of the order of clouds and of their points.
+    pub seed: u64,
+    /// Held-out clouds that a validation looks at.
+    pub validation_clouds: usize,
+}
+
+impl PointRun {
+    /// The run that made a checkpoint, from its `config.json`.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not that of a
+    /// PointFlow model.
+    pub fn read(checkpoint: &Path) -> Result<Self> {
+        let value = train::load_config(checkpoint)?;
+        serde_json::from_value(value).map_err(|e| {
+            let reason = format!("config.json does not describe a PointFlow model: {e}");
+            Error::Core(flow_core::Error::Checkpoint { path: checkpoint.to_path_buf(), reason })
+        })
+    }
+
+    /// Builds the model with fresh parameters.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] naming the field that is out of range.
+    pub fn build(&self, device: &Device) -> Result<PointFlow> {
+        PointFlow::new(self.model.clone(), &ParamStore::new(self.seed, DType::F32, device))
+    }
+}
+
+/// The model of a checkpoint in evaluation mode, with the averaged weights if `average` and it has them.
+///
+/// `path` is a checkpoint, or a run's folder (its best checkpoint is taken).
+///
+/// # Errors
+/// [`flow_core::Error::Checkpoint`] or [`flow_core::Error::Io`] naming the file and the difference.
+pub fn load(path: &Path, device: &Device, average: bool) -> Result<(PointRun, PointFlow)> {
+    let checkpoint = train::find_checkpoint(path)?;
+    let run = PointRun::read(&checkpoint)?;
+    let model = run.build(device)?;
+    let average = average && checkpoint.join("ema.safetensors").exists();
+    train::load_weights(&checkpoint, model.store(), average)?;
+    model.set_training(false);
+    Ok((run, model))
+}
+
+/// The engine's configuration of the default recipe.
+///
+/// Flow matching: Adam with warm-up, cosine decay and averaged weights. Likelihood: the paper's Adam at 2e-3,
+/// constant for half of the run and then falling linearly to zero.
+pub fn train_config(objective: &Objective, steps: u64, seed: u64) -> TrainConfig {
+    let matching = matches!(objective, Objective::Matching(_));
+    let schedule = match objective {
+        Objective::Matching(_) => ScheduleConfig::cosine((steps / 20).min(200), 0.01),
+        Objective::Likelihood(_) => ScheduleConfig::linear(0, 0.5),
+    };
+    TrainConfig {
+        steps,
+        optimizer: OptimizerConfig::adam(2e-3),
+        schedule,
+        clip_norm: matching.then_some(1.0),
+        ema: matching.then_some(EmaConfig { decay: 0.999 }),
+        seed,
+        ..TrainConfig::default()
+    }
+}
+
+/// Clouds as one tensor `(B, N, 3)`.
+///
+/// # Errors
+/// [`flow_core::Error::Config`] when they differ in size.
+pub fn to_tensor(clouds: &[Vec<Point>], device: &Device) -> Result<Tensor> {
+    let points = clouds.first().map_or(0, Vec::len);
+    if points == 0 || clouds.iter().any(|c| c.len() != points) {
+        return Err(Error::config("clouds", "a batch needs clouds of one size, at least one point each"));
+    }
+    let flat: Vec<f32> = clouds.iter().flatten().flatten().copied().collect();
+    Ok(Tensor::from_vec(flat, (clouds.len(), points, 3), device)?)
+}
+
+/// The inverse of [`to_tensor`].
+///
+/// # Errors
+/// [`flow_core::Error::Tensor`] unless `clouds` is `(B, N, 3)` in f32, [`flow_core::Error::NonFinite`] when a
+/// coordinate is not finite.
+pub fn from_tensor(clouds: &Tensor) -> Result<Vec<Vec<Point>>> {
+    let rows = clouds.to_vec3::<f32>()?;
+    if !rows.iter().flatten().flatten().all(|v| v.is_finite()) {
+        let (layer, what) = ("point clouds".into(), "sample".into());
+        return Err(Error::Core(flow_core::Error::NonFinite { layer, what, step: None }));
+    }
+    Ok(rows.into_iter().map(|cloud| cloud.into_iter().map(|p| [p[0], p[1], p[2]]).collect()).collect())
+}
+
+/// A [`PointFlow`] with its clouds, as the training engine sees it.
+pub struct PointTask {
+    run: PointRun,
+    model: PointFlow,
+    device: Device,
+    train: Vec<Vec<Point>>,
+    validation: Vec<Vec<Point>>,
+    cursor: EpochCursor,
+}
+
+impl PointTask {
+    /// Builds the model of `run` for these clouds, which are normalized here.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] when a cloud has fewer points than a step takes, when the batch does not fit the
+    /// data or when the model is not possible.
+    pub fn new(run: PointRun, train: &[Vec<Point>], validation: &[Vec<Point>], device: &Device) -> Result<Self> {
+        let model = run.build(device)?;
+        if run.batch < 2 {
+            return Err(Error::config("batch size", "must be at least 2: the encoder normalizes over clouds"));
+        }
+        if let Some(small) = train.iter().chain(validation).map(Vec::len).find(|&n| n < run.points && !run.replacement) {
+            let reason = format!("a step takes {} points of a cloud, one has only {small}", run.points);
+            return Err(Error::config("points", reason));
+        }
+        let cursor = EpochCursor::new(train.len(), run.batch, run.seed)?;
+        let normal = |clouds: &[Vec<Point>]| clouds.iter().map(|c| run.normalization.apply(c)).collect();
+        let (train, validation) = (normal(train), normal(validation));
+        Ok(PointTask { run, model, device: device.clone(), train, validation, cursor })
+    }
+
+    /// The run's description.
+    pub fn run(&self) -> &PointRun {
+        &self.run
+    }
+
+    /// The model.
+    pub fn model(&self) -> &PointFlow {
+        &self.model
+    }
+
+    /// The points of one step.
+    fn batch(&mut self) -> Result<(Tensor, FlowRng)> {
+        let mut batch = self.cursor.next_batch();
+        let mut clouds = Vec::with_capacity(batch.indices.len());
+        for &i in &batch.indices {
+            let mut points = train_points(&self.train[i], self.run.points, self.run.replacement, &mut batch.rng)?;
+            if self.run.rotate {
+                rotate_about_y(&mut points, batch.rng.next_uniform() * std::f64::consts::TAU);
+            }
+            clouds.push(points);
+        }
+        Ok((to_tensor(&clouds, &self.device)?, batch.rng))
+    }
+
+    fn validation_terms(&self, rng: &mut FlowRng) -> Result<Terms> {
+        let held_out = if self.validation.is_empty() { &self.train } else { &self.validation };
+        let some: Vec<Vec<Point>> = held_out.iter().take(self.run.validation_clouds.max(1)).cloned().collect();
+        self.model.set_training(false);
+        let outcome = mean_terms(&some, self.run.batch, self.run.points, |clouds| {
+            self.model.evaluate(&to_tensor(clouds, &self.device)?, rng)
+        });
+        self.model.set_training(true);
+        outcome
+    }
+}
+
+/// The mean of the terms over batches, each weighed by its clouds; every cloud is cut to its first `points`.
+fn mean_terms(
+    clouds: &[Vec<Point>],
+    batch: usize,
+    points: usize,
+    mut of: impl FnMut(&[Vec<Point>]) -> Result<Terms>,
+) -> Result<Terms> {
+    let mut sum = Terms::default();
+    for some in clouds.chunks(batch.max(1)) {
+        let cut: Vec<Vec<Point>> = some.iter().map(|c| c.iter().take(points).copied().collect()).collect();
+        let (terms, weight) = (of(&cut)?, some.len() as f64 / clouds.len() as f64);
+        sum.loss += weight * terms.loss;
+        sum.point += weight * terms.point;
+        sum.prior += weight * terms.prior;
+        sum.posterior += weight * terms.posterior;
+        sum.evaluations = terms.evaluations;
+    }
+    Ok(sum)
+}
+
+/// The crate's errors as the engine's: the message is kept, the variant where there is one.
+fn core(error: Error) -> flow_core::Error {
+    match error {
+        Error::Core(e) => e,
+        other => flow_core::Error::config("training clouds", other.to_string()),
+    }
+}
+
+fn metrics(objective: &Objective, terms: &Terms) -> Metrics {
+    let named = |name: &str, value: f64| (name.to_string(), value);
+    match objective {
+        Objective::Likelihood(_) => vec![
+            named("nats_per_cloud", terms.loss),
+            named("point_nats", terms.point),
+            named("prior_nats", terms.prior),
+            named("entropy_nats", terms.posterior),
+            named("point_evaluations", terms.evaluations.0 as f64),
+            named("prior_evaluations", terms.evaluations.1 as f64),
+        ],
+        Objective::Matching(_) => vec![
+            named("matching_loss", terms.loss),
+            named("point_error", terms.point),
+            named("prior_error", terms.prior),
+            named("kl_nats", terms.posterior),
+        ],
+    }
+}
+
+impl Task for PointTask {
+    fn store(&self) -> &ParamStore {
+        self.model.store()
+    }
+
+    fn config(&self) -> serde_json::Value {
+        // Plain data with string keys always serialises.
+        serde_json::to_value(&self.run).unwrap_or_default()
+    }
+
+    fn initialize(&mut self, _rng: &mut FlowRng) -> flow_core::Result<()> {
+        Ok(())
+    }
+
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
+        let (clouds, _) = self.batch().map_err(core)?;
+        let terms = self.model.backward(&clouds, rng, gradients).map_err(core)?;
+        Ok(metrics(&self.run.model.objective, &terms))
+    }
+
+    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
+        let terms = self.validation_terms(rng).map_err(core)?;
+        Ok(metrics(&self.run.model.objective, &terms))
+    }
+
+    fn data_state(&self) -> serde_json::Value {
+        serde_json::to_value(self.cursor.state()).unwrap_or_default()
+    }
+
+    fn restore_data_state(&mut self, state: &serde_json::Value) -> flow_core::Result<()> {
+        let state: CursorState = serde_json::from_value(state.clone())
+            .map_err(|e| flow_core::Error::config("position in the data", e.to_string()))?;
+        self.cursor = EpochCursor::restore(self.train.len(), self.run.batch, state)?;
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.run.batch
+    }
+
+    fn unit(&self) -> &str {
+        match self.run.model.objective {
+            Objective::Likelihood(_) => "nats/cloud",
+            Objective::Matching(_) => "matching loss",
+        }
+    }
+
+    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> flow_core::Result<()> {
+        const CLOUDS: usize = 12;
+        self.model.set_training(false);
+        let drawn = draw_clouds(&self.model, &self.run.normalization, CLOUDS, self.run.points, &Draw::default(), rng);
+        self.model.set_training(true);
+        let clouds: Vec<Cloud> = drawn.map_err(core)?.into_iter().map(Cloud::new).collect();
+        let sheet = contact_sheet(&clouds, 4, &RenderOptions::default()).map_err(core)?;
+        write_png(&folder.join(format!("samples-{step:08}.png")), &sheet).map_err(core)
+    }
+}
+
+/// New clouds in the data's own coordinates.
+///
+/// # Errors
+/// As [`PointFlow::sample_latents`] and [`PointFlow::decode`].
+pub fn draw_clouds(
+    model: &PointFlow,
+    normalization: &Normalization,
+    count: usize,
+    points: usize,
+    draw: &Draw<'_>,
+    rng: &mut FlowRng,
+) -> Result<Vec<Vec<Point>>> {
+    let latents = model.sample_latents(count, draw, rng)?;
+    let (clouds, _) = model.decode(&latents, points, draw, rng)?;
+    Ok(from_tensor(&clouds)?.iter().map(|c| normalization.undo(c)).collect())
+}
