@@ -5,11 +5,13 @@
 //! for sampling). Each returns its value together with the per-sample `log |det J|` of *that*
 //! direction, a tensor of shape `(B,)`, in one pass.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::error::Direction;
 use crate::inspect::LayerReport;
-use crate::{Error, Gradients, Result, reversible};
+use crate::{Error, FlowRng, Gradients, Result, reversible};
 
 /// What a bijector keeps of an encode pass so that it can be back-propagated later.
 ///
@@ -87,6 +89,12 @@ pub trait Bijector: Send + Sync {
     /// Switches batch statistics on (training) or to their running averages (evaluation).
     fn set_training(&self, _training: bool) {}
 
+    /// Fresh random numbers for stochastic estimates in the passes that follow (the probe of a stochastic divergence).
+    ///
+    /// Layers keep a generator forked from `rng`, so that all passes up to the next call see the same numbers.
+    /// Layers without such estimates leave `rng` untouched.
+    fn set_noise(&self, _rng: &mut FlowRng) {}
+
     /// What every layer does to a batch, in encode order. Call it in evaluation mode with tracking paused.
     ///
     /// The default is the one entry that can be written for any bijector; a composition answers one for
@@ -120,52 +128,61 @@ pub trait Bijector: Send + Sync {
     }
 }
 
-impl<B: Bijector + ?Sized> Bijector for Box<B> {
-    fn name(&self) -> String {
-        (**self).name()
-    }
-    fn event_shape(&self) -> &[usize] {
-        (**self).event_shape()
-    }
-    fn latent_shape(&self) -> &[usize] {
-        (**self).latent_shape()
-    }
-    fn context_shape(&self) -> Option<&[usize]> {
-        (**self).context_shape()
-    }
-    fn analytic(&self, direction: Direction) -> bool {
-        (**self).analytic(direction)
-    }
-    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        (**self).encode(x, context)
-    }
-    fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        (**self).decode(z, context)
-    }
-    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        (**self).initialize(x, context)
-    }
-    fn set_training(&self, training: bool) {
-        (**self).set_training(training);
-    }
-    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
-        (**self).describe(x, context)
-    }
-    fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
-        (**self).encode_taped(x, context)
-    }
-    fn backprop(
-        &self,
-        z: &Tensor,
-        tape: &Tape,
-        context: Option<&Tensor>,
-        grad_z: &Tensor,
-        grad_log_det: &Tensor,
-        gradients: &mut Gradients,
-    ) -> Result<Pullback> {
-        (**self).backprop(z, tape, context, grad_z, grad_log_det, gradients)
-    }
+/// A pointer to a bijector is a bijector.
+macro_rules! forward_bijector {
+    ($($pointer:ident),*) => {$(
+        impl<B: Bijector + ?Sized> Bijector for $pointer<B> {
+            fn name(&self) -> String {
+                (**self).name()
+            }
+            fn event_shape(&self) -> &[usize] {
+                (**self).event_shape()
+            }
+            fn latent_shape(&self) -> &[usize] {
+                (**self).latent_shape()
+            }
+            fn context_shape(&self) -> Option<&[usize]> {
+                (**self).context_shape()
+            }
+            fn analytic(&self, direction: Direction) -> bool {
+                (**self).analytic(direction)
+            }
+            fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+                (**self).encode(x, context)
+            }
+            fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+                (**self).decode(z, context)
+            }
+            fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+                (**self).initialize(x, context)
+            }
+            fn set_training(&self, training: bool) {
+                (**self).set_training(training);
+            }
+            fn set_noise(&self, rng: &mut FlowRng) {
+                (**self).set_noise(rng);
+            }
+            fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+                (**self).describe(x, context)
+            }
+            fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+                (**self).encode_taped(x, context)
+            }
+            fn backprop(
+                &self,
+                z: &Tensor,
+                tape: &Tape,
+                context: Option<&Tensor>,
+                grad_z: &Tensor,
+                grad_log_det: &Tensor,
+                gradients: &mut Gradients,
+            ) -> Result<Pullback> {
+                (**self).backprop(z, tape, context, grad_z, grad_log_det, gradients)
+            }
+        }
+    )*};
 }
+forward_bijector!(Box, Arc);
 
 /// Checks that `x` is `(B, event…)` and returns `B`.
 ///

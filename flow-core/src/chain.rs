@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::bijector::{Bijector, Pullback, Tape};
 use crate::error::Direction;
 use crate::inspect::LayerReport;
-use crate::{Error, Gradients, Result};
+use crate::{Error, FlowRng, Gradients, Result};
 
 /// Bijectors applied one after the other in the encode direction.
 ///
@@ -119,6 +119,10 @@ impl Bijector for Chain {
         self.layers.iter().for_each(|l| l.set_training(training));
     }
 
+    fn set_noise(&self, rng: &mut FlowRng) {
+        self.layers.iter().for_each(|l| l.set_noise(rng));
+    }
+
     fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
         let (mut x, mut reports) = (x.clone(), Vec::with_capacity(self.layers.len()));
         for (index, layer) in self.layers.iter().enumerate() {
@@ -193,5 +197,8 @@ impl<B: Bijector> Bijector for Inverse<B> {
     }
     fn set_training(&self, training: bool) {
         self.0.set_training(training);
+    }
+    fn set_noise(&self, rng: &mut FlowRng) {
+        self.0.set_noise(rng);
     }
 }

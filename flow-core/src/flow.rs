@@ -38,6 +38,9 @@ pub trait Density: Send + Sync {
     /// Switches batch statistics (training) or running averages (evaluation).
     fn set_training(&self, training: bool);
 
+    /// As [`Bijector::set_noise`]: call it before each training step of a model with stochastic estimates.
+    fn set_noise(&self, _rng: &mut FlowRng) {}
+
     /// Gradients of `Σ_b weight_b · log p(x_b | context_b)`, added to `gradients`.
     ///
     /// `weight` has shape `(B,)`; `-1/B` everywhere minimises the mean negative log-likelihood.
@@ -159,6 +162,10 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
 
     fn set_training(&self, training: bool) {
         self.bijector.set_training(training);
+    }
+
+    fn set_noise(&self, rng: &mut FlowRng) {
+        self.bijector.set_noise(rng);
     }
 
     fn log_prob_backward(

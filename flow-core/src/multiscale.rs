@@ -349,6 +349,10 @@ impl Density for MultiScale {
         self.levels.iter().for_each(|l| l.flow.set_training(training));
     }
 
+    fn set_noise(&self, rng: &mut FlowRng) {
+        self.levels.iter().for_each(|l| l.flow.set_noise(rng));
+    }
+
     fn log_prob_backward(
         &self,
         x: &Tensor,

@@ -1,26 +1,29 @@
-//! Smooth nonlinearities of vector fields, with their slopes.
+//! The smooth nonlinearities of vector fields, each with its derivative.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::transformer::log_sigmoid;
 
-/// A nonlinearity with a continuous derivative: a field must be differentiable once for its divergence to exist, and
-/// twice for the divergence to have a gradient.
+/// A smooth nonlinearity, applied entry by entry.
+///
+/// A field must be continuously differentiable: its divergence holds the first derivative and the gradient of a
+/// likelihood the second, so rectifiers are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FieldActivation {
-    /// `tanh x`.
+    /// `tanh x`, slope `1 - tanh² x` (PointFlow's choice).
     #[default]
     Tanh,
-    /// `ln(1 + e^x)`.
+    /// `ln(1 + eˣ)`, slope `sigmoid x` (FFJORD's choice).
     Softplus,
-    /// `x·σ(x)`.
+    /// `x · sigmoid x`, slope `s + x s (1 - s)` with `s = sigmoid x`.
     Swish,
 }
 
 impl FieldActivation {
-    /// The activation of every entry.
+    /// The activation of every entry of `x`, finite wherever `x` is.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
             FieldActivation::Tanh => x.tanh()?,
@@ -29,56 +32,80 @@ impl FieldActivation {
         })
     }
 
-    /// The activation and its derivative, both tracked.
+    /// The activation and its derivative at every entry of `x`, both differentiable.
     pub fn apply_with_slope(self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         Ok(match self {
             FieldActivation::Tanh => {
-                let h = x.tanh()?;
-                let slope = h.sqr()?.affine(-1.0, 1.0)?;
-                (h, slope)
+                let y = x.tanh()?;
+                let slope = y.sqr()?.affine(-1.0, 1.0)?;
+                (y, slope)
             }
             FieldActivation::Softplus => (softplus(x)?, sigmoid(x)?),
             FieldActivation::Swish => {
                 let s = sigmoid(x)?;
-                let h = (x * &s)?;
-                // σ + x σ(1 − σ)
-                let slope = (&s + (&h * s.affine(-1.0, 1.0)?)?)?;
-                (h, slope)
+                let y = (x * &s)?;
+                // s + y (1 - s)
+                let slope = (&s + (&y * s.affine(-1.0, 1.0)?)?)?;
+                (y, slope)
             }
         })
     }
 }
 
-/// `1/(1 + e^-x)`; Candle's hyperbolic tangent does not overflow.
+/// `1/(1 + e^{-x}) = (1 + tanh(x/2))/2`, which cannot overflow, nor can its gradient.
 pub(super) fn sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok(x.affine(0.5, 0.0)?.tanh()?.affine(0.5, 0.5)?)
 }
 
-/// `max(x, 0) + ln(1 + e^-|x|)`.
+/// `max(x, 0) + ln(1 + e^{-|x|}) = -ln sigmoid(-x)`, whose exponential cannot overflow.
 fn softplus(x: &Tensor) -> Result<Tensor> {
-    Ok((x.maximum(0.0)? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?)
+    Ok(log_sigmoid(&x.neg()?)?.neg()?)
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Var};
+
     use super::*;
-    use candle_core::Device;
+    use crate::test_util::values;
+
+    const ALL: [FieldActivation; 3] = [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish];
+
+    /// Zero is a kink of the parts of softplus, though not of their sum.
+    const POINTS: [f64; 9] = [-800.0, -30.0, -2.5, -0.3, 0.0, 0.7, 3.0, 40.0, 900.0];
 
     #[test]
-    fn slopes_are_those_of_finite_differences_and_nothing_overflows() {
-        let at = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();
-        let value = |t: &Tensor| t.to_vec1::<f64>().unwrap()[0];
-        for activation in [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish] {
-            for x in [-30.0, -2.0, -0.3, 0.1, 1.5, 20.0] {
-                let (h, slope) = activation.apply_with_slope(&at(x)).unwrap();
-                assert_eq!(value(&h), value(&activation.apply(&at(x)).unwrap()));
-                let f = |x: f64| value(&activation.apply(&at(x)).unwrap());
-                let numeric = (f(x + 1e-5) - f(x - 1e-5)) / 2e-5;
-                assert!((value(&slope) - numeric).abs() < 1e-8, "{activation:?} {x}");
+    fn values_are_those_of_scalar_formulas_and_never_overflow() {
+        let x = Tensor::new(&POINTS, &Device::Cpu).unwrap();
+        for activation in ALL {
+            let y = activation.apply(&x).unwrap();
+            assert_eq!(values(&y), values(&activation.apply_with_slope(&x).unwrap().0));
+            for (x, y) in POINTS.into_iter().zip(values(&y)) {
+                let expected = match activation {
+                    FieldActivation::Tanh => x.tanh(),
+                    FieldActivation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+                    FieldActivation::Swish => x / (1.0 + (-x).exp()),
+                };
+                assert!((y - expected).abs() <= 1e-14 * expected.abs().max(1.0), "{activation:?}({x}) = {y}");
             }
-            for x in [-1e4, 1e4] {
-                let (h, slope) = activation.apply_with_slope(&at(x)).unwrap();
-                assert!(value(&h).is_finite() && value(&slope).is_finite(), "{activation:?} {x}");
+        }
+    }
+
+    #[test]
+    fn the_slope_is_the_gradient_and_its_gradient_the_numerical_second_derivative() {
+        for activation in ALL {
+            let x = Var::new(&POINTS, &Device::Cpu).unwrap();
+            let (y, slope) = activation.apply_with_slope(&x).unwrap();
+            let first = y.sum_all().unwrap().backward().unwrap();
+            let second = slope.sum_all().unwrap().backward().unwrap();
+            let slope_at = |h: f64| values(&activation.apply_with_slope(&x.affine(1.0, h).unwrap()).unwrap().1);
+            let (plus, minus, h) = (slope_at(1e-5), slope_at(-1e-5), 1e-5);
+            for (i, slope) in values(&slope).into_iter().enumerate() {
+                let first = values(first.get(&x).unwrap())[i];
+                assert!((slope - first).abs() < 1e-14, "{activation:?}'({}) = {slope}, not {first}", POINTS[i]);
+                let numerical = (plus[i] - minus[i]) / (2.0 * h);
+                let second = values(second.get(&x).unwrap())[i];
+                assert!((second - numerical).abs() < 1e-8, "{activation:?}''({}) = {second}", POINTS[i]);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What is integrated: a vector field that knows its Jacobian-vector products.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -60,26 +62,32 @@ pub trait VectorField: Send + Sync {
     }
 }
 
-impl<F: VectorField + ?Sized> VectorField for Box<F> {
-    fn name(&self) -> String {
-        (**self).name()
-    }
-    fn dim(&self) -> usize {
-        (**self).dim()
-    }
-    fn context_dim(&self) -> Option<usize> {
-        (**self).context_dim()
-    }
-    fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        (**self).value(t, x, context)
-    }
-    fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
-        (**self).jvp(t, x, v, context)
-    }
-    fn divergence(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        (**self).divergence(t, x, v, context)
-    }
+/// A pointer to a field is a field.
+macro_rules! forward_vector_field {
+    ($($pointer:ident),*) => {$(
+        impl<F: VectorField + ?Sized> VectorField for $pointer<F> {
+            fn name(&self) -> String {
+                (**self).name()
+            }
+            fn dim(&self) -> usize {
+                (**self).dim()
+            }
+            fn context_dim(&self) -> Option<usize> {
+                (**self).context_dim()
+            }
+            fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+                (**self).value(t, x, context)
+            }
+            fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+                (**self).jvp(t, x, v, context)
+            }
+            fn divergence(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+                (**self).divergence(t, x, v, context)
+            }
+        }
+    )*};
 }
+forward_vector_field!(Box, Arc);
 
 /// The distribution of the random vectors of Hutchinson's estimator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

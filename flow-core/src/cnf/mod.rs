@@ -5,11 +5,23 @@
 //! nothing of flows.
 
 mod activation;
+mod adjoint;
+mod bridge;
 mod concat_squash;
+mod config;
+mod direct;
+mod dynamics;
 mod field;
+mod flow;
 pub mod matching;
+mod nets;
 pub mod ode;
+mod pieces;
+mod vjp;
 
 pub use activation::FieldActivation;
 pub use concat_squash::{ConcatSquash, ConcatSquashConfig};
+pub use config::{CnfConfig, EndTime, OdeGradient, Regularization};
 pub use field::{Divergence, Probe, VectorField, groups};
+pub use flow::{Cnf, Penalties};
+pub use nets::{Concat, ConcatConfig, MlpField, MlpFieldConfig};

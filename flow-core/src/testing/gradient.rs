@@ -140,7 +140,10 @@ fn pattern(s: &Subject<'_>) -> Outcome {
 
 /// The reversible backward pass gives what one ordinary graph gives, and the input as well.
 fn backprop(s: &Subject<'_>) -> Outcome {
+    // A pass in training may move running statistics: both start from the same.
+    let before = s.store.snapshot()?;
     let plain = Plain::of(s, Direction::Encode)?;
+    s.store.restore(&before)?;
     let (z, tape) = {
         let _paused = s.store.no_grad();
         let (z, _, tape) = s.layer.encode_taped(&s.x, s.context.as_ref())?;

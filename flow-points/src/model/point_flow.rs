@@ -5,7 +5,7 @@ use flow_core::cnf::ode::{SolveOptions, Statistics};
 use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, EndTime, OdeGradient, Regularization};
 use flow_core::distribution::StandardGaussian;
 use flow_core::layers::NormAxes;
-use flow_core::{Bijector, Chain, Density, Flow, FlowRng, ParamStore};
+use flow_core::{Chain, Density, Flow, FlowRng, ParamStore};
 
 use super::block::{Block, Norms};
 use super::config::{MatchingConfig, Objective, PointFlowConfig};

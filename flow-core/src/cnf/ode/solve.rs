@@ -127,8 +127,7 @@ pub fn solve_at<S: State>(
         return Err(Error::config("times", "must increase, or decrease, strictly"));
     }
     // Steps end at the wanted times: then no interpolation is needed at all.
-    let options =
-        SolveOptions { step_times: [options.step_times.clone(), times.to_vec()].concat(), ..options.clone() };
+    let options = SolveOptions { step_times: [options.step_times.clone(), times.to_vec()].concat(), ..options.clone() };
     let mut states = vec![y0.clone()];
     let solution = solve_recorded(f, y0, [first, last], &options, &mut |step| {
         let end = step.t + step.h;
@@ -230,13 +229,7 @@ impl<S: State> Run<'_, '_, S> {
         y.add_scaled(&weighted(self.method.tableau().b, h, slopes))
     }
 
-    fn fixed(
-        &mut self,
-        t: f64,
-        h: f64,
-        y: &S,
-        record: &mut dyn FnMut(Step<'_, S>) -> Result<()>,
-    ) -> Result<S> {
+    fn fixed(&mut self, t: f64, h: f64, y: &S, record: &mut dyn FnMut(Step<'_, S>) -> Result<()>) -> Result<S> {
         let slopes = self.stages(t, h, y)?;
         let next = self.combine(h, y, &slopes)?;
         record(Step { t, h, y, next: &next, slopes: &slopes })?;
@@ -255,7 +248,8 @@ impl<S: State> Run<'_, '_, S> {
         stepping: &Stepping,
         record: &mut dyn FnMut(Step<'_, S>) -> Result<()>,
     ) -> Result<S> {
-        let Stepping::Adaptive { tolerance, controller, first_step, min_step, max_step, max_steps, fallback } = stepping
+        let Stepping::Adaptive { tolerance, controller, first_step, min_step, max_step, max_steps, fallback } =
+            stepping
         else {
             return Ok(y0.clone());
         };
@@ -322,14 +316,7 @@ impl<S: State> Run<'_, '_, S> {
     }
 
     /// The error of a step relative to the tolerance, and the row that has the most of it.
-    fn error(
-        &self,
-        h: f64,
-        y: &S,
-        next: &S,
-        slopes: &[S],
-        tolerance: Tolerance,
-    ) -> Result<(f64, Option<usize>)> {
+    fn error(&self, h: f64, y: &S, next: &S, slopes: &[S], tolerance: Tolerance) -> Result<(f64, Option<usize>)> {
         let Some(weights) = self.method.tableau().error else { return Ok((0.0, None)) };
         let Some(first) = slopes.first() else { return Ok((0.0, None)) };
         // `first · (w h)` plus the others, without a state of zeros.
@@ -365,7 +352,7 @@ fn weighted<'a, S>(weights: &[f64], h: f64, slopes: &'a [S]) -> Vec<(f64, &'a S)
     weights.iter().zip(slopes).filter(|(w, _)| **w != 0.0).map(|(w, k)| (w * h, k)).collect()
 }
 
-fn underflow(t: f64, h: f64, (error, row): (f64, Option<usize>)) -> Error {
+pub(super) fn underflow(t: f64, h: f64, (error, row): (f64, Option<usize>)) -> Error {
     let reason = if error.is_finite() {
         format!(
             "the step is as small as it may be and its error still {error:.1e} times the tolerance: loosen the tolerance, \

@@ -1,6 +1,5 @@
 //! What a solver moves: anything that can be scaled, added and measured.
 
-use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -49,34 +48,47 @@ pub trait RowState: State {
     fn error_norm_rows(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<Vec<f64>>;
 }
 
-impl State for Tensor {
+/// The square of an entry's error relative to its tolerance.
+#[inline]
+pub(super) fn scaled_square(error: f64, before: f64, after: f64, tolerance: Tolerance) -> f64 {
+    let scaled = error / (tolerance.atol + tolerance.rtol * before.abs().max(after.abs()));
+    // `max` drops what is not a number; the sum must not.
+    scaled * scaled + 0.0 * (before + after)
+}
+
+fn root_mean_square(squares: impl Iterator<Item = f64>, count: usize) -> f64 {
+    (squares.sum::<f64>() / count.max(1) as f64).sqrt()
+}
+
+fn slice_norm(error: &[f64], before: &[f64], after: &[f64], tolerance: Tolerance) -> f64 {
+    let square = |((e, b), a): ((&f64, &f64), &f64)| scaled_square(*e, *b, *a, tolerance);
+    root_mean_square(error.iter().zip(before).zip(after).map(square), error.len())
+}
+
+impl State for Vec<f64> {
     fn add_scaled(&self, terms: &[(f64, &Self)]) -> Result<Self> {
         let mut sum = self.clone();
         for (c, k) in terms {
-            sum = (sum + k.affine(*c, 0.0)?)?;
+            sum.iter_mut().zip(*k).for_each(|(s, k)| *s += c * k);
         }
         Ok(sum)
     }
 
     fn error_norm(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<f64> {
-        let squares = scaled_squares(error, before, after, tolerance)?;
-        Ok(squares.flatten_all()?.mean(0)?.to_scalar::<f64>()?.sqrt())
-    }
-
-    fn worst(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<Option<usize>> {
-        let squares = scaled_squares(error, before, after, tolerance)?;
-        if squares.rank() == 0 {
-            return Ok(None);
-        }
-        let rows: Vec<f64> = squares.flatten_from(0)?.reshape((squares.dim(0)?, ()))?.mean(1)?.to_vec1()?;
-        let key = |v: f64| if v.is_nan() { f64::INFINITY } else { v };
-        Ok((0..rows.len()).max_by(|&a, &b| key(rows[a]).total_cmp(&key(rows[b]))))
+        Ok(slice_norm(error, before, after, tolerance))
     }
 }
 
-/// `(error / (atol + rtol·max(|before|, |after|)))²` of every entry, in f64.
-fn scaled_squares(error: &Tensor, before: &Tensor, after: &Tensor, tolerance: Tolerance) -> Result<Tensor> {
-    let wide = |t: &Tensor| t.detach().to_dtype(DType::F64);
-    let scale = wide(before)?.abs()?.maximum(&wide(after)?.abs()?)?.affine(tolerance.rtol, tolerance.atol)?;
-    Ok((wide(error)? / scale)?.sqr()?)
+impl<const N: usize> State for [f64; N] {
+    fn add_scaled(&self, terms: &[(f64, &Self)]) -> Result<Self> {
+        let mut sum = *self;
+        for (c, k) in terms {
+            sum.iter_mut().zip(*k).for_each(|(s, k)| *s += c * k);
+        }
+        Ok(sum)
+    }
+
+    fn error_norm(error: &Self, before: &Self, after: &Self, tolerance: Tolerance) -> Result<f64> {
+        Ok(slice_norm(error, before, after, tolerance))
+    }
 }

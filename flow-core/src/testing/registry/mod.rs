@@ -9,13 +9,19 @@ use super::Case;
 mod autoregressive;
 mod basic;
 mod bumps;
+mod continuous;
 mod couplings;
 mod linear;
 
 /// Every bijector of the crate, at least once each.
 pub fn all() -> Vec<Case> {
-    [autoregressive::cases(), basic::cases(), bumps::cases(), couplings::cases(), linear::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let groups = [
+        autoregressive::cases(),
+        basic::cases(),
+        bumps::cases(),
+        continuous::cases(),
+        couplings::cases(),
+        linear::cases(),
+    ];
+    groups.into_iter().flatten().collect()
 }
