@@ -99,7 +99,7 @@ pub(super) enum Model {
     /// A chain of layers.
     Discrete(Flow<Chain, StandardGaussian>),
     /// The solution of a differential equation.
-    Continuous(Flow<Cnf<ConcatSquash>, StandardGaussian>),
+    Continuous(Box<Flow<Cnf<ConcatSquash>, StandardGaussian>>),
 }
 
 impl Model {
@@ -118,13 +118,13 @@ impl Model {
         let net = ConcatSquashConfig { hidden: config.hidden.clone(), activation: FieldActivation::Tanh };
         let field = ConcatSquash::new(&store.root().pp("field"), dims, None, &net)?;
         let cnf = Cnf::new(&store.root(), field, config.cnf(dims, purpose))?;
-        Ok(Model::Continuous(Flow::new(&store, cnf, base)?))
+        Ok(Model::Continuous(Box::new(Flow::new(&store, cnf, base)?)))
     }
 
     pub(super) fn density(&self) -> &dyn Density {
         match self {
             Model::Discrete(flow) => flow,
-            Model::Continuous(flow) => flow,
+            Model::Continuous(flow) => flow.as_ref(),
         }
     }
 
