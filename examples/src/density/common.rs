@@ -8,7 +8,7 @@ use flow_core::train::{find_checkpoint, load_config, load_weights};
 use serde::Serialize;
 
 use super::data::{Data, Source};
-use super::model::{Model, RunConfig};
+use super::model::{Model, Purpose, RunConfig};
 use super::task::log_prob;
 use crate::cli::CheckpointArg;
 
@@ -25,7 +25,7 @@ pub(super) fn load_from(folder: &std::path::Path, device: &Device, averaged: boo
     let folder = find_checkpoint(folder)?;
     let run: RunConfig = serde_json::from_value(load_config(&folder)?)
         .with_context(|| format!("{}: not a checkpoint of this program", folder.display()))?;
-    let model = Model::new(&run.model, run.dims(), run.seed, device)?;
+    let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Use, device)?;
     load_weights(&folder, model.store(), averaged && folder.join("ema.safetensors").exists())?;
     model.density().set_training(false);
     Ok((run, model))

@@ -3,14 +3,18 @@
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
-use flow_core::cnf::matching::FlowMatching;
+use flow_core::cnf::matching::{Coupling as Pairing, FlowMatching, Method, TimeSampling, sample_few_steps, trajectory};
+use flow_core::cnf::ode::{SolveOptions, Stepping};
+use flow_core::cnf::{
+    Cnf, CnfConfig, ConcatSquash, ConcatSquashConfig, Divergence, EndTime, FieldActivation, Probe, VectorField,
+};
 use flow_core::distribution::StandardGaussian;
 use flow_core::layers::{
     ActNorm, Coupling, InvertibleConv, MaskedAutoregressive, Parametrization, Partition, Permute, Planar,
 };
 use flow_core::nn::{Activation, Mlp, MlpConfig};
 use flow_core::transformer::{Affine, RationalQuadraticSpline, ScaleBound, Transformer};
-use flow_core::{Bijector, Chain, Density, Flow, ParamPath, ParamStore};
+use flow_core::{Bijector, Chain, Density, Distribution, Flow, FlowRng, ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 
 use super::data::Standard;
@@ -44,7 +48,7 @@ pub(super) struct ModelConfig {
     pub(super) hidden: Vec<usize>,
     /// Bins of a spline.
     pub(super) bins: usize,
-    /// Relative and absolute tolerance of the solver of a continuous flow.
+    /// Relative and absolute tolerance of the solver of a continuous flow in training.
     pub(super) tolerance: f64,
     /// How a matched field is trained.
     pub(super) matching: FlowMatching,
@@ -72,9 +76,30 @@ impl RunConfig {
 /// Half the interval on which a spline bends; standardised data and latents lie inside, nearly all.
 const SPLINE_BOUND: f64 = 5.0;
 
+/// The end time of continuous flows.
+const END_TIME: f64 = 1.0;
+/// Stages of the path of a continuous flow.
+const STAGES: usize = 48;
+
+/// The tolerance at which trained continuous flows are solved.
+const TIGHT: f64 = 1e-5;
+
+/// What a model is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Gradients matter, and what they cost: the solver's tolerance is the configured one, in many dimensions the
+    /// divergence an estimate. Gradients are those of the steps that were taken, so a loose tolerance does not bias them.
+    Training,
+    /// Numbers matter.
+    Use,
+}
+
 /// A flow over standardised data.
-pub(super) struct Model {
-    flow: Flow<Chain, StandardGaussian>,
+pub(super) enum Model {
+    /// A chain of layers.
+    Discrete(Flow<Chain, StandardGaussian>),
+    /// The solution of a differential equation.
+    Continuous(Box<Flow<Cnf<ConcatSquash>, StandardGaussian>>),
 }
 
 impl Model {
@@ -82,34 +107,82 @@ impl Model {
     ///
     /// # Errors
     /// Sizes that make no model.
-    pub(super) fn new(config: &ModelConfig, dims: usize, seed: u64, device: &Device) -> Result<Self> {
+    pub(super) fn new(config: &ModelConfig, dims: usize, seed: u64, purpose: Purpose, device: &Device) -> Result<Self> {
         ensure!(config.layers > 0, "--layers must be at least 1, got 0");
         let store = ParamStore::new(seed, DType::F32, device);
-        let chain = Chain::new(config.layers(&store.root(), dims)?)?;
         let base = StandardGaussian::new(&[dims], DType::F32, device);
-        Ok(Model { flow: Flow::new(&store, chain, base)? })
+        if !config.kind.continuous() {
+            let chain = Chain::new(config.layers(&store.root(), dims)?)?;
+            return Ok(Model::Discrete(Flow::new(&store, chain, base)?));
+        }
+        let net = ConcatSquashConfig { hidden: config.hidden.clone(), activation: FieldActivation::Tanh };
+        let field = ConcatSquash::new(&store.root().pp("field"), dims, None, &net)?;
+        let cnf = Cnf::new(&store.root(), field, config.cnf(dims, purpose))?;
+        Ok(Model::Continuous(Box::new(Flow::new(&store, cnf, base)?)))
     }
 
     pub(super) fn density(&self) -> &dyn Density {
-        &self.flow
+        match self {
+            Model::Discrete(flow) => flow,
+            Model::Continuous(flow) => flow.as_ref(),
+        }
     }
 
     pub(super) fn store(&self) -> &ParamStore {
-        self.flow.store()
+        self.density().store()
+    }
+
+    /// The field of a continuous flow.
+    pub(super) fn field(&self) -> Option<&dyn VectorField> {
+        match self {
+            Model::Discrete(_) => None,
+            Model::Continuous(flow) => Some(flow.bijector().field()),
+        }
     }
 
     /// What latents become on their way to data, with a word for each stage: latents first, data last.
     pub(super) fn path(&self, latents: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let _paused = self.store().no_grad();
-        let mut stages = vec![("latent".to_string(), latents.clone())];
-        let mut x = latents.clone();
-        let layers = self.flow.bijector().layers();
-        for (index, layer) in layers.iter().enumerate().rev() {
-            x = layer.decode(&x, None)?.0;
-            let name = if index == 0 { "data".to_string() } else { format!("after layer {index}") };
-            stages.push((name, x.clone()));
+        match self {
+            Model::Discrete(flow) => layer_by_layer(flow.bijector(), latents),
+            Model::Continuous(flow) => {
+                let states = trajectory(flow.bijector().field(), latents, None, STAGES, Method::Rk4, END_TIME)?;
+                let time = |k: usize| format!("t = {:.2}", END_TIME * (STAGES - k) as f64 / STAGES as f64);
+                Ok(states.into_iter().enumerate().map(|(k, x)| (time(k), x)).collect())
+            }
         }
-        Ok(stages)
+    }
+
+    /// Samples of a continuous flow in some equal steps; `None` for a discrete one.
+    pub(super) fn sample_in_steps(
+        &self,
+        n: usize,
+        steps: usize,
+        temperature: f64,
+        rng: &mut FlowRng,
+    ) -> Result<Option<Tensor>> {
+        let Model::Continuous(flow) = self else { return Ok(None) };
+        let _paused = self.store().no_grad();
+        let noise = flow.base().sample(n, None, temperature, rng)?;
+        Ok(Some(sample_few_steps(flow.bijector().field(), &noise, None, steps, Method::Heun, END_TIME)?))
+    }
+}
+
+fn layer_by_layer(chain: &Chain, latents: &Tensor) -> Result<Vec<(String, Tensor)>> {
+    let mut stages = vec![("latent".to_string(), latents.clone())];
+    let mut x = latents.clone();
+    for (index, layer) in chain.layers().iter().enumerate().rev() {
+        x = layer.decode(&x, None)?.0;
+        let name = if index == 0 { "data".to_string() } else { format!("after layer {index}") };
+        stages.push((name, x.clone()));
+    }
+    Ok(stages)
+}
+
+impl Kind {
+    /// Whether it is the solution of a differential equation.
+    pub(super) fn continuous(self) -> bool {
+        matches!(self, Kind::Ffjord | Kind::Matching)
     }
 }
 
@@ -124,7 +197,24 @@ impl ModelConfig {
             Kind::Ffjord => (1, vec![64, 64, 64]),
             Kind::Matching => (1, vec![128, 128, 128]),
         };
-        ModelConfig { kind, layers, hidden, bins: 16, tolerance: 1e-5, matching: FlowMatching::default() }
+        let matching = FlowMatching {
+            coupling: Pairing::MinibatchOt { block: 128 },
+            times: TimeSampling::Stratified,
+            end_time: END_TIME,
+            sigma_min: 0.0,
+        };
+        ModelConfig { kind, layers, hidden, bins: 16, tolerance: 1e-3, matching }
+    }
+
+    /// How the equation is solved. What is reported of a model is exact: the trace is no estimate, the tolerance tight.
+    fn cnf(&self, dims: usize, purpose: Purpose) -> CnfConfig {
+        let (tolerance, exact) = match purpose {
+            Purpose::Training => (self.tolerance, dims <= 3),
+            Purpose::Use => (self.tolerance.min(TIGHT), true),
+        };
+        let divergence = if exact { Divergence::Exact } else { Divergence::Hutchinson(Probe::Rademacher) };
+        let solver = SolveOptions { stepping: Stepping::adaptive(tolerance, tolerance), ..SolveOptions::default() };
+        CnfConfig { solver, divergence, end_time: EndTime::Fixed(END_TIME), ..CnfConfig::default() }
     }
 
     fn layers(&self, path: &ParamPath, dims: usize) -> Result<Vec<Box<dyn Bijector>>> {

@@ -160,7 +160,9 @@ pub(super) fn write_all(
         ("model".to_string(), scatter(&samples, &[], view, pixels)),
     ];
     write_png(&out.join("samples.png"), &panels(&pair, 2)?.into())?;
-    paths(model, run, view, pixels * 3 / 4, out, seed)
+    // Latents lie further out than data.
+    let wider = View { half: 1.35 * view.half, ..view };
+    paths(model, run, wider, pixels * 3 / 4, out, seed)
 }
 
 /// The model's density, beside the exact one where it is known.

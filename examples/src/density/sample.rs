@@ -21,7 +21,8 @@ const CHUNK: usize = 4096;
 Examples:
   density sample                                            1000 rows of numbers on standard output
   density sample --checkpoint runs/board --count 100000 --out points.csv
-  density sample --temperature 0.7 --seed 3")]
+  density sample --temperature 0.7 --seed 3
+  density sample --checkpoint runs/pinwheel --steps 2            few steps suffice for straight paths")]
 pub(super) struct SampleArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
@@ -34,6 +35,9 @@ pub(super) struct SampleArgs {
     /// Scale of the latents: less than 1 for likelier points
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
+    /// Solve a continuous flow in so many equal steps of two evaluations, instead of to its tolerance
+    #[arg(long)]
+    steps: Option<usize>,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -53,7 +57,14 @@ impl SampleArgs {
         let mut text = String::new();
         for start in (0..self.count).step_by(CHUNK) {
             let n = CHUNK.min(self.count - start);
-            let values = run.standard.undo(&model.density().sample(n, None, self.temperature, &mut rng)?)?;
+            let drawn = match self.steps {
+                None => model.density().sample(n, None, self.temperature, &mut rng)?,
+                Some(steps) => match model.sample_in_steps(n, steps, self.temperature, &mut rng)? {
+                    Some(drawn) => drawn,
+                    None => bail!("--steps is for continuous flows, the checkpoint is of a {:?}", run.model.kind),
+                },
+            };
+            let values = run.standard.undo(&drawn)?;
             for row in values.chunks(run.dims()) {
                 let cells: Vec<String> = row.iter().map(ToString::to_string).collect();
                 // Writing to a string does not fail.

@@ -5,7 +5,7 @@ use flow_core::train::{BatchIndices, EpochCursor, Metrics, Task};
 use flow_core::{Backprop, Error, FlowRng, Gradients, ParamStore, Result};
 
 use super::data::{Data, flat};
-use super::model::{Model, RunConfig};
+use super::model::{Kind, Model, RunConfig};
 
 /// Points from which layers take their first scales.
 const FIRST: usize = 2048;
@@ -90,19 +90,32 @@ impl Task for DensityTask {
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let x = self.batch(self.run.batch, rng)?;
+        if let (Kind::Matching, Some(field)) = (self.run.model.kind, self.model.field()) {
+            let error = self.run.model.matching.loss(field, &x, None, self.run.batch, rng)?;
+            gradients.accumulate(&error.backward()?)?;
+            return Ok(vec![("error".into(), f64::from(error.to_scalar::<f32>()?))]);
+        }
         self.model.density().set_training(true);
+        self.model.density().set_noise(rng);
         let weight = Tensor::full(-1.0 / self.run.batch as f32, self.run.batch, x.device())?;
         let scored = self.model.density().log_prob_backward(&x, None, &weight, Backprop::Reversible, gradients)?;
         let nats = -f64::from(scored.log_prob.mean(0)?.to_scalar::<f32>()?);
         Ok(vec![("nats".into(), nats + self.run.standard.log_scale())])
     }
 
-    fn validate(&mut self, _rng: &mut FlowRng) -> Result<Metrics> {
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         self.model.density().set_training(false);
         let most = self.data.validation.len().min(VALIDATION * self.data.columns);
-        let logs = log_prob(&self.model, &self.seen(&self.data.validation[..most])?)?;
+        let x = self.seen(&self.data.validation[..most])?;
+        let logs = log_prob(&self.model, &x)?;
         let mean = logs.iter().map(|&l| f64::from(l)).sum::<f64>() / logs.len().max(1) as f64;
-        Ok(vec![("nats".into(), self.run.standard.log_scale() - mean)])
+        let mut metrics = vec![("nats".into(), self.run.standard.log_scale() - mean)];
+        if let (Kind::Matching, Some(field)) = (self.run.model.kind, self.model.field()) {
+            let _paused = self.model.store().no_grad();
+            let error = self.run.model.matching.loss(field, &x, None, x.dim(0)?, rng)?;
+            metrics.push(("error".into(), f64::from(error.to_scalar::<f32>()?)));
+        }
+        Ok(metrics)
     }
 
     fn data_state(&self) -> serde_json::Value {

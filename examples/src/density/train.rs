@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
+use flow_core::cnf::matching::Coupling;
 use flow_core::files::atomic_write;
 use flow_core::train::{Bar, EmaConfig, OptimizerConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
 
 use super::common::{data_of, evaluate, load_from};
 use super::data::Source;
-use super::model::{Kind, Model, ModelConfig, RunConfig};
+use super::model::{Kind, Model, ModelConfig, Purpose, RunConfig};
 use super::picture::{self, PictureArg};
 use super::task::DensityTask;
 use crate::cli::{DeviceArg, at_least_one, create_folder};
@@ -27,6 +28,8 @@ Examples:
   density train
   density train --data checkerboard --model maf --out runs/board
   density train --data moons --model planar --steps 4000 --out runs/moons
+  density train --data 2spirals --model ffjord --out runs/spirals
+  density train --data pinwheel --model matching --steps 10000 --out runs/pinwheel
   density train --data power.npy --model spline --layers 10 --hidden 128,128 --out runs/power")]
 pub(super) struct TrainArgs {
     /// A toy (8gaussians, checkerboard, moons, pinwheel, 2spirals, rings, swissroll, circles), or a table of numbers
@@ -60,6 +63,12 @@ pub(super) struct TrainArgs {
     /// Widths of the hidden layers, comma-separated [default: by model]
     #[arg(long, value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
+    /// Tolerance of the solver in training [default: 0.001]; results are solved at 0.00001 (ffjord)
+    #[arg(long)]
+    tolerance: Option<f64>,
+    /// Points that are paired with noise by exact transport at once [default: 128], 0 for independent pairs (matching)
+    #[arg(long)]
+    block: Option<usize>,
     /// Bins of a spline
     #[arg(long)]
     bins: Option<usize>,
@@ -99,7 +108,7 @@ impl TrainArgs {
             batch: self.batch_size,
             seed: self.seed,
         };
-        let model = Model::new(&run.model, run.dims(), run.seed, &device)?;
+        let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
         let parameters = model.store().parameter_count();
         let (stop, steps, dims) = (StopFlag::on_ctrl_c()?, config.steps, run.dims());
         let task = DensityTask::new(run, model, data)?;
@@ -121,7 +130,8 @@ impl TrainArgs {
         let mut trainer = trainer.with_stop(stop);
         let summary = trainer.run(&mut Bar::new())?;
         drop(trainer);
-        plot_log(&self.out, "nats", "nats")?;
+        let (metric, unit) = if self.model == Kind::Matching { ("error", "squared error") } else { ("nats", "nats") };
+        plot_log(&self.out, metric, unit)?;
         let time_is_up = minutes.is_some_and(|minutes| began.elapsed() >= minutes);
         if summary.interrupted {
             let reason = if time_is_up { "time is up" } else { "stopped" };
@@ -150,12 +160,26 @@ impl TrainArgs {
             ensure!(self.model != Kind::Planar, "--hidden: a planar flow has no hidden layers, see --layers");
             model.hidden.clone_from(hidden);
         }
+        let discrete = !self.model.continuous();
+        ensure!(discrete || self.layers.is_none(), "--layers is for discrete flows, see --hidden");
+        ensure!(self.model == Kind::Spline || self.bins.is_none(), "--bins is for --model spline");
+        if let Some(tolerance) = self.tolerance {
+            ensure!(self.model == Kind::Ffjord, "--tolerance is for --model ffjord");
+            ensure!(tolerance > 0.0 && tolerance < 1.0, "--tolerance must lie between 0 and 1, got {tolerance}");
+            model.tolerance = tolerance;
+        }
+        if let Some(block) = self.block {
+            ensure!(self.model == Kind::Matching, "--block is for --model matching");
+            let transport = Coupling::MinibatchOt { block };
+            model.matching.coupling = if block == 0 { Coupling::Independent } else { transport };
+        }
         Ok(model)
     }
 
     fn engine(&self) -> TrainConfig {
         let rate = match self.model {
-            Kind::Planar => 5e-3,
+            Kind::Planar => 1e-2,
+            Kind::Ffjord => 5e-3,
             _ => 2e-3,
         };
         TrainConfig {

@@ -26,6 +26,10 @@ const TINY: f64 = 1e-12;
 /// variational inference, where samples must be cheap. Decode solves `a + wᵀû·tanh a = wᵀz + b` for each row by
 /// Newton's method inside a bracket, in f64; its gradients are those of the implicit function.
 ///
+/// # Start
+/// `w` is long and `b` spread out, so that layers bend standardised data sharply and in different places. With short
+/// `w` and `b = 0` every layer is an odd and nearly linear map, and a stack of them is slow to become anything else.
+///
 /// # Shapes
 /// - event `(D,)`; the context is ignored.
 #[derive(Debug)]
@@ -53,12 +57,11 @@ impl Planar {
         if dims == 0 {
             return Err(Error::config(NAME, "needs at least one dimension"));
         }
-        let spread = Init::Uniform(1.0 / (dims as f64).sqrt());
         Ok(Planar {
             shape: [dims],
-            w: path.param("w", dims, spread)?,
-            u: path.param("u", dims, spread)?,
-            b: path.param("b", 1, Init::Const(0.0))?,
+            w: path.param("w", dims, Init::Normal(3.0 / (dims as f64).sqrt()))?,
+            u: path.param("u", dims, Init::Normal(0.1))?,
+            b: path.param("b", 1, Init::Uniform(2.0))?,
         })
     }
 

@@ -63,14 +63,14 @@ impl<F: VectorField + ?Sized> Motion<'_, F> {
         }
     }
 
-    /// Solves from noise at `t = T` to data at 0 in equal steps; `seen` is shown the velocity at the start of each.
+    /// Solves from noise at `t = T` to data at 0 in equal steps; `seen` is shown place and velocity at the start of each.
     pub(super) fn solve(
         &self,
         noise: &Tensor,
         steps: usize,
         method: Method,
         end_time: f64,
-        mut seen: impl FnMut(&Tensor),
+        mut seen: impl FnMut(&Tensor, &Tensor),
     ) -> Result<Tensor> {
         check_end_time(end_time)?;
         if steps == 0 {
@@ -81,7 +81,7 @@ impl<F: VectorField + ?Sized> Motion<'_, F> {
         for k in 0..steps {
             let t = end_time * (steps - k) as f64 / steps as f64;
             let start = self.velocity(t, &x)?;
-            seen(&start);
+            seen(&x, &start);
             x = self.step(method, t, h, &x, &start)?;
         }
         Ok(x)
@@ -104,5 +104,23 @@ pub fn sample_few_steps<F: VectorField + ?Sized>(
     method: Method,
     end_time: f64,
 ) -> Result<Tensor> {
-    Motion { field, context }.solve(noise, steps, method, end_time, |_| {})
+    Motion { field, context }.solve(noise, steps, method, end_time, |_, _| {})
+}
+
+/// The `steps + 1` states of [`sample_few_steps`], noise first and data last, detached: how points travel.
+///
+/// # Errors
+/// As for [`sample_few_steps`].
+pub fn trajectory<F: VectorField + ?Sized>(
+    field: &F,
+    noise: &Tensor,
+    context: Option<&Tensor>,
+    steps: usize,
+    method: Method,
+    end_time: f64,
+) -> Result<Vec<Tensor>> {
+    let mut states = Vec::with_capacity(steps + 1);
+    let last = Motion { field, context }.solve(noise, steps, method, end_time, |x, _| states.push(x.detach()))?;
+    states.push(last.detach());
+    Ok(states)
 }

@@ -43,7 +43,7 @@ pub fn straightness<F: VectorField + ?Sized>(
     end_time: f64,
 ) -> Result<f64> {
     let mut velocities = Vec::with_capacity(steps);
-    let data = Motion { field, context }.solve(noise, steps, method, end_time, |v| velocities.push(v.detach()))?;
+    let data = Motion { field, context }.solve(noise, steps, method, end_time, |_, v| velocities.push(v.detach()))?;
     let mean = (noise - data)?.affine(1.0 / end_time, 0.0)?.detach();
     let square = |t: &Tensor| -> Result<f64> { Ok(t.sqr()?.to_dtype(DType::F64)?.sum_all()?.to_scalar()?) };
     let bent = velocities.iter().map(|v| square(&(v - &mean)?)).sum::<Result<f64>>()?;

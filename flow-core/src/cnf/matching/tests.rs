@@ -196,6 +196,11 @@ fn methods_have_their_orders() {
         let found = (error(40) / error(80)).log2();
         assert!((found - order).abs() < 0.2, "{method:?} has order {found}");
     }
+    let states = trajectory(&field, &noise, None, 40, Method::Rk4, 2.0).unwrap();
+    assert!(states.len() == 41 && distance(&states[0], &noise) == 0.0);
+    // Half way, at t = 1, the solution is x(2)·exp(sin 1 - sin 2).
+    let half = noise.affine((1.0_f64.sin() - 2.0_f64.sin()).exp(), 0.0).unwrap();
+    assert!(distance(&states[20], &half) < 1e-6 && distance(&states[40], &exact) < 1e-6);
     assert!(sample_few_steps(&field, &noise, None, 0, Method::Euler, 1.0).is_err());
     assert!(sample_few_steps(&field, &noise, None, 1, Method::Euler, 0.0).is_err());
 }
