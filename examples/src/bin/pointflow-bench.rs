@@ -69,7 +69,7 @@ impl Args {
         for (flag, value) in [("--batch", self.batch), ("--points", self.points), ("--repeats", self.repeats)] {
             at_least_one(flag, value)?;
         }
-        let idle = memory();
+        let idle = memory("VmHWM");
         let store = ParamStore::new(0, DType::F32, &Device::Cpu);
         let model = PointFlow::new(self.config(), &store)?;
         let mut rng = FlowRng::seed_from(1);
@@ -101,7 +101,7 @@ impl Args {
                 "what": format!("{:?}", self.what).to_lowercase(), "batch": self.batch, "points": self.points,
                 "width": self.width, "seconds": seconds, "clouds_per_second": self.batch as f64 / seconds,
                 "value": value, "evaluations": model.evaluations(),
-                "peak_mib": memory(), "idle_mib": idle,
+                "peak_mib": memory("VmHWM"), "idle_mib": idle,
             })
         );
         Ok(())
