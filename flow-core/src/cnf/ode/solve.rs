@@ -88,7 +88,8 @@ pub fn solve_recorded<S: State>(
     if !(span[0].is_finite() && span[1].is_finite()) {
         return Err(Error::config("time span", format!("{span:?} is not finite")));
     }
-    let mut run = Run { f, method: options.method, statistics: Statistics::default(), slope: None };
+    let mut run =
+        Run { f, method: options.method, statistics: Statistics::default(), slope: None, sides: Sides::default() };
     let mut y = y0.clone();
     if span[0] == span[1] {
         return Ok(Solution { y, statistics: run.statistics });
@@ -96,8 +97,11 @@ pub fn solve_recorded<S: State>(
     let stops = Stops::new(span, options);
     match &options.stepping {
         Stepping::Fixed { steps } => {
+            run.sides.forward = span[1] > span[0];
             for [from, to, jump] in stops.fixed(span, *steps) {
+                run.sides.ahead = (jump > 0.0).then_some(to);
                 y = run.fixed(from, to - from, &y, record)?;
+                run.sides.behind = run.sides.ahead;
                 if jump > 0.0 {
                     run.slope = None;
                 }
@@ -144,7 +148,7 @@ pub fn solve_at<S: State>(
 /// # Errors
 /// Those of the right-hand side.
 pub fn step<S: State>(f: &mut RightHandSide<'_, S>, method: Method, t: f64, h: f64, y: &S) -> Result<S> {
-    let mut run = Run { f, method, statistics: Statistics::default(), slope: None };
+    let mut run = Run { f, method, statistics: Statistics::default(), slope: None, sides: Sides::default() };
     let slopes = run.stages(t, h, y)?;
     run.combine(h, y, &slopes)
 }
@@ -200,12 +204,46 @@ struct Run<'a, 'f, S> {
     statistics: Statistics,
     /// The slope at the current time, if it is known.
     slope: Option<S>,
+    /// Jumps of the right-hand side at the ends of the step at hand, and the direction of time.
+    sides: Sides,
+}
+
+/// A right-hand side that jumps is asked on the step's own side of the jump: one rounding away from it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sides {
+    behind: Option<f64>,
+    ahead: Option<f64>,
+    forward: bool,
+}
+
+impl Sides {
+    fn inside(&self, t: f64) -> f64 {
+        let at = |jump: f64| (t - jump).abs() <= 4.0 * f64::EPSILON * jump.abs().max(f64::MIN_POSITIVE);
+        let (later, earlier) = (|j: f64| j.next_up(), |j: f64| j.next_down());
+        match (self.behind.filter(|j| at(*j)), self.ahead.filter(|j| at(*j))) {
+            (Some(jump), _) => {
+                if self.forward {
+                    later(jump)
+                } else {
+                    earlier(jump)
+                }
+            }
+            (None, Some(jump)) => {
+                if self.forward {
+                    earlier(jump)
+                } else {
+                    later(jump)
+                }
+            }
+            (None, None) => t,
+        }
+    }
 }
 
 impl<S: State> Run<'_, '_, S> {
     fn evaluate(&mut self, t: f64, y: &S) -> Result<S> {
         self.statistics.evaluations += 1;
-        (self.f)(t, y)
+        (self.f)(self.sides.inside(t), y)
     }
 
     /// The slopes of all stages.
@@ -254,6 +292,7 @@ impl<S: State> Run<'_, '_, S> {
             return Ok(y0.clone());
         };
         let sign = (to - from).signum();
+        self.sides.forward = to > from;
         let longest = max_step.unwrap_or(f64::INFINITY).min((to - from).abs());
         let (mut t, mut y) = (from, y0.clone());
         let mut size = match first_step {
@@ -262,6 +301,7 @@ impl<S: State> Run<'_, '_, S> {
         };
         let mut memory = Memory::new();
         for &(stop, jump) in &stops.0 {
+            self.sides.ahead = jump.then_some(stop);
             while t != stop {
                 let attempts = self.statistics.accepted + self.statistics.rejected;
                 if attempts >= *max_steps as u64 {
@@ -310,6 +350,7 @@ impl<S: State> Run<'_, '_, S> {
             }
             if jump {
                 self.slope = None;
+                self.sides.behind = Some(stop);
             }
         }
         Ok(y)
