@@ -14,6 +14,9 @@ const LARGEST: u64 = 8 << 30;
 /// Reads `[N, 3]` as a cloud and `[S, N, 3]` as a set, of any float type and order.
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Shape> {
     let fault = |reason: String| Error::File { path: path.to_path_buf(), reason };
+    if overflows(bytes) {
+        return Err(fault("has a shape of more entries than can be counted: truncated?".into()));
+    }
     let file = NpyFile::new(bytes).map_err(|e| fault(format!("is no NPY array: {e}")))?;
     let shape = file.shape().to_vec();
     let (sets, points) = match shape[..] {
@@ -55,6 +58,18 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Shape> {
         None => Shape::Cloud(Cloud::new(all)),
         Some(_) => Shape::Set(all.chunks(points as usize).map(|c| Cloud::new(c.to_vec())).collect()),
     })
+}
+
+/// Whether the sizes in the header multiply beyond what fits: `npyz` would overflow.
+fn overflows(bytes: &[u8]) -> bool {
+    const LONGEST_HEADER: usize = 65_546;
+    let header = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_HEADER)]);
+    let Some((_, shape)) = header.split_once("'shape'").or_else(|| header.split_once("\"shape\"")) else { return false };
+    let inside = shape.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(inside, _)| inside);
+    let sizes = inside.split(',').map(|w| w.trim().trim_end_matches('L')).filter(|w| !w.is_empty());
+    // The factor covers the bytes of one entry.
+    let product = sizes.map(str::parse::<u64>).try_fold(64_u64, |product, size| product.checked_mul(size.ok()?.max(1)));
+    product.is_none_or(|p| p > u64::MAX / 64)
 }
 
 /// Fortran order as C order.
