@@ -75,7 +75,7 @@ pub fn assign<T: Copy + Into<f64> + Sync>(costs: &[T], n: usize) -> Result<Assig
     if n.checked_mul(n) != Some(costs.len()) {
         return Err(Error::config("assign", format!("{n} rows need {n} x {n} costs, got {}", costs.len())));
     }
-    if let Some(at) = costs.iter().position(|&c| !(c.into().abs() < LARGEST)) {
+    if let Some(at) = costs.iter().position(|&c| !usable(c.into())) {
         return Err(non_finite(format!("or overlarge cost of row {} and column {}", at / n, at % n)));
     }
     solve(&Matrix::new(costs, n))
@@ -129,6 +129,11 @@ impl Cost {
             Cost::Squared => squared,
         }
     }
+}
+
+/// False for a NaN, too.
+fn usable(cost: f64) -> bool {
+    cost.abs() < LARGEST
 }
 
 fn solve<C: Costs>(costs: &C) -> Result<Assignment> {

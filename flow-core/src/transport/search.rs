@@ -11,6 +11,9 @@ use super::rows::Rows;
 
 const NONE: u32 = u32::MAX;
 
+/// A column and the cost of taking it.
+type Entry = (u32, f64);
+
 /// A complete matching with the duals that prove it optimal.
 pub(super) struct Solved {
     pub(super) column_of: Vec<u32>,
@@ -134,7 +137,7 @@ impl<'a, C: Costs> Matching<'a, C> {
 
     /// The two columns of least reduced cost with their costs, and the gap between them; `None` for
     /// a row with one column.
-    fn two_cheapest(&mut self, row: usize) -> Option<((u32, f64), (u32, f64), f64)> {
+    fn two_cheapest(&mut self, row: usize) -> Option<(Entry, Entry, f64)> {
         loop {
             let (mut first, mut second) = ((NONE, 0.0), (NONE, 0.0));
             let (mut least, mut next) = (f64::INFINITY, f64::INFINITY);
