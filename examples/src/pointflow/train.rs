@@ -20,7 +20,7 @@ use crate::cli::{DeviceArg, TimeLimit, at_least_one, configured, create_folder};
 use crate::plot::plot_log;
 
 /// Steps of the built-in demonstration.
-const DEMO_STEPS: u64 = 1500;
+const DEMO_STEPS: u64 = 3000;
 /// Steps of any other run, unless told.
 const STEPS: u64 = 20_000;
 /// Points of a cloud in a step of the demonstration, and of any other run.

@@ -64,7 +64,9 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Shape> {
 fn overflows(bytes: &[u8]) -> bool {
     const LONGEST_HEADER: usize = 65_546;
     let header = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_HEADER)]);
-    let Some((_, shape)) = header.split_once("'shape'").or_else(|| header.split_once("\"shape\"")) else { return false };
+    let Some((_, shape)) = header.split_once("'shape'").or_else(|| header.split_once("\"shape\"")) else {
+        return false;
+    };
     let inside = shape.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(inside, _)| inside);
     let sizes = inside.split(',').map(|w| w.trim().trim_end_matches('L')).filter(|w| !w.is_empty());
     // The factor covers the bytes of one entry.

@@ -12,7 +12,7 @@ use super::gemm::{Size, Start, View, gemm};
 use super::{Real, vectorized};
 
 /// Rows of a block, values and tangents together.
-const BLOCK: usize = 192;
+const BLOCK: usize = 96;
 
 /// At most so many units of parallel work, each with its own gradient of the weights.
 const CHUNKS: usize = 16;
@@ -244,6 +244,8 @@ fn affine<T: Real>(y: &[T], g: &[T], s: &[T], out: &mut [T]) {
 #[allow(clippy::too_many_arguments, reason = "one row of a block, inlined into its loop")]
 fn activate<T: Real>(act: Act, g: &[T], s: &[T], y: &[T], out: &mut [T], row: usize, count: usize, copies: usize) {
     let n = g.len();
+    // Lengths that the compiler knows to be equal, or the loops do not vectorise.
+    let s = &s[..n];
     if copies == 1 {
         let (y, out) = (&y[row * n..][..n], &mut out[row * n..][..n]);
         for j in 0..n {

@@ -93,15 +93,16 @@ impl Real for f32 {
     }
 
     /// Near zero Lambert's continued fraction, cut after seven levels (relative error below `1e-8` for `|x| < 1`);
-    /// further out `1 - 2/(e^2|x| + 1)`, which loses digits only where the result is small.
+    /// further out `(e^2|x| - 1)/(e^2|x| + 1)`, which loses digits only where the result is small.
     #[inline(always)]
     fn tanh_fast(self) -> Self {
         let (x, q) = (self.abs(), self * self);
-        let near = x * (135_135.0 + q * (17_325.0 + q * (378.0 + q)))
-            / (135_135.0 + q * (62_370.0 + q * (3_150.0 + q * 28.0)));
-        let far = 1.0 - 2.0 / ((x + x).exp_bounded() + 1.0);
-        // Written so that NaN takes the branch that keeps it.
-        let value = if x >= 1.0 { far } else { near };
+        let e = (x + x).exp_bounded();
+        // One division for both branches. Written so that NaN takes the one that keeps it.
+        let far = x >= 1.0;
+        let above = if far { e - 1.0 } else { x * (135_135.0 + q * (17_325.0 + q * (378.0 + q))) };
+        let below = if far { e + 1.0 } else { 135_135.0 + q * (62_370.0 + q * (3_150.0 + q * 28.0)) };
+        let value = above / below;
         value.copysign(self)
     }
 
