@@ -43,7 +43,11 @@ impl OutputArg {
         let output =
             Output { path: self.out.clone().unwrap_or_else(default), ascii: self.ascii, pictures: !self.no_pictures };
         match output.extension() {
-            None => create_folder(&output.path)?,
+            // Made when there is something to put into it.
+            None if output.path.is_file() => {
+                bail!("--out {}: expected a folder, found a file", output.path.display())
+            }
+            None => {}
             Some("npy" | "ply") => check_output(&output.path)?,
             Some(other) => bail!("--out {}: expected a folder, .npy or .ply, got .{other}", output.path.display()),
         }
@@ -101,6 +105,7 @@ impl Output {
                 _ => bail!("--out {}: a .ply file holds one cloud, there are {}", self.path.display(), clouds.len()),
             },
             None => {
+                create_folder(&self.path)?;
                 let write = |(cloud, name): (&Cloud, &String)| {
                     // Names may come from nested folders; the results lie flat.
                     let file = self.path.join(format!("{}.ply", name.replace(['/', '\\'], "-")));

@@ -16,6 +16,7 @@
 //! ```
 
 mod control;
+mod event;
 mod method;
 mod rows;
 mod solve;
@@ -23,6 +24,7 @@ mod state;
 mod tensors;
 
 pub use control::{Fallback, Pid, SolveOptions, Stepping};
+pub use event::{Crossing, Event, EventSolution, Occurrence, solve_events};
 pub use method::{Method, Tableau};
 pub use rows::{RowRightHandSide, RowSolution, RowStep, RowTimes, solve_rows, solve_rows_recorded, step_rows};
 pub use solve::{RightHandSide, Solution, Statistics, Step, solve, solve_at, solve_recorded, step};
