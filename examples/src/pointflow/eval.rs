@@ -122,6 +122,6 @@ impl EvalArgs {
             Emd::ApproxSquared => Some(EmdKind::ApproxSquared),
             Emd::None => None,
         };
-        Ok(EvaluateOptions { emd, ..EvaluateOptions::default() })
+        Ok(EvaluateOptions { emd })
     }
 }

@@ -119,7 +119,7 @@ impl<F: VectorField> Cnf<F> {
 
     /// What the last backward solve of [`OdeGradient::Adjoint`] cost.
     pub fn adjoint_statistics(&self) -> Statistics {
-        lock(&self.statistics).adjoint.clone()
+        lock(&self.statistics).adjoint
     }
 
     /// The penalties of encoding `x`, tracked unless tracking is paused; whatever their weights.

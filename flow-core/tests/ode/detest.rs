@@ -34,10 +34,10 @@ fn planets(y: &[f64]) -> Vec<f64> {
     let at = |i: usize| [y[3 * i], y[3 * i + 1], y[3 * i + 2]];
     let cube = |d: [f64; 3]| d.iter().map(|v| v * v).sum::<f64>().powf(1.5);
     let mut out = y[15..].to_vec();
-    for j in 0..5 {
+    for (j, mass) in MASS.iter().enumerate() {
         let own = at(j);
         for k in 0..3 {
-            let mut pull = -(SUN + MASS[j]) * own[k] / cube(own);
+            let mut pull = -(SUN + mass) * own[k] / cube(own);
             for i in (0..5).filter(|&i| i != j) {
                 let other = at(i);
                 let between = std::array::from_fn(|k| other[k] - own[k]);
@@ -106,7 +106,7 @@ fn problems() -> Vec<Problem> {
         ("D3", ellipse(0.5), |_, y| orbit(y)),
         ("D4", ellipse(0.7), |_, y| orbit(y)),
         ("D5", ellipse(0.9), |_, y| orbit(y)),
-        ("E1", vec![0.6713967071418030, 0.09540051444747446], |t, y| {
+        ("E1", vec![0.671_396_707_141_803, 0.09540051444747446], |t, y| {
             vec![y[1], -(y[1] / (t + 1.0) + (1.0 - 0.25 / (t + 1.0).powi(2)) * y[0])]
         }),
         ("E2", vec![2.0, 0.0], |_, y| vec![y[1], (1.0 - y[0] * y[0]) * y[1] - y[0]]),

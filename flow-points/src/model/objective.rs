@@ -10,7 +10,7 @@ use super::point_flow::PointFlow;
 use crate::Result;
 
 /// `ln √(2π)` and one half: the entropy of a standard normal number.
-const NORMAL_ENTROPY: f64 = 1.418_938_533_204_672_8;
+const NORMAL_ENTROPY: f64 = 1.418_938_533_204_672_7;
 
 /// The terms of an objective, means over clouds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -127,7 +127,7 @@ pub fn solve_at<S: State>(
         return Err(Error::config("times", "need at least one"));
     };
     let sign = (last - first).signum();
-    if times.windows(2).any(|w| !((w[1] - w[0]) * sign > 0.0)) {
+    if !times.windows(2).all(|w| (w[1] - w[0]) * sign > 0.0) {
         return Err(Error::config("times", "must increase, or decrease, strictly"));
     }
     // Steps end at the wanted times: then no interpolation is needed at all.

@@ -268,7 +268,7 @@ fn activate<T: Real>(act: Act, g: &[T], s: &[T], y: &[T], out: &mut [T], row: us
         if k == 1 {
             let slope = &mut tangents[row * n..][..n];
             for j in 0..n {
-                slope[j] = slope[j] * yk[j];
+                slope[j] *= yk[j];
             }
         } else {
             let (first, rest) = tangents.split_at_mut(count * n);
@@ -435,7 +435,7 @@ fn unsquash<T: Real>(
                         ds[j] += d[j];
                         bias[j] += d[j] * g[j];
                     }
-                    d[j] = d[j] * g[j];
+                    d[j] *= g[j];
                 }
             }
         }

@@ -28,6 +28,7 @@ pub trait Real:
     + std::ops::Sub<Output = Self>
     + std::ops::Div<Output = Self>
     + std::ops::AddAssign
+    + std::ops::MulAssign
     + PartialOrd
 {
     /// Zero.
