@@ -130,6 +130,7 @@ mod tests {
         let layer = Planar::new(&store64(1).root(), 2).unwrap();
         layer.w.set(&Tensor::new(&w, &Device::Cpu).unwrap()).unwrap();
         layer.u.set(&Tensor::new(&u, &Device::Cpu).unwrap()).unwrap();
+        layer.b.set(&Tensor::new(&[0.0], &Device::Cpu).unwrap()).unwrap();
         layer
     }
 

@@ -34,7 +34,7 @@ fn flows() -> Vec<Case> {
     cases
 }
 
-/// Two steps of order eight over a short time: both directions agree to the kit's tolerance, at little cost.
+/// Four steps of order eight over a short time: both directions agree to the kit's tolerance, at little cost.
 fn flow<F: VectorField + 'static>(
     path: &ParamPath,
     field: F,
@@ -42,7 +42,7 @@ fn flow<F: VectorField + 'static>(
     per_group_steps: bool,
 ) -> Result<Box<dyn Bijector>> {
     let end_time = if learned { EndTime::Learned { initial: 0.3 } } else { EndTime::Fixed(0.3) };
-    let solver = SolveOptions { method: Method::Dopri8, stepping: Stepping::fixed(2), ..SolveOptions::default() };
+    let solver = SolveOptions { method: Method::Dopri8, stepping: Stepping::fixed(4), ..SolveOptions::default() };
     let config = CnfConfig { solver, end_time, per_group_steps, ..CnfConfig::default() };
     Ok(Box::new(Cnf::new(path, field, config)?))
 }
