@@ -5,8 +5,9 @@
 use candle_core::{DType, Device, Tensor};
 use flow_core::cnf::VectorField;
 use flow_core::cnf::matching::{
-    Coupling, FlowMatching, Method, TimeSampling, distillation_loss, reflow_pairs, sample_few_steps, straightness,
+    Coupling, FlowMatching, TimeSampling, distillation_loss, reflow_pairs, sample_few_steps, straightness,
 };
+use flow_core::cnf::ode::Method;
 use flow_core::param::{Init, Param};
 use flow_core::train::{Optimizer, OptimizerConfig};
 use flow_core::{FlowRng, Gradients, ParamStore, Result};

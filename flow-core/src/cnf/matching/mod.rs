@@ -25,7 +25,7 @@ use super::{VectorField, groups};
 use crate::{Error, FlowRng, Result};
 
 pub use coupling::Coupling;
-pub use few_steps::{Method, sample_few_steps, trajectory};
+pub use few_steps::{sample_few_steps, trajectory};
 pub use plan::OfflinePlan;
 pub use reflow::{distillation_loss, reflow_pairs, straightness};
 pub use times::TimeSampling;

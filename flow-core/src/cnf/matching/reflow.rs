@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Tensor};
 
-use super::few_steps::{Method, Motion};
+use super::few_steps::Motion;
 use super::{Pairs, VectorField, velocity_error};
 use crate::Result;
+use crate::cnf::ode::Method;
 
 /// The data, `(B, D)`, detached, that a trained field makes of `noise`: the pairs to match a field anew with
 /// ([`FlowMatching::pairs_with`](super::FlowMatching::pairs_with)).

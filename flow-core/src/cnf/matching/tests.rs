@@ -2,6 +2,7 @@ use candle_core::{DType, Device};
 use rayon::ThreadPoolBuilder;
 
 use super::*;
+use crate::cnf::ode::Method;
 use crate::test_util::{distance, normal, values};
 
 /// `v(t, x) = slope(t)·x + offset(t)` in every dimension.

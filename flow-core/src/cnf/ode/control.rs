@@ -201,3 +201,34 @@ impl Memory {
         (factor.clamp(pid.min_factor, most.max(pid.min_factor)), accepted)
     }
 }
+
+/// The least step at `t` with `left` to go: what the caller asks for, or a few roundings of the time.
+pub(super) fn least_step(t: f64, left: f64, min_step: f64) -> f64 {
+    min_step.max(16.0 * f64::EPSILON * t.abs().max(left.min(1.0)))
+}
+
+/// The signed length of a step of at most `size` towards `stop`, and whether it ends there, exactly. A step that would leave
+/// only a sliver is halved instead.
+pub(super) fn step_length(size: f64, t: f64, stop: f64) -> (f64, bool) {
+    let left = (stop - t).abs();
+    if size >= left {
+        (stop - t, true)
+    } else if 2.0 * size > left {
+        (0.5 * (stop - t), false)
+    } else {
+        (size.copysign(stop - t), false)
+    }
+}
+
+/// Hairer's trial step, from the sizes of the state and of its slope (Hairer, Nørsett & Wanner 1993, II.4).
+pub(super) fn trial_step(state: f64, slope: f64, longest: f64) -> f64 {
+    if state < 1e-5 || slope < 1e-5 { 1e-6_f64.min(longest) } else { (0.01 * state / slope).min(longest) }
+}
+
+/// Hairer's first step, from the trial step, the size of the slope and of its change over the trial step.
+pub(super) fn first_step(trial: f64, slope: f64, change: f64, order: usize, longest: f64) -> f64 {
+    let bend = slope.max(change / trial);
+    let guess = if bend <= 1e-15 { (trial * 1e-3).max(1e-6) } else { (0.01 / bend).powf(1.0 / order as f64) };
+    let step = (100.0 * trial).min(guess).min(longest);
+    if step.is_finite() { step } else { trial }
+}

@@ -1,6 +1,6 @@
 //! Solving with a time and a step for every row: one hard sample neither slows nor changes the others.
 
-use super::control::{Fallback, Memory, Pid, SolveOptions, Stepping};
+use super::control::{Fallback, Memory, Pid, SolveOptions, Stepping, first_step, least_step, step_length, trial_step};
 use super::solve::{Statistics, failure};
 use super::{Method, RowState, Tolerance};
 use crate::{Error, Result};
@@ -247,20 +247,14 @@ impl<S: RowState> Run<'_, '_, S> {
                 if let Some(row) = d1.iter().position(|d| !d.is_finite()) {
                     return Err(failure(from, 0.0, Some(row), "the right-hand side is not finite at the start".into()));
                 }
-                let guess = |(&d0, &d1): (&f64, &f64)| if d0 < 1e-5 || d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 };
-                let h0: Vec<f64> = d0.iter().zip(&d1).map(guess).map(|h| h.min(limits.longest)).collect();
+                let trial = |(&state, &slope): (&f64, &f64)| trial_step(state, slope, limits.longest);
+                let h0: Vec<f64> = d0.iter().zip(&d1).map(trial).collect();
                 let signed: Vec<f64> = h0.iter().map(|h| h * sign).collect();
                 let ahead: Vec<f64> = signed.iter().map(|h| from + h).collect();
                 let next = self.evaluate(&rows, &ahead, &y0.add_scaled_rows(&signed, &[(1.0, &slope)])?)?;
                 let d2 = norms(&next.add_scaled(&[(-1.0, &slope)])?)?;
-                let order = self.method.order() as f64;
-                let size = (0..count).map(|i| {
-                    let bend = d1[i].max(d2[i] / h0[i]);
-                    let h1 = if bend <= 1e-15 { (h0[i] * 1e-3).max(1e-6) } else { (0.01 / bend).powf(1.0 / order) };
-                    let h = (100.0 * h0[i]).min(h1).min(limits.longest);
-                    if h.is_finite() { h } else { h0[i] }
-                });
-                size.collect()
+                let order = self.method.order();
+                (0..count).map(|i| first_step(h0[i], d1[i], d2[i], order, limits.longest)).collect()
             }
         };
         Ok(Active { rows, t, size, memory: vec![Memory::new(); count], y: y0.clone(), slope })
@@ -277,15 +271,9 @@ impl<S: RowState> Run<'_, '_, S> {
                 return Err(failure(active.t[i], active.size[i] * sign, Some(row), reason));
             }
             let left = (to - active.t[i]).abs();
-            active.size[i] = active.size[i].max(smallest(active.t[i], left, limits)).min(limits.longest);
-            let size = active.size[i];
-            let (length, end) = if size >= left {
-                (to - active.t[i], true)
-            } else if 2.0 * size > left {
-                (0.5 * left * sign, false)
-            } else {
-                (size * sign, false)
-            };
+            let least = least_step(active.t[i], left, limits.min_step);
+            active.size[i] = active.size[i].max(least).min(limits.longest);
+            let (length, end) = step_length(active.size[i], active.t[i], to);
             h.push(length);
             ends.push(end);
         }
@@ -313,7 +301,7 @@ impl<S: RowState> Run<'_, '_, S> {
         let mut taken = Vec::new();
         for (i, &error) in errors.iter().enumerate() {
             let (factor, mut accepted) = active.memory[i].judge(&limits.controller, self.method.order(), error);
-            let least = smallest(active.t[i], h[i].abs(), limits);
+            let least = least_step(active.t[i], h[i].abs(), limits.min_step);
             if !accepted && h[i].abs() <= least * (1.0 + 1e-9) {
                 if limits.fallback != Fallback::AcceptMinStep || !error.is_finite() {
                     return Err(super::solve::underflow(active.t[i], h[i], (error, Some(active.rows[i]))));
@@ -356,10 +344,6 @@ impl<S: RowState> Active<S> {
             slope: self.slope.select(&keep)?,
         })
     }
-}
-
-fn smallest(t: f64, left: f64, limits: &Limits) -> f64 {
-    limits.min_step.max(16.0 * f64::EPSILON * t.abs().max(left.min(1.0)))
 }
 
 fn weighted<'a, S>(weights: &[f64], slopes: &'a [S]) -> Vec<(f64, &'a S)> {

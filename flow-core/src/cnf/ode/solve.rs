@@ -1,6 +1,6 @@
 //! Solving with one step size for the whole state.
 
-use super::control::{Fallback, Memory, SolveOptions, Stepping};
+use super::control::{self, Fallback, Memory, SolveOptions, Stepping};
 use super::{Method, State, Tolerance};
 use crate::{Error, Result};
 
@@ -112,8 +112,8 @@ pub fn solve_recorded<S: State>(
     Ok(Solution { y, statistics: run.statistics })
 }
 
-/// The states at `times`, the first of which is the start. Steps are those of a solve to the last time; in between the
-/// state is interpolated by cubic Hermite polynomials (order 3 whatever the method).
+/// The states at `times`, the first of which is the start. A step ends at each of them, so that every state has the
+/// method's full order and none is interpolated.
 ///
 /// # Errors
 /// As [`solve`]; [`Error::Config`] unless the times are strictly monotone.
@@ -130,7 +130,6 @@ pub fn solve_at<S: State>(
     if !times.windows(2).all(|w| (w[1] - w[0]) * sign > 0.0) {
         return Err(Error::config("times", "must increase, or decrease, strictly"));
     }
-    // Steps end at the wanted times: then no interpolation is needed at all.
     let options = SolveOptions { step_times: [options.step_times.clone(), times.to_vec()].concat(), ..options.clone() };
     let mut states = vec![y0.clone()];
     let solution = solve_recorded(f, y0, [first, last], &options, &mut |step| {
@@ -308,16 +307,9 @@ impl<S: State> Run<'_, '_, S> {
                     return Err(failure(t, size * sign, None, format!("{max_steps} steps did not reach t = {to}")));
                 }
                 let left = (stop - t).abs();
-                let smallest = min_step.max(16.0 * f64::EPSILON * t.abs().max(left.min(1.0)));
+                let smallest = control::least_step(t, left, *min_step);
                 size = size.max(smallest).min(longest);
-                // The last step ends exactly at the stop, and none but a sliver before it is halved.
-                let (h, ends) = if size >= left {
-                    (stop - t, true)
-                } else if 2.0 * size > left {
-                    (0.5 * left * sign, false)
-                } else {
-                    (size * sign, false)
-                };
+                let (h, ends) = control::step_length(size, t, stop);
                 let kept = self.slope.clone();
                 let slopes = self.stages(t, h, &y)?;
                 let next = self.combine(h, &y, &slopes)?;
@@ -377,15 +369,12 @@ impl<S: State> Run<'_, '_, S> {
             let worst = S::worst(&slope, y, y, tolerance)?;
             return Err(failure(t, 0.0, worst, "the right-hand side is not finite at the start".into()));
         }
-        let h0 = if d0 < 1e-5 || d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 }.min(longest);
+        let h0 = control::trial_step(d0, d1, longest);
         let ahead = y.add_scaled(&[(h0 * sign, &slope)])?;
         let next = self.evaluate(t + h0 * sign, &ahead)?;
-        let d2 = size(&next.add_scaled(&[(-1.0, &slope)])?)? / h0;
-        let order = self.method.order() as f64;
-        let h1 = if d1.max(d2) <= 1e-15 { (h0 * 1e-3).max(1e-6) } else { (0.01 / d1.max(d2)).powf(1.0 / order) };
+        let d2 = size(&next.add_scaled(&[(-1.0, &slope)])?)?;
         self.slope = Some(slope);
-        let h = (100.0 * h0).min(h1).min(longest);
-        Ok(if h.is_finite() { h } else { h0 })
+        Ok(control::first_step(h0, d1, d2, self.method.order(), longest))
     }
 }
 
