@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
-use flow_core::train::{RunState, StopFlag, find_checkpoint, load_train_config};
+use flow_core::train::{RunState, find_checkpoint, load_train_config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -109,55 +108,6 @@ pub fn at_least_one(flag: &str, value: usize) -> Result<()> {
         bail!("{flag} must be at least 1, got 0");
     }
     Ok(())
-}
-
-/// How long a training may take.
-#[derive(Debug, Clone, Copy)]
-pub struct TimeLimit(Option<Duration>);
-
-impl TimeLimit {
-    /// The limit of `--minutes`.
-    ///
-    /// # Errors
-    /// A number that is not positive.
-    pub fn new(minutes: Option<f64>) -> Result<Self> {
-        let Some(minutes) = minutes else { return Ok(TimeLimit(None)) };
-        match Duration::try_from_secs_f64(60.0 * minutes) {
-            Ok(time) if !time.is_zero() => Ok(TimeLimit(Some(time))),
-            _ => bail!("--minutes must be a positive number, got {minutes}"),
-        }
-    }
-
-    /// Raises the flag when the time is up.
-    pub fn start(self, stop: &StopFlag) -> RunningLimit {
-        if let TimeLimit(Some(time)) = self {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(time);
-                stop.request();
-            });
-        }
-        RunningLimit { limit: self, began: Instant::now() }
-    }
-}
-
-/// A [`TimeLimit`] that runs.
-#[derive(Debug, Clone, Copy)]
-pub struct RunningLimit {
-    limit: TimeLimit,
-    began: Instant,
-}
-
-impl RunningLimit {
-    /// Whether the time is up.
-    pub fn is_up(&self) -> bool {
-        self.limit.0.is_some_and(|time| self.began.elapsed() >= time)
-    }
-
-    /// Why a run stopped before its end, in words.
-    pub fn reason(&self) -> &'static str {
-        if self.is_up() { "time is up" } else { "stopped" }
-    }
 }
 
 /// A configuration with the fields that a file of JSON sets.

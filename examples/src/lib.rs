@@ -7,3 +7,4 @@ pub mod glow;
 pub mod graphaf;
 pub mod plot;
 pub mod pointflow;
+pub mod training;

@@ -38,11 +38,7 @@ impl GraphRun {
     /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not that of a
     /// GraphAF model.
     pub fn read(checkpoint: &Path) -> Result<Self> {
-        let value = train::load_config(checkpoint)?;
-        serde_json::from_value(value).map_err(|e| {
-            let reason = format!("config.json does not describe a GraphAF model: {e}");
-            Error::Core(flow_core::Error::Checkpoint { path: checkpoint.to_path_buf(), reason })
-        })
+        Ok(train::load_run(checkpoint, "a GraphAF model")?)
     }
 
     /// Builds the model with fresh parameters.
@@ -64,8 +60,7 @@ pub fn load(path: &Path, device: &Device, average: bool) -> Result<(GraphRun, Gr
     let checkpoint = train::find_checkpoint(path)?;
     let run = GraphRun::read(&checkpoint)?;
     let model = run.build(device)?;
-    let average = average && checkpoint.join("ema.safetensors").exists();
-    train::load_weights(&checkpoint, model.store(), average)?;
+    train::load_averaged(&checkpoint, model.store(), average)?;
     Ok((run, model))
 }
 

@@ -71,11 +71,7 @@ impl ImageRun {
     /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not
     /// that of an image model.
     pub fn read(checkpoint: &Path) -> Result<Self> {
-        let value = train::load_config(checkpoint)?;
-        serde_json::from_value(value).map_err(|e| {
-            let reason = format!("config.json does not describe an image model: {e}");
-            Error::Core(flow_core::Error::Checkpoint { path: checkpoint.to_path_buf(), reason })
-        })
+        Ok(train::load_run(checkpoint, "an image model")?)
     }
 
     /// Builds the model with fresh parameters.
@@ -95,8 +91,7 @@ pub fn load(path: &Path, device: &Device, average: bool) -> Result<(ImageRun, Im
     let checkpoint = train::find_checkpoint(path)?;
     let run = ImageRun::read(&checkpoint)?;
     let model = run.build(device)?;
-    let average = average && checkpoint.join("ema.safetensors").exists();
-    train::load_weights(&checkpoint, model.store(), average)?;
+    train::load_averaged(&checkpoint, model.store(), average)?;
     model.set_training(false);
     Ok((run, model))
 }

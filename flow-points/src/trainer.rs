@@ -45,11 +45,7 @@ impl PointRun {
     /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not that of a
     /// PointFlow model.
     pub fn read(checkpoint: &Path) -> Result<Self> {
-        let value = train::load_config(checkpoint)?;
-        serde_json::from_value(value).map_err(|e| {
-            let reason = format!("config.json does not describe a PointFlow model: {e}");
-            Error::Core(flow_core::Error::Checkpoint { path: checkpoint.to_path_buf(), reason })
-        })
+        Ok(train::load_run(checkpoint, "a PointFlow model")?)
     }
 
     /// Builds the model with fresh parameters.
@@ -71,8 +67,7 @@ pub fn load(path: &Path, device: &Device, average: bool) -> Result<(PointRun, Po
     let checkpoint = train::find_checkpoint(path)?;
     let run = PointRun::read(&checkpoint)?;
     let model = run.build(device)?;
-    let average = average && checkpoint.join("ema.safetensors").exists();
-    train::load_weights(&checkpoint, model.store(), average)?;
+    train::load_averaged(&checkpoint, model.store(), average)?;
     model.set_training(false);
     Ok((run, model))
 }
@@ -225,7 +220,7 @@ fn metrics(objective: &Objective, terms: &Terms) -> Metrics {
     let named = |name: &str, value: f64| (name.to_string(), value);
     match objective {
         Objective::Likelihood(_) => vec![
-            named("nats_per_cloud", terms.loss),
+            named(objective.metric(), terms.loss),
             named("point_nats", terms.point),
             named("prior_nats", terms.prior),
             named("entropy_nats", terms.posterior),
@@ -233,7 +228,7 @@ fn metrics(objective: &Objective, terms: &Terms) -> Metrics {
             named("prior_evaluations", terms.evaluations.1 as f64),
         ],
         Objective::Matching(_) => vec![
-            named("matching_loss", terms.loss),
+            named(objective.metric(), terms.loss),
             named("point_error", terms.point),
             named("prior_error", terms.prior),
             named("kl_nats", terms.posterior),
@@ -282,10 +277,7 @@ impl Task for PointTask {
     }
 
     fn unit(&self) -> &str {
-        match self.run.model.objective {
-            Objective::Likelihood(_) => "nats/cloud",
-            Objective::Matching(_) => "matching loss",
-        }
+        self.run.model.objective.unit()
     }
 
     fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> flow_core::Result<()> {

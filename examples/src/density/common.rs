@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::Device;
-use flow_core::train::{find_checkpoint, load_config, load_weights};
+use flow_core::train::{find_checkpoint, load_averaged, load_run};
+use flow_image::metrics::mean_and_error;
 use serde::Serialize;
 
 use super::data::{Data, Source};
@@ -23,10 +24,9 @@ pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(RunCo
 /// As [`load`], from a folder.
 pub(super) fn load_from(folder: &std::path::Path, device: &Device, averaged: bool) -> Result<(RunConfig, Model)> {
     let folder = find_checkpoint(folder)?;
-    let run: RunConfig = serde_json::from_value(load_config(&folder)?)
-        .with_context(|| format!("{}: not a checkpoint of this program", folder.display()))?;
+    let run: RunConfig = load_run(&folder, "a density")?;
     let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Use, device)?;
-    load_weights(&folder, model.store(), averaged && folder.join("ema.safetensors").exists())?;
+    load_averaged(&folder, model.store(), averaged)?;
     model.density().set_training(false);
     Ok((run, model))
 }
@@ -60,14 +60,6 @@ impl fmt::Display for Report {
             _ => write!(f, " ({:.4} of standardised data)", self.nll - self.log_scale),
         }
     }
-}
-
-/// Mean and standard error.
-fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let n = values.len().max(1) as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    (mean, (variance / n).sqrt())
 }
 
 /// Scores `most` held-out points.

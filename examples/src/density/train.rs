@@ -1,21 +1,21 @@
 //! `density train`.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use flow_core::cnf::matching::Coupling;
 use flow_core::files::atomic_write;
-use flow_core::train::{Bar, EmaConfig, OptimizerConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
+use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig};
 
 use super::common::{data_of, evaluate, load_from};
 use super::data::Source;
 use super::model::{Kind, Model, ModelConfig, Purpose, RunConfig};
 use super::picture::{self, PictureArg};
 use super::task::DensityTask;
-use crate::cli::{DeviceArg, at_least_one, create_folder};
+use crate::cli::{DeviceArg, at_least_one};
 use crate::plot::plot_log;
+use crate::training::{self, RunArg, TimeLimit, Trained};
 
 /// Train a model
 #[derive(Args, Debug)]
@@ -97,7 +97,7 @@ impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--batch-size", self.batch_size)?;
         at_least_one("--test-points", self.test_points)?;
-        let minutes = self.time()?;
+        let limit = TimeLimit::new(self.minutes)?;
         let device = self.device.open()?;
         let config = self.engine();
         let data = Source::named(&self.data)?.open(self.seed)?;
@@ -110,46 +110,19 @@ impl TrainArgs {
         };
         let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
         let parameters = model.store().parameter_count();
-        let (stop, steps, dims) = (StopFlag::on_ctrl_c()?, config.steps, run.dims());
+        let (steps, dims) = (config.steps, run.dims());
         let task = DensityTask::new(run, model, data)?;
-        let trainer = if self.resume {
-            Trainer::resume(config, &self.out, task)?
-        } else {
-            Trainer::new(config, &self.out, task)?
-        };
-        create_folder(&self.out)?;
-        eprintln!("{:?} over {dims} columns, {parameters} parameters, {steps} steps", self.model);
-        let began = Instant::now();
-        if let Some(minutes) = minutes {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(minutes);
-                stop.request();
-            });
-        }
-        let mut trainer = trainer.with_stop(stop);
-        let summary = trainer.run(&mut Bar::new())?;
-        drop(trainer);
+        let place = RunArg { out: &self.out, resume: self.resume, limit };
+        let Trained { summary, report } = training::train(config, place, task, || {
+            eprintln!("{:?} over {dims} columns, {parameters} parameters, {steps} steps", self.model);
+            Ok(())
+        })?;
         let (metric, unit) = if self.model == Kind::Matching { ("error", "squared error") } else { ("nats", "nats") };
         plot_log(&self.out, metric, unit)?;
-        let time_is_up = minutes.is_some_and(|minutes| began.elapsed() >= minutes);
-        if summary.interrupted {
-            let reason = if time_is_up { "time is up" } else { "stopped" };
-            println!("{reason} at step {}; go on with the same command and --resume", summary.step);
-        }
-        if summary.interrupted && !time_is_up {
+        if !report {
             return Ok(());
         }
         self.report(&summary)
-    }
-
-    /// How long the run may take.
-    fn time(&self) -> Result<Option<Duration>> {
-        let Some(minutes) = self.minutes else { return Ok(None) };
-        match Duration::try_from_secs_f64(60.0 * minutes) {
-            Ok(time) if !time.is_zero() => Ok(Some(time)),
-            _ => bail!("--minutes must be a positive number, got {minutes}"),
-        }
     }
 
     fn plan(&self) -> Result<ModelConfig> {

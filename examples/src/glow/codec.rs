@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use clap::Args;
-use flow_core::train::{Bar, StopFlag, TrainConfig, Trainer};
+use flow_core::train::TrainConfig;
 use flow_image::codec::{self, Idf, IdfConfig, IdfRun, IdfTask, bits_per_value};
 use flow_image::data::{Dataset, OpenOptions, Splits, npy, open};
 use flow_image::io::{Pixels, write_images};
 
 use super::common::{DataArg, Part};
 use crate::cli::create_parent;
+use crate::training::{self, RunArg, TimeLimit, Trained};
 
 /// The trained codec to use; coding is exact arithmetic on the processor, so there is no device to choose.
 #[derive(Args, Debug, Clone)]
@@ -144,10 +145,9 @@ pub(super) fn train(
         IdfTask::new(IdfRun::new(IdfConfig::preset(name)?, &splits.train), splits.train, validation, &Device::Cpu)?;
     let mut config = codec::train_config(STEPS);
     change(&mut config);
-    let trainer = if resume { Trainer::resume(config, out, task)? } else { Trainer::new(config, out, task)? };
-    let summary = trainer.with_stop(StopFlag::on_ctrl_c()?).run(&mut Bar::new())?;
-    if summary.interrupted {
-        println!("stopped at step {}; go on with the same command and --resume", summary.step);
+    let Trained { summary, report } =
+        training::train(config, RunArg { out, resume, limit: TimeLimit::default() }, task, || Ok(()))?;
+    if !report {
         return Ok(());
     }
     let (_, model) = codec::load(out, &Device::Cpu)?;

@@ -7,7 +7,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::reversible::Backprop;
-use flow_core::train::{Bar, EmaConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
+use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_image::data::{self, Augment, Channels, Edge, FolderOptions, OpenOptions, Resize, Splits};
 use flow_image::io::{GridStyle, Pixels, write_grid};
 use flow_image::metrics::{bits_per_image, mean_and_error};
@@ -16,8 +16,9 @@ use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
 
 use super::codec;
 use super::common::DataArg;
-use crate::cli::{DeviceArg, create_folder};
+use crate::cli::DeviceArg;
 use crate::plot::plot_log;
+use crate::training::{self, RunArg, TimeLimit, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its 1,500 images is best.
 const DEMO_STEPS: u64 = 2000;
@@ -145,18 +146,16 @@ impl TrainArgs {
         let task = ImageTask::new(run.clone(), splits, &device)?;
         let parameters = task.model().store().parameter_count();
         let steps = config.steps;
-        let stop = StopFlag::on_ctrl_c()?;
-        let trainer = if self.resume {
-            Trainer::resume(config, &self.out, task)?
-        } else {
-            Trainer::new(config, &self.out, task)?
-        };
-        create_folder(&self.out)?;
-        eprintln!("{images}");
-        eprintln!("{} with {parameters} parameters, batch {}, {steps} steps", run.model.family(), run.batch);
-        let mut trainer = trainer.with_stop(stop);
-        let summary = trainer.run(&mut Bar::new())?;
-        drop(trainer);
+        let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
+        let Trained { summary, report } = training::train(config, place, task, || {
+            eprintln!("{images}");
+            eprintln!("{} with {parameters} parameters, batch {}, {steps} steps", run.model.family(), run.batch);
+            Ok(())
+        })?;
+        plot_log(&self.out, "bits_per_dim", "bits/dim")?;
+        if !report {
+            return Ok(());
+        }
         self.report(&summary, &test, &device)
     }
 
@@ -248,11 +247,6 @@ impl TrainArgs {
 
     /// Pictures and the one-line summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, test: &data::Dataset, device: &Device) -> Result<()> {
-        plot_log(&self.out, "bits_per_dim", "bits/dim")?;
-        if summary.interrupted {
-            println!("stopped at step {}; go on with the same command and --resume", summary.step);
-            return Ok(());
-        }
         let (run, model) = trainer::load(&self.out, device, true)?;
         let mut rng = FlowRng::named(self.seed, "report");
         const SIDE: usize = 10;

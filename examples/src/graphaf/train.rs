@@ -8,7 +8,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
-use flow_core::train::{Bar, EmaConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
+use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_graph::Molecule;
 use flow_graph::data::{Loaded, Splits};
 use flow_graph::metrics::{Reference, evaluate};
@@ -18,8 +18,9 @@ use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
 use super::common::{DataArg, Expressed};
 use super::output::{self, Row};
 use super::sample::draw;
-use crate::cli::{DeviceArg, TimeLimit, at_least_one, configured, create_folder};
+use crate::cli::{DeviceArg, at_least_one, configured};
 use crate::plot::plot_log;
+use crate::training::{self, RunArg, TimeLimit, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its few hundred molecules is best.
 const DEMO_STEPS: u64 = 1500;
@@ -154,24 +155,15 @@ impl TrainArgs {
         let test = expressed.part(&splits.test);
         drop(expressed);
         let parameters = task.model().store().parameter_count();
-        let (stop, steps) = (StopFlag::on_ctrl_c()?, config.steps);
-        let trainer = if self.resume {
-            Trainer::resume(config, &self.out, task)?
-        } else {
-            Trainer::new(config, &self.out, task)?
-        };
-        create_folder(&self.out)?;
-        self.list_bad_lines(&loaded)?;
-        eprintln!("GraphAF with {parameters} parameters, batch {batch}, {steps} steps");
-        let limit = limit.start(&stop);
-        let mut trainer = trainer.with_stop(stop);
-        let summary = trainer.run(&mut Bar::new())?;
-        drop(trainer);
+        let steps = config.steps;
+        let place = RunArg { out: &self.out, resume: self.resume, limit };
+        let Trained { summary, report } = training::train(config, place, task, || {
+            self.list_bad_lines(&loaded)?;
+            eprintln!("GraphAF with {parameters} parameters, batch {batch}, {steps} steps");
+            Ok(())
+        })?;
         plot_log(&self.out, "bits_per_atom", "bits/atom")?;
-        if summary.interrupted {
-            println!("{} at step {}; go on with the same command and --resume", limit.reason(), summary.step);
-        }
-        if summary.interrupted && !limit.is_up() {
+        if !report {
             return Ok(());
         }
         self.report(&summary, &loaded, &splits, &test, &device)

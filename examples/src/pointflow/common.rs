@@ -9,7 +9,7 @@ use flow_core::FlowRng;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_points::Point;
 use flow_points::data::{Loaded, OpenOptions, PointSet, built_in, open, train_points};
-use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
+use flow_points::model::{Draw, PointFlow};
 use flow_points::shapes::Family;
 use flow_points::trainer::{self, PointRun};
 
@@ -294,14 +294,6 @@ impl SolverArg {
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(PointRun, PointFlow)> {
     Ok(trainer::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
-}
-
-/// The unit of a model's objective.
-pub(super) fn unit(model: &PointFlowConfig) -> &'static str {
-    match model.objective {
-        Objective::Likelihood(_) => "nats/cloud",
-        Objective::Matching(_) => "matching loss",
-    }
 }
 
 /// Refuses a temperature that is no positive number.

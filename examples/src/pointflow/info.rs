@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use flow_points::model::PointFlowConfig;
 
-use super::common::{PROGRAM, load, unit};
+use super::common::{PROGRAM, load};
 use crate::cli::{CheckpointArg, DeviceArg};
 
 /// Describe a checkpoint or the presets
@@ -39,6 +39,6 @@ impl InfoArgs {
         println!("batch        {} clouds of {} points", run.batch, run.points);
         println!("normalized   {}", serde_json::to_string(&run.normalization)?);
         println!("parameters   {}", model.store().parameter_count());
-        self.checkpoint.print_training(PROGRAM, unit(&run.model))
+        self.checkpoint.print_training(PROGRAM, run.model.objective.unit())
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
+use flow_image::metrics::mean_and_error;
 use flow_points::trainer::to_tensor;
 
 use super::common::{InputArg, load};
@@ -74,16 +75,16 @@ impl LikelihoodArgs {
         if let Some(path) = &self.csv {
             atomic_write(path, table.as_bytes())?;
         }
-        let nats = mean(&points);
+        let (nats, error) = mean_and_error(&points);
         print!(
             "{} clouds: log p(x|z) {nats:.4} ± {:.4} nats/point ({:.4} bits/point)",
             points.len(),
-            standard_error(&points),
+            error,
             nats / std::f64::consts::LN_2
         );
         match latents.is_empty() {
             true => println!("; the model has no prior over latents"),
-            false => println!(", log p(z) {:.2} nats", mean(&latents)),
+            false => println!(", log p(z) {:.2} nats", mean_and_error(&latents).0),
         }
         Ok(())
     }
@@ -91,13 +92,4 @@ impl LikelihoodArgs {
 
 fn text(value: Option<f64>) -> String {
     value.map_or_else(String::new, |v| format!("{v:.4}"))
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-fn standard_error(values: &[f64]) -> f64 {
-    let (m, n) = (mean(values), values.len() as f64);
-    (values.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / (n - 1.0).max(1.0) / n.max(1.0)).sqrt()
 }

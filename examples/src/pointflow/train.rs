@@ -7,17 +7,18 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::cnf::matching::Coupling;
-use flow_core::train::{Bar, EmaConfig, ScheduleConfig, StopFlag, Summary, TrainConfig, Trainer};
+use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_points::data::{Loaded, Normalization, NormalizeMode};
 use flow_points::metrics::chamfer;
 use flow_points::model::{Draw, Objective, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 use flow_points::{Cloud, Point};
 
-use super::common::{DataArg, halves, unit};
+use super::common::{DataArg, halves};
 use super::output::write_sheet;
-use crate::cli::{DeviceArg, TimeLimit, at_least_one, configured, create_folder};
+use crate::cli::{DeviceArg, at_least_one, configured};
 use crate::plot::plot_log;
+use crate::training::{self, RunArg, TimeLimit, Trained};
 
 /// Steps of the built-in demonstration.
 const DEMO_STEPS: u64 = 3000;
@@ -154,27 +155,19 @@ impl TrainArgs {
         let loaded = self.data.open(self.seed)?;
         let run = self.describe(model, &loaded)?;
         let config = self.engine(&run.model);
-        let (batch, points, objective) = (run.batch, run.points, metric(&run.model));
-        let unit = unit(&run.model);
+        let (batch, points, objective) = (run.batch, run.points, run.model.objective.clone());
         let task = PointTask::new(run, &loaded.train.clouds, &loaded.validation.clouds, &device)?;
         let parameters = task.model().store().parameter_count();
-        let (stop, steps) = (StopFlag::on_ctrl_c()?, config.steps);
-        let trainer = if self.resume {
-            Trainer::resume(config, &self.out, task)?
-        } else {
-            Trainer::new(config, &self.out, task)?
-        };
-        create_folder(&self.out)?;
-        eprintln!("PointFlow with {parameters} parameters, {batch} clouds of {points} points a step, {steps} steps");
-        let limit = limit.start(&stop);
-        let mut trainer = trainer.with_stop(stop);
-        let summary = trainer.run(&mut Bar::new())?;
-        drop(trainer);
-        plot_log(&self.out, objective, unit)?;
-        if summary.interrupted {
-            println!("{} at step {}; go on with the same command and --resume", limit.reason(), summary.step);
-        }
-        if summary.interrupted && !limit.is_up() {
+        let steps = config.steps;
+        let place = RunArg { out: &self.out, resume: self.resume, limit };
+        let Trained { summary, report } = training::train(config, place, task, || {
+            eprintln!(
+                "PointFlow with {parameters} parameters, {batch} clouds of {points} points a step, {steps} steps"
+            );
+            Ok(())
+        })?;
+        plot_log(&self.out, objective.metric(), objective.unit())?;
+        if !report {
             return Ok(());
         }
         self.report(&summary, &loaded, points, &device)
@@ -287,7 +280,7 @@ impl TrainArgs {
         println!(
             "{} {:.4} in validation; held-out shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
              {} steps in {:.0} s; {}",
-            unit(&run.model),
+            run.model.objective.unit(),
             summary.best.map_or(f64::NAN, |(best, _)| best),
             error / floor,
             summary.step,
@@ -295,13 +288,5 @@ impl TrainArgs {
             place.display()
         );
         Ok(())
-    }
-}
-
-/// The metric that the loss curve shows.
-fn metric(model: &PointFlowConfig) -> &'static str {
-    match model.objective {
-        Objective::Likelihood(_) => "nats_per_cloud",
-        Objective::Matching(_) => "matching_loss",
     }
 }

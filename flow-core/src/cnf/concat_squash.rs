@@ -301,5 +301,4 @@ impl CustomOp3 for Squash {
 }
 
 #[cfg(test)]
-#[path = "concat_squash_tests.rs"]
 mod tests;

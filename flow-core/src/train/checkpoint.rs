@@ -14,6 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -108,6 +109,23 @@ pub fn load_weights(folder: &Path, store: &ParamStore, ema: bool) -> Result<()> 
     }
     let tensors = files::read_tensors(&path)?;
     in_file(&path, store.restore(&tensors))
+}
+
+/// As [`load_weights`], with the average of the weights if `average` is set and the run kept one.
+///
+/// # Errors
+/// As [`load_weights`].
+pub fn load_averaged(folder: &Path, store: &ParamStore, average: bool) -> Result<()> {
+    load_weights(folder, store, average && folder.join(EMA).exists())
+}
+
+/// The task's hyper-parameters as what they describe; `model` names it in words, "an image model".
+///
+/// # Errors
+/// As [`load_config`]; [`Error::Checkpoint`] naming the folder when they describe something else.
+pub fn load_run<T: DeserializeOwned>(folder: &Path, model: &str) -> Result<T> {
+    let config = load_config(folder)?;
+    serde_json::from_value(config).map_err(|e| fault(folder, format!("config.json does not describe {model}: {e}")))
 }
 
 /// The checkpoint folder that a path given by a user means.

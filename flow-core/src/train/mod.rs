@@ -33,7 +33,8 @@ mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{
-    CHECKPOINT_VERSION, Checkpoints, find_checkpoint, load_config, load_train_config, load_weights, save_model,
+    CHECKPOINT_VERSION, Checkpoints, find_checkpoint, load_averaged, load_config, load_run, load_train_config,
+    load_weights, save_model,
 };
 pub use clip::{Clipped, clip_global_norm};
 pub use communicator::{Communicator, Solo};

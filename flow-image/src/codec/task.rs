@@ -72,12 +72,9 @@ pub fn train_config(steps: u64) -> TrainConfig {
 /// [`flow_core::Error::Checkpoint`] or [`flow_core::Error::Io`] naming the file and the difference.
 pub fn load(path: &Path, device: &Device) -> Result<(IdfRun, Idf)> {
     let checkpoint = train::find_checkpoint(path)?;
-    let run: IdfRun = serde_json::from_value(train::load_config(&checkpoint)?).map_err(|error| {
-        let reason = format!("config.json does not describe a codec: {error}");
-        Error::Core(flow_core::Error::Checkpoint { path: checkpoint.clone(), reason })
-    })?;
+    let run: IdfRun = train::load_run(&checkpoint, "a codec")?;
     let model = run.build(device)?;
-    train::load_weights(&checkpoint, model.store(), checkpoint.join("ema.safetensors").exists())?;
+    train::load_averaged(&checkpoint, model.store(), true)?;
     Ok((run, model))
 }
 

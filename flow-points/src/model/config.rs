@@ -37,6 +37,24 @@ pub enum Objective {
     Matching(MatchingConfig),
 }
 
+impl Objective {
+    /// The metric of training and validation that is minimised.
+    pub fn metric(&self) -> &'static str {
+        match self {
+            Objective::Likelihood(_) => "nats_per_cloud",
+            Objective::Matching(_) => "matching_loss",
+        }
+    }
+
+    /// Its unit.
+    pub fn unit(&self) -> &'static str {
+        match self {
+            Objective::Likelihood(_) => "nats/cloud",
+            Objective::Matching(_) => "matching loss",
+        }
+    }
+}
+
 /// Training by likelihood.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

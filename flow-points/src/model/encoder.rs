@@ -1,5 +1,7 @@
 //! The encoder: a set of points to the posterior of its shape's latent.
 
+mod kernel;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,8 +11,8 @@ use flow_core::param::Init;
 use flow_core::{Param, ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use super::encoder_kernel::{self as kernel, Batch, EPSILON, Moments, Statistics, Trace};
 use crate::{Error, Result};
+use kernel::{Batch, EPSILON, Moments, Statistics, Trace};
 
 /// The weight of the current batch in the running averages (torch's default).
 const MOMENTUM: f64 = 0.1;
@@ -376,5 +378,4 @@ impl CustomOp2 for PointPool {
 }
 
 #[cfg(test)]
-#[path = "encoder_tests.rs"]
 mod tests;

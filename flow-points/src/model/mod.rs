@@ -4,7 +4,6 @@ mod block;
 mod complete;
 mod config;
 mod encoder;
-mod encoder_kernel;
 mod objective;
 #[cfg(test)]
 mod parity;

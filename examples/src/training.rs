@@ -1,0 +1,87 @@
+//! Running a training: fresh or resumed, until its end, Ctrl-C or a time limit.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use flow_core::train::{Bar, StopFlag, Summary, Task, TrainConfig, Trainer};
+
+use crate::cli::create_folder;
+
+/// How long a training may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TimeLimit(Option<Duration>);
+
+impl TimeLimit {
+    /// The limit of `--minutes`.
+    ///
+    /// # Errors
+    /// A number that is not positive.
+    pub fn new(minutes: Option<f64>) -> Result<Self> {
+        let Some(minutes) = minutes else { return Ok(TimeLimit(None)) };
+        match Duration::try_from_secs_f64(60.0 * minutes) {
+            Ok(time) if !time.is_zero() => Ok(TimeLimit(Some(time))),
+            _ => bail!("--minutes must be a positive number, got {minutes}"),
+        }
+    }
+
+    /// Raises the flag when the time is up.
+    fn start(self, stop: &StopFlag) {
+        if let TimeLimit(Some(time)) = self {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(time);
+                stop.request();
+            });
+        }
+    }
+}
+
+/// Where a run writes and how it begins and ends.
+#[derive(Debug, Clone, Copy)]
+pub struct RunArg<'a> {
+    /// The folder of the run.
+    pub out: &'a Path,
+    /// Go on with the run that is there.
+    pub resume: bool,
+    /// Ends the run early.
+    pub limit: TimeLimit,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Trained {
+    /// What the engine says.
+    pub summary: Summary,
+    /// Whether it came to its end or to the limit, so that it is to be reported on; the user who stops a run waits for nothing.
+    pub report: bool,
+}
+
+/// Trains with a progress bar; `begun` runs once the run is accepted and its folder is there, before the first step.
+///
+/// # Errors
+/// Those of the engine and of `begun`.
+pub fn train<T: Task>(
+    config: TrainConfig,
+    run: RunArg<'_>,
+    task: T,
+    begun: impl FnOnce() -> Result<()>,
+) -> Result<Trained> {
+    let stop = StopFlag::on_ctrl_c()?;
+    let trainer = match run.resume {
+        true => Trainer::resume(config, run.out, task)?,
+        false => Trainer::new(config, run.out, task)?,
+    };
+    create_folder(run.out)?;
+    begun()?;
+    let start = Instant::now();
+    run.limit.start(&stop);
+    let summary = trainer.with_stop(stop).run(&mut Bar::new())?;
+    let is_up = run.limit.0.is_some_and(|time| start.elapsed() >= time);
+    if summary.interrupted {
+        let reason = if is_up { "time is up" } else { "stopped" };
+        println!("{reason} at step {}; go on with the same command and --resume", summary.step);
+    }
+    let report = !summary.interrupted || is_up;
+    Ok(Trained { summary, report })
+}
