@@ -12,7 +12,7 @@ use super::gemm::{Size, Start, View, gemm};
 use super::{Real, vectorized};
 
 /// Rows of a block, values and tangents together.
-const BLOCK: usize = 96;
+const BLOCK: usize = 144;
 
 /// At most so many units of parallel work, each with its own gradient of the weights.
 const CHUNKS: usize = 16;

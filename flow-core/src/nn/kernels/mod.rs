@@ -93,18 +93,25 @@ impl Real for f32 {
         p * f32::from_bits(((n as i32 + 127) as u32) << 23)
     }
 
-    /// Near zero Lambert's continued fraction, cut after seven levels (relative error below `1e-8` for `|x| < 1`);
-    /// further out `(e^2|x| - 1)/(e^2|x| + 1)`, which loses digits only where the result is small.
+    /// `x P(x²)/Q(x²)` of degrees 5 and 4, near the best in relative error for `|x| ≤ 9.1` (below `2e-9`, far under f32's
+    /// rounding), where `tanh` rounds to one; fitted by reweighted least squares on Chebyshev nodes.
     #[inline(always)]
     fn tanh_fast(self) -> Self {
-        let (x, q) = (self.abs(), self * self);
-        let e = (x + x).exp_bounded();
-        // One division for both branches. Written so that NaN takes the one that keeps it.
-        let far = x >= 1.0;
-        let above = if far { e - 1.0 } else { x * (135_135.0 + q * (17_325.0 + q * (378.0 + q))) };
-        let below = if far { e + 1.0 } else { 135_135.0 + q * (62_370.0 + q * (3_150.0 + q * 28.0)) };
-        let value = above / below;
-        value.copysign(self)
+        const P: [f32; 6] = [-1.203_382_7e-11, 3.035_582e-8, 2.791_207e-5, 3.863_599_9e-3, 0.136_761_42, 1.0];
+        const Q: [f32; 5] = [1.280_703_7e-6, 3.930_295_3e-4, 2.722_853_7e-2, 0.470_094_74, 1.0];
+        let x = self.clamp(-9.1, 9.1);
+        let q = x * x;
+        let (mut above, mut below) = (P[0], Q[0]);
+        for c in &P[1..] {
+            above = above * q + c;
+        }
+        for c in &Q[1..] {
+            below = below * q + c;
+        }
+        let value = x * above / below;
+        // Written so that NaN stays.
+        let inside = if value > 1.0 { 1.0 } else { value };
+        if inside < -1.0 { -1.0 } else { inside }
     }
 
     #[inline(always)]
