@@ -1,13 +1,16 @@
 //! Concat-squash networks: the vector fields of FFJORD and PointFlow.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Tensor};
+mod op;
+
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::activation::sigmoid;
+use super::field::pairing_of_products;
 use super::{FieldActivation, VectorField, groups};
 use crate::bijector::check_batch;
-use crate::nn::kernels::concat_squash::{self as kernel, Act, Operands, Shape};
-use crate::nn::kernels::{Real, accepts, contiguous};
+use crate::nn::kernels::accepts;
+use crate::nn::kernels::concat_squash::{Act, Shape};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
@@ -168,8 +171,8 @@ impl ConcatSquash {
         Ok(Tensor::cat(&flat.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
     }
 
-    /// Value and tangents by the kernel, `(1 + K, B, D)`.
-    fn fused(&self, t: &Tensor, x: &Tensor, tangents: &[Tensor], context: Option<&Tensor>) -> Result<Tensor> {
+    /// What the kernel works on; tangents lose their graphs.
+    fn call(&self, t: &Tensor, x: &Tensor, tangents: &[Tensor], context: Option<&Tensor>) -> Result<op::Call> {
         let c = self.conditions(t, x, context)?;
         let shape = Shape {
             widths: self.widths.clone(),
@@ -184,10 +187,10 @@ impl ConcatSquash {
         };
         let tangents = match tangents {
             [] => x.detach(),
-            some => Tensor::cat(&some.iter().map(|v| Ok(v.detach().unsqueeze(0)?)).collect::<Result<Vec<_>>>()?, 0)?,
+            some => stack(some)?,
         };
-        let op = Squash { shape, tangents: tangents.contiguous()? };
-        Ok(x.contiguous()?.apply_op3(&self.packed()?, &self.hyper(&c)?.contiguous()?, op)?)
+        let arguments = [x.contiguous()?, self.packed()?, self.hyper(&c)?.contiguous()?];
+        Ok(op::Call { shape, arguments, tangents: tangents.contiguous()? })
     }
 
     fn check_tangents(&self, x: &Tensor, tangents: &[Tensor]) -> Result<()> {
@@ -219,7 +222,7 @@ impl VectorField for ConcatSquash {
         if !accepts(x) || x.elem_count() == 0 {
             return Ok(self.composed(t, x, &[], context)?.0);
         }
-        Ok(self.fused(t, x, &[], context)?.squeeze(0)?)
+        Ok(self.call(t, x, &[], context)?.outputs()?.squeeze(0)?)
     }
 
     fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
@@ -229,75 +232,48 @@ impl VectorField for ConcatSquash {
         if !accepts(x) || x.elem_count() == 0 || v.iter().any(Tensor::track_op) {
             return self.composed(t, x, v, context);
         }
-        let all = self.fused(t, x, v, context)?;
+        let all = self.call(t, x, v, context)?.outputs()?;
         let copy = |k: usize| -> Result<Tensor> { Ok(all.narrow(0, k, 1)?.squeeze(0)?) };
         Ok((copy(0)?, (1..=v.len()).map(copy).collect::<Result<_>>()?))
     }
-}
 
-/// The kernel as an operation of `x`, packed weights, and gates and shifts.
-struct Squash {
-    shape: Shape,
-    /// `(K, B, D)`; anything if `K` is zero.
-    tangents: Tensor,
-}
-
-impl Squash {
-    fn run<T: Real>(&self, operands: [(&CpuStorage, &Layout); 3]) -> candle_core::Result<Vec<T>> {
-        let [x, weights, hyper] = operands.map(|(s, l)| contiguous(s.as_slice::<T>()?, l));
-        let tangents = self.tangents.flatten_all()?.to_vec1::<T>()?;
-        let operands = Operands { x: x?, weights: weights?, hyper: hyper?, tangents: &tangents };
-        Ok(kernel::forward(&self.shape, &operands))
-    }
-
-    fn gradients<T: Real>(&self, arguments: [&Tensor; 3], grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
-        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<T>();
-        let [x, weights, hyper] = arguments;
-        let (fx, fw, fh, tangents) = (flat(x)?, flat(weights)?, flat(hyper)?, flat(&self.tangents)?);
-        let operands = Operands { x: &fx, weights: &fw, hyper: &fh, tangents: &tangents };
-        let g = kernel::backward(&self.shape, &operands, &flat(grad)?);
-        let tensor = |v: Vec<T>, like: &Tensor| Tensor::from_vec(v, like.shape(), like.device());
-        Ok([tensor(g.x, x)?, tensor(g.weights, weights)?, tensor(g.hyper, hyper)?])
-    }
-}
-
-impl CustomOp3 for Squash {
-    fn name(&self) -> &'static str {
-        "concat-squash"
-    }
-
-    fn cpu_fwd(
+    fn pairing(
         &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        weights: &CpuStorage,
-        lw: &Layout,
-        hyper: &CpuStorage,
-        lh: &Layout,
-    ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
-        let operands = [(x, lx), (weights, lw), (hyper, lh)];
-        let storage = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.run::<f32>(operands)?),
-            _ => CpuStorage::F64(self.run::<f64>(operands)?),
-        };
-        Ok((storage, (self.shape.tangents + 1, self.shape.rows, self.shape.widths[0]).into()))
-    }
-
-    fn bwd(
-        &self,
+        t: &Tensor,
         x: &Tensor,
-        weights: &Tensor,
-        hyper: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let arguments = [x, weights, hyper];
-        let [x, weights, hyper] = match x.dtype() {
-            DType::F32 => self.gradients::<f32>(arguments, grad)?,
-            _ => self.gradients::<f64>(arguments, grad)?,
-        };
-        Ok((Some(x), Some(weights), Some(hyper)))
+        v: &[Tensor],
+        context: Option<&Tensor>,
+        cotangents: &[Tensor],
+    ) -> Result<(Tensor, Tensor)> {
+        check_batch(NAME, x, &[self.widths[0]])?;
+        self.check_tangents(x, v)?;
+        if accepts(x) && x.elem_count() > 0 && !v.iter().any(Tensor::track_op) && cotangents.len() == 1 + v.len() {
+            self.check_tangents(x, cotangents)?;
+            let call = self.call(t, x, v, context)?;
+            if call.is_tracked() {
+                return call.pairing(&stack(cotangents)?);
+            }
+        }
+        pairing_of_products(self, t, x, v, context, cotangents)
     }
+
+    fn squared_error(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>, target: &Tensor) -> Result<Tensor> {
+        check_batch(NAME, x, &[self.widths[0]])?;
+        if accepts(x) && x.elem_count() > 0 && !target.track_op() {
+            self.check_tangents(x, std::slice::from_ref(target))?;
+            let call = self.call(t, x, &[], context)?;
+            if call.is_tracked() {
+                return call.squared_error(target);
+            }
+        }
+        Ok((self.value(t, x, context)? - target)?.sqr()?.sum_all()?)
+    }
+}
+
+/// `(len, B, D)`, without graphs.
+fn stack(parts: &[Tensor]) -> Result<Tensor> {
+    let parts = parts.iter().map(|v| v.detach().unsqueeze(0)).collect::<candle_core::Result<Vec<_>>>()?;
+    Ok(Tensor::cat(&parts, 0)?)
 }
 
 #[cfg(test)]

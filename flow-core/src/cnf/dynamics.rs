@@ -32,6 +32,12 @@ pub(super) struct Channels {
     pub(super) jacobian: bool,
 }
 
+impl Channels {
+    pub(super) fn any(self) -> bool {
+        self.kinetic || self.jacobian
+    }
+}
+
 /// Rates of change of all that a flow integrates, per unit of scaled time.
 pub(super) struct Rates {
     /// `(B, D)`.
@@ -124,6 +130,31 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
             false => None,
         };
         Ok(Rates { x: self.end.scale(&f)?, log_det: self.end.scale(&divergence)?, kinetic, jacobian })
+    }
+
+    /// The tracked scalar `⟨x, T f⟩ + ⟨log_det, rate of the log-determinant⟩` of fixed cotangents `(B, D)` and `(B,)`,
+    /// and `T f`, detached. Small batches only.
+    pub(super) fn pairing(
+        &self,
+        s: &[f64],
+        x: &Tensor,
+        cotangent: &Tensor,
+        log_det: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let mut cotangents = vec![cotangent.clone()];
+        let tangents = match log_det {
+            None => &[],
+            Some(weight) => {
+                let weight = weight.unsqueeze(1)?;
+                for v in &self.tangents {
+                    cotangents.push(v.broadcast_mul(&weight)?);
+                }
+                self.tangents.as_slice()
+            }
+        };
+        let t = self.times(s, x)?;
+        let (objective, value) = self.field.pairing(&t, x, tangents, self.context.as_ref(), &cotangents)?;
+        Ok((self.end.scale(&objective)?, self.end.scale(&value)?))
     }
 
     /// The rates of a solver's state.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::reversible::pair;
 use crate::{Error, Result};
 
 /// A time-dependent vector field `f(t, x; c)` on vectors of `D` entries.
@@ -60,6 +61,46 @@ pub trait VectorField: Send + Sync {
         }
         Ok((value, sum))
     }
+
+    /// The tracked scalar `⟨c_0, f⟩ + Σ_k ⟨c_k, ∂f/∂x · v_k⟩` of fixed cotangents `c`, each `(B, D)`, one more than
+    /// there are tangents, and `f` itself, detached: whoever knows the cotangents beforehand asks for this, because a
+    /// field with a fused kernel computes the gradient in the same sweep.
+    fn pairing(
+        &self,
+        t: &Tensor,
+        x: &Tensor,
+        tangents: &[Tensor],
+        context: Option<&Tensor>,
+        cotangents: &[Tensor],
+    ) -> Result<(Tensor, Tensor)> {
+        pairing_of_products(self, t, x, tangents, context, cotangents)
+    }
+
+    /// The tracked scalar `|f − target|²`, summed over all rows; `target` `(B, D)` is fixed. Like
+    /// [`VectorField::pairing`] for flow matching.
+    fn squared_error(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>, target: &Tensor) -> Result<Tensor> {
+        Ok((self.value(t, x, context)? - target)?.sqr()?.sum_all()?)
+    }
+}
+
+/// [`VectorField::pairing`] from values and products.
+pub(super) fn pairing_of_products<F: VectorField + ?Sized>(
+    field: &F,
+    t: &Tensor,
+    x: &Tensor,
+    tangents: &[Tensor],
+    context: Option<&Tensor>,
+    cotangents: &[Tensor],
+) -> Result<(Tensor, Tensor)> {
+    let (value, products) = match tangents {
+        [] => (field.value(t, x, context)?, Vec::new()),
+        some => field.jvp(t, x, some, context)?,
+    };
+    let mut objective = Tensor::zeros((), x.dtype(), x.device())?;
+    for (output, cotangent) in [&value].into_iter().chain(&products).zip(cotangents) {
+        objective = (objective + pair(output, cotangent)?)?;
+    }
+    Ok((objective, value.detach()))
 }
 
 /// A pointer to a field is a field.
@@ -83,6 +124,12 @@ macro_rules! forward_vector_field {
             }
             fn divergence(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
                 (**self).divergence(t, x, v, context)
+            }
+            fn pairing(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>, c: &[Tensor]) -> Result<(Tensor, Tensor)> {
+                (**self).pairing(t, x, v, context, c)
+            }
+            fn squared_error(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>, target: &Tensor) -> Result<Tensor> {
+                (**self).squared_error(t, x, context, target)
             }
         }
     )*};

@@ -73,20 +73,10 @@ fn whole<F: VectorField>(
     let context = dynamics.context.as_ref().map(|c| Var::from_tensor(&c.detach())).transpose()?;
     let tracked = dynamics.with_context(context.as_ref().map(|c| c.as_tensor().clone()));
     let (value, objective) = match &cotangents.log_det {
-        None => {
-            let value = tracked.value(s, &x)?;
-            let objective = pair(&value, &cotangents.x)?;
+        Some(grad) if tracked.channels.any() => penalised(&tracked, s, &x, &cotangents.x, grad, weights)?,
+        log_det => {
+            let (objective, value) = tracked.pairing(s, &x, &cotangents.x, log_det.as_ref())?;
             (value, objective)
-        }
-        Some(grad) => {
-            let rates = tracked.rates(s, &x)?;
-            let mut objective = pair(&rates.x, &cotangents.x)?.add(&pair(&rates.log_det, grad)?)?;
-            for (rate, weight) in [(rates.kinetic, weights.kinetic), (rates.jacobian, weights.jacobian)] {
-                if let Some(rate) = rate {
-                    objective = (objective - pair(&rate, &grad.affine(weight, 0.0)?)?)?;
-                }
-            }
-            (rates.x, objective)
         }
     };
     let graph = objective.backward()?;
@@ -96,4 +86,23 @@ fn whole<F: VectorField>(
         x: gradient_or_zero(&graph, &x)?,
         context: context.as_ref().map(|c| gradient_or_zero(&graph, c)).transpose()?,
     })
+}
+
+/// The value and the objective with the penalties' terms.
+fn penalised<F: VectorField>(
+    dynamics: &Dynamics<'_, F>,
+    s: &[f64],
+    x: &Tensor,
+    cotangent: &Tensor,
+    grad_log_det: &Tensor,
+    weights: Regularization,
+) -> Result<(Tensor, Tensor)> {
+    let rates = dynamics.rates(s, x)?;
+    let mut objective = pair(&rates.x, cotangent)?.add(&pair(&rates.log_det, grad_log_det)?)?;
+    for (rate, weight) in [(rates.kinetic, weights.kinetic), (rates.jacobian, weights.jacobian)] {
+        if let Some(rate) = rate {
+            objective = (objective - pair(&rate, &grad_log_det.affine(weight, 0.0)?)?)?;
+        }
+    }
+    Ok((rates.x, objective))
 }

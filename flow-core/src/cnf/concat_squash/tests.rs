@@ -1,7 +1,7 @@
 use super::*;
 use crate::reversible::pair;
 use crate::{FlowRng, ParamStore};
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
 
 struct Case {
     dim: usize,
@@ -94,6 +94,44 @@ fn fused_equals_composed_values_tangents_and_gradients() {
             }
         }
     }
+}
+
+/// The scalars that are computed together with their gradients, times three, against the definition.
+#[test]
+fn one_sweep_gives_the_objective_and_its_gradient() {
+    for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-3)] {
+        for activation in [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish] {
+            for (case, tangents) in cases().iter().flat_map(|c| [(c, 0), (c, 1), (c, c.dim)]) {
+                let s = setting(case, activation, dtype, tangents);
+                let context = s.context.as_ref().map(Var::as_tensor);
+                let spec = s.field.composed(&s.t, &s.x, &s.tangents, context).unwrap();
+                let (paired, value) = s.field.pairing(&s.t, &s.x, &s.tangents, context, &s.cotangents).unwrap();
+                assert!(distance(&value, &spec.0) < tolerance && !value.track_op());
+                agree(&s, &paired, &objective(&s, &spec), tolerance);
+                let error = s.field.squared_error(&s.t, &s.x, context, &s.cotangents[0]).unwrap();
+                let wanted = (&spec.0 - &s.cotangents[0]).unwrap().sqr().unwrap().sum_all().unwrap();
+                agree(&s, &error, &wanted, tolerance);
+                let _paused = s.store.no_grad();
+                let x = s.x.detach();
+                let (t, context) = (s.t.detach(), context.map(Tensor::detach));
+                let (untracked, _) = s.field.pairing(&t, &x, &s.tangents, context.as_ref(), &s.cotangents).unwrap();
+                assert!(distance(&untracked, &paired.detach()) < tolerance && !untracked.track_op());
+            }
+        }
+    }
+}
+
+fn agree(s: &Setting, got: &Tensor, wanted: &Tensor, tolerance: f64) {
+    assert!(distance(got, wanted) < tolerance, "{got} {wanted}");
+    let (got, wanted) = ((got * 3.0).unwrap().backward().unwrap(), (wanted * 3.0).unwrap().backward().unwrap());
+    let check = |var: &Var, name: &str| {
+        let error = distance(got.get(var).unwrap(), wanted.get(var).unwrap());
+        assert!(error < tolerance, "{name}: {error}");
+    };
+    check(&s.x, "x");
+    check(&s.t, "t");
+    s.context.iter().for_each(|c| check(c, "context"));
+    s.store.trainable().iter().for_each(|p| check(p.var(), p.name()));
 }
 
 #[test]
@@ -208,7 +246,7 @@ fn speed() {
     for tangents in [0, 1, 3] {
         let s = setting(&case, FieldActivation::Tanh, DType::F32, tangents);
         let context = s.context.as_ref().map(Var::as_tensor);
-        let (mut forward, mut backward) = (f64::INFINITY, f64::INFINITY);
+        let [mut forward, mut backward, mut sweep] = [f64::INFINITY; 3];
         for _ in 0..4 {
             let begun = std::time::Instant::now();
             let out = s.field.jvp(&s.t, &s.x, &s.tangents, context).unwrap();
@@ -217,12 +255,17 @@ fn speed() {
             let begun = std::time::Instant::now();
             objective.backward().unwrap();
             backward = backward.min(begun.elapsed().as_secs_f64());
+            let begun = std::time::Instant::now();
+            s.field.pairing(&s.t, &s.x, &s.tangents, context, &s.cotangents).unwrap().0.backward().unwrap();
+            sweep = sweep.min(begun.elapsed().as_secs_f64());
         }
         let gflop = 2e-9 * 32_768.0 * 527_360.0 * (tangents + 1) as f64;
         println!(
-            "{tangents} tangents: forward {forward:.3} s ({:.0} GFLOP/s), backward {backward:.3} s ({:.0} GFLOP/s)",
+            "{tangents} tangents: forward {forward:.3} s ({:.0} GFLOP/s), backward {backward:.3} s ({:.0} GFLOP/s), \
+             one sweep {sweep:.3} s ({:.0} GFLOP/s)",
             gflop / forward,
-            3.0 * gflop / backward
+            3.0 * gflop / backward,
+            3.0 * gflop / sweep
         );
     }
 }

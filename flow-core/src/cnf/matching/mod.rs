@@ -163,7 +163,9 @@ impl FlowMatching {
         count: usize,
         rng: &mut FlowRng,
     ) -> Result<Tensor> {
-        Ok(self.group_losses(field, x, context, count, rng)?.mean(0)?)
+        let pairs = self.checked_pairs(field, x, context, count, rng)?;
+        let error = field.squared_error(&pairs.time, &pairs.x_t, context, &pairs.target)?;
+        Ok(error.affine(1.0 / pairs.target.elem_count().max(1) as f64, 0.0)?)
     }
 
     /// The mean squared error of each group, `(count,)`, tracked.
@@ -178,12 +180,24 @@ impl FlowMatching {
         count: usize,
         rng: &mut FlowRng,
     ) -> Result<Tensor> {
+        velocity_error(field, &self.checked_pairs(field, x, context, count, rng)?, context)
+    }
+
+    /// Pairs, unless transport would mix rows of different contexts.
+    fn checked_pairs<F: VectorField + ?Sized>(
+        &self,
+        field: &F,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        count: usize,
+        rng: &mut FlowRng,
+    ) -> Result<Pairs> {
         let mixes = self.coupling != Coupling::Independent && count > 1 && count == rows(x)?;
         if mixes && context.is_some() && field.context_dim().is_some() {
             let reason = "transport would pair rows across contexts; use independent pairs, or groups of rows";
             return Err(Error::config("coupling", reason));
         }
-        velocity_error(field, &self.pairs(x, count, rng)?, context)
+        self.pairs(x, count, rng)
     }
 }
 

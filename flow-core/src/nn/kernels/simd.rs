@@ -27,6 +27,18 @@ pub(super) trait Vector: Copy {
     unsafe fn relu(self) -> Self;
 }
 
+/// Asks for the cache line at `p`, which need not be valid: a hint.
+#[inline(always)]
+pub(super) fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // Safety: a prefetch never faults, and SSE is part of the architecture.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
     use super::Vector;
