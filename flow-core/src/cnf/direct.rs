@@ -3,12 +3,13 @@
 //! A step is `k_i = f(t + c_i h, x + h Σ_j a_ij k_j)`, `x' = x + h Σ_i b_i k_i`. With `λ'` the gradient of `x'`, its
 //! reverse is, from the last stage to the first,
 //! `μ_i = J_iᵀ h (b_i λ' + Σ_{j>i} a_ji μ_j)`, and `λ = λ' + Σ_i μ_i`:
-//! one vector-Jacobian product for each stage, of one evaluation alone.
+//! one vector-Jacobian product for each stage, of one evaluation alone. The points of the stages follow from the slopes
+//! `k`, which are kept: states are small beside an evaluation.
 
 use candle_core::{DType, Tensor};
 
 use super::dynamics::{Dynamics, add_rows, select_rows};
-use super::ode::{RowState, State};
+use super::ode::{RowState, RowStep, State, Step};
 use super::vjp::{Cotangents, vjp};
 use super::{Regularization, VectorField};
 use crate::bijector::Tape;
@@ -23,10 +24,35 @@ pub(super) struct Record {
     /// Each row's step.
     pub(super) h: Vec<f64>,
     /// The rows of `x` before it, `(rows, B/rows·D)`.
-    pub(super) x: Tensor,
+    x: Tensor,
+    /// The slopes of `x` at all stages but the last, which no other stage uses.
+    slopes: Vec<Tensor>,
 }
 
 impl Record {
+    /// A step of all rows together.
+    pub(super) fn of(step: &Step<'_, Vec<Tensor>>) -> Result<Self> {
+        Record::new(vec![0], vec![step.t], vec![step.h], step.y, step.slopes)
+    }
+
+    /// A step of rows of their own.
+    pub(super) fn of_rows(step: &RowStep<'_, Vec<Tensor>>) -> Result<Self> {
+        Record::new(step.rows.to_vec(), step.t.to_vec(), step.h.to_vec(), step.y, &step.slopes()?)
+    }
+
+    fn new(rows: Vec<usize>, s: Vec<f64>, h: Vec<f64>, y: &[Tensor], slopes: &[Vec<Tensor>]) -> Result<Self> {
+        let x = |state: &[Tensor]| state.first().map(Tensor::detach);
+        let slopes = slopes.iter().take(slopes.len().saturating_sub(1)).filter_map(|k| x(k)).collect();
+        let x = x(y).ok_or_else(|| Error::config("cnf", "the solver answered an empty state"))?;
+        Ok(Record { rows, s, h, x, slopes })
+    }
+
+    /// The point `x + h Σ_j a_j k_j` at which a stage with these coefficients was evaluated.
+    fn point(&self, a: &[f64]) -> Result<Tensor> {
+        let terms: Vec<(f64, &Tensor)> = a.iter().copied().zip(&self.slopes).filter(|(w, _)| *w != 0.0).collect();
+        if terms.is_empty() { Ok(self.x.clone()) } else { self.x.add_scaled_rows(&self.h, &terms) }
+    }
+
     /// The record as tensors; times keep f64.
     pub(super) fn into_tape(self) -> Result<Tape> {
         let n = self.rows.len();
@@ -34,7 +60,7 @@ impl Record {
         let times: Vec<f64> = self.s.into_iter().chain(self.h).collect();
         let device = candle_core::Device::Cpu;
         let (rows, times) = (Tensor::from_vec(rows, n, &device)?, Tensor::from_vec(times, (2, n), &device)?);
-        Ok(Tape::Saved(vec![rows, times, self.x]))
+        Ok(Tape::Saved([rows, times, self.x].into_iter().chain(self.slopes).collect()))
     }
 
     /// The inverse of [`Record::into_tape`].
@@ -43,7 +69,7 @@ impl Record {
     /// [`Error::Config`] naming `layer` for any other tape.
     pub(super) fn from_tape(layer: &str, tape: &Tape) -> Result<Self> {
         let parts = if let Tape::Saved(parts) = tape { parts.as_slice() } else { &[] };
-        let [rows, times, x] = parts else {
+        let [rows, times, x, slopes @ ..] = parts else {
             return Err(Error::config(layer, "was given the tape of another bijector"));
         };
         let times = times.to_dtype(DType::F64)?;
@@ -52,6 +78,7 @@ impl Record {
             s: times.get(0)?.to_vec1()?,
             h: times.get(1)?.to_vec1()?,
             x: x.clone(),
+            slopes: slopes.to_vec(),
         })
     }
 }
@@ -109,7 +136,7 @@ fn step_back<F: VectorField>(
     gradients: &mut Gradients,
 ) -> Result<Gradient> {
     let times = |i: usize| -> Vec<f64> { record.s.iter().zip(&record.h).map(|(s, h)| s + c[i] * h).collect() };
-    let points = stages(dynamics, a, record, &times, gradients)?;
+    let points = a.iter().map(|row| record.point(row)).collect::<Result<Vec<_>>>()?;
     let (zeros, no_rates) = (end.zeros_like()?, grad_log_det.zeros_like()?);
     let mut pulled: Vec<Option<Tensor>> = vec![None; b.len()];
     let mut context: Option<Tensor> = None;
@@ -131,29 +158,4 @@ fn step_back<F: VectorField>(
     }
     let terms: Vec<(f64, &Tensor)> = pulled.iter().flatten().map(|mu| (1.0, mu)).collect();
     Ok(Gradient { x: zeros.add_scaled(&terms)?, context })
-}
-
-/// The points `x + h Σ_j a_ij k_j` at which the stages were evaluated, without a graph.
-fn stages<F: VectorField>(
-    dynamics: &Dynamics<'_, F>,
-    a: &[Vec<f64>],
-    record: &Record,
-    times: &dyn Fn(usize) -> Vec<f64>,
-    gradients: &Gradients,
-) -> Result<Vec<Tensor>> {
-    let _paused = gradients.no_grad();
-    let dynamics = dynamics.detached();
-    let (mut points, mut slopes): (Vec<Tensor>, Vec<Option<Tensor>>) = (Vec::new(), Vec::new());
-    for (i, row) in a.iter().enumerate() {
-        let terms = row.iter().zip(&slopes).filter_map(|(&w, k)| Some((w, k.as_ref()?)));
-        let terms: Vec<(f64, &Tensor)> = terms.filter(|(w, _)| *w != 0.0).collect();
-        let point = if terms.is_empty() { record.x.clone() } else { record.x.add_scaled_rows(&record.h, &terms)? };
-        let needed = a.iter().any(|row| row.get(i).is_some_and(|w| *w != 0.0));
-        slopes.push(match needed {
-            true => Some(dynamics.by_row(&dynamics.value(&times(i), &dynamics.points(&point)?)?)?.detach()),
-            false => None,
-        });
-        points.push(point);
-    }
-    Ok(points)
 }

@@ -202,12 +202,6 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
         Dynamics { context, ..self.unchanged() }
     }
 
-    /// The same with an end that carries no graph, for evaluations that are not differentiated.
-    pub(super) fn detached(&self) -> Self {
-        let learned = self.end.learned.as_ref().map(Tensor::detach);
-        Dynamics { end: End { learned, ..self.end }, ..self.unchanged() }
-    }
-
     fn unchanged(&self) -> Self {
         Dynamics {
             field: self.field,

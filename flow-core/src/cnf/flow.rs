@@ -236,23 +236,18 @@ impl<F: VectorField> Cnf<F> {
     ) -> Result<Vec<Tensor>> {
         let span = if direction == Direction::Encode { [0.0, 1.0] } else { [1.0, 0.0] };
         let (start, options) = (dynamics.start(&x.contiguous()?)?, self.options(dynamics.end.value));
-        let mut ignored = Vec::new();
-        let (keep, records) = (records.is_some(), records.unwrap_or(&mut ignored));
-        let mut record = |rows: Vec<usize>, s: Vec<f64>, h: Vec<f64>, state: &[Tensor]| {
-            if let (true, Some(x)) = (keep, state.first()) {
-                records.push(Record { rows, s, h, x: x.detach() });
-            }
-            Ok(())
+        let mut records = records;
+        let mut keep = |record: &dyn Fn() -> Result<Record>| {
+            records.as_mut().map_or(Ok(()), |records| record().map(|record| records.push(record)))
         };
         let (state, statistics) = if self.config.per_group_steps {
             let mut rates = |at: &RowTimes<'_>, state: &Vec<Tensor>| dynamics.select(at.rows)?.state_rates(at.t, state);
-            let mut record =
-                |step: RowStep<'_, Vec<Tensor>>| record(step.rows.to_vec(), step.t.to_vec(), step.h.to_vec(), step.y);
+            let mut record = |step: RowStep<'_, Vec<Tensor>>| keep(&|| Record::of_rows(&step));
             let solution = ode::solve_rows_recorded(&mut rates, &start, span, &options, &mut record)?;
             (solution.y, solution.statistics)
         } else {
             let mut rates = |s: f64, state: &Vec<Tensor>| dynamics.state_rates(&[s], state);
-            let mut record = |step: Step<'_, Vec<Tensor>>| record(vec![0], vec![step.t], vec![step.h], step.y);
+            let mut record = |step: Step<'_, Vec<Tensor>>| keep(&|| Record::of(&step));
             let solution = ode::solve_recorded(&mut rates, &start, span, &options, &mut record)?;
             (solution.y, vec![solution.statistics])
         };

@@ -37,6 +37,20 @@ pub struct RowStep<'a, S> {
     pub h: &'a [f64],
     /// The rows before it.
     pub y: &'a S,
+    /// The slopes of all stages, of these rows and others.
+    stages: &'a [S],
+    /// Where these rows are in `stages`.
+    places: &'a [usize],
+}
+
+impl<S: RowState> RowStep<'_, S> {
+    /// The slopes of these rows' stages; the first is that at the beginning.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn slopes(&self) -> Result<Vec<S>> {
+        self.stages.iter().map(|slope| slope.select(self.places)).collect()
+    }
 }
 
 /// As [`solve`](super::solve), with steps of its own for each row. Rows that have arrived leave the batch.
@@ -171,7 +185,7 @@ impl<S: RowState> Run<'_, '_, S> {
             let at = |k: usize| from + (to - from) * k as f64 / steps as f64;
             let (t, h) = (vec![at(k); rows.len()], vec![at(k + 1) - at(k); rows.len()]);
             let slopes = self.stages(&rows, &t, &h, &y, first.take())?;
-            record(RowStep { rows: &rows, t: &t, h: &h, y: &y })?;
+            record(RowStep { rows: &rows, t: &t, h: &h, y: &y, stages: &slopes, places: &rows })?;
             y = y.add_scaled_rows(&h, &weighted(self.method.tableau().b, &slopes))?;
             self.statistics.iter_mut().for_each(|s| s.accepted += 1);
             first = slopes.into_iter().next_back().filter(|_| self.method.tableau().first_same_as_last);
@@ -201,7 +215,8 @@ impl<S: RowState> Run<'_, '_, S> {
             let pick = |v: &[f64]| taken.iter().filter_map(|&i| v.get(i).copied()).collect::<Vec<f64>>();
             let rows: Vec<usize> = taken.iter().filter_map(|&i| active.rows.get(i).copied()).collect();
             let (t, lengths) = (pick(&active.t), pick(&h));
-            record(RowStep { rows: &rows, t: &t, h: &lengths, y: &active.y.select(&taken)? })?;
+            let y = active.y.select(&taken)?;
+            record(RowStep { rows: &rows, t: &t, h: &lengths, y: &y, stages: &slopes, places: &taken })?;
             let arrived = next.select(&taken)?;
             whole = whole.replace(&rows, &arrived)?;
             active.y = active.y.replace(&taken, &arrived)?;
