@@ -218,6 +218,10 @@ impl VectorField for ConcatSquash {
         self.context
     }
 
+    fn needs_no_pieces(&self, x: &Tensor) -> bool {
+        accepts(x)
+    }
+
     fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         if !accepts(x) || x.elem_count() == 0 {
             return Ok(self.composed(t, x, &[], context)?.0);

@@ -97,7 +97,7 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
 
     /// `T f(sT, x)` alone, `(B, D)`.
     pub(super) fn value(&self, s: &[f64], x: &Tensor) -> Result<Tensor> {
-        if let Some(pieces) = self.pieces(s, x.dim(0)?)? {
+        if let Some(pieces) = self.pieces(s, x)? {
             let parts = pieces.iter().map(|p| p.dynamics.value(&p.s, &p.of(x)?)).collect::<Result<Vec<_>>>()?;
             return Ok(Tensor::cat(&parts, 0)?);
         }
@@ -106,7 +106,7 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
 
     /// All rates at `x`, `(B, D)`.
     pub(super) fn rates(&self, s: &[f64], x: &Tensor) -> Result<Rates> {
-        if let Some(pieces) = self.pieces(s, x.dim(0)?)? {
+        if let Some(pieces) = self.pieces(s, x)? {
             let parts = pieces.iter().map(|p| p.dynamics.rates(&p.s, &p.of(x)?)).collect::<Result<Vec<_>>>()?;
             return Rates::join(parts);
         }

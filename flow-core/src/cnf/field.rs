@@ -31,6 +31,12 @@ pub trait VectorField: Send + Sync {
         None
     }
 
+    /// Whether evaluating at `x`, and the gradient of [`VectorField::pairing`], needs memory for arguments and results
+    /// alone, so that nothing is gained by cutting a large batch into pieces.
+    fn needs_no_pieces(&self, _x: &Tensor) -> bool {
+        false
+    }
+
     /// `f(t, x; c)`, tracked for differentiation unless the store's tracking is paused.
     fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
 
@@ -115,6 +121,9 @@ macro_rules! forward_vector_field {
             }
             fn context_dim(&self) -> Option<usize> {
                 (**self).context_dim()
+            }
+            fn needs_no_pieces(&self, x: &Tensor) -> bool {
+                (**self).needs_no_pieces(x)
             }
             fn value(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
                 (**self).value(t, x, context)

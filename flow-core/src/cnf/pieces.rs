@@ -31,9 +31,10 @@ impl<F> Piece<'_, F> {
 }
 
 impl<'a, F: VectorField> Dynamics<'a, F> {
-    /// Cuts a batch of `batch` rows; the pieces depend on shapes alone. `None` if the batch is small enough.
-    pub(super) fn pieces(&self, s: &[f64], batch: usize) -> Result<Option<Vec<Piece<'a, F>>>> {
-        if batch <= ROWS {
+    /// Cuts a batch; the pieces depend on shapes alone. `None` if it is small enough or the field does so itself.
+    pub(super) fn pieces(&self, s: &[f64], x: &Tensor) -> Result<Option<Vec<Piece<'a, F>>>> {
+        let batch = x.dim(0)?;
+        if batch <= ROWS || self.field.needs_no_pieces(x) {
             return Ok(None);
         }
         let context_rows = self.context.as_ref().map_or(Ok(1), |c| c.dim(0))?;

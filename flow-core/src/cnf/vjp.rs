@@ -36,7 +36,7 @@ pub(super) fn vjp<F: VectorField>(
     weights: Regularization,
     gradients: &mut Gradients,
 ) -> Result<Vjp> {
-    let Some(pieces) = dynamics.pieces(s, x.dim(0)?)? else {
+    let Some(pieces) = dynamics.pieces(s, x)? else {
         return whole(dynamics, s, x, cotangents, weights, gradients);
     };
     let (mut values, mut xs, mut contexts): (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>) = Default::default();

@@ -123,8 +123,8 @@ pub(super) mod x86 {
     }
 }
 
-/// Rows of a register tile.
-const MR: usize = 6;
+/// Rows of a register tile: products waste nothing when their rows are a multiple.
+pub(crate) const MR: usize = 6;
 
 /// Walks over column panels and row tiles.
 #[inline(always)]

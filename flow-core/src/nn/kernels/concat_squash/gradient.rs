@@ -81,8 +81,7 @@ impl<T: Real> Sweep<'_, T> {
         let mut grad = Gradient::zero(shape, len, shape.group(start + len - 1) - first_group + 1);
         let mut scratch = Scratch::new(shape);
         let mut buffers = Buffers::new(shape);
-        for first in (start..start + len).step_by(shape.block()) {
-            let count = shape.block().min(start + len - first);
+        for (first, count) in shape.blocks((start, len)) {
             scratch.forward(shape, layers, operands, first, count);
             let top = &scratch.h[shape.layers()][..count * dim];
             let here = (first - start) * dim..(first - start + count) * dim;

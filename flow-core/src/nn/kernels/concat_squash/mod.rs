@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::Real;
 use super::conv::transpose;
-use super::gemm::{Size, Start, View, gemm};
+use super::gemm::{MR, Size, Start, View, gemm};
 pub(crate) use elementwise::Act;
 use elementwise::{Rows, squash};
 pub(crate) use gradient::{Gradient, Objective, gradient};
@@ -24,7 +24,7 @@ const BLOCK: usize = 144;
 const CHUNKS: usize = 16;
 
 /// and none much smaller than this many rows and tangents, or the sum of those gradients costs more than they do.
-const CHUNK: usize = 512;
+const CHUNK: usize = 1024;
 
 /// The sizes of a network and of a batch.
 #[derive(Debug, Clone)]
@@ -70,10 +70,16 @@ impl Shape {
 
     /// First row and length of every unit of work. Depends on shapes alone.
     fn chunks(&self) -> Vec<(usize, usize)> {
-        let blocks = self.rows.div_ceil(self.block()).max(1);
         let count = (self.rows * self.copies()).div_ceil(CHUNK).clamp(1, CHUNKS);
-        let per_chunk = blocks.div_ceil(count) * self.block();
-        (0..self.rows).step_by(per_chunk).map(|start| (start, per_chunk.min(self.rows - start))).collect()
+        let size = self.rows.div_ceil(count).max(1);
+        (0..self.rows).step_by(size).map(|start| (start, size.min(self.rows - start))).collect()
+    }
+
+    /// First row and length of every block of a chunk, as even as whole tiles of the product allow.
+    fn blocks(&self, (start, len): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
+        let count = len.div_ceil(self.block()).max(1);
+        let size = len.div_ceil(count).next_multiple_of(MR).min(self.block()).max(1);
+        (0..len).step_by(size).map(move |at| (start + at, size.min(len - at)))
     }
 
     fn group(&self, row: usize) -> usize {
@@ -193,8 +199,7 @@ pub(crate) fn forward<T: Real>(shape: &Shape, o: &Operands<'_, T>) -> Vec<T> {
         .map(|&(start, len)| {
             let mut scratch = Scratch::new(shape);
             let mut result = vec![T::ZERO; shape.copies() * len * dim];
-            for first in (start..start + len).step_by(shape.block()) {
-                let count = shape.block().min(start + len - first);
+            for (first, count) in shape.blocks((start, len)) {
                 scratch.forward(shape, &layers, o, first, count);
                 let top = &scratch.h[shape.layers()];
                 for copy in 0..shape.copies() {
