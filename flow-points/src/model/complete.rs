@@ -5,7 +5,7 @@ use flow_core::train::{Optimizer, OptimizerConfig};
 use flow_core::{Density, FlowRng, Gradients, ParamStore, reversible::Backprop};
 
 use super::config::Objective;
-use super::objective::repeat;
+use super::objective::{repeat, times_per_cloud};
 use super::point_flow::{Draw, PointFlow};
 use crate::{Error, Result};
 
@@ -100,7 +100,7 @@ impl PointFlow {
             Objective::Matching(config) => {
                 let _paused = self.store.no_grad();
                 let per_start = points.dim(0)? / starts;
-                let times = (1..=config.times_per_cloud).rev().find(|t| per_start.is_multiple_of(*t)).unwrap_or(1);
+                let times = times_per_cloud(config, per_start);
                 let context = repeat(z.as_tensor(), times)?;
                 let losses =
                     config.point.group_losses(&*self.point.field, points, Some(&context), starts * times, rng)?;

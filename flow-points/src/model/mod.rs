@@ -14,3 +14,6 @@ pub use config::{LikelihoodConfig, MatchingConfig, Objective, PointFlowConfig};
 pub use encoder::{Encoder, EncoderConfig, Posterior};
 pub use objective::Terms;
 pub use point_flow::{Draw, PointFlow};
+
+#[cfg(test)]
+mod tests;

@@ -143,7 +143,7 @@ impl PointFlow {
 }
 
 /// The largest number of times, at most the configured one, that divides the points of a cloud.
-fn times_per_cloud(config: &MatchingConfig, points: usize) -> usize {
+pub(super) fn times_per_cloud(config: &MatchingConfig, points: usize) -> usize {
     (1..=config.times_per_cloud.min(points)).rev().find(|t| points.is_multiple_of(*t)).unwrap_or(1)
 }
 

@@ -1,0 +1,140 @@
+use candle_core::{DType, Device, Tensor};
+use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
+use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, FieldActivation, Probe};
+use flow_core::{FlowRng, Gradients, ParamStore};
+
+use super::*;
+
+fn squash(hidden: &[usize]) -> ConcatSquashConfig {
+    ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh }
+}
+
+fn fixed(steps: usize) -> SolveOptions {
+    SolveOptions { method: Method::Rk4, stepping: Stepping::fixed(steps), ..SolveOptions::default() }
+}
+
+/// All parts of the model, narrow.
+fn tiny(objective: Objective) -> PointFlowConfig {
+    PointFlowConfig {
+        latent: 4,
+        variational: true,
+        encoder: EncoderConfig { point: vec![5, 7], head: vec![4] },
+        point: squash(&[8, 6]),
+        prior: squash(&[7]),
+        objective,
+    }
+}
+
+fn likelihood(divergence: Divergence) -> Objective {
+    Objective::Likelihood(LikelihoodConfig {
+        solver: fixed(3),
+        point_divergence: divergence,
+        prior_divergence: divergence,
+        end_time: EndTime::Learned { initial: 0.5 },
+        ..LikelihoodConfig::paper()
+    })
+}
+
+/// A model whose parameters and running averages are no neutral numbers.
+fn model(config: PointFlowConfig, dtype: DType) -> (ParamStore, PointFlow) {
+    let store = ParamStore::new(3, dtype, &Device::Cpu);
+    let model = PointFlow::new(config, &store).unwrap();
+    let mut rng = FlowRng::seed_from(4);
+    for p in store.trainable() {
+        let noise = rng.normal(p.var().shape(), dtype, &Device::Cpu).unwrap().affine(0.2, 0.0).unwrap();
+        p.set(&(p.tensor() + noise).unwrap()).unwrap();
+    }
+    for _ in 0..3 {
+        model.backward(&clouds(dtype, 5), &mut rng, &mut Gradients::new(&store)).unwrap();
+    }
+    (store, model)
+}
+
+fn clouds(dtype: DType, seed: u64) -> Tensor {
+    let noise = FlowRng::seed_from(seed).normal((3, 8, 3), dtype, &Device::Cpu).unwrap();
+    noise.affine(0.7, 0.1).unwrap()
+}
+
+#[test]
+fn the_gradient_of_the_whole_objective_is_that_of_finite_differences() {
+    let matching = match PointFlowConfig::small().objective {
+        Objective::Matching(c) => Objective::Matching(MatchingConfig { times_per_cloud: 4, kl_weight: 0.1, ..c }),
+        other => other,
+    };
+    let hutchinson = Divergence::Hutchinson(Probe::Gaussian);
+    for objective in [likelihood(Divergence::Exact), likelihood(hutchinson), matching] {
+        let detaches = matches!(objective, Objective::Matching(_));
+        let (store, model) = model(tiny(objective), DType::F64);
+        // Running averages stay as they are, or no two evaluations would be of the same function.
+        model.set_training(false);
+        let x = clouds(DType::F64, 6);
+        let mut gradients = Gradients::new(&store);
+        let loss = |gradients: &mut Gradients| model.backward(&x, &mut FlowRng::seed_from(8), gradients).unwrap().loss;
+        loss(&mut gradients);
+        let mut checked = 0;
+        for param in store.trainable() {
+            // In matching the latents' error moves neither the encoder nor the whitening: both could shrink it to nothing.
+            if detaches && ["encoder", "prior.norm"].iter().any(|part| param.name().starts_with(part)) {
+                continue;
+            }
+            let analytic: Vec<f64> = match gradients.get(&param) {
+                Some(g) => g.flatten_all().unwrap().to_vec1().unwrap(),
+                None => vec![0.0; param.var().elem_count()],
+            };
+            let old: Vec<f64> = param.var().flatten_all().unwrap().to_vec1().unwrap();
+            for k in (0..old.len()).step_by(old.len().div_ceil(3)) {
+                let at = |by: f64| {
+                    let mut moved = old.clone();
+                    moved[k] += by;
+                    param.set(&Tensor::from_vec(moved, param.var().shape(), &Device::Cpu).unwrap()).unwrap();
+                    loss(&mut Gradients::new(&store))
+                };
+                let step = 1e-5;
+                let slope = (at(step) - at(-step)) / (2.0 * step);
+                at(0.0);
+                let error = (slope - analytic[k]).abs();
+                assert!(error < 2e-6 * (1.0 + slope.abs()), "{} [{k}]: {slope} {}", param.name(), analytic[k]);
+                checked += usize::from(slope.abs() > 1e-4);
+            }
+        }
+        assert!(checked > 20, "only {checked} entries move the objective");
+    }
+}
+
+#[test]
+fn the_paper_has_this_many_parameters() {
+    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    PointFlow::new(PointFlowConfig::paper(), &store).unwrap();
+    assert_eq!(store.parameter_count(), 1_608_346);
+}
+
+#[test]
+fn latents_and_points_come_back_from_their_noise() {
+    for objective in [likelihood(Divergence::Exact), PointFlowConfig::small().objective] {
+        let (_, model) = model(tiny(objective), DType::F64);
+        model.set_training(false);
+        let solver = SolveOptions { stepping: Stepping::adaptive(1e-10, 1e-10), ..SolveOptions::default() };
+        let draw = Draw { solver: Some(&solver), ..Draw::default() };
+        let noise = FlowRng::seed_from(2).normal((5, 4), DType::F64, &Device::Cpu).unwrap();
+        let latents = model.latents_of_noise(&noise, &draw).unwrap();
+        let back = model.noise_of_latents(&latents, &draw).unwrap();
+        let largest = |t: &Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!(largest(&(&back - &noise).unwrap()) < 1e-7);
+        assert!(largest(&(&latents - &noise).unwrap()) > 1e-2, "the prior does nothing");
+    }
+}
+
+#[test]
+fn completion_lowers_its_objective() {
+    for objective in [likelihood(Divergence::Exact), PointFlowConfig::small().objective] {
+        let (_, model) = model(tiny(objective), DType::F32);
+        model.set_training(false);
+        let partial = clouds(DType::F32, 9).get(0).unwrap();
+        let after = |steps: u64| {
+            let options = CompleteOptions { starts: 2, steps, ..CompleteOptions::default() };
+            model.complete(&partial, &options, &mut FlowRng::seed_from(1)).unwrap().1
+        };
+        let (one, many) = (after(1), after(60));
+        assert!(many < one - 0.01, "{one} then {many}");
+    }
+}
