@@ -1,30 +1,7 @@
 //! Bad arguments and bad files: exit code 2, one line that says what was expected, and nothing left behind.
 
-use std::path::Path;
-
-use super::shared::listing;
+use super::shared::{all_refused, refused};
 use super::{TINY, density, run};
-
-/// Runs the program, which has to refuse in one line; answers what it says on stderr.
-fn refused(folder: &Path, arguments: &[&str]) -> String {
-    let before = listing(folder);
-    let output = density(folder).args(arguments).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr).to_string();
-    assert_eq!(output.status.code(), Some(2), "density {arguments:?}\n{stderr}");
-    assert!(output.stdout.is_empty() && stderr.contains("error: "), "{arguments:?}: {stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    assert_eq!(before, listing(folder), "density {arguments:?} left something behind");
-    stderr
-}
-
-fn all_refused(folder: &Path, cases: &[(&[&str], &str)]) {
-    for (arguments, expected) in cases {
-        let message = refused(folder, arguments);
-        assert!(message.contains(expected), "density {arguments:?}: {message}");
-        let last = message.lines().last().unwrap();
-        assert!(last.starts_with("error: ") && message.matches("error: ").count() == 1, "{arguments:?}: {message}");
-    }
-}
 
 #[test]
 fn data_that_cannot_be_read() {
@@ -45,6 +22,7 @@ fn data_that_cannot_be_read() {
     files.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
     std::fs::create_dir(folder.join("folder.csv")).unwrap();
     all_refused(
+        density,
         folder,
         &[
             (&["train", "--data", "nowhere.npy"], "nowhere.npy"),
@@ -74,6 +52,7 @@ fn arguments_that_make_no_sense() {
     std::fs::write(folder.join("file"), "").unwrap();
     std::fs::create_dir(folder.join("folder")).unwrap();
     all_refused(
+        density,
         folder,
         &[
             (&["train", "--out", "run"], "holds a run already"),
@@ -122,7 +101,9 @@ fn what_the_parser_refuses() {
         (&["sample", "--count", "-1"], "-1"),
         (&["dance"], "dance"),
     ] {
-        let message = refused(folder.path(), arguments);
+        let mut command = density(folder.path());
+        command.args(arguments);
+        let message = refused(command, folder.path());
         assert!(message.starts_with("error: ") && message.contains(expected), "{arguments:?}: {message}");
     }
 }

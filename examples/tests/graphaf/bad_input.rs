@@ -1,31 +1,7 @@
 //! Bad arguments and bad files: exit code 2, one line that says what was expected, and nothing left behind.
 
-use std::path::Path;
-
-use super::shared::listing;
+use super::shared::{all_refused, refused};
 use super::{TINY, graphaf, train};
-
-/// Runs the program, which has to refuse; answers what it says on stderr.
-fn refused(folder: &Path, arguments: &[&str]) -> String {
-    let before = listing(folder);
-    let output = graphaf(folder).args(arguments).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr).to_string();
-    assert_eq!(output.status.code(), Some(2), "graphaf {arguments:?}\n{stderr}");
-    assert!(output.stdout.is_empty() && stderr.contains("error: "), "{arguments:?}: {stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    assert_eq!(before, listing(folder), "graphaf {arguments:?} left something behind");
-    stderr
-}
-
-/// As [`refused`], where each case names what the message has to hold; the message is a single line.
-fn all_refused(folder: &Path, cases: &[(&[&str], &str)]) {
-    for (arguments, expected) in cases {
-        let message = refused(folder, arguments);
-        assert!(message.contains(expected), "graphaf {arguments:?}: {message}");
-        let last = message.lines().last().unwrap();
-        assert!(last.starts_with("error: ") && message.matches("error: ").count() == 1, "{arguments:?}: {message}");
-    }
-}
 
 #[test]
 fn data_that_cannot_be_read() {
@@ -48,6 +24,7 @@ fn data_that_cannot_be_read() {
     files.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
     std::fs::create_dir(folder.join("folder")).unwrap();
     all_refused(
+        graphaf,
         folder,
         &[
             (&["train", "--data", "nowhere.smi"], "nowhere.smi"),
@@ -80,6 +57,7 @@ fn arguments_that_make_no_sense() {
     std::fs::create_dir(folder.join("folder")).unwrap();
     std::fs::write(folder.join("file"), "").unwrap();
     all_refused(
+        graphaf,
         folder,
         &[
             (&["train", "--out", "run"], "holds a run already"),
@@ -133,7 +111,9 @@ fn what_the_parser_refuses() {
         (&["optimize", "--property", "colour"], "plogp"),
         (&["dance"], "dance"),
     ] {
-        let message = refused(folder.path(), arguments);
+        let mut command = graphaf(folder.path());
+        command.args(arguments);
+        let message = refused(command, folder.path());
         assert!(message.starts_with("error: ") && message.contains(expected), "{arguments:?}: {message}");
     }
 }

@@ -1,17 +1,6 @@
 //! Bad input: exit code 2, one line that says what and where, nothing left behind.
 
-use std::path::Path;
-
-use super::{pointflow, shared::listing};
-
-fn refused(folder: &Path, arguments: &[&str], expected: &str) {
-    let before = listing(folder);
-    let output = pointflow(folder).args(arguments).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
-    assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
-    assert_eq!(before, listing(folder), "{arguments:?} left something behind");
-}
+use super::{pointflow, shared::all_refused};
 
 #[test]
 fn bad_arguments_and_files_are_refused_in_one_line() {
@@ -21,8 +10,8 @@ fn bad_arguments_and_files_are_refused_in_one_line() {
     std::fs::write(folder.join("bad.off"), "OFF\n3 1 0\n0 0 0\n").unwrap();
     std::fs::write(folder.join("bad.json"), r#"{"latnet": 3}"#).unwrap();
     std::fs::create_dir(folder.join("empty")).unwrap();
-    for (arguments, expected) in [
-        (&["train", "--data", "missing.npy"][..], "missing.npy"),
+    let cases: &[(&[&str], &str)] = &[
+        (&["train", "--data", "missing.npy"], "missing.npy"),
         (&["train", "--data", "bad.ply"], "bad.ply"),
         (&["train", "--data", "bad.off"], "line 2"),
         (&["train", "--data", "empty"], "no shapes to train on"),
@@ -41,7 +30,6 @@ fn bad_arguments_and_files_are_refused_in_one_line() {
         (&["interpolate", "--steps", "1"], "--steps"),
         (&["complete", "--keep", "inside"], "--keep inside"),
         (&["eval", "--points", "0"], "--points"),
-    ] {
-        refused(folder, arguments, expected);
-    }
+    ];
+    all_refused(pointflow, folder, cases);
 }

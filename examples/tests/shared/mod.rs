@@ -27,6 +27,31 @@ pub fn listing(folder: &Path) -> BTreeMap<PathBuf, (usize, u64)> {
     found
 }
 
+/// Runs a command in a folder, which has to refuse and to leave nothing; answers what it says on stderr.
+pub fn refused(mut command: Command, folder: &Path) -> String {
+    let before = listing(folder);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).to_string();
+    assert_eq!(output.status.code(), Some(2), "{command:?}\n{stderr}");
+    assert!(output.stdout.is_empty() && stderr.contains("error: "), "{command:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert_eq!(before, listing(folder), "{command:?} left something behind");
+    stderr
+}
+
+/// As [`refused`] for each list of arguments, with what the message has to hold; its last line is the only error.
+#[allow(dead_code, reason = "some programs have checks of their own")]
+pub fn all_refused(program: impl Fn(&Path) -> Command, folder: &Path, cases: &[(&[&str], &str)]) {
+    for (arguments, expected) in cases {
+        let mut command = program(folder);
+        command.args(*arguments);
+        let message = refused(command, folder);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+        let last = message.lines().last().unwrap();
+        assert!(last.starts_with("error: ") && message.matches("error: ").count() == 1, "{arguments:?}: {message}");
+    }
+}
+
 /// Runs a training without disturbance and one that is killed at random moments, and compares their last checkpoints.
 ///
 /// `start` gives the command that trains into a folder for that many steps; checkpoints should be close together, so

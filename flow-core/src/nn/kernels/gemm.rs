@@ -144,7 +144,7 @@ unsafe fn blocks<V: Vector>(
         let vectors = left.div_ceil(V::LANES).min(widest);
         let columns = left.min(vectors * V::LANES);
         // A panel's rows lie far apart, which the hardware does not foresee: fetch a share of the next one with every tile.
-        let share = size.k.div_ceil(size.m.div_ceil(MR));
+        let share = size.k.div_ceil(size.m.div_ceil(MR).max(1));
         let mut ahead = 0..0;
         let mut i = 0;
         while i < size.m {
@@ -298,7 +298,17 @@ mod tests {
     }
 
     fn check<T: Real>(tolerance: f64) {
-        for (m, k, n) in [(1, 1, 1), (6, 5, 64), (7, 9, 65), (13, 54, 12), (16, 3, 108), (5, 128, 31), (23, 17, 130)] {
+        for (m, k, n) in [
+            (0, 4, 70),
+            (1, 0, 65),
+            (1, 1, 1),
+            (6, 5, 64),
+            (7, 9, 65),
+            (13, 54, 12),
+            (16, 3, 108),
+            (5, 128, 31),
+            (23, 17, 130),
+        ] {
             let size = Size { m, k, n };
             let (a, b) = (numbers::<T>(m * k, 1), numbers::<T>(k * n, 2));
             let (table, class) = (numbers::<T>(3 * n, 3), (0..m).map(|i| (i % 3) as u8).collect::<Vec<_>>());
