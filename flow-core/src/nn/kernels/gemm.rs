@@ -152,10 +152,10 @@ unsafe fn blocks<V: Vector>(
             let tile = Tile { i, j, columns, size, relu };
             if j + columns < size.n {
                 ahead = ahead.end..(ahead.end + share).min(size.k);
-                fetch_rows::<V>(&b[j + columns..], ahead.clone(), size.n, vectors);
+                fetch_rows::<V>(b, j + columns, ahead.clone(), size.n, vectors);
             }
             if let Start::Old = start {
-                fetch_rows::<V>(&c[j..], i + rows..(i + rows + MR).min(size.m), size.n, vectors);
+                fetch_rows::<V>(c, j, i + rows..(i + rows + MR).min(size.m), size.n, vectors);
             }
             unsafe {
                 match vectors {
@@ -171,12 +171,12 @@ unsafe fn blocks<V: Vector>(
     }
 }
 
-/// Asks for the first `vectors` of some rows of a row-major matrix with `n` columns.
+/// Asks for some vectors, from column `j` on, of some rows of a row-major matrix with `n` columns.
 #[inline(always)]
-fn fetch_rows<V: Vector>(matrix: &[V::Elem], rows: std::ops::Range<usize>, n: usize, vectors: usize) {
+fn fetch_rows<V: Vector>(matrix: &[V::Elem], j: usize, rows: std::ops::Range<usize>, n: usize, vectors: usize) {
     for row in rows {
         for v in 0..vectors {
-            prefetch(matrix.as_ptr().wrapping_add(row * n + v * V::LANES));
+            prefetch(matrix.as_ptr().wrapping_add(row * n + j + v * V::LANES));
         }
     }
 }
@@ -240,7 +240,7 @@ unsafe fn micro<V: Vector, const ROWS: usize, const NV: usize>(
             }
         }
         let mut pa = a.data.as_ptr().add(tile.i * a.row);
-        let mut pb = b.as_ptr().add(tile.j);
+        let mut pb = b.as_ptr().wrapping_add(tile.j);
         // Full vectors may be loaded whole as long as they end inside `b`; the last row of the last
         // panel is the only place where they would not, so partial panels always load masked.
         let partial = last < V::LANES;
