@@ -16,6 +16,7 @@
 //! ```
 
 mod control;
+mod dense;
 mod event;
 mod method;
 mod rows;
@@ -24,6 +25,7 @@ mod state;
 mod tensors;
 
 pub use control::{Fallback, Pid, SolveOptions, Stepping};
+pub use dense::{DenseSolution, solve_dense};
 pub use event::{Crossing, Event, EventSolution, Occurrence, solve_events};
 pub use method::{Method, Tableau};
 pub use rows::{RowRightHandSide, RowSolution, RowStep, RowTimes, solve_rows, solve_rows_recorded, step_rows};

@@ -378,7 +378,7 @@ impl<S: State> Run<'_, '_, S> {
     }
 }
 
-fn weighted<'a, S>(weights: &[f64], h: f64, slopes: &'a [S]) -> Vec<(f64, &'a S)> {
+pub(super) fn weighted<'a, S>(weights: &[f64], h: f64, slopes: &'a [S]) -> Vec<(f64, &'a S)> {
     weights.iter().zip(slopes).filter(|(w, _)| **w != 0.0).map(|(w, k)| (w * h, k)).collect()
 }
 
