@@ -76,9 +76,13 @@ pub fn train<T: Task>(
     begun()?;
     let start = Instant::now();
     run.limit.start(&stop);
-    let summary = trainer.with_stop(stop).run(&mut Bar::new())?;
+    let mut trainer = trainer.with_stop(stop);
+    let summary = trainer.run(&mut Bar::new())?;
     let is_up = run.limit.0.is_some_and(|time| start.elapsed() >= time);
     if summary.interrupted {
+        if is_up {
+            trainer.validate_last(&mut Bar::new())?;
+        }
         let reason = if is_up { "time is up" } else { "stopped" };
         println!("{reason} at step {}; go on with the same command and --resume", summary.step);
     }

@@ -73,6 +73,33 @@ fn a_resumed_run_ends_with_the_same_bits() {
 }
 
 #[test]
+fn the_last_weights_of_a_stopped_run_are_validated_once_and_count_for_nothing_else() {
+    let objective = |steps: u64| 10.0 - steps as f64;
+    let (whole, parts) = (folder(), folder());
+    run(config(23), whole.path(), Toy::new(8, Bend { objective: Some(objective), ..Bend::default() }));
+    let stopped = |at: u64| {
+        let stop = StopFlag::new();
+        let bend = Bend { stop_at: Some((at, stop.clone())), objective: Some(objective), ..Bend::default() };
+        let mut trainer =
+            Trainer::resume_or_start(config(23), parts.path(), Toy::new(8, bend)).unwrap().with_stop(stop);
+        trainer.run(&mut ()).unwrap();
+        trainer
+    };
+    let mut trainer = stopped(6);
+    let before = trainer.state().stale_validations;
+    let metrics = trainer.validate_last(&mut ()).unwrap().unwrap();
+    assert_eq!((metrics[0].1, trainer.state().best_step, trainer.state().stale_validations), (3.0, 7, before));
+    let best: serde_json::Value =
+        serde_json::from_slice(&fs::read(parts.path().join("checkpoints/best/state.json")).unwrap()).unwrap();
+    assert_eq!(best["step"], 7);
+    drop(trainer);
+    // Step 10 is validated by the schedule: nothing is left to do.
+    assert!(stopped(9).validate_last(&mut ()).unwrap().is_none());
+    run(config(23), parts.path(), Toy::new(8, Bend { objective: Some(objective), ..Bend::default() }));
+    assert_same_checkpoint(&final_checkpoint(whole.path(), 23), &final_checkpoint(parts.path(), 23));
+}
+
+#[test]
 fn every_rule_and_schedule_resumes_to_the_same_bits() {
     let cosine = ScheduleConfig::cosine(3, 0.1);
     for optimizer in [OptimizerConfig::adam(0.01), OptimizerConfig::adamax(0.02)] {

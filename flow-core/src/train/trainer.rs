@@ -73,6 +73,13 @@ struct Taken {
     stop: bool,
 }
 
+/// Whether a validation counts for patience and plateaus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Yes,
+    No,
+}
+
 impl<T: Task> Trainer<T> {
     /// A fresh run that writes into `out`.
     ///
@@ -217,7 +224,7 @@ impl<T: Task> Trainer<T> {
             if due(self.config.validate_every, step)
                 || (self.config.validate_every.is_some() && step == self.config.steps)
             {
-                validation = Some(self.validate(log.as_deref_mut(), progress)?);
+                validation = Some(self.validate(Counted::Yes, log.as_deref_mut(), progress)?);
             }
             if due(self.config.preview_every, step) {
                 self.preview()?;
@@ -240,6 +247,27 @@ impl<T: Task> Trainer<T> {
             skipped: self.state.non_finite.total,
             seconds: self.state.seconds,
         })
+    }
+
+    /// Validates the last weights of a run that was stopped between two validations, so that they can be the best ones;
+    /// answers `None` if they were validated already, or the run validates nothing. With ranks, all of them call it.
+    ///
+    /// Patience and plateaus do not count it: a resumed run goes on as if it had not been.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`].
+    pub fn validate_last(&mut self, progress: &mut dyn Progress) -> Result<Option<Metrics>> {
+        let Some(every) = self.config.validate_every else { return Ok(None) };
+        if due(Some(every), self.state.step) || self.finished() {
+            return Ok(None);
+        }
+        let lead = self.channel.rank() == 0;
+        let _lock = if lead { Some(self.claim_folder()?) } else { None };
+        let mut log = if lead { Some(EventLog::open(&self.out, self.state.step)?) } else { None };
+        let metrics = self.validate(Counted::No, log.as_mut(), progress)?;
+        // The newest checkpoint has to know of the best one.
+        self.checkpoint(log.as_mut())?;
+        Ok(Some(metrics))
     }
 
     fn out_of_patience(&self) -> bool {
@@ -339,7 +367,12 @@ impl<T: Task> Trainer<T> {
     }
 
     /// Validates with the averaged weights, and keeps the checkpoint if it is the best.
-    fn validate(&mut self, log: Option<&mut EventLog>, progress: &mut dyn Progress) -> Result<Metrics> {
+    fn validate(
+        &mut self,
+        counted: Counted,
+        log: Option<&mut EventLog>,
+        progress: &mut dyn Progress,
+    ) -> Result<Metrics> {
         let mut rng = FlowRng::named(self.config.seed, "validation");
         let task = &mut self.task;
         let mut metrics = match &mut self.ema {
@@ -350,12 +383,13 @@ impl<T: Task> Trainer<T> {
         let Some(&(_, objective)) = metrics.first() else {
             return Err(Error::config("task", "a validation answered no metrics, not even an objective"));
         };
-        self.schedule.observe(objective);
         let improved = objective < self.state.best;
         if improved {
-            (self.state.best, self.state.best_step, self.state.stale_validations) = (objective, self.state.step, 0);
-        } else {
-            self.state.stale_validations += 1;
+            (self.state.best, self.state.best_step) = (objective, self.state.step);
+        }
+        if counted == Counted::Yes {
+            self.schedule.observe(objective);
+            self.state.stale_validations = if improved { 0 } else { self.state.stale_validations + 1 };
         }
         progress.validation(self.state.step, &metrics, self.state.best);
         if let Some(log) = log {
