@@ -6,9 +6,7 @@ use clap::ValueEnum;
 use flow_core::cnf::matching::{Coupling as Pairing, FlowMatching, TimeSampling, sample_few_steps, trajectory};
 use flow_core::cnf::ode::Method;
 use flow_core::cnf::ode::{SolveOptions, Stepping};
-use flow_core::cnf::{
-    Cnf, CnfConfig, ConcatSquash, ConcatSquashConfig, Divergence, EndTime, FieldActivation, Probe, VectorField,
-};
+use flow_core::cnf::{Cnf, CnfConfig, ConcatSquash, ConcatSquashConfig, Divergence, EndTime, Probe, VectorField};
 use flow_core::distribution::StandardGaussian;
 use flow_core::layers::{
     ActNorm, Coupling, InvertibleConv, MaskedAutoregressive, Parametrization, Partition, Permute, Planar,
@@ -47,6 +45,9 @@ pub(super) struct ModelConfig {
     pub(super) layers: usize,
     /// Widths of the hidden layers of conditioners and fields.
     pub(super) hidden: Vec<usize>,
+    /// Factor of the first layer's initial weights of a continuous flow.
+    #[serde(default = "one")]
+    pub(super) input_gain: f64,
     /// Bins of a spline.
     pub(super) bins: usize,
     /// Relative and absolute tolerance of the solver of a continuous flow in training.
@@ -66,6 +67,11 @@ pub(super) struct RunConfig {
     pub(super) batch: usize,
     /// Of initial weights and of the split of a table.
     pub(super) seed: u64,
+}
+
+/// What a checkpoint without a gain has.
+fn one() -> f64 {
+    1.0
 }
 
 impl RunConfig {
@@ -116,7 +122,7 @@ impl Model {
             let chain = Chain::new(config.layers(&store.root(), dims)?)?;
             return Ok(Model::Discrete(Flow::new(&store, chain, base)?));
         }
-        let net = ConcatSquashConfig { hidden: config.hidden.clone(), activation: FieldActivation::Tanh };
+        let net = ConcatSquashConfig { input_gain: config.input_gain, ..ConcatSquashConfig::new(&config.hidden) };
         let field = ConcatSquash::new(&store.root().pp("field"), dims, None, &net)?;
         let cnf = Cnf::new(&store.root(), field, config.cnf(dims, purpose))?;
         Ok(Model::Continuous(Box::new(Flow::new(&store, cnf, base)?)))
@@ -204,7 +210,7 @@ impl ModelConfig {
             end_time: END_TIME,
             sigma_min: 0.0,
         };
-        ModelConfig { kind, layers, hidden, bins: 16, tolerance: 1e-3, matching }
+        ModelConfig { kind, layers, hidden, input_gain: one(), bins: 16, tolerance: 1e-3, matching }
     }
 
     /// How the equation is solved. What is reported of a model is exact: the trace is no estimate, the tolerance tight.

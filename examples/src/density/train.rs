@@ -63,6 +63,9 @@ pub(super) struct TrainArgs {
     /// Widths of the hidden layers, comma-separated [default: by model]
     #[arg(long, value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
+    /// Factor of the first layer's initial weights [default: 1]; some units help where structures are thin (ffjord, matching)
+    #[arg(long, value_name = "FACTOR")]
+    input_gain: Option<f64>,
     /// Tolerance of the solver in training [default: 0.001]; results are solved at 0.00001 (ffjord)
     #[arg(long)]
     tolerance: Option<f64>,
@@ -135,6 +138,11 @@ impl TrainArgs {
         }
         let discrete = !self.model.continuous();
         ensure!(discrete || self.layers.is_none(), "--layers is for discrete flows, see --hidden");
+        if let Some(gain) = self.input_gain {
+            ensure!(!discrete, "--input-gain is for continuous flows, ffjord and matching");
+            ensure!(gain > 0.0 && gain.is_finite(), "--input-gain must be a positive number, got {gain}");
+            model.input_gain = gain;
+        }
         ensure!(self.model == Kind::Spline || self.bins.is_none(), "--bins is for --model spline");
         if let Some(tolerance) = self.tolerance {
             ensure!(self.model == Kind::Ffjord, "--tolerance is for --model ffjord");

@@ -69,6 +69,8 @@ fn arguments_that_make_no_sense() {
             (&["train", "--out", "new", "--model", "planar", "--hidden", "8"], "--layers"),
             (&["train", "--out", "new", "--bins", "0"], "bin"),
             (&["train", "--out", "new", "--model", "maf", "--bins", "8"], "--bins is for"),
+            (&["train", "--out", "new", "--model", "maf", "--input-gain", "8"], "--input-gain is for"),
+            (&["train", "--out", "new", "--model", "ffjord", "--input-gain", "0"], "--input-gain must be"),
             (&["train", "--out", "new", "--model", "ffjord", "--layers", "3"], "--layers is for"),
             (&["train", "--out", "new", "--model", "ffjord", "--tolerance", "0"], "--tolerance must"),
             (&["train", "--out", "new", "--tolerance", "0.1"], "--tolerance is for"),

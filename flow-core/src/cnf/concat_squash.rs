@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const NAME: &str = "concat-squash network";
 
 /// The hidden part of a [`ConcatSquash`] network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConcatSquashConfig {
     /// Widths of the hidden layers.
@@ -25,6 +25,22 @@ pub struct ConcatSquashConfig {
     /// The nonlinearity after each of them.
     #[serde(default)]
     pub activation: FieldActivation,
+    /// Factor of the initial weights and biases of the first layer, `1` in the papers. A network with bounded
+    /// nonlinearities learns slow variation first (Rahaman et al. 2019, arXiv 1806.08734); a factor of some units lets the
+    /// field vary on that much smaller a scale from the start, which thin structures need.
+    #[serde(default = "one")]
+    pub input_gain: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl ConcatSquashConfig {
+    /// The papers' network with these hidden layers: tanh, and no gain.
+    pub fn new(hidden: &[usize]) -> Self {
+        ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh, input_gain: one() }
+    }
 }
 
 /// Layers `(W x + b) ⊙ σ(W_g c + b_g) + W_b c` with `c = [t, context]`, a nonlinearity between them
@@ -58,12 +74,13 @@ struct SquashLayer {
 }
 
 impl SquashLayer {
-    fn new(path: &ParamPath, inputs: usize, outputs: usize, conditions: usize) -> Result<Self> {
+    fn new(path: &ParamPath, inputs: usize, outputs: usize, conditions: usize, gain: f64) -> Result<Self> {
         let bound = |fan_in: usize| Init::Uniform(1.0 / (fan_in as f64).sqrt());
+        let affine = Init::Uniform(gain / (inputs as f64).sqrt());
         let (gate, shift) = (path.pp("gate"), path.pp("shift"));
         Ok(SquashLayer {
-            weight: path.param("weight", (outputs, inputs), bound(inputs))?,
-            bias: path.param("bias", outputs, bound(inputs))?,
+            weight: path.param("weight", (outputs, inputs), affine)?,
+            bias: path.param("bias", outputs, affine)?,
             gate: gate.param("weight", (outputs, conditions), bound(conditions))?,
             gate_bias: gate.param("bias", outputs, bound(conditions))?,
             shift: shift.param("weight", (outputs, conditions), bound(conditions))?,
@@ -79,17 +96,24 @@ impl SquashLayer {
 
 impl ConcatSquash {
     /// A network on vectors of `dim` entries, with a context vector of `context` entries if given. Weights start uniform
-    /// in `± 1/√inputs`.
+    /// in `± 1/√inputs`, those of the first layer times the configured gain.
     ///
     /// # Errors
-    /// [`Error::Config`] for a width of zero.
+    /// [`Error::Config`] for a width of zero, or a gain that is not a positive number.
     pub fn new(path: &ParamPath, dim: usize, context: Option<usize>, config: &ConcatSquashConfig) -> Result<Self> {
         let widths: Vec<usize> = [dim].into_iter().chain(config.hidden.iter().copied()).chain([dim]).collect();
         if widths.contains(&0) || context == Some(0) {
             return Err(Error::config(NAME, format!("no width may be zero: {widths:?}, context {context:?}")));
         }
+        let gain = config.input_gain;
+        if !(gain > 0.0 && gain.is_finite()) {
+            return Err(Error::config(NAME, format!("input_gain must be a positive number, got {gain}")));
+        }
         let conditions = 1 + context.unwrap_or(0);
-        let layer = |(i, w): (usize, &[usize])| SquashLayer::new(&path.pp(format!("layer{i}")), w[0], w[1], conditions);
+        let layer = |(i, w): (usize, &[usize])| {
+            let gain = if i == 0 { gain } else { one() };
+            SquashLayer::new(&path.pp(format!("layer{i}")), w[0], w[1], conditions, gain)
+        };
         let layers = widths.windows(2).enumerate().map(layer).collect::<Result<_>>()?;
         Ok(ConcatSquash { widths, context, activation: config.activation, layers })
     }

@@ -2,7 +2,7 @@
 
 use flow_core::cnf::matching::{Coupling, FlowMatching, TimeSampling};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
-use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, FieldActivation, OdeGradient, Probe, Regularization};
+use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, OdeGradient, Probe, Regularization};
 use flow_core::layers::MovingStatistics;
 use serde::{Deserialize, Serialize};
 
@@ -106,8 +106,8 @@ impl PointFlowConfig {
             latent: 128,
             variational: true,
             encoder: EncoderConfig::paper(),
-            point: squash(&[512, 512, 512]),
-            prior: squash(&[256, 256]),
+            point: ConcatSquashConfig::new(&[512, 512, 512]),
+            prior: ConcatSquashConfig::new(&[256, 256]),
             objective: Objective::Likelihood(LikelihoodConfig::paper()),
         }
     }
@@ -127,8 +127,8 @@ impl PointFlowConfig {
         PointFlowConfig {
             latent: 64,
             encoder: EncoderConfig { point: vec![64, 128, 256], head: vec![128] },
-            point: squash(&[192, 192, 192]),
-            prior: squash(&[256, 256]),
+            point: ConcatSquashConfig::new(&[192, 192, 192]),
+            prior: ConcatSquashConfig::new(&[256, 256]),
             ..Self::matching()
         }
     }
@@ -159,10 +159,6 @@ impl PointFlowConfig {
         }
         Ok(())
     }
-}
-
-fn squash(hidden: &[usize]) -> ConcatSquashConfig {
-    ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh }
 }
 
 impl LikelihoodConfig {

@@ -1,13 +1,9 @@
 use candle_core::{DType, Device, Tensor};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
-use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, FieldActivation, Probe};
+use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, Probe};
 use flow_core::{FlowRng, Gradients, ParamStore};
 
 use super::*;
-
-fn squash(hidden: &[usize]) -> ConcatSquashConfig {
-    ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh }
-}
 
 fn fixed(steps: usize) -> SolveOptions {
     SolveOptions { method: Method::Rk4, stepping: Stepping::fixed(steps), ..SolveOptions::default() }
@@ -19,8 +15,8 @@ fn tiny(objective: Objective) -> PointFlowConfig {
         latent: 4,
         variational: true,
         encoder: EncoderConfig { point: vec![5, 7], head: vec![4] },
-        point: squash(&[8, 6]),
-        prior: squash(&[7]),
+        point: ConcatSquashConfig::new(&[8, 6]),
+        prior: ConcatSquashConfig::new(&[7]),
         objective,
     }
 }

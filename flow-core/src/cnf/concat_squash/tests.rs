@@ -40,7 +40,7 @@ struct Setting {
 
 fn setting(case: &Case, activation: FieldActivation, dtype: DType, tangents: usize) -> Setting {
     let store = ParamStore::new(3, dtype, &Device::Cpu);
-    let config = ConcatSquashConfig { hidden: case.hidden.clone(), activation };
+    let config = ConcatSquashConfig { activation, ..ConcatSquashConfig::new(&case.hidden) };
     let field = ConcatSquash::new(&store.root(), case.dim, case.context, &config).unwrap();
     let mut rng = FlowRng::seed_from(8);
     let rows = case.groups * case.per_group;
@@ -210,13 +210,32 @@ fn not_a_number_stays_one() {
 fn the_papers_networks_have_this_many_parameters() {
     let count = |dim, context, hidden: &[usize]| {
         let store = ParamStore::new(0, DType::F32, &Device::Cpu);
-        let config = ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh };
-        ConcatSquash::new(&store.root(), dim, context, &config).unwrap();
+        ConcatSquash::new(&store.root(), dim, context, &ConcatSquashConfig::new(hidden)).unwrap();
         store.parameter_count()
     };
     // With the end time, and gains and offsets of two normalizations: 927,513 and 134,145.
     assert_eq!(count(3, Some(128), &[512, 512, 512]) + 1 + 4 * 3, 927_513);
     assert_eq!(count(128, None, &[256, 256]) + 1 + 4 * 128, 134_145);
+}
+
+#[test]
+fn the_gain_is_of_the_first_layer_alone() {
+    let weights = |input_gain: f64| {
+        let store = ParamStore::new(0, DType::F64, &Device::Cpu);
+        let config = ConcatSquashConfig { input_gain, ..ConcatSquashConfig::new(&[5, 4]) };
+        ConcatSquash::new(&store.root(), 2, Some(3), &config).map(|_| store)
+    };
+    let (plain, wide) = (weights(1.0).unwrap(), weights(8.0).unwrap());
+    for param in plain.all() {
+        let name = param.name();
+        let factor = if ["layer0.weight", "layer0.bias"].contains(&name) { 8.0 } else { 1.0 };
+        let [a, b] = [param.tensor(), wide.get(name).unwrap().tensor()].map(|t| t.flatten_all().unwrap());
+        let [a, b] = [a, b].map(|t| t.to_vec1::<f64>().unwrap());
+        assert!(a.iter().zip(&b).all(|(a, b)| (factor * a - b).abs() < 1e-12), "{name}");
+    }
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(weights(bad).unwrap_err().to_string().contains("input_gain"), "{bad}");
+    }
 }
 
 #[test]
