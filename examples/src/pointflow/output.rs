@@ -1,5 +1,6 @@
 //! Where clouds and pictures go.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -106,12 +107,11 @@ impl Output {
             },
             None => {
                 create_folder(&self.path)?;
+                let files = flat(names);
                 let write = |(cloud, name): (&Cloud, &String)| {
-                    // Names may come from nested folders; the results lie flat.
-                    let file = self.path.join(format!("{}.ply", name.replace(['/', '\\'], "-")));
-                    ply::write(&file, cloud, &options)
+                    ply::write(&self.path.join(format!("{name}.ply")), cloud, &options)
                 };
-                Ok(clouds.iter().zip(names).try_for_each(write)?)
+                Ok(clouds.iter().zip(&files).try_for_each(write)?)
             }
         }
     }
@@ -125,6 +125,22 @@ impl Output {
         write_sheet(&path, clouds.get(..MOST.min(clouds.len())).unwrap_or_default(), columns)?;
         Ok(path)
     }
+}
+
+/// Names of files in one folder, from names that may come from nested ones; what falls together is numbered.
+fn flat(names: &[String]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    names
+        .iter()
+        .map(|name| {
+            let plain = name.replace(['/', '\\'], "-");
+            let numbered = (2..).map(|k| format!("{plain}-{k}"));
+            let free = std::iter::once(plain.clone()).chain(numbered).find(|name| !taken.contains(name));
+            let free = free.unwrap_or(plain);
+            taken.insert(free.clone());
+            free
+        })
+        .collect()
 }
 
 /// Writes a contact sheet.
@@ -142,4 +158,15 @@ pub(super) fn write_plys(folder: &Path, clouds: &[Cloud], provenance: &str) -> R
 /// Columns of a sheet that is about as wide as high.
 pub(super) fn columns(count: usize) -> usize {
     ((count as f64).sqrt().ceil() as usize).clamp(1, 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_names_fall_together() {
+        let names = ["a/b", "a-b", "a-b-2", "a\\b", "c"].map(String::from);
+        assert_eq!(flat(&names), ["a-b", "a-b-2", "a-b-2-2", "a-b-3", "c"]);
+    }
 }

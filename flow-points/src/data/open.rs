@@ -1,5 +1,6 @@
 //! Opening data: one file, a folder, or the built-in shapes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use flow_core::FlowRng;
@@ -34,7 +35,7 @@ impl Default for OpenOptions {
 pub struct PointSet {
     /// The points of each shape.
     pub clouds: Vec<Vec<Point>>,
-    /// As many names.
+    /// As many names: of files without their ending unless two differ in nothing else.
     pub names: Vec<String>,
     /// Where they come from, in words.
     pub source: String,
@@ -139,11 +140,15 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Loaded> {
     Ok(Loaded { skipped, ..loaded })
 }
 
-/// All shapes below a folder, in the order of their names.
-fn read_below(folder: &Path, root: &Path, options: &OpenOptions, skipped: &mut Vec<String>) -> Result<PointSet> {
-    let mut files = Vec::new();
+/// The files below a folder that are named as shapes, in the order of their names. Every folder is walked once, whatever
+/// links lead to it.
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut walked) = (Vec::new(), BTreeSet::new());
     let mut waiting = vec![folder.to_path_buf()];
     while let Some(next) = waiting.pop() {
+        if !walked.insert(next.canonicalize().map_err(Error::io(&next))?) {
+            continue;
+        }
         for entry in std::fs::read_dir(&next).map_err(Error::io(&next))? {
             let path = entry.map_err(Error::io(&next))?.path();
             if path.is_dir() {
@@ -153,7 +158,13 @@ fn read_below(folder: &Path, root: &Path, options: &OpenOptions, skipped: &mut V
             }
         }
     }
-    files.sort();
+    files.sort_by_cached_key(|file| (file.with_extension(""), file.clone()));
+    Ok(files)
+}
+
+/// All shapes below a folder, in the order of their names.
+fn read_below(folder: &Path, root: &Path, options: &OpenOptions, skipped: &mut Vec<String>) -> Result<PointSet> {
+    let files = files_below(folder)?;
     let read: Vec<Result<Vec<Vec<Point>>>> = files
         .par_iter()
         .map(|file| match io::read(file)? {
@@ -162,8 +173,12 @@ fn read_below(folder: &Path, root: &Path, options: &OpenOptions, skipped: &mut V
         })
         .collect();
     let mut set = PointSet { source: root.display().to_string(), ..PointSet::default() };
-    for (file, outcome) in files.iter().zip(read) {
-        let name = file.strip_prefix(folder).unwrap_or(file).with_extension("").display().to_string();
+    for ((index, file), outcome) in files.iter().enumerate().zip(read) {
+        let path = file.strip_prefix(folder).unwrap_or(file);
+        // Files of one stem lie side by side in the order of names.
+        let twin = |other: Option<&PathBuf>| other.is_some_and(|o| o.with_extension("") == file.with_extension(""));
+        let twins = twin(index.checked_sub(1).and_then(|i| files.get(i))) || twin(files.get(index + 1));
+        let name = if twins { path.to_path_buf() } else { path.with_extension("") }.display().to_string();
         match outcome {
             Ok(clouds) => {
                 let many = clouds.len() > 1;
