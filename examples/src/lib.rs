@@ -7,4 +7,5 @@ pub mod glow;
 pub mod graphaf;
 pub mod plot;
 pub mod pointflow;
+pub mod solver;
 pub mod training;

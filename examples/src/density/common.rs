@@ -3,7 +3,8 @@
 use std::fmt;
 
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use flow_core::FlowRng;
 use flow_core::train::{find_checkpoint, load_averaged, load_run};
 use flow_image::metrics::mean_and_error;
 use serde::Serialize;
@@ -75,6 +76,12 @@ pub(super) fn evaluate(model: &Model, run: &RunConfig, data: &Data, most: usize,
         mean_and_error(&truth.iter().zip(&nats).map(|(l, n)| l + n).collect::<Vec<_>>())
     });
     Ok(Report { points: nats.len(), nll, error, log_scale, entropy: data.toy.map(|toy| toy.entropy()), divergence })
+}
+
+/// `n` draws of the base density, wider or narrower by `temperature`.
+pub(super) fn latents(model: &Model, run: &RunConfig, n: usize, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+    let store = model.store();
+    Ok((rng.normal((n, run.dims()), store.dtype(), store.device())? * temperature)?)
 }
 
 /// The data that a run was trained on.

@@ -51,6 +51,7 @@ impl EvalArgs {
         at_least_one("--points", self.points)?;
         self.json.as_deref().map_or(Ok(()), check_output)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        ensure!(!run.distilled(), "a distilled model has no density, only samples: see `density sample`");
         let data = match &self.data {
             Some(name) => Source::named(name)?.open(run.seed)?,
             None => data_of(&run)?,

@@ -34,6 +34,10 @@ impl InfoArgs {
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         println!("model        {}", serde_json::to_string(&run.model)?);
         println!("trained on   {}, {} columns", run.data, run.dims());
+        if let Some(straightened) = &run.straightened {
+            let how = if straightened.distilled { "distilled into one step from" } else { "straightened from" };
+            println!("paths        {how} {}, {} samples", straightened.teacher, straightened.pairs);
+        }
         println!("parameters   {}", model.store().parameter_count());
         self.checkpoint.print_training(PROGRAM, "nats")
     }

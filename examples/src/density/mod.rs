@@ -10,6 +10,7 @@ mod info;
 mod model;
 mod picture;
 mod sample;
+mod straighten;
 mod table;
 mod task;
 mod toys;
@@ -38,6 +39,8 @@ enum Verb {
     Train(train::TrainArgs),
     /// Draw points from a trained model
     Sample(sample::SampleArgs),
+    /// Straighten the paths of a continuous flow, or distil it into one step
+    Straighten(straighten::StraightenArgs),
     /// Measure the likelihood of held-out points
     Eval(eval::EvalArgs),
     /// Describe a checkpoint, or the toys with their entropies
@@ -52,6 +55,7 @@ pub fn run() -> Result<()> {
     match Cli::parse().verb {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
+        Verb::Straighten(args) => args.run(),
         Verb::Eval(args) => args.run(),
         Verb::Info(args) => args.run(),
     }

@@ -13,7 +13,7 @@ use flow_core::layers::{
 };
 use flow_core::nn::{Activation, Mlp, MlpConfig};
 use flow_core::transformer::{Affine, RationalQuadraticSpline, ScaleBound, Transformer};
-use flow_core::{Bijector, Chain, Density, Distribution, Flow, FlowRng, ParamPath, ParamStore};
+use flow_core::{Bijector, Chain, Density, Flow, ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 
 use super::data::Standard;
@@ -67,6 +67,21 @@ pub(super) struct RunConfig {
     pub(super) batch: usize,
     /// Of initial weights and of the split of a table.
     pub(super) seed: u64,
+    /// What a straightened model was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) straightened: Option<Straightened>,
+}
+
+/// Where the paths of a straightened model come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Straightened {
+    /// The checkpoint whose samples it was matched with.
+    pub(super) teacher: String,
+    /// Those samples.
+    pub(super) pairs: usize,
+    /// Whether it answers them in one step, which leaves it no density.
+    pub(super) distilled: bool,
 }
 
 /// What a checkpoint without a gain has.
@@ -78,13 +93,18 @@ impl RunConfig {
     pub(super) fn dims(&self) -> usize {
         self.standard.mean.len()
     }
+
+    /// Whether one Euler step is all that the model is good for.
+    pub(super) fn distilled(&self) -> bool {
+        self.straightened.as_ref().is_some_and(|s| s.distilled)
+    }
 }
 
 /// Half the interval on which a spline bends; standardised data and latents lie inside, nearly all.
 const SPLINE_BOUND: f64 = 5.0;
 
 /// The end time of continuous flows.
-const END_TIME: f64 = 1.0;
+pub(super) const END_TIME: f64 = 1.0;
 /// Stages of the path of a continuous flow.
 const STAGES: usize = 48;
 
@@ -160,18 +180,11 @@ impl Model {
         }
     }
 
-    /// Samples of a continuous flow in some equal steps; `None` for a discrete one.
-    pub(super) fn sample_in_steps(
-        &self,
-        n: usize,
-        steps: usize,
-        temperature: f64,
-        rng: &mut FlowRng,
-    ) -> Result<Option<Tensor>> {
-        let Model::Continuous(flow) = self else { return Ok(None) };
+    /// What a continuous flow makes of latents in some equal steps; `None` for a discrete one.
+    pub(super) fn in_steps(&self, latents: &Tensor, method: Method, steps: usize) -> Result<Option<Tensor>> {
         let _paused = self.store().no_grad();
-        let noise = flow.base().sample(n, None, temperature, rng)?;
-        Ok(Some(sample_few_steps(flow.bijector().field(), &noise, None, steps, Method::Heun, END_TIME)?))
+        let made = |field| sample_few_steps(field, latents, None, steps, method, END_TIME);
+        Ok(self.field().map(made).transpose()?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use candle_core::Tensor;
 use clap::Args;
 use flow_core::FlowRng;
 use flow_image::io::{write_gif, write_png};
@@ -26,7 +27,7 @@ const REST: usize = 14;
 
 /// The square of the plane that is shown.
 #[derive(Debug, Clone, Copy)]
-struct View {
+pub(super) struct View {
     centre: [f64; 2],
     half: f64,
 }
@@ -135,7 +136,7 @@ fn disc(canvas: &mut [[f64; 3]], side: u32, [x, y]: [f64; 2], radius: f64, colou
 pub(super) struct PictureArg {
     /// Width of the pictures' panels in pixels
     #[arg(long, default_value_t = 420, value_parser = clap::value_parser!(u32).range(16..=4096))]
-    pixels: u32,
+    pub(super) pixels: u32,
 }
 
 /// Writes `density.png`, `samples.png`, `path.png` and `path.gif` for a model of the plane.
@@ -147,22 +148,29 @@ pub(super) fn write_all(
     out: &Path,
     seed: u64,
 ) -> Result<()> {
+    let mut rng = FlowRng::named(seed, "samples of the picture");
+    let drawn = model.density().sample(POINTS, None, 1.0, &mut rng)?;
+    let view = samples(run, data, &drawn, pixels, &out.join("samples.png"), seed)?;
+    density(model, run, data, view, pixels, &out.join("density.png"))?;
+    // Latents lie further out than data.
+    let wider = View { half: 1.35 * view.half, ..view };
+    paths(model, run, wider, pixels * 3 / 4, out, seed)
+}
+
+/// Samples beside the data; answers the part of the plane that is seen.
+pub(super) fn samples(run: &RunConfig, data: &Data, drawn: &Tensor, side: u32, path: &Path, seed: u64) -> Result<View> {
     let shown = match data.toy {
         Some(toy) => flat(&toy.sample(POINTS, &mut FlowRng::named(seed, "points of the picture"))),
         None => data.train[..data.train.len().min(2 * POINTS)].to_vec(),
     };
     let view = View::of(&shown);
-    density(model, run, data, view, pixels, &out.join("density.png"))?;
-    let mut rng = FlowRng::named(seed, "samples of the picture");
-    let samples = run.standard.undo(&model.density().sample(shown.len() / 2, None, 1.0, &mut rng)?)?;
+    let drawn = run.standard.undo(&drawn.narrow(0, 0, drawn.dim(0)?.min(shown.len() / 2))?)?;
     let pair = [
-        ("data".to_string(), scatter(&shown, &[], view, pixels)),
-        ("model".to_string(), scatter(&samples, &[], view, pixels)),
+        ("data".to_string(), scatter(&shown, &[], view, side)),
+        ("model".to_string(), scatter(&drawn, &[], view, side)),
     ];
-    write_png(&out.join("samples.png"), &panels(&pair, 2)?.into())?;
-    // Latents lie further out than data.
-    let wider = View { half: 1.35 * view.half, ..view };
-    paths(model, run, wider, pixels * 3 / 4, out, seed)
+    write_png(path, &panels(&pair, 2)?.into())?;
+    Ok(view)
 }
 
 /// The model's density, beside the exact one where it is known.

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
+use flow_core::cnf::ode::Method;
 use flow_core::files::atomic_write;
 
-use super::common::load;
+use super::common::{latents, load};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::solver::SolverName;
 
 /// Points drawn at once.
 const CHUNK: usize = 4096;
@@ -35,9 +37,12 @@ pub(super) struct SampleArgs {
     /// Scale of the latents: less than 1 for likelier points
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// Solve a continuous flow in so many equal steps of two evaluations, instead of to its tolerance
+    /// Solve a continuous flow in so many equal steps, instead of to its tolerance [default: 1 for a distilled one]
     #[arg(long)]
     steps: Option<usize>,
+    /// The solver of --steps [default: heun, for a distilled model euler]
+    #[arg(long, value_enum, requires = "steps")]
+    solver: Option<SolverName>,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -53,16 +58,21 @@ impl SampleArgs {
         }
         check_output(&self.out)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let steps = self.steps.or_else(|| run.distilled().then_some(1));
+        let usual = if run.distilled() { Method::Euler } else { Method::Heun };
+        let method = self.solver.map_or(usual, SolverName::method);
         let mut rng = FlowRng::named(self.seed, "sample");
         let mut text = String::new();
         for start in (0..self.count).step_by(CHUNK) {
             let n = CHUNK.min(self.count - start);
-            let drawn = match self.steps {
+            let drawn = match steps {
                 None => model.density().sample(n, None, self.temperature, &mut rng)?,
-                Some(steps) => match model.sample_in_steps(n, steps, self.temperature, &mut rng)? {
-                    Some(drawn) => drawn,
-                    None => bail!("--steps is for continuous flows, the checkpoint is of a {:?}", run.model.kind),
-                },
+                Some(steps) => {
+                    match model.in_steps(&latents(&model, &run, n, self.temperature, &mut rng)?, method, steps)? {
+                        Some(drawn) => drawn,
+                        None => bail!("--steps is for continuous flows, the checkpoint is of a {:?}", run.model.kind),
+                    }
+                }
             };
             let values = run.standard.undo(&drawn)?;
             for row in values.chunks(run.dims()) {

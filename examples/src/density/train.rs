@@ -110,6 +110,7 @@ impl TrainArgs {
             model: self.plan()?,
             batch: self.batch_size,
             seed: self.seed,
+            straightened: None,
         };
         let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
         let parameters = model.store().parameter_count();

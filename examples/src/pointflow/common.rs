@@ -14,6 +14,7 @@ use flow_points::shapes::Family;
 use flow_points::trainer::{self, PointRun};
 
 use crate::cli::CheckpointArg;
+use crate::solver::SolverName;
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "pointflow";
@@ -230,19 +231,6 @@ pub(super) fn read_all(path: &Path, points_per_mesh: usize) -> Result<Vec<Vec<Po
     Ok([loaded.train, loaded.validation, loaded.test].into_iter().flat_map(|set| set.clouds).collect())
 }
 
-/// A solver for drawing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SolverName {
-    Euler,
-    Midpoint,
-    Heun,
-    Rk4,
-    Bosh3,
-    Dopri5,
-    Tsit5,
-    Dopri8,
-}
-
 /// How samples are integrated.
 #[derive(Args, Debug, Clone)]
 pub(super) struct SolverArg {
@@ -263,14 +251,7 @@ impl SolverArg {
         let method = match self.solver {
             None if self.solver_steps.is_none() && self.tolerance.is_none() => return Ok(None),
             None => Method::Dopri5,
-            Some(SolverName::Euler) => Method::Euler,
-            Some(SolverName::Midpoint) => Method::Midpoint,
-            Some(SolverName::Heun) => Method::Heun,
-            Some(SolverName::Rk4) => Method::Rk4,
-            Some(SolverName::Bosh3) => Method::Bosh3,
-            Some(SolverName::Dopri5) => Method::Dopri5,
-            Some(SolverName::Tsit5) => Method::Tsit5,
-            Some(SolverName::Dopri8) => Method::Dopri8,
+            Some(name) => name.method(),
         };
         let stepping = match (self.solver_steps, self.tolerance) {
             (Some(steps), _) => Stepping::fixed(steps),

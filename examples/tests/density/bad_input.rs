@@ -85,6 +85,7 @@ fn arguments_that_make_no_sense() {
             (&["sample", "--checkpoint", "run", "--temperature", "NaN"], "--temperature"),
             (&["sample", "--checkpoint", "run", "--out", "folder"], "folder"),
             (&["sample", "--checkpoint", "run", "--steps", "3"], "--steps is for continuous flows"),
+            (&["straighten", "--checkpoint", "run", "--out", "new"], "straightening is for continuous flows"),
             (&["eval", "--checkpoint", "run", "--points", "0"], "--points"),
             (&["eval", "--checkpoint", "run", "--json", "folder"], "expected the name of a file"),
             (&["eval", "--checkpoint", "run", "--data", "one.csv"], "1 columns, the model was trained on 2"),

@@ -78,6 +78,53 @@ fn all_models_train_and_load() {
     }
 }
 
+/// A matched flow is straightened, and the straight one distilled; each is closer to its teacher in one step than before.
+#[test]
+fn paths_are_straightened_and_distilled() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let sizes = ["--batch-size", "256", "--pixels", "40"];
+    let base = ["train", "--model", "matching", "--hidden", "32,32", "--block", "0", "--data", "8gaussians"];
+    run(folder, &[&base[..], &sizes, &["--steps", "250", "--test-points", "100", "--out", "run"]].concat());
+    let report = |out: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join(out).join("report.json")).unwrap()).unwrap()
+    };
+    let straighten = |from: &str, out: &str, more: &[&str]| {
+        let base = ["straighten", "--checkpoint", from, "--out", out, "--pairs", "4000", "--steps", "250"];
+        run(folder, &[&base[..], &sizes, more].concat())
+    };
+    let said = straighten("run", "straight", &[]);
+    assert!(said.contains("from the entropy") && folder.join("straight/path.gif").exists(), "{said}");
+    let numbers = report("straight");
+    let of = |when: &str| (numbers[when]["bend"].as_f64().unwrap(), numbers[when]["few_steps"][0].as_f64().unwrap());
+    let ((bend, far), (straight, near)) = (of("before"), of("after"));
+    assert!(straight < 0.6 * bend && near < 0.8 * far, "{numbers}");
+    assert_eq!(number_after(&run(folder, &["eval", "--checkpoint", "straight"]), "over "), 20_000.0);
+    // One step of the distilled flow is what its plain samples are.
+    straighten("straight", "one", &["--distill"]);
+    let numbers = report("one");
+    let (before, after) = (&numbers["before"]["few_steps"], &numbers["after"]["few_steps"]);
+    assert!(after[0].as_f64().unwrap() < before[0].as_f64().unwrap(), "{numbers}");
+    let sample = |more: &[&str]| run(folder, &[&["sample", "--checkpoint", "one", "--count", "9"], more].concat());
+    assert_eq!(sample(&[]), sample(&["--steps", "1", "--solver", "euler"]));
+    assert_ne!(sample(&[]), sample(&["--steps", "1", "--solver", "heun"]));
+    assert!(run(folder, &["info", "--checkpoint", "one"]).contains("distilled"));
+    // It goes on where it was stopped, or says that there is nothing to do, but not as something else.
+    straighten("straight", "one", &["--distill", "--resume"]);
+    for (arguments, expected) in [
+        (&["eval", "--checkpoint", "one"][..], "has no density"),
+        (&["straighten", "--checkpoint", "one", "--out", "two"], "distilled already"),
+        (&["straighten", "--checkpoint", "run", "--out", "straight", "--pairs", "10"], "holds a run already"),
+        (&["straighten", "--checkpoint", "straight", "--out", "one", "--pairs", "4000", "--resume"], "distilled"),
+        (&["straighten", "--checkpoint", "run", "--out", "two", "--pairs", "0"], "--pairs"),
+    ] {
+        let mut command = super::density(folder);
+        command.args(arguments);
+        let message = super::shared::refused(command, folder);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
 #[test]
 fn a_table_is_split_and_scored_in_both_units() {
     let folder = tempfile::tempdir().unwrap();
