@@ -29,6 +29,7 @@ Examples:
   density train --data checkerboard --model maf --out runs/board
   density train --data moons --model planar --steps 4000 --out runs/moons
   density train --data 2spirals --model ffjord --out runs/spirals
+  density train --data rings --model ffjord --input-gain 16 --learning-rate 3e-3 --batch-size 1024 --steps 4000
   density train --data pinwheel --model matching --steps 10000 --out runs/pinwheel
   density train --data power.npy --model spline --layers 10 --hidden 128,128 --out runs/power")]
 pub(super) struct TrainArgs {
@@ -63,7 +64,7 @@ pub(super) struct TrainArgs {
     /// Widths of the hidden layers, comma-separated [default: by model]
     #[arg(long, value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
-    /// Factor of the first layer's initial weights [default: 1]; some units help where structures are thin (ffjord, matching)
+    /// Factor of the first layer's initial weights [default: ffjord 1, matching 4]; more helps where structures are thin
     #[arg(long, value_name = "FACTOR")]
     input_gain: Option<f64>,
     /// Tolerance of the solver in training [default: 0.001]; results are solved at 0.00001 (ffjord)
