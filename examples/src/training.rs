@@ -77,11 +77,12 @@ pub fn train<T: Task>(
     let start = Instant::now();
     run.limit.start(&stop);
     let mut trainer = trainer.with_stop(stop);
-    let summary = trainer.run(&mut Bar::new())?;
+    let mut summary = trainer.run(&mut Bar::new())?;
     let is_up = run.limit.0.is_some_and(|time| start.elapsed() >= time);
     if summary.interrupted {
         if is_up {
-            trainer.validate_last(&mut Bar::new())?;
+            summary.validation = trainer.validate_last(&mut Bar::new())?.or(summary.validation);
+            summary.best = trainer.state().best_so_far();
         }
         let reason = if is_up { "time is up" } else { "stopped" };
         println!("{reason} at step {}; go on with the same command and --resume", summary.step);

@@ -4,7 +4,7 @@
 mod continuous;
 
 use candle_core::{DType, Device, Tensor};
-use continuous::{LinearField, Objective, concat, distance, expm, fixed, mlp, normal, scalar, store, values};
+use continuous::{Jumping, LinearField, Objective, concat, distance, expm, fixed, mlp, normal, scalar, store, values};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::cnf::{Cnf, CnfConfig, Divergence, EndTime, OdeGradient, Probe, Regularization, VectorField};
 use flow_core::distribution::StandardGaussian;
@@ -322,6 +322,49 @@ fn a_trajectory_leads_from_one_end_to_the_other() {
     for wrong in [[0.5, 0.2], [0.0, 0.9]] {
         let message = cnf.trajectory(&x, &wrong, Direction::Encode, None).unwrap_err().to_string();
         assert!(message.contains("cnf(concat) times"), "{message}");
+    }
+}
+
+/// A field that jumps at a known time: values, inverse and gradients are those of the two sides, in either precision.
+#[test]
+fn a_field_may_jump_at_a_known_time() {
+    for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 2e-5)] {
+        for (end_time, jump) in [(1.0, 0.5), (1.0, 0.1), (0.7, 0.3)] {
+            for learned in [false, true] {
+                let store = ParamStore::new(1, dtype, &Device::Cpu);
+                let rate = |name: &str, value: f64| {
+                    let value = Tensor::full(value, 1, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+                    store.root().param_from(name, &value).unwrap()
+                };
+                let field = Jumping { before: rate("before", 0.8), after: rate("after", -1.5), jump };
+                let solver = SolveOptions { jump_times: vec![jump], ..fixed(Method::Dopri8, 12) };
+                let end = if learned { EndTime::Learned { initial: end_time } } else { EndTime::Fixed(end_time) };
+                let config = CnfConfig { solver, end_time: end, ..CnfConfig::default() };
+                let cnf = Cnf::new(&store.root(), field, config).unwrap();
+                let x = normal(3, &[4, 2]).to_dtype(dtype).unwrap();
+                let (z, log_det, tape) = {
+                    let _paused = store.no_grad();
+                    cnf.encode_taped(&x, None).unwrap()
+                };
+                let exact = 2.0 * (0.8 * jump - 1.5 * (end_time - jump));
+                let wide = |t: &Tensor| values(&t.to_dtype(DType::F64).unwrap());
+                let what = format!("{dtype:?}, T = {end_time}, jump {jump}, learned {learned}");
+                assert!(wide(&log_det).iter().all(|v| (v - exact).abs() < tolerance), "{what}: {log_det} for {exact}");
+                let back = cnf.decode(&z, None).unwrap();
+                let error = wide(&(back.0 - &x).unwrap()).into_iter().fold(0.0, |a, b| b.abs().max(a));
+                assert!(error < tolerance, "{what}: {error}");
+                assert!(wide(&back.1).iter().all(|v| (v + exact).abs() < tolerance), "{what}: {}", back.1);
+                // The gradient of the log-determinants' sum: 4 rows · 2 entries · the time on each side.
+                let mut gradients = Gradients::new(&store);
+                let (zeros, ones) = (z.zeros_like().unwrap(), log_det.ones_like().unwrap());
+                cnf.backprop(&z, &tape, None, &zeros, &ones, &mut gradients).unwrap();
+                let Jumping { before, after, .. } = cnf.field();
+                for (rate, expected) in [(before, 8.0 * jump), (after, 8.0 * (end_time - jump))] {
+                    let found = wide(gradients.get(rate).unwrap())[0];
+                    assert!((found - expected).abs() < 10.0 * tolerance, "{what}: {found} for {expected}");
+                }
+            }
+        }
     }
 }
 

@@ -273,6 +273,65 @@ fn a_known_jump_saves_evaluations() {
     assert!(3 * known < 2 * unknown, "{known} against {unknown}");
 }
 
+/// Slopes on both sides of a jump are those of the step's own side, wherever the jump and however its time is rounded.
+#[test]
+fn jumps_are_kept_apart_at_odd_times_and_at_the_ends_of_the_span() {
+    for jump in [0.1, 0.0015, 1e-17, 0.0, -0.3] {
+        let field = |t: f64, _: &[f64; 1]| Ok([if t < jump { 1.0 } else { -2.0 }]);
+        for method in [Method::Rk4, Method::Heun, Method::Dopri5, Method::Dopri8] {
+            for mut options in [fixed(method, 1), fixed(method, 7)] {
+                options.jump_times = vec![jump];
+                let solved = |span: [f64; 2]| solve(&mut field.clone(), &[0.0], span, &options).unwrap().y[0];
+                let (before, after) = (jump + 1.0, 1.0 - jump);
+                assert!((solved([-1.0, 1.0]) - (before - 2.0 * after)).abs() < 1e-12, "{jump} {method:?}");
+                assert!((solved([1.0, -1.0]) + (before - 2.0 * after)).abs() < 1e-12, "{jump} {method:?}");
+                // A span that ends or begins at the jump sees one side alone.
+                assert!((solved([-1.0, jump]) - before).abs() < 1e-12, "{jump} {method:?}");
+                assert!((solved([jump, 1.0]) + 2.0 * after).abs() < 1e-12, "{jump} {method:?}");
+                assert!((solved([jump, -1.0]) + before).abs() < 1e-12, "{jump} {method:?}");
+                assert!((solved([1.0, jump]) - 2.0 * after).abs() < 1e-12, "{jump} {method:?}");
+            }
+        }
+    }
+    // A jump that is also a time to stop at costs nothing.
+    let field = |t: f64, _: &[f64; 1]| Ok([if t < 1.0 { 1.0 } else { -3.0 }]);
+    let options = SolveOptions { jump_times: vec![1.0], ..adaptive(Method::Dopri5, 1e-8) };
+    let (states, statistics) = solve_at(&mut field.clone(), &[0.0], &[0.0, 1.0, 2.0], &options).unwrap();
+    assert!((states[1][0] - 1.0_f64).abs() < 1e-12 && (states[2][0] + 2.0_f64).abs() < 1e-12);
+    assert_eq!(statistics.rejected, 0, "{statistics:?}");
+}
+
+#[test]
+fn states_are_answered_at_times_that_nearly_meet_others() {
+    let grow = |_: f64, y: &[f64; 1]| Ok([y[0]]);
+    for times in [vec![0.0, 0.666_666_666_7, 1.0], vec![0.0, 0.5, 0.5 + 5e-10, 1.0], vec![1.0, 0.333_333_333_3, 0.0]] {
+        for options in [fixed(Method::Rk4, 1), fixed(Method::Rk4, 3), adaptive(Method::Tsit5, 1e-8)] {
+            let (states, _) = solve_at(&mut grow.clone(), &[1.0], &times, &options).unwrap();
+            assert_eq!(states.len(), times.len(), "{times:?} {options:?}");
+            let exact = |t: f64| (t - times[0]).exp();
+            assert!(states.iter().zip(&times).all(|(y, &t)| (y[0] - exact(t)).abs() < 0.03), "{states:?}");
+        }
+    }
+}
+
+/// A row that can go no further says so at once, or goes on at the least step.
+#[test]
+fn a_row_stuck_at_the_start_is_noticed() {
+    let y0 = vec![Tensor::ones((2, 1), DType::F64, &Device::Cpu).unwrap()];
+    let asked = std::cell::Cell::new(0);
+    let mut broken = |at: &RowTimes<'_>, y: &Vec<Tensor>| -> Result<Vec<Tensor>> {
+        asked.set(asked.get() + 1);
+        let bad = at.t.iter().zip(at.rows).map(|(&t, &r)| if r == 1 && t > 0.0 { f64::NAN } else { 0.0 });
+        let bad = Tensor::from_vec(bad.collect::<Vec<f64>>(), (at.rows.len(), 1), &Device::Cpu)?;
+        Ok(vec![(&y[0] * bad)?])
+    };
+    let error = solve_rows(&mut broken, &y0, [0.0, 1.0], &adaptive(Method::Dopri5, 1e-6)).unwrap_err();
+    let Error::Solver { row: Some(1), reason, .. } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("diverged") && asked.get() < 1000, "{reason} after {}", asked.get());
+    let span = solve_rows(&mut broken, &y0, [0.0, f64::NAN], &fixed(Method::Rk4, 2)).unwrap_err();
+    assert!(span.to_string().contains("not finite"), "{span}");
+}
+
 /// Each row at its own pace: `y' = k·cos(k t)·y`, hard rows for large `k`.
 fn rows(k: &[f64]) -> (Vec<Tensor>, Vec<Statistics>) {
     let rate = k.to_vec();

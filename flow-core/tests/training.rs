@@ -93,10 +93,35 @@ fn the_last_weights_of_a_stopped_run_are_validated_once_and_count_for_nothing_el
         serde_json::from_slice(&fs::read(parts.path().join("checkpoints/best/state.json")).unwrap()).unwrap();
     assert_eq!(best["step"], 7);
     drop(trainer);
-    // Step 10 is validated by the schedule: nothing is left to do.
+    // Once is enough, and step 10 is validated by the schedule.
+    let mut again = Trainer::resume(config(23), parts.path(), Toy::new(8, Bend::default())).unwrap();
+    assert!(again.validate_last(&mut ()).unwrap().is_none());
+    drop(again);
     assert!(stopped(9).validate_last(&mut ()).unwrap().is_none());
     run(config(23), parts.path(), Toy::new(8, Bend { objective: Some(objective), ..Bend::default() }));
     assert_same_checkpoint(&final_checkpoint(whole.path(), 23), &final_checkpoint(parts.path(), 23));
+}
+
+/// What is found by the way must not be held against the validations that count.
+#[test]
+fn patience_does_not_see_the_last_validation_of_a_stopped_run() {
+    let objective = |steps: u64| match steps {
+        0..=10 => 1.0,
+        11..=19 => 0.8,
+        _ => 0.9,
+    };
+    let config = TrainConfig { validate_every: Some(10), early_stop_patience: Some(1), ..config(30) };
+    let out = folder();
+    let stop = StopFlag::new();
+    let bend = Bend { stop_at: Some((14, stop.clone())), objective: Some(objective), ..Bend::default() };
+    let mut trainer = Trainer::new(config.clone(), out.path(), Toy::new(8, bend)).unwrap().with_stop(stop);
+    trainer.run(&mut ()).unwrap();
+    assert!(trainer.validate_last(&mut ()).unwrap().is_some());
+    drop(trainer);
+    let toy = Toy::new(8, Bend { objective: Some(objective), ..Bend::default() });
+    let (summary, _) = run(config, out.path(), toy);
+    // 0.9 at step 20 is better than 1.0, so the run goes on to its end; the best is what was found by the way.
+    assert_eq!((summary.step, summary.best), (30, Some((0.8, 15))));
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl ConcatSquash {
         let per_group = groups(NAME, x.dim(0)?, c.dim(0)?)?;
         let grouped = |y: &Tensor, g: &Tensor| -> Result<Tensor> {
             let (rows, width) = y.dims2()?;
-            let y = y.reshape((rows / per_group, per_group, width))?;
+            let y = y.reshape((g.dim(0)?, per_group, width))?;
             Ok(y.broadcast_mul(&g.unsqueeze(1)?)?.reshape((rows, width))?)
         };
         let (mut h, mut dots) = (x.clone(), tangents.to_vec());

@@ -63,9 +63,9 @@ impl CnfConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum OdeGradient {
-    /// The exact gradient of the discrete steps that were taken. Every step's start is kept, its stages are
-    /// recomputed and differentiated one at a time: memory for one evaluation of the field, whatever the number of
-    /// steps and stages. The sizes of adaptive steps are held fixed.
+    /// The exact gradient of the discrete steps that were taken. Every step's start and the slopes of its stages are kept,
+    /// `steps · stages` states of the size of `x`; the evaluations are repeated and differentiated one at a time, so that
+    /// activations take the memory of one evaluation of the field. The sizes of adaptive steps are held fixed.
     #[default]
     Direct,
     /// The continuous adjoint (Chen et al. 2018, section 2): state, adjoint and gradients are integrated backward,

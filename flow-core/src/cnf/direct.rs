@@ -9,7 +9,7 @@
 use candle_core::{DType, Tensor};
 
 use super::dynamics::{Dynamics, add_rows, select_rows};
-use super::ode::{RowState, RowStep, State, Step};
+use super::ode::{RowState, RowStep, State, Step, stage_time};
 use super::vjp::{Cotangents, vjp};
 use super::{Regularization, VectorField};
 use crate::bijector::Tape;
@@ -23,6 +23,8 @@ pub(super) struct Record {
     pub(super) s: Vec<f64>,
     /// Each row's step.
     pub(super) h: Vec<f64>,
+    /// When the first and the last stages of each were evaluated.
+    edges: [Vec<f64>; 2],
     /// The rows of `x` before it, `(rows, B/rows·D)`.
     x: Tensor,
     /// The slopes of `x` at all stages but the last, which no other stage uses.
@@ -32,19 +34,36 @@ pub(super) struct Record {
 impl Record {
     /// A step of all rows together.
     pub(super) fn of(step: &Step<'_, Vec<Tensor>>) -> Result<Self> {
-        Record::new(vec![0], vec![step.t], vec![step.h], step.y, step.slopes)
+        let edges = step.edges.map(|t| vec![t]);
+        Record::new(vec![0], vec![step.t], vec![step.h], edges, step.y, step.slopes)
     }
 
     /// A step of rows of their own.
     pub(super) fn of_rows(step: &RowStep<'_, Vec<Tensor>>) -> Result<Self> {
-        Record::new(step.rows.to_vec(), step.t.to_vec(), step.h.to_vec(), step.y, &step.slopes()?)
+        let ends = step.t.iter().zip(step.h).map(|(t, h)| t + h).collect();
+        let edges = [step.t.to_vec(), ends];
+        Record::new(step.rows.to_vec(), step.t.to_vec(), step.h.to_vec(), edges, step.y, &step.slopes()?)
     }
 
-    fn new(rows: Vec<usize>, s: Vec<f64>, h: Vec<f64>, y: &[Tensor], slopes: &[Vec<Tensor>]) -> Result<Self> {
+    fn new(
+        rows: Vec<usize>,
+        s: Vec<f64>,
+        h: Vec<f64>,
+        edges: [Vec<f64>; 2],
+        y: &[Tensor],
+        slopes: &[Vec<Tensor>],
+    ) -> Result<Self> {
         let x = |state: &[Tensor]| state.first().map(Tensor::detach);
         let slopes = slopes.iter().take(slopes.len().saturating_sub(1)).filter_map(|k| x(k)).collect();
         let x = x(y).ok_or_else(|| Error::config("cnf", "the solver answered an empty state"))?;
-        Ok(Record { rows, s, h, x, slopes })
+        Ok(Record { rows, s, h, edges, x, slopes })
+    }
+
+    /// When the stage at the part `c` of each step was evaluated.
+    fn times(&self, c: f64) -> Vec<f64> {
+        let [first, last] = &self.edges;
+        let edges = first.iter().zip(last);
+        self.s.iter().zip(&self.h).zip(edges).map(|((s, h), (a, b))| stage_time(*s, *h, [*a, *b], c)).collect()
     }
 
     /// The point `x + h Σ_j a_j k_j` at which a stage with these coefficients was evaluated.
@@ -57,9 +76,10 @@ impl Record {
     pub(super) fn into_tape(self) -> Result<Tape> {
         let n = self.rows.len();
         let rows: Vec<u32> = self.rows.iter().map(|&r| r as u32).collect();
-        let times: Vec<f64> = self.s.into_iter().chain(self.h).collect();
+        let [first, last] = self.edges;
+        let times: Vec<f64> = [self.s, self.h, first, last].concat();
         let device = candle_core::Device::Cpu;
-        let (rows, times) = (Tensor::from_vec(rows, n, &device)?, Tensor::from_vec(times, (2, n), &device)?);
+        let (rows, times) = (Tensor::from_vec(rows, n, &device)?, Tensor::from_vec(times, (4, n), &device)?);
         Ok(Tape::Saved([rows, times, self.x].into_iter().chain(self.slopes).collect()))
     }
 
@@ -77,6 +97,7 @@ impl Record {
             rows: rows.to_vec1::<u32>()?.into_iter().map(|r| r as usize).collect(),
             s: times.get(0)?.to_vec1()?,
             h: times.get(1)?.to_vec1()?,
+            edges: [times.get(2)?.to_vec1()?, times.get(3)?.to_vec1()?],
             x: x.clone(),
             slopes: slopes.to_vec(),
         })
@@ -135,7 +156,6 @@ fn step_back<F: VectorField>(
     grad_log_det: &Tensor,
     gradients: &mut Gradients,
 ) -> Result<Gradient> {
-    let times = |i: usize| -> Vec<f64> { record.s.iter().zip(&record.h).map(|(s, h)| s + c[i] * h).collect() };
     let points = a.iter().map(|row| record.point(row)).collect::<Result<Vec<_>>>()?;
     let (zeros, no_rates) = (end.zeros_like()?, grad_log_det.zeros_like()?);
     let mut pulled: Vec<Option<Tensor>> = vec![None; b.len()];
@@ -152,7 +172,7 @@ fn step_back<F: VectorField>(
             false => Some(no_rates.add_scaled_rows(&record.h, &[(b[i], grad_log_det)])?.flatten_all()?),
         };
         let point = dynamics.points(&points[i])?;
-        let back = vjp(dynamics, &times(i), &point, &Cotangents { x, log_det }, weights, gradients)?;
+        let back = vjp(dynamics, &record.times(c[i]), &point, &Cotangents { x, log_det }, weights, gradients)?;
         pulled[i] = Some(dynamics.by_row(&back.x)?);
         context = crate::reversible::add_optional(context, back.context)?;
     }

@@ -1,6 +1,6 @@
 //! The right-hand side that a continuous flow integrates.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::VectorField;
 use super::pieces::join;
@@ -79,6 +79,8 @@ pub(super) struct Dynamics<'a, F> {
     /// `(G, C)`.
     pub(super) context: Option<Tensor>,
     pub(super) end: End,
+    /// Scaled times at which the field jumps.
+    pub(super) jumps: Vec<f64>,
     pub(super) channels: Channels,
     pub(super) rows: usize,
 }
@@ -87,12 +89,22 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
     /// The times `s` as times `t` of the field.
     fn times(&self, s: &[f64], like: &Tensor) -> Result<Tensor> {
         let scale = if self.end.learned.is_some() { 1.0 } else { self.end.value };
-        let t: Vec<f64> = s.iter().map(|s| s * scale).collect();
+        let t: Vec<f64> = s.iter().map(|&s| self.beside_jumps(s, like.dtype()) * scale).collect();
         let t = Tensor::from_vec(t, s.len(), like.device())?.to_dtype(like.dtype())?;
         Ok(match &self.end.learned {
             Some(end) => t.broadcast_mul(end)?,
             None => t,
         })
+    }
+
+    /// The time itself, but beside a jump so far from it that the precision of the field keeps the side.
+    fn beside_jumps(&self, s: f64, dtype: DType) -> f64 {
+        let epsilon = if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+        let apart = |jump: f64| 4.0 * epsilon * jump.abs().max(f64::from(f32::MIN_POSITIVE));
+        match self.jumps.iter().find(|&&jump| s != jump && (s - jump).abs() < apart(jump)) {
+            Some(&jump) => jump + apart(jump).copysign(s - jump),
+            None => s,
+        }
     }
 
     /// `T f(sT, x)` alone, `(B, D)`.
@@ -208,6 +220,7 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
             tangents: self.tangents.clone(),
             context: self.context.clone(),
             end: self.end.clone(),
+            jumps: self.jumps.clone(),
             channels: self.channels,
             rows: self.rows,
         }

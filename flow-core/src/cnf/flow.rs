@@ -206,7 +206,8 @@ impl<F: VectorField> Cnf<F> {
         };
         let learned = self.end.as_ref().map(|root| root.tensor().sqr()).transpose()?;
         let end = End { value: self.end_time()?, learned };
-        Ok(Dynamics { field: &self.field, tangents, context, end, channels, rows })
+        let jumps = self.options(end.value).jump_times;
+        Ok(Dynamics { field: &self.field, tangents, context, end, jumps, channels, rows })
     }
 
     /// The random vectors of this batch shape under the current noise, `(B, D)`.
@@ -334,7 +335,8 @@ impl<F: VectorField> Bijector for Cnf<F> {
         *lock(&self.noise) = rng.fork();
     }
 
-    /// Keeps the input and the start of every accepted step; for the adjoint only Hutchinson's probe.
+    /// Keeps the input, and of every accepted step its start and the slopes of its stages; for the adjoint only
+    /// Hutchinson's probe.
     fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
         let dynamics = self.dynamics(x, context, self.channels(), None)?;
         let probe = match self.config.divergence {

@@ -55,6 +55,7 @@ impl NonFiniteGuard {
         }
         let (layer, what) = match (source, first_non_finite(gradients)?) {
             (Some(Error::NonFinite { layer, what, .. }), _) => (layer.clone(), what.clone()),
+            (Some(error), _) => ("training".to_string(), error.to_string()),
             (_, Some(name)) => (name, format!("gradient (the loss was {loss})")),
             (_, None) => ("training".to_string(), "loss".to_string()),
         };

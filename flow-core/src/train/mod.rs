@@ -46,7 +46,7 @@ pub use guard::{NonFiniteGuard, Verdict};
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};
 pub use progress::{Bar, Progress, StepReport};
 pub use schedule::{Decay, Schedule, ScheduleConfig, ScheduleState};
-pub use state::RunState;
+pub use state::{RunState, Scheduled};
 pub use stop::StopFlag;
 pub use task::{Metrics, Task};
 pub use tensorboard::{ScalarEvent, TensorBoardWriter, read_tensorboard};

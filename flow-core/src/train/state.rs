@@ -26,6 +26,12 @@ pub struct RunState {
     pub best_step: u64,
     /// Validations in a row without a new best.
     pub stale_validations: u64,
+    /// The best objective of a validation that the schedule asked for; absent where there was no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_scheduled: Option<Scheduled>,
+    /// The step of the last validation.
+    #[serde(default)]
+    pub validated: u64,
     /// Counters of non-finite steps.
     pub non_finite: NonFiniteGuard,
     /// Seconds of training so far.
@@ -35,7 +41,22 @@ pub struct RunState {
     pub data: serde_json::Value,
 }
 
+/// An objective, to the bit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scheduled(#[serde(with = "exact")] pub f64);
+
 impl RunState {
+    /// The objective that a scheduled validation has to beat.
+    pub fn to_beat(&self) -> f64 {
+        self.best_scheduled.map_or(self.best, |Scheduled(objective)| objective)
+    }
+
+    /// The best objective of a validation and its step.
+    pub fn best_so_far(&self) -> Option<(f64, u64)> {
+        self.best.is_finite().then_some((self.best, self.best_step))
+    }
+
     /// The state before the first step.
     pub fn fresh(config: &TrainConfig, data: serde_json::Value) -> Self {
         RunState {
@@ -46,6 +67,8 @@ impl RunState {
             best: f64::INFINITY,
             best_step: 0,
             stale_validations: 0,
+            best_scheduled: None,
+            validated: 0,
             non_finite: NonFiniteGuard::new(),
             seconds: 0.0,
             data,

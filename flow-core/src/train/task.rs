@@ -31,8 +31,9 @@ pub trait Task {
 
     /// Draws the next batch, adds the gradient of its mean loss to `gradients`, answers its metrics.
     ///
-    /// `step` counts from zero. The first metric is the loss. An [`Error::NonFinite`](crate::Error)
-    /// answered here is treated like a loss that is not finite: the step is skipped and counted.
+    /// `step` counts from zero. The first metric is the loss. An [`Error::NonFinite`](crate::Error) or
+    /// [`Error::Solver`](crate::Error) answered here is treated like a loss that is not finite: the step is skipped and
+    /// counted.
     fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics>;
 
     /// Metrics on held-out data; lower is better for the first one.

@@ -16,7 +16,7 @@ use super::optimizer::Optimizer;
 use super::progress::{Progress, StepReport};
 use super::rate::Rate;
 use super::schedule::Schedule;
-use super::state::RunState;
+use super::state::{RunState, Scheduled};
 use super::stop::StopFlag;
 use super::task::{Metrics, Task};
 use crate::{Error, FlowRng, Gradients, Result};
@@ -236,12 +236,11 @@ impl<T: Task> Trainer<T> {
             }
             last = taken.metrics;
         }
-        let best = self.state.best.is_finite().then_some((self.state.best, self.state.best_step));
         Ok(Summary {
             step: self.state.step,
             interrupted: stopped && !self.finished(),
             stopped_early: self.out_of_patience(),
-            best,
+            best: self.state.best_so_far(),
             train: last,
             validation,
             skipped: self.state.non_finite.total,
@@ -258,7 +257,7 @@ impl<T: Task> Trainer<T> {
     /// As [`Trainer::run`].
     pub fn validate_last(&mut self, progress: &mut dyn Progress) -> Result<Option<Metrics>> {
         let Some(every) = self.config.validate_every else { return Ok(None) };
-        if due(Some(every), self.state.step) || self.finished() {
+        if self.state.validated == self.state.step || due(Some(every), self.state.step) || self.finished() {
             return Ok(None);
         }
         let lead = self.channel.rank() == 0;
@@ -316,7 +315,9 @@ impl<T: Task> Trainer<T> {
         self.gradients.clear();
         let (mut metrics, source) = match self.task.step(step, &mut rng, &mut self.gradients) {
             Ok(metrics) => (metrics, None),
-            Err(error @ Error::NonFinite { .. }) => (vec![("loss".to_string(), f64::NAN)], Some(error)),
+            Err(error @ (Error::NonFinite { .. } | Error::Solver { .. })) => {
+                (vec![("loss".to_string(), f64::NAN)], Some(error))
+            }
             Err(error) => return Err(error),
         };
         let first =
@@ -383,14 +384,23 @@ impl<T: Task> Trainer<T> {
         let Some(&(_, objective)) = metrics.first() else {
             return Err(Error::config("task", "a validation answered no metrics, not even an objective"));
         };
+        let to_beat = self.state.to_beat();
+        if counted == Counted::Yes {
+            self.schedule.observe(objective);
+            self.state.stale_validations = if objective < to_beat { 0 } else { self.state.stale_validations + 1 };
+            if self.state.best_scheduled.is_some() {
+                self.state.best_scheduled = Some(Scheduled(objective.min(to_beat)));
+            }
+        } else {
+            self.state.best_scheduled = Some(Scheduled(to_beat));
+        }
         let improved = objective < self.state.best;
         if improved {
             (self.state.best, self.state.best_step) = (objective, self.state.step);
         }
-        if counted == Counted::Yes {
-            self.schedule.observe(objective);
-            self.state.stale_validations = if improved { 0 } else { self.state.stale_validations + 1 };
-        }
+        let apart = |scheduled: &Scheduled| scheduled.0 != self.state.best;
+        self.state.best_scheduled = self.state.best_scheduled.filter(apart);
+        self.state.validated = self.state.step;
         progress.validation(self.state.step, &metrics, self.state.best);
         if let Some(log) = log {
             log.record(RecordKind::Validation, self.state.step, metrics.clone())?;

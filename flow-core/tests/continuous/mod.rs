@@ -85,6 +85,31 @@ impl VectorField for LinearField {
     }
 }
 
+/// `f(t, x) = a x` before `jump`, `b x` from then on.
+pub struct Jumping {
+    pub before: Param,
+    pub after: Param,
+    pub jump: f64,
+}
+
+impl VectorField for Jumping {
+    fn name(&self) -> String {
+        "jumping".into()
+    }
+    fn dim(&self) -> usize {
+        2
+    }
+    fn value(&self, t: &Tensor, x: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
+        let jump = Tensor::full(self.jump, 1, &Device::Cpu)?.to_dtype(t.dtype())?;
+        let early = t.detach().lt(&jump)?.to_vec1::<u8>()?[0] == 1;
+        let rate = if early { &self.before } else { &self.after };
+        Ok(x.broadcast_mul(&rate.tensor())?)
+    }
+    fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], c: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+        Ok((self.value(t, x, c)?, v.iter().map(|v| self.value(t, v, c)).collect::<Result<_>>()?))
+    }
+}
+
 /// `exp(t A)` by its series; `|t A|` is of the order of one here, and 40 terms are exact.
 pub fn expm<const D: usize>(matrix: &[[f64; D]; D], t: f64) -> Tensor {
     let scaled = Tensor::new(matrix, &Device::Cpu).unwrap().affine(t, 0.0).unwrap();

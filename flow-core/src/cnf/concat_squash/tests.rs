@@ -219,6 +219,17 @@ fn the_papers_networks_have_this_many_parameters() {
 }
 
 #[test]
+fn no_rows_are_no_division() {
+    let s = setting(&case(3, &[4, 4], Some(2), 2, 1, 0), FieldActivation::Tanh, DType::F32, 1);
+    let x = s.x.as_tensor();
+    assert_eq!(x.dims(), [0, 3]);
+    let context = s.context.as_ref().map(Var::as_tensor);
+    let (value, dots) = s.field.jvp(&s.t, x, &s.tangents, context).unwrap();
+    assert!(value.dims() == [0, 3] && dots[0].dims() == [0, 3]);
+    assert_eq!(s.field.value(&s.t, x, context).unwrap().dims(), [0, 3]);
+}
+
+#[test]
 fn the_gain_is_of_the_first_layer_alone() {
     let weights = |input_gain: f64| {
         let store = ParamStore::new(0, DType::F64, &Device::Cpu);

@@ -1,6 +1,9 @@
 //! Events: where a function of time and state crosses zero.
 
-use super::solve::{RightHandSide, Statistics, solve_recorded, step};
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
+use super::solve::{RightHandSide, Statistics, solve_until, step_between};
 use super::{SolveOptions, State};
 use crate::{Error, Result};
 
@@ -65,77 +68,84 @@ pub fn solve_events<S: State>(
     options: &SolveOptions,
     events: &[Event<'_, S>],
 ) -> Result<EventSolution<S>> {
-    let mut steps: Vec<(f64, f64, S)> = Vec::new();
+    let evaluations = Cell::new(0);
+    let mut counted = |t: f64, y: &S| {
+        evaluations.set(evaluations.get() + 1);
+        f(t, y)
+    };
+    let mut steps: Vec<Crossed<S>> = Vec::new();
     let mut values = conditions(events, span[0], y0)?;
-    let mut found =
-        EventSolution { t: span[1], y: y0.clone(), occurrences: Vec::new(), statistics: Statistics::default() };
     // The right-hand side is lent to the solver, so steps with a crossing are kept and refined after it; the solver stops
-    // itself at the first terminal one.
-    let mut stopped = false;
-    let outcome = solve_recorded(f, y0, span, options, &mut |s| {
-        let after = conditions(events, s.t + s.h, s.next)?;
-        let crossed = (0..events.len()).filter(|&e| crosses(events[e].crossing, values[e], after[e]));
-        let crossed: Vec<usize> = crossed.collect();
-        values = after;
+    // at the first terminal one.
+    let solution = solve_until(&mut counted, y0, span, options, &mut |s| {
+        let before = std::mem::replace(&mut values, conditions(events, s.end, s.next)?);
+        let crossed = (0..events.len()).filter(|&e| crosses(events[e].crossing, before[e], values[e]));
+        let crossed: Vec<(usize, f64)> = crossed.map(|e| (e, before[e])).collect();
+        let last = crossed.iter().any(|&(e, _)| events[e].terminal);
         if !crossed.is_empty() {
-            steps.push((s.t, s.h, s.y.clone()));
-            if crossed.iter().any(|&e| events[e].terminal) {
-                stopped = true;
-                return Err(stop());
-            }
+            let (t, h, edges) = (s.t, s.h, s.edges);
+            steps.push(Crossed { t, h, end: s.end, edges, y: s.y.clone(), next: s.next.clone(), crossed });
         }
-        Ok(())
-    });
-    match outcome {
-        Ok(solution) => (found.y, found.statistics) = (solution.y, solution.statistics),
-        Err(_) if stopped => {}
-        Err(error) => return Err(error),
-    }
-    for (t, h, y) in &steps {
+        Ok(if last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    let (mut t, mut y, mut occurrences) = (span[1], solution.y, Vec::new());
+    'steps: for step in &steps {
         let mut inside = Vec::new();
-        let before = conditions(events, *t, y)?;
-        for (e, event) in events.iter().enumerate() {
-            let after = (event.condition)(t + h, &step(f, options.method, *t, *h, y)?)?;
-            found.statistics.evaluations += options.method.stages() as u64;
-            if crosses(event.crossing, before[e], after) {
-                let (at, state, cost) = locate(f, options, event, [*t, *h], y, before[e])?;
-                found.statistics.evaluations += cost;
-                inside.push(Occurrence { event: e, t: at, y: state });
-            }
+        for &(event, before) in &step.crossed {
+            let (part, at, state) = locate(&mut counted, options, &events[event], step, before)?;
+            inside.push((part, Occurrence { event, t: at, y: state }));
         }
-        inside.sort_by(|a, b| ((a.t - t) / h).total_cmp(&((b.t - t) / h)));
-        for occurrence in inside {
+        inside.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (_, occurrence) in inside {
             let last = events[occurrence.event].terminal;
             if last {
-                (found.t, found.y) = (occurrence.t, occurrence.y.clone());
+                (t, y) = (occurrence.t, occurrence.y.clone());
             }
-            found.occurrences.push(occurrence);
+            occurrences.push(occurrence);
             if last {
-                return Ok(found);
+                break 'steps;
             }
         }
     }
-    Ok(found)
+    let statistics = Statistics { evaluations: evaluations.get(), ..solution.statistics };
+    Ok(EventSolution { t, y, occurrences, statistics })
 }
 
-/// Halves the part of a step in which the condition changes its sign.
+/// A step within which conditions change their sign: which, and their values before it.
+struct Crossed<S> {
+    t: f64,
+    h: f64,
+    end: f64,
+    edges: [f64; 2],
+    y: S,
+    next: S,
+    crossed: Vec<(usize, f64)>,
+}
+
+/// Halves the part of a step in which the condition changes its sign: that part, the time and the state.
 fn locate<S: State>(
     f: &mut RightHandSide<'_, S>,
     options: &SolveOptions,
     event: &Event<'_, S>,
-    [t, h]: [f64; 2],
-    y: &S,
+    step: &Crossed<S>,
     before: f64,
-) -> Result<(f64, S, u64)> {
+) -> Result<(f64, f64, S)> {
     const HALVINGS: u64 = 44;
     let (mut low, mut high) = (0.0, 1.0);
+    let mut found = (1.0, step.end, step.next.clone());
     for _ in 0..HALVINGS {
         let middle = 0.5 * (low + high);
-        let value = (event.condition)(t + middle * h, &step(f, options.method, t, middle * h, y)?)?;
-        if value == 0.0 || (value < 0.0) != (before < 0.0) { high = middle } else { low = middle }
+        let t = step.t + middle * step.h;
+        let state = step_between(f, options.method, [step.t, middle * step.h], [step.edges[0], t], &step.y)?;
+        let value = (event.condition)(t, &state)?;
+        if value == 0.0 || (value < 0.0) != (before < 0.0) {
+            high = middle;
+            found = (middle, t, state);
+        } else {
+            low = middle;
+        }
     }
-    let state = step(f, options.method, t, high * h, y)?;
-    Ok((t + high * h, state, (HALVINGS + 1) * options.method.stages() as u64))
+    Ok(found)
 }
 
 fn conditions<S>(events: &[Event<'_, S>], t: f64, y: &S) -> Result<Vec<f64>> {
@@ -153,11 +163,6 @@ fn crosses(kind: Crossing, before: f64, after: f64) -> bool {
         Crossing::Rising => rising,
         Crossing::Falling => falling,
     }
-}
-
-/// What ends the solver at a terminal event; never seen outside.
-fn stop() -> Error {
-    Error::config("ODE event", "terminal")
 }
 
 #[cfg(test)]
@@ -185,6 +190,22 @@ mod tests {
         assert!((found.occurrences[0].t - 2.0 / 9.8).abs() < 1e-9 && found.occurrences[0].y[1].abs() < 1e-8);
         assert!((found.t - impact).abs() < 1e-9 && found.y[0].abs() < 1e-8);
         assert!((found.y[1] - (2.0 - 9.8 * impact)).abs() < 1e-8);
+        assert!(found.statistics.accepted > 0 && found.statistics.evaluations > 6 * found.statistics.accepted);
+    }
+
+    #[test]
+    fn a_terminal_event_in_a_step_that_ends_at_a_jump() {
+        let near = |_: f64, y: &[f64; 1]| Ok(y[0] - 0.95);
+        let stepping = Stepping::fixed(4);
+        for method in [crate::cnf::ode::Method::Rk4, crate::cnf::ode::Method::Dopri5] {
+            let options =
+                SolveOptions { method, stepping: stepping.clone(), jump_times: vec![1.0], ..SolveOptions::default() };
+            let mut bend = |t: f64, _: &[f64; 1]| Ok([if t < 1.0 { 1.0 } else { -2.0 }]);
+            let event = Event { condition: &near, crossing: Crossing::Any, terminal: true };
+            let found = solve_events(&mut bend, &[0.0], [0.0, 2.0], &options, &[event]).unwrap();
+            assert_eq!(found.occurrences.len(), 1);
+            assert!((found.t - 0.95).abs() < 1e-12 && (found.y[0] - 0.95).abs() < 1e-12, "{} {:?}", found.t, found.y);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub use dense::{DenseSolution, solve_dense};
 pub use event::{Crossing, Event, EventSolution, Occurrence, solve_events};
 pub use method::{Method, Tableau};
 pub use rows::{RowRightHandSide, RowSolution, RowStep, RowTimes, solve_rows, solve_rows_recorded, step_rows};
+pub(super) use solve::stage_time;
 pub use solve::{RightHandSide, Solution, Statistics, Step, solve, solve_at, solve_recorded, step};
 pub use state::{RowState, State, Tolerance};
 pub use tensors::Parts;

@@ -1,7 +1,7 @@
 //! Solving with a time and a step for every row: one hard sample neither slows nor changes the others.
 
 use super::control::{Fallback, Memory, Pid, SolveOptions, Stepping, first_step, least_step, step_length, trial_step};
-use super::solve::{Statistics, failure};
+use super::solve::{Statistics, check_span, failure};
 use super::{Method, RowState, Tolerance};
 use crate::{Error, Result};
 
@@ -78,6 +78,7 @@ pub fn solve_rows_recorded<S: RowState>(
     record: &mut dyn FnMut(RowStep<'_, S>) -> Result<()>,
 ) -> Result<RowSolution<S>> {
     options.check()?;
+    check_span(span)?;
     if !(options.step_times.is_empty() && options.jump_times.is_empty()) {
         return Err(Error::config("step times", "are not for rows with steps of their own"));
     }
@@ -129,6 +130,16 @@ struct Limits {
     longest: f64,
     max_steps: u64,
     fallback: Fallback,
+}
+
+/// The steps of the rows under way.
+struct Lengths {
+    /// Signed.
+    h: Vec<f64>,
+    /// Whether each ends at the end.
+    ends: Vec<bool>,
+    /// How short each may be.
+    least: Vec<f64>,
 }
 
 /// The rows under way, all vectors in the same order.
@@ -204,19 +215,20 @@ impl<S: RowState> Run<'_, '_, S> {
         let mut whole = y0.clone();
         let mut active = self.start(y0, from, sign, limits)?;
         while !active.rows.is_empty() {
-            let (h, ends) = self.lengths(&mut active, to, sign, limits)?;
-            let slopes = self.stages(&active.rows, &active.t, &h, &active.y, Some(active.slope.clone()))?;
-            let next = active.y.add_scaled_rows(&h, &weighted(self.method.tableau().b, &slopes))?;
-            let errors = self.errors(&h, &active.y, &next, &slopes, limits.tolerance)?;
-            let taken = self.judge(&mut active, &h, &ends, &errors, limits)?;
+            let lengths = self.lengths(&mut active, to, sign, limits)?;
+            let (h, ends) = (&lengths.h, &lengths.ends);
+            let slopes = self.stages(&active.rows, &active.t, h, &active.y, Some(active.slope.clone()))?;
+            let next = active.y.add_scaled_rows(h, &weighted(self.method.tableau().b, &slopes))?;
+            let errors = self.errors(h, &active.y, &next, &slopes, limits.tolerance)?;
+            let taken = self.judge(&mut active, &lengths, &errors, limits)?;
             if taken.is_empty() {
                 continue;
             }
             let pick = |v: &[f64]| taken.iter().filter_map(|&i| v.get(i).copied()).collect::<Vec<f64>>();
             let rows: Vec<usize> = taken.iter().filter_map(|&i| active.rows.get(i).copied()).collect();
-            let (t, lengths) = (pick(&active.t), pick(&h));
+            let (t, taken_h) = (pick(&active.t), pick(h));
             let y = active.y.select(&taken)?;
-            record(RowStep { rows: &rows, t: &t, h: &lengths, y: &y, stages: &slopes, places: &taken })?;
+            record(RowStep { rows: &rows, t: &t, h: &taken_h, y: &y, stages: &slopes, places: &taken })?;
             let arrived = next.select(&taken)?;
             whole = whole.replace(&rows, &arrived)?;
             active.y = active.y.replace(&taken, &arrived)?;
@@ -275,9 +287,9 @@ impl<S: RowState> Run<'_, '_, S> {
         Ok(Active { rows, t, size, memory: vec![Memory::new(); count], y: y0.clone(), slope })
     }
 
-    /// The signed step of each row, and whether it ends at the end.
-    fn lengths(&self, active: &mut Active<S>, to: f64, sign: f64, limits: &Limits) -> Result<(Vec<f64>, Vec<bool>)> {
-        let (mut h, mut ends) = (Vec::new(), Vec::new());
+    /// The step of each row.
+    fn lengths(&self, active: &mut Active<S>, to: f64, sign: f64, limits: &Limits) -> Result<Lengths> {
+        let (mut h, mut ends, mut shortest) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..active.rows.len() {
             let row = active.rows[i];
             let s = self.statistics.get(row).copied().unwrap_or_default();
@@ -291,8 +303,9 @@ impl<S: RowState> Run<'_, '_, S> {
             let (length, end) = step_length(active.size[i], active.t[i], to);
             h.push(length);
             ends.push(end);
+            shortest.push(least);
         }
-        Ok((h, ends))
+        Ok(Lengths { h, ends, least: shortest })
     }
 
     fn errors(&self, h: &[f64], y: &S, next: &S, slopes: &[S], tolerance: Tolerance) -> Result<Vec<f64>> {
@@ -308,16 +321,14 @@ impl<S: RowState> Run<'_, '_, S> {
     fn judge(
         &mut self,
         active: &mut Active<S>,
-        h: &[f64],
-        ends: &[bool],
+        Lengths { h, ends, least }: &Lengths,
         errors: &[f64],
         limits: &Limits,
     ) -> Result<Vec<usize>> {
         let mut taken = Vec::new();
         for (i, &error) in errors.iter().enumerate() {
             let (factor, mut accepted) = active.memory[i].judge(&limits.controller, self.method.order(), error);
-            let least = least_step(active.t[i], h[i].abs(), limits.min_step);
-            if !accepted && h[i].abs() <= least * (1.0 + 1e-9) {
+            if !accepted && h[i].abs() <= least[i] * (1.0 + 1e-9) {
                 if limits.fallback != Fallback::AcceptMinStep || !error.is_finite() {
                     return Err(super::solve::underflow(active.t[i], h[i], (error, Some(active.rows[i]))));
                 }

@@ -1,5 +1,7 @@
 //! Solving with one step size for the whole state.
 
+use std::ops::ControlFlow;
+
 use super::control::{self, Fallback, Memory, SolveOptions, Stepping};
 use super::{Method, State, Tolerance};
 use crate::{Error, Result};
@@ -51,6 +53,10 @@ pub struct Step<'a, S> {
     pub t: f64,
     /// Its length, negative in reversed time.
     pub h: f64,
+    /// Where it ends: exactly the time that it had to end at, where there was one.
+    pub end: f64,
+    /// When the stages at its beginning and at its end are evaluated: there, or one rounding inside at a jump.
+    pub edges: [f64; 2],
     /// The state before it.
     pub y: &'a S,
     /// The state after it.
@@ -61,9 +67,11 @@ pub struct Step<'a, S> {
 
 /// Moves `y0` from `span[0]` to `span[1]`, forward or backward in time.
 ///
+/// Fixed steps pass on numbers that are not finite.
+///
 /// # Errors
-/// [`Error::Config`] for options outside their range; [`Error::Solver`] with time, step and reason when a step underflows,
-/// a number is not finite or steps are too many; those of the right-hand side.
+/// [`Error::Config`] for options outside their range; [`Error::Solver`] with time, step and reason when an adaptive step
+/// underflows, a number is not finite or steps are too many; those of the right-hand side.
 pub fn solve<S: State>(
     f: &mut RightHandSide<'_, S>,
     y0: &S,
@@ -84,32 +92,40 @@ pub fn solve_recorded<S: State>(
     options: &SolveOptions,
     record: &mut dyn FnMut(Step<'_, S>) -> Result<()>,
 ) -> Result<Solution<S>> {
+    solve_until(f, y0, span, options, &mut |step| record(step).map(|()| ControlFlow::Continue(())))
+}
+
+/// As [`solve_recorded`], until the record asks to stop; the state is then that of the last step's end.
+pub(super) fn solve_until<S: State>(
+    f: &mut RightHandSide<'_, S>,
+    y0: &S,
+    span: [f64; 2],
+    options: &SolveOptions,
+    record: &mut Record<'_, S>,
+) -> Result<Solution<S>> {
     options.check()?;
-    if !(span[0].is_finite() && span[1].is_finite()) {
-        return Err(Error::config("time span", format!("{span:?} is not finite")));
-    }
-    let mut run =
-        Run { f, method: options.method, statistics: Statistics::default(), slope: None, sides: Sides::default() };
-    let mut y = y0.clone();
+    check_span(span)?;
+    let mut run = Run { f, method: options.method, statistics: Statistics::default(), slope: None, behind: false };
     if span[0] == span[1] {
-        return Ok(Solution { y, statistics: run.statistics });
+        return Ok(Solution { y: y0.clone(), statistics: run.statistics });
     }
     let stops = Stops::new(span, options);
-    match &options.stepping {
-        Stepping::Fixed { steps } => {
-            run.sides.forward = span[1] > span[0];
-            for [from, to, jump] in stops.fixed(span, *steps) {
-                run.sides.ahead = (jump > 0.0).then_some(to);
-                y = run.fixed(from, to - from, &y, record)?;
-                run.sides.behind = run.sides.ahead;
-                if jump > 0.0 {
-                    run.slope = None;
-                }
-            }
-        }
-        Stepping::Adaptive { .. } => y = run.adaptive(span, &y, &stops, &options.stepping, record)?,
-    }
+    run.behind = stops.jump_at_start;
+    let y = match &options.stepping {
+        Stepping::Fixed { steps } => run.fixed(span, y0, &stops.fixed(span, *steps), record)?,
+        Stepping::Adaptive { .. } => run.adaptive(span, y0, &stops, &options.stepping, record)?,
+    };
     Ok(Solution { y, statistics: run.statistics })
+}
+
+/// What is shown every accepted step.
+type Record<'a, S> = dyn FnMut(Step<'_, S>) -> Result<ControlFlow<()>> + 'a;
+
+pub(super) fn check_span(span: [f64; 2]) -> Result<()> {
+    match span.iter().all(|t| t.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::config("time span", format!("{span:?} is not finite"))),
+    }
 }
 
 /// The states at `times`, the first of which is the start. A step ends at each of them, so that every state has the
@@ -133,8 +149,7 @@ pub fn solve_at<S: State>(
     let options = SolveOptions { step_times: [options.step_times.clone(), times.to_vec()].concat(), ..options.clone() };
     let mut states = vec![y0.clone()];
     let solution = solve_recorded(f, y0, [first, last], &options, &mut |step| {
-        let end = step.t + step.h;
-        if states.len() < times.len() && (end - times[states.len()]).abs() <= 1e-12 * (1.0 + end.abs()) {
+        if times.get(states.len()) == Some(&step.end) {
             states.push(step.next.clone());
         }
         Ok(())
@@ -147,52 +162,79 @@ pub fn solve_at<S: State>(
 /// # Errors
 /// Those of the right-hand side.
 pub fn step<S: State>(f: &mut RightHandSide<'_, S>, method: Method, t: f64, h: f64, y: &S) -> Result<S> {
-    let mut run = Run { f, method, statistics: Statistics::default(), slope: None, sides: Sides::default() };
-    let slopes = run.stages(t, h, y)?;
+    step_between(f, method, [t, h], [t, t + h], y)
+}
+
+/// As [`step`], with the times of its first and last stages.
+pub(super) fn step_between<S: State>(
+    f: &mut RightHandSide<'_, S>,
+    method: Method,
+    [t, h]: [f64; 2],
+    edges: [f64; 2],
+    y: &S,
+) -> Result<S> {
+    let mut run = Run { f, method, statistics: Statistics::default(), slope: None, behind: false };
+    let slopes = run.stages(t, h, edges, y)?;
     run.combine(h, y, &slopes)
 }
 
-/// Times at which a step must end, in the direction of time; a jump is marked.
-struct Stops(Vec<(f64, bool)>);
+/// When the stage at the part `c` of a step is evaluated.
+pub(in crate::cnf) fn stage_time(t: f64, h: f64, edges: [f64; 2], c: f64) -> f64 {
+    if c == 0.0 {
+        edges[0]
+    } else if c == 1.0 {
+        edges[1]
+    } else {
+        t + c * h
+    }
+}
+
+/// The time next to a jump on the side of `towards`: a right-hand side that jumps is asked on the step's own side.
+pub(super) fn beside(jump: f64, towards: f64) -> f64 {
+    if towards > jump { jump.next_up() } else { jump.next_down() }
+}
+
+/// A time at which a step must end.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    t: f64,
+    jump: bool,
+}
+
+/// Those of a solve, in the direction of time; the last is its end.
+struct Stops {
+    all: Vec<Stop>,
+    jump_at_start: bool,
+}
 
 impl Stops {
     fn new([from, to]: [f64; 2], options: &SolveOptions) -> Self {
-        let inside = |t: &&f64| (**t - from) * (**t - to) < 0.0;
-        let mut stops: Vec<(f64, bool)> = options.step_times.iter().filter(inside).map(|&t| (t, false)).collect();
-        stops.extend(options.jump_times.iter().filter(inside).map(|&t| (t, true)));
+        let marks = |times: &[f64], jump: bool| times.iter().map(|&t| Stop { t, jump }).collect::<Vec<_>>();
+        let mut all = [marks(&options.step_times, false), marks(&options.jump_times, true)].concat();
+        // Times are scaled, so that a jump at an end of the span need not be there to the bit.
+        let close = |t: f64, end: f64| (t - end).abs() <= 4.0 * f64::EPSILON * from.abs().max(to.abs());
+        let jump_at = |end: f64| options.jump_times.iter().any(|&t| close(t, end));
+        all.retain(|stop| (stop.t - from) * (stop.t - to) < 0.0 && !close(stop.t, from) && !close(stop.t, to));
+        all.push(Stop { t: to, jump: jump_at(to) });
         let sign = (to - from).signum();
-        stops.sort_by(|a, b| (a.0 * sign).total_cmp(&(b.0 * sign)));
-        stops.push((to, false));
-        Stops(stops)
+        all.sort_by(|a, b| (a.t * sign).total_cmp(&(b.t * sign)));
+        all.dedup_by(|later, kept| {
+            let same = later.t == kept.t;
+            kept.jump |= same && later.jump;
+            same
+        });
+        Stops { all, jump_at_start: jump_at(from) }
     }
 
-    /// Equal steps, cut where a stop lies inside one: from, to, and whether a jump follows.
-    fn fixed(&self, [from, to]: [f64; 2], steps: usize) -> Vec<[f64; 3]> {
-        let mut marks: Vec<(f64, bool)> = self.0.clone();
+    /// Equal steps, cut where a stop lies inside one; a stop takes the place of an end of a step that it rounds to.
+    fn fixed(&self, [from, to]: [f64; 2], steps: usize) -> Vec<Stop> {
         let step = (to - from) / steps as f64;
-        marks.extend((1..steps).map(|k| (from + step * k as f64, false)));
-        let sign = (to - from).signum();
-        marks.sort_by(|a, b| (a.0 * sign).total_cmp(&(b.0 * sign)));
-        let mut merged: Vec<(f64, bool)> = Vec::new();
-        for (t, jump) in marks {
-            match merged.last_mut() {
-                // Two marks at one time, up to the rounding of their sums.
-                Some(last) if (t - last.0).abs() <= 1e-9 * step.abs() => last.1 |= jump,
-                _ => merged.push((t, jump)),
-            }
-        }
-        let mut begin = from;
-        let count = merged.len();
-        merged
-            .into_iter()
-            .enumerate()
-            .map(|(i, (end, jump))| {
-                let end = if i + 1 == count { to } else { end };
-                let cut = [begin, end, f64::from(u8::from(jump))];
-                begin = end;
-                cut
-            })
-            .collect()
+        let ends = (1..steps).map(|k| from + step * k as f64);
+        let near = |t: f64| self.all.iter().any(|stop| (stop.t - t).abs() <= 1e-9 * step.abs());
+        let ends = ends.filter(|&t| !near(t)).map(|t| Stop { t, jump: false });
+        let mut all: Vec<Stop> = ends.chain(self.all.iter().copied()).collect();
+        all.sort_by(|a, b| (a.t * step.signum()).total_cmp(&(b.t * step.signum())));
+        all
     }
 }
 
@@ -203,61 +245,35 @@ struct Run<'a, 'f, S> {
     statistics: Statistics,
     /// The slope at the current time, if it is known.
     slope: Option<S>,
-    /// Jumps of the right-hand side at the ends of the step at hand, and the direction of time.
-    sides: Sides,
-}
-
-/// A right-hand side that jumps is asked on the step's own side of the jump: one rounding away from it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sides {
-    behind: Option<f64>,
-    ahead: Option<f64>,
-    forward: bool,
-}
-
-impl Sides {
-    fn inside(&self, t: f64) -> f64 {
-        let at = |jump: f64| (t - jump).abs() <= 4.0 * f64::EPSILON * jump.abs().max(f64::MIN_POSITIVE);
-        let (later, earlier) = (|j: f64| j.next_up(), |j: f64| j.next_down());
-        match (self.behind.filter(|j| at(*j)), self.ahead.filter(|j| at(*j))) {
-            (Some(jump), _) => {
-                if self.forward {
-                    later(jump)
-                } else {
-                    earlier(jump)
-                }
-            }
-            (None, Some(jump)) => {
-                if self.forward {
-                    earlier(jump)
-                } else {
-                    later(jump)
-                }
-            }
-            (None, None) => t,
-        }
-    }
+    /// Whether the right-hand side jumps at the current time.
+    behind: bool,
 }
 
 impl<S: State> Run<'_, '_, S> {
     fn evaluate(&mut self, t: f64, y: &S) -> Result<S> {
         self.statistics.evaluations += 1;
-        (self.f)(self.sides.inside(t), y)
+        (self.f)(t, y)
+    }
+
+    /// When the first and last stages of a step from `t` to `end` are evaluated; `jump` tells of one at its end.
+    fn edges(&self, t: f64, end: f64, jump: bool) -> [f64; 2] {
+        let first = if self.behind { beside(t, end) } else { t };
+        [first, if jump { beside(end, t) } else { end }]
     }
 
     /// The slopes of all stages.
-    fn stages(&mut self, t: f64, h: f64, y: &S) -> Result<Vec<S>> {
+    fn stages(&mut self, t: f64, h: f64, edges: [f64; 2], y: &S) -> Result<Vec<S>> {
         let tableau = self.method.tableau();
         let first = match self.slope.take() {
             Some(slope) => slope,
-            None => self.evaluate(t, y)?,
+            None => self.evaluate(edges[0], y)?,
         };
         let mut slopes = vec![first];
         for (row, &c) in tableau.a.iter().zip(tableau.c).skip(1) {
             let terms: Vec<(f64, &S)> =
                 row.iter().zip(&slopes).filter(|(a, _)| **a != 0.0).map(|(a, k)| (a * h, k)).collect();
             let at = y.add_scaled(&terms)?;
-            slopes.push(self.evaluate(t + c * h, &at)?);
+            slopes.push(self.evaluate(stage_time(t, h, edges, c), &at)?);
         }
         Ok(slopes)
     }
@@ -266,15 +282,22 @@ impl<S: State> Run<'_, '_, S> {
         y.add_scaled(&weighted(self.method.tableau().b, h, slopes))
     }
 
-    fn fixed(&mut self, t: f64, h: f64, y: &S, record: &mut dyn FnMut(Step<'_, S>) -> Result<()>) -> Result<S> {
-        let slopes = self.stages(t, h, y)?;
-        let next = self.combine(h, y, &slopes)?;
-        record(Step { t, h, y, next: &next, slopes: &slopes })?;
-        self.statistics.accepted += 1;
-        if self.method.tableau().first_same_as_last {
-            self.slope = slopes.last().cloned();
+    fn fixed(&mut self, [from, _]: [f64; 2], y0: &S, ends: &[Stop], record: &mut Record<'_, S>) -> Result<S> {
+        let (mut t, mut y) = (from, y0.clone());
+        for &Stop { t: end, jump } in ends {
+            let (h, edges) = (end - t, self.edges(t, end, jump));
+            let slopes = self.stages(t, h, edges, &y)?;
+            let next = self.combine(h, &y, &slopes)?;
+            let asked = record(Step { t, h, end, edges, y: &y, next: &next, slopes: &slopes })?;
+            self.statistics.accepted += 1;
+            let known = self.method.tableau().first_same_as_last && !jump;
+            self.slope = slopes.into_iter().next_back().filter(|_| known);
+            (t, y, self.behind) = (end, next, jump);
+            if asked.is_break() {
+                break;
+            }
         }
-        Ok(next)
+        Ok(y)
     }
 
     fn adaptive(
@@ -283,7 +306,7 @@ impl<S: State> Run<'_, '_, S> {
         y0: &S,
         stops: &Stops,
         stepping: &Stepping,
-        record: &mut dyn FnMut(Step<'_, S>) -> Result<()>,
+        record: &mut Record<'_, S>,
     ) -> Result<S> {
         let Stepping::Adaptive { tolerance, controller, first_step, min_step, max_step, max_steps, fallback } =
             stepping
@@ -291,16 +314,14 @@ impl<S: State> Run<'_, '_, S> {
             return Ok(y0.clone());
         };
         let sign = (to - from).signum();
-        self.sides.forward = to > from;
         let longest = max_step.unwrap_or(f64::INFINITY).min((to - from).abs());
         let (mut t, mut y) = (from, y0.clone());
         let mut size = match first_step {
             Some(h) => h.min(longest),
-            None => self.first_step(from, sign, &y, *tolerance, longest)?,
+            None => self.first_step(self.edges(from, to, false)[0], sign, &y, *tolerance, longest)?,
         };
         let mut memory = Memory::new();
-        for &(stop, jump) in &stops.0 {
-            self.sides.ahead = jump.then_some(stop);
+        for &Stop { t: stop, jump } in &stops.all {
             while t != stop {
                 let attempts = self.statistics.accepted + self.statistics.rejected;
                 if attempts >= *max_steps as u64 {
@@ -310,8 +331,10 @@ impl<S: State> Run<'_, '_, S> {
                 let smallest = control::least_step(t, left, *min_step);
                 size = size.max(smallest).min(longest);
                 let (h, ends) = control::step_length(size, t, stop);
+                let end = if ends { stop } else { t + h };
+                let edges = self.edges(t, end, jump && ends);
                 let kept = self.slope.clone();
-                let slopes = self.stages(t, h, &y)?;
+                let slopes = self.stages(t, h, edges, &y)?;
                 let next = self.combine(h, &y, &slopes)?;
                 let error = self.error(h, &y, &next, &slopes, *tolerance)?;
                 let (factor, mut accepted) = memory.judge(controller, self.method.order(), error.0);
@@ -324,10 +347,12 @@ impl<S: State> Run<'_, '_, S> {
                 }
                 let proposal = h.abs() * factor;
                 if accepted {
-                    record(Step { t, h, y: &y, next: &next, slopes: &slopes })?;
+                    let asked = record(Step { t, h, end, edges, y: &y, next: &next, slopes: &slopes })?;
                     self.statistics.accepted += 1;
-                    t = if ends { stop } else { t + h };
-                    y = next;
+                    (t, y, self.behind) = (end, next, jump && ends);
+                    if asked.is_break() {
+                        return Ok(y);
+                    }
                     self.slope = match self.method.tableau().first_same_as_last {
                         true => slopes.into_iter().next_back(),
                         false => None,
@@ -342,7 +367,6 @@ impl<S: State> Run<'_, '_, S> {
             }
             if jump {
                 self.slope = None;
-                self.sides.behind = Some(stop);
             }
         }
         Ok(y)

@@ -32,7 +32,9 @@ impl<'a, T> View<'a, T> {
     }
 
     fn spans(&self, m: usize, k: usize) -> bool {
-        m == 0 || k == 0 || (m - 1) * self.row + (k - 1) * self.col < self.data.len()
+        let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
+        let end = || last(m, self.row)?.checked_add(last(k, self.col)?);
+        m == 0 || k == 0 || end().is_some_and(|end| end < self.data.len())
     }
 }
 
@@ -69,10 +71,11 @@ pub struct Size {
 /// When a slice is shorter than its size says: a bug in the calling kernel, never input.
 pub fn gemm<T: Real>(size: Size, a: View<'_, T>, b: &[T], c: &mut [T], start: Start<'_, T>, relu: bool) {
     let Size { m, k, n } = size;
-    assert!(a.spans(m, k) && b.len() >= k * n && c.len() >= m * n, "gemm operands are too short");
+    let holds = |len: usize, rows: usize| rows.checked_mul(n).is_some_and(|least| len >= least);
+    assert!(a.spans(m, k) && holds(b.len(), k) && holds(c.len(), m), "gemm operands are too short");
     if let Start::Table { table, class } = start {
         let rows = class.iter().take(m).max().map_or(0, |&c| usize::from(c) + 1);
-        assert!(class.len() >= m && table.len() >= rows * n, "gemm bias table is too short");
+        assert!(class.len() >= m && holds(table.len(), rows), "gemm bias table is too short");
     }
     // Safety: the asserts above bound every access of the kernels.
     unsafe { T::gemm(size, a, b, c, start, relu) }
@@ -239,7 +242,7 @@ unsafe fn micro<V: Vector, const ROWS: usize, const NV: usize>(
                 }
             }
         }
-        let mut pa = a.data.as_ptr().add(tile.i * a.row);
+        let mut pa = a.data.as_ptr().wrapping_add(tile.i * a.row);
         let mut pb = b.as_ptr().wrapping_add(tile.j);
         // Full vectors may be loaded whole as long as they end inside `b`; the last row of the last
         // panel is the only place where they would not, so partial panels always load masked.
@@ -300,7 +303,7 @@ mod tests {
     fn check<T: Real>(tolerance: f64) {
         for (m, k, n) in [
             (0, 4, 70),
-            (1, 0, 65),
+            (13, 0, 65),
             (1, 1, 1),
             (6, 5, 64),
             (7, 9, 65),
