@@ -14,9 +14,21 @@ use serde::de::DeserializeOwned;
 const BAD_INPUT: u8 = 2;
 
 /// Runs a program: errors become one line on stderr and exit code 2.
+///
+/// A reader that closes its end of the pipe, `| head`, wants no more: that is no error.
 pub fn main(run: impl FnOnce() -> Result<()>) -> ExitCode {
+    let panics = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload().downcast_ref::<String>();
+        if said.is_some_and(|said| said.contains("Broken pipe") && said.contains("failed printing to stdout")) {
+            std::process::exit(0);
+        }
+        panics(panic);
+    }));
+    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     match run() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(closed) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));
             ExitCode::from(BAD_INPUT)
@@ -117,10 +129,25 @@ pub fn at_least_one(flag: &str, value: usize) -> Result<()> {
 pub fn configured<T: Serialize + DeserializeOwned>(base: &T, path: &Path) -> Result<T> {
     let set: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     let mut fields = serde_json::to_value(base)?;
-    if let Some(fields) = fields.as_object_mut() {
-        fields.extend(set);
-    }
+    merge(&mut fields, serde_json::Value::Object(set));
     Ok(serde_json::from_value(fields)?)
+}
+
+/// Sets what `set` holds, field by field; what is no object is replaced whole.
+fn merge(base: &mut serde_json::Value, set: serde_json::Value) {
+    match (base, set) {
+        (serde_json::Value::Object(base), serde_json::Value::Object(set)) => {
+            // The one field of a choice: naming another choice replaces it.
+            let choice = base.len() == 1 && set.len() == 1 && !set.keys().all(|k| base.contains_key(k));
+            if choice {
+                base.clear();
+            }
+            for (name, value) in set {
+                merge(base.entry(name).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (base, set) => *base = set,
+    }
 }
 
 /// A trained model to use.
@@ -166,6 +193,17 @@ impl CheckpointArg {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_keeps_what_a_file_does_not_set() {
+        let mut base = serde_json::json!({"a": 1, "deep": {"b": 2, "c": [3]}, "choice": {"one": {"d": 4, "f": 0}}});
+        merge(&mut base, serde_json::json!({"deep": {"c": [5, 6]}, "choice": {"one": {"e": 7}}}));
+        let expected =
+            serde_json::json!({"a": 1, "deep": {"b": 2, "c": [5, 6]}, "choice": {"one": {"d": 4, "f": 0, "e": 7}}});
+        assert_eq!(base, expected);
+        merge(&mut base, serde_json::json!({"choice": {"two": {}}}));
+        assert_eq!(base["choice"], serde_json::json!({"two": {}}));
+    }
 
     #[test]
     fn errors_are_one_line_without_repetition() {

@@ -188,13 +188,15 @@ impl PointTask {
     }
 }
 
-/// The mean of the terms over batches, each weighed by its clouds; every cloud is cut to its first `points`.
+/// The mean of the terms over batches, each weighed by its clouds; every cloud is cut to its first `points`, or to as many
+/// as the smallest has.
 fn mean_terms(
     clouds: &[Vec<Point>],
     batch: usize,
     points: usize,
     mut of: impl FnMut(&[Vec<Point>]) -> Result<Terms>,
 ) -> Result<Terms> {
+    let points = clouds.iter().map(Vec::len).fold(points, usize::min);
     let mut sum = Terms::default();
     for some in clouds.chunks(batch.max(1)) {
         let cut: Vec<Vec<Point>> = some.iter().map(|c| c.iter().take(points).copied().collect()).collect();

@@ -10,7 +10,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{npy, valid};
-use flow_points::data::{OpenOptions, open};
+use flow_points::data::{OpenOptions, Splits, open};
 use tempfile::TempDir;
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -114,7 +114,7 @@ fn splits_beside_an_array_or_named_and_every_fault_in_them() {
     let folder = tempfile::tempdir().unwrap();
     let data = write(folder.path(), "shapes.npy", &array(5));
     let with = |text: &str| {
-        let splits = Some(write(folder.path(), "named.json", text.as_bytes()));
+        let splits = Splits::File(write(folder.path(), "named.json", text.as_bytes()));
         open(&data, &OpenOptions { splits, ..OpenOptions::default() })
     };
     let loaded = with(r#"{"train": [4, 0], "val": [2], "test": [1]}"#).unwrap();
@@ -137,7 +137,19 @@ fn splits_beside_an_array_or_named_and_every_fault_in_them() {
     // Beside the data, a file that speaks of others only is no fault.
     write(folder.path(), "splits.json", br#"{"others": {"train": [0]}}"#);
     assert_eq!(open(&data, &OpenOptions::default()).unwrap().train.clouds.len(), 5);
+    // Nor is a list without a name, which may be that of any array; a file that was asked for may be one.
+    write(folder.path(), "splits.json", br#"{"train": [1], "test": [0]}"#);
+    assert_eq!(open(&data, &OpenOptions::default()).unwrap().train.clouds.len(), 5);
+    let whole = OpenOptions { splits: Splits::Whole, ..OpenOptions::default() };
     write(folder.path(), "splits.json", br#"{"shapes": {"train": [1, 2], "test": [0]}}"#);
+    assert_eq!(places(&open(&data, &whole).unwrap().train), [0, 1, 2, 3, 4]);
+    let parts = parts();
+    let other = OpenOptions { splits: Splits::File(folder.path().join("splits.json")), ..OpenOptions::default() };
+    for no_array in [parts.path(), &parts.path().join("val/one.xyz")] {
+        let message = open(no_array, &other).unwrap_err().to_string();
+        assert!(message.contains("splits.json") && message.contains("is none"), "{message}");
+    }
+    assert!(open(&folder.path().join("shpaes"), &OpenOptions::default()).unwrap_err().to_string().contains("shpaes"));
     assert_eq!(places(&open(&data, &OpenOptions::default()).unwrap().train), [1, 2]);
 }
 

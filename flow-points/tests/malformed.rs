@@ -89,7 +89,8 @@ fn what_is_wrong_is_named_with_its_place() {
         ("a.ply", Format::Ply, ply(&vertex.replace("vertex 2", "vertex 18446744073709551615")), "announces at least"),
         ("a.obj", Format::Obj, b"v 0 0 0\nv 1 x 0\n".to_vec(), "line 2: expected a coordinate"),
         ("a.obj", Format::Obj, b"v 0 0 0\nv 0 1 0\nf 1 2 3\n".to_vec(), "line 3"),
-        ("a.obj", Format::Obj, b"v 0 0 0\nf 1 1\n".to_vec(), "at least 3 corners"),
+        ("a.obj", Format::Obj, b"v 0 0 0\nv 0 1 0\nf 1 2 9\n".to_vec(), "line 3: corner 9 does not exist"),
+        ("a.obj", Format::Obj, b"v 0 0 0\nf 1 1 \\\n-2\n".to_vec(), "line 2: '-2' is no corner"),
         ("a.obj", Format::Obj, b"v 0 0 0\nf 0 1 1\n".to_vec(), "'0' is no corner"),
         ("a.obj", Format::Obj, b"# nothing\n".to_vec(), "no vertices"),
         ("a.obj", Format::Obj, b"v 0 0\n".to_vec(), "line 1: expected a coordinate, the line ends"),
@@ -107,7 +108,9 @@ fn what_is_wrong_is_named_with_its_place() {
         ("a.xyz", Format::Text, b"1 2 NaN\n".to_vec(), "not a finite number"),
         ("a.xyz", Format::Text, b"1 2 3 4 5\n".to_vec(), "expected 3, 4, 6 or 7 numbers"),
         ("a.pts", Format::Text, b"3\n1 2 3\n".to_vec(), "line 1: announces 3 points, there are 1"),
-        ("a.xyz", Format::Text, b"1 2 \xff\xfe\n".to_vec(), "byte 4: is no text"),
+        ("a.xyz", Format::Text, b"1 2 \xff\xfe\n".to_vec(), "line 1: expected"),
+        ("a.xyz", Format::Text, b"1 2 3\n\0\0".to_vec(), "byte 6: is zero: no text"),
+        ("a.off", Format::Off, b"4OFF\n1 0 0\n1 2 3 4\n".to_vec(), "line 1: 4OFF: only vertices in three"),
         ("a.stl", Format::Stl, [vec![0; 80], vec![255; 4]].concat(), "announces 4294967295 triangles"),
         ("a.stl", Format::Stl, b"short".to_vec(), "header of 84 bytes"),
         ("a.npy", Format::Npy, b"\x93NUMPY\x01\x00\x05\x00{'de\n".to_vec(), "no NPY array"),
@@ -155,4 +158,28 @@ fn what_is_written_is_read_back() {
         assert!(ply::write(&path, &bad, &ply::PlyOptions::default()).is_err());
         assert!(!path.exists());
     }
+}
+
+/// What other programs write and a strict reader would trip over.
+#[test]
+fn odd_but_legal_files_are_read() {
+    let mesh = |format: Format, bytes: &[u8]| match read_bytes(Path::new("odd"), bytes, format) {
+        Ok(Shape::Mesh(mesh)) => mesh,
+        other => panic!("{other:?}"),
+    };
+    let plain = mesh(Format::Obj, b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n");
+    for odd in [
+        &b"\xef\xbb\xbfv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"[..],
+        b"# St\xfchle\no St\xfchle\nv 0 0 0\r\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
+        b"f 1 2 3\nv 0 0 0\nv 1 0 0\nv 0 1 0\n",
+        b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 \\\n 3\nf 1 2\n",
+    ] {
+        assert_eq!(mesh(Format::Obj, odd), plain, "{}", String::from_utf8_lossy(odd));
+    }
+    let off = mesh(Format::Off, b"OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n2 0 1\n");
+    assert_eq!(off, plain);
+    let solid = "solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\nendsolid a\n";
+    assert_eq!(mesh(Format::Stl, solid.to_uppercase().as_bytes()), plain);
+    let two = mesh(Format::Stl, [solid, &solid.replace("1 0 0", "2e0 0 0")].concat().as_bytes());
+    assert_eq!((two.faces, two.vertices[4]), (vec![[0, 1, 2], [3, 4, 5]], [2.0, 0.0, 0.0]));
 }

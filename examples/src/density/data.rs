@@ -67,7 +67,8 @@ impl Standard {
         let mean: Vec<f64> = (0..columns).map(|c| column(c).sum::<f64>() / rows).collect();
         let spread = |c: usize| (column(c).map(|v| (v - mean[c]).powi(2)).sum::<f64>() / rows).sqrt();
         let std: Vec<f64> = (0..columns).map(spread).collect();
-        match std.iter().position(|s| *s <= 1e-9) {
+        let largest = |c: usize| column(c).fold(0.0, |most, v| v.abs().max(most));
+        match std.iter().enumerate().position(|(c, &s)| s <= 1e-9 * largest(c)) {
             Some(c) => bail!("column {c} holds one and the same number, which has no density"),
             None => Ok(Standard { mean, std }),
         }

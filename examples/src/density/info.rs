@@ -39,6 +39,7 @@ impl InfoArgs {
             println!("paths        {how} {}, {} samples", straightened.teacher, straightened.pairs);
         }
         println!("parameters   {}", model.store().parameter_count());
-        self.checkpoint.print_training(PROGRAM, "nats")
+        let unit = if run.straightened.is_some() { "squared error" } else { "nats" };
+        self.checkpoint.print_training(PROGRAM, unit)
     }
 }

@@ -16,6 +16,7 @@ use flow_core::{Error, FlowRng, Gradients, ParamStore};
 use serde::Serialize;
 
 use super::common::{PROGRAM, data_of, evaluate, latents, load, load_from};
+use super::data::Data;
 use super::model::{END_TIME, Kind, Model, Purpose, RunConfig, Straightened};
 use super::picture::{self, PictureArg};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
@@ -88,6 +89,7 @@ impl StraightenArgs {
         );
         ensure!(!taught.distilled(), "the checkpoint is distilled already: it has no paths to straighten");
         let run = self.plan(taught)?;
+        let data = data_of(&run)?;
         let student = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
         let config = TrainConfig {
             steps: self.steps,
@@ -106,22 +108,22 @@ impl StraightenArgs {
         let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
         let Trained { summary, report } = training::train(config, place, task, || Ok(()))?;
         plot_log(&self.out, "error", "squared error")?;
-        if report { self.report(&summary, &teacher, &held_out) } else { Ok(()) }
+        if report { self.report(&summary, &teacher, &held_out, &data) } else { Ok(()) }
     }
 
     /// The run of the copy.
     fn plan(&self, taught: RunConfig) -> Result<RunConfig> {
         let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
         let straightened = Some(Straightened { teacher, pairs: self.pairs, distilled: self.distill });
-        let mut run = RunConfig { straightened, batch: self.batch_size, seed: self.seed, ..taught };
+        // The seed stays the teacher's: it decides which rows of a table are held out.
+        let mut run = RunConfig { straightened, batch: self.batch_size, ..taught };
         run.model.kind = Kind::Matching;
         Ok(run)
     }
 
     /// How straight paths are and how far few steps lead, before and after, and the pictures of the copy.
-    fn report(&self, summary: &Summary, teacher: &Model, held_out: &Pairs) -> Result<()> {
+    fn report(&self, summary: &Summary, teacher: &Model, held_out: &Pairs, data: &Data) -> Result<()> {
         let (run, student) = load_from(&self.out, &self.device.open()?, true)?;
-        let data = data_of(&run)?;
         let report = Report { before: Paths::of(teacher, held_out)?, after: Paths::of(&student, held_out)? };
         println!("        bend     RMS distance from the teacher's samples after 1, 2, 4, 8 Euler steps");
         println!("before  {}\nafter   {}", report.before, report.after);
@@ -133,14 +135,14 @@ impl StraightenArgs {
             if self.distill {
                 let noise = latents(&student, &run, HELD_OUT, 1.0, &mut FlowRng::named(self.seed, "picture"))?;
                 let drawn = student.in_steps(&noise, Method::Euler, 1)?.context("a continuous flow")?;
-                picture::samples(&run, &data, &drawn, self.style.pixels, &samples, self.seed)?;
+                picture::samples(&run, data, &drawn, self.style.pixels, &samples, self.seed)?;
             } else {
-                picture::write_all(&student, &run, &data, self.style, &self.out, self.seed)?;
+                picture::write_all(&student, &run, data, self.style, &self.out, self.seed)?;
             }
         }
         let likelihood = match self.distill {
             true => String::new(),
-            false => format!("{}; ", evaluate(&student, &run, &data, 20_000, 1)?),
+            false => format!("{}; ", evaluate(&student, &run, data, 20_000, 1)?),
         };
         println!("{likelihood}{} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
         Ok(())

@@ -15,8 +15,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Reads `.npy` (two axes of f4 or f8, C order) or text with one row per line, separated by commas, semicolons,
-    /// tabs or spaces; a first line of names is passed over.
+    /// Reads `.npy` (two axes of f4 or f8, C order) or text with one row per line, parted by one of tabs, semicolons,
+    /// commas or spaces; a first line of names is passed over.
     ///
     /// # Errors
     /// Names the file and the line or the row and column of the first number that is none.
@@ -47,12 +47,20 @@ impl Table {
 }
 
 fn text(bytes: &[u8]) -> Result<Table> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|e| anyhow::anyhow!("byte {}: not text", e.valid_up_to()))?;
     let mut table = Table { columns: 0, values: Vec::new() };
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    // One separator for the whole file: a comma may be the mark of decimals where semicolons part the cells.
+    let separator = ['\t', ';', ','].into_iter().find(|&c| text.lines().any(|line| line.contains(c)));
     for (place, (index, line)) in lines.enumerate() {
-        let cells = line.split([',', ';', '\t', ' ']).map(|cell| cell.trim().trim_matches('"'));
-        let cells: Vec<&str> = cells.filter(|cell| !cell.is_empty()).collect();
+        let cells: Vec<&str> = match separator {
+            Some(separator) => line.split(separator).map(|cell| cell.trim().trim_matches('"')).collect(),
+            None => line.split_whitespace().map(|cell| cell.trim_matches('"')).collect(),
+        };
+        if let Some(column) = cells.iter().position(|cell| cell.is_empty()).filter(|_| place > 0) {
+            bail!("line {}, column {column}: the cell is empty", index + 1);
+        }
         let numbers: Vec<Option<f32>> = cells.iter().map(|cell| cell.parse().ok()).collect();
         if let Some(bad) = numbers.iter().position(Option::is_none) {
             // The first line may be one of names.
@@ -119,6 +127,8 @@ mod tests {
         assert_eq!(text(format!("x,y\n{}\n", numbers(12)).as_bytes()).unwrap(), plain);
         assert_eq!(text(numbers(12).replace(',', " ; ").as_bytes()).unwrap(), plain);
         assert_eq!(text(numbers(12).replace(',', "\t").as_bytes()).unwrap(), plain);
+        assert_eq!(text(numbers(12).replace(',', "  ").as_bytes()).unwrap(), plain);
+        assert_eq!(text(format!("\u{feff}{}", numbers(12)).as_bytes()).unwrap(), plain);
     }
 
     fn npy(kind: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
@@ -154,6 +164,9 @@ mod tests {
             ("1,2\n3\n", "line 2: 1 numbers, expected 2"),
             ("1,2\n3,x\n", "line 2: 'x' is not a number"),
             ("a,b\nc,d\n", "line 2: 'c' is not a number"),
+            ("1,2\n3,\n", "line 2, column 1: the cell is empty"),
+            ("a,b,c\n1,,3\n", "line 2, column 1: the cell is empty"),
+            ("1,5;2,5\n1,5;2,5\n", "line 2: '1,5' is not a number"),
             ("", "no row of numbers"),
         ] {
             let error = text(content.as_bytes()).unwrap_err().to_string();

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_points::Point;
-use flow_points::data::{Loaded, OpenOptions, PointSet, built_in, open, train_points};
+use flow_points::data::{Loaded, OpenOptions, PointSet, Splits, built_in, open, train_points};
+use flow_points::metrics::chamfer;
 use flow_points::model::{Draw, PointFlow};
 use flow_points::shapes::Family;
 use flow_points::trainer::{self, PointRun};
@@ -61,6 +62,12 @@ impl DataArg {
     /// Reads the data and says on stderr what was in it.
     pub(super) fn open(&self, seed: u64) -> Result<Loaded> {
         let loaded = if self.is_built_in() {
+            if let Some(path) = &self.splits {
+                bail!(
+                    "--splits {}: says which shapes of an array are for what, the built-in shapes are none",
+                    path.display()
+                );
+            }
             built_in(&self.families(), self.shapes, self.points_per_shape)?
         } else {
             if !self.families.is_empty() {
@@ -69,7 +76,7 @@ impl DataArg {
             let options = OpenOptions {
                 points_per_mesh: self.points_per_shape,
                 seed,
-                splits: self.splits.clone(),
+                splits: self.splits.clone().map_or(Splits::Beside, Splits::File),
                 ..OpenOptions::default()
             };
             open(&self.data, &options)?
@@ -112,9 +119,9 @@ pub(super) enum Part {
 pub(super) struct InputArg {
     #[command(flatten)]
     data: DataArg,
-    /// Which part of the data, where it has several
-    #[arg(long, value_enum, default_value_t = Part::Test)]
-    part: Part,
+    /// Which part of the data [default: test, or all there is where nothing is held out]
+    #[arg(long, value_enum)]
+    part: Option<Part>,
     /// The first so many shapes [default: all]
     #[arg(long)]
     limit: Option<usize>,
@@ -128,6 +135,11 @@ pub(super) struct Input {
 }
 
 impl InputArg {
+    /// Where the shapes are.
+    pub(super) fn path(&self) -> &Path {
+        &self.data.data
+    }
+
     /// Reads the shapes and takes `points` of each, at random without replacement.
     pub(super) fn open(&self, points: usize, rng: &mut FlowRng) -> Result<Input> {
         let set = self.set()?;
@@ -149,14 +161,14 @@ impl InputArg {
     pub(super) fn open_halves(&self, seen: usize, rng: &mut FlowRng) -> Result<Halves> {
         let set = self.set()?;
         let limit = self.limit.unwrap_or(usize::MAX);
-        let mut parts = Halves { seen: vec![], fresh: vec![], names: vec![], source: set.source };
-        for (cloud, name) in set.clouds.iter().zip(set.names).take(limit) {
-            let [a, b] = halves(cloud, seen, rng)?;
-            parts.seen.push(a);
-            parts.fresh.push(b);
-            parts.names.push(name);
-        }
-        Ok(parts)
+        let clouds: Vec<&[Point]> = set.clouds.iter().take(limit).map(Vec::as_slice).collect();
+        let [seen, fresh] = halves(&clouds, seen, rng)?;
+        Ok(Halves { seen, fresh, names: set.names.into_iter().take(limit).collect(), source: set.source })
+    }
+
+    /// Reads all shapes and takes at most `points` of each.
+    pub(super) fn open_all(&self, points: usize, rng: &mut FlowRng) -> Result<Input> {
+        self.cut(self.all()?, points, None::<fn(&Point) -> bool>, rng)
     }
 
     /// Reads the shapes and takes at most `points` of each among those that `keep` does not refuse.
@@ -166,7 +178,16 @@ impl InputArg {
         keep: Option<impl Fn(&Point) -> bool>,
         rng: &mut FlowRng,
     ) -> Result<Input> {
-        let set = self.set()?;
+        self.cut(self.set()?, points, keep, rng)
+    }
+
+    fn cut(
+        &self,
+        set: PointSet,
+        points: usize,
+        keep: Option<impl Fn(&Point) -> bool>,
+        rng: &mut FlowRng,
+    ) -> Result<Input> {
         let limit = self.limit.unwrap_or(usize::MAX);
         let mut clouds = Vec::new();
         for (cloud, name) in set.clouds.iter().zip(&set.names).take(limit) {
@@ -185,13 +206,31 @@ impl InputArg {
     /// The shapes as they are.
     pub(super) fn set(&self) -> Result<PointSet> {
         let Loaded { train, validation, test, .. } = self.data.open(0)?;
-        let chosen = match self.part {
-            Part::Train => train.clone(),
-            Part::Validation => validation,
-            Part::Test => test,
+        let source = train.source.clone();
+        let (chosen, name) = match self.part {
+            // A single file, or a folder of few, is one set: all of it is what the user means.
+            None if test.clouds.is_empty() => return Ok(train),
+            None | Some(Part::Test) => (test, "test"),
+            Some(Part::Train) => (train, "train"),
+            Some(Part::Validation) => (validation, "validation"),
         };
-        // A single file is one set: all of it is what the user means.
-        Ok(if chosen.clouds.is_empty() { train } else { chosen })
+        if chosen.clouds.is_empty() {
+            bail!("--part {name}: {source} has no shapes in this part");
+        }
+        Ok(chosen)
+    }
+
+    /// All shapes of all parts, unless one was asked for.
+    fn all(&self) -> Result<PointSet> {
+        if self.part.is_some() {
+            return self.set();
+        }
+        let Loaded { mut train, validation, test, .. } = self.data.open(0)?;
+        for part in [validation, test] {
+            train.clouds.extend(part.clouds);
+            train.names.extend(part.names);
+        }
+        Ok(train)
     }
 }
 
@@ -203,15 +242,32 @@ pub(super) struct Halves {
     pub(super) source: String,
 }
 
-/// Two disjoint random parts of a cloud, of `points` points each, or of half of it where it has fewer.
-pub(super) fn halves(cloud: &[Point], points: usize, rng: &mut FlowRng) -> Result<[Vec<Point>; 2]> {
-    let each = points.min(cloud.len() / 2);
+/// Two disjoint random parts of every cloud, of `points` points each, or of half of the smallest cloud where that is less.
+pub(super) fn halves(clouds: &[&[Point]], points: usize, rng: &mut FlowRng) -> Result<[Vec<Vec<Point>>; 2]> {
+    let each = clouds.iter().map(|cloud| cloud.len() / 2).fold(points, usize::min);
     if each == 0 {
-        bail!("a cloud of {} points cannot be halved", cloud.len());
+        bail!("a cloud of one point, or of none, cannot be halved");
     }
-    let mut both = train_points(cloud, 2 * each, false, rng)?;
-    let fresh = both.split_off(each);
-    Ok([both, fresh])
+    let (mut seen, mut fresh) = (Vec::new(), Vec::new());
+    for cloud in clouds {
+        let mut both = train_points(cloud, 2 * each, false, rng)?;
+        fresh.push(both.split_off(each));
+        seen.push(both);
+    }
+    Ok([seen, fresh])
+}
+
+/// The mean Chamfer distance of drawn clouds to fresh points of the same shapes, and that of the points that were seen, the
+/// least that can be asked for; all with as many points, since more of them are closer whatever they are.
+pub(super) fn distances(drawn: &[Vec<Point>], seen: &[Vec<Point>], fresh: &[Vec<Point>]) -> Result<(f64, f64)> {
+    let count = drawn.len().max(1) as f64;
+    let (mut error, mut floor) = (0.0, 0.0);
+    for ((drawn, seen), fresh) in drawn.iter().zip(seen).zip(fresh) {
+        let points = drawn.len().min(seen.len());
+        error += chamfer(&drawn[..points], fresh)? / count;
+        floor += chamfer(&seen[..points], fresh)? / count;
+    }
+    Ok((error, floor))
 }
 
 /// `points` random points of every cloud.
@@ -227,7 +283,8 @@ pub(super) fn subset(clouds: &[Vec<Point>], points: usize, rng: &mut FlowRng) ->
 
 /// All clouds of a file or folder, whatever part they belong to.
 pub(super) fn read_all(path: &Path, points_per_mesh: usize) -> Result<Vec<Vec<Point>>> {
-    let loaded = open(path, &OpenOptions { points_per_mesh, ..OpenOptions::default() })?;
+    let options = OpenOptions { points_per_mesh, splits: Splits::Whole, strict: true, ..OpenOptions::default() };
+    let loaded = open(path, &options)?;
     Ok([loaded.train, loaded.validation, loaded.test].into_iter().flat_map(|set| set.clouds).collect())
 }
 

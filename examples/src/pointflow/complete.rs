@@ -57,6 +57,7 @@ impl CompleteArgs {
         at_least_one("--seen", self.seen)?;
         let side = self.keep.as_deref().map(Side::parse).transpose()?;
         let out = self.output.open("complete")?;
+        out.spare(self.input.path())?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "complete");

@@ -83,7 +83,7 @@ impl EvalArgs {
         let limit = self.limit.unwrap_or(usize::MAX).min(test.clouds.len());
         let reference = subset(&test.clouds[..limit], self.points, &mut rng)?;
         let drawn = match &self.samples {
-            Some(path) => self.given(path, &mut rng)?,
+            Some(path) => self.given(path, limit, &mut rng)?,
             None => self.drawn(limit, &mut rng)?,
         };
         let order = rng.permutation(loaded.train.clouds.len());
@@ -109,8 +109,11 @@ impl EvalArgs {
         Ok(draw_clouds(&model, &run.normalization, count, self.points, &self.solver.draw(solver.as_ref(), 1.0), rng)?)
     }
 
-    fn given(&self, path: &std::path::Path, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
+    fn given(&self, path: &std::path::Path, count: usize, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
         let set = super::common::read_all(path, self.points.max(2048))?;
+        if set.len() != count {
+            eprintln!("--samples {}: {} clouds against {count} of the test set", path.display(), set.len());
+        }
         subset(&set, self.points, rng)
     }
 

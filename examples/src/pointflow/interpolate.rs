@@ -4,9 +4,9 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
-use flow_points::Cloud;
 use flow_points::model::{Draw, PointFlow};
 use flow_points::trainer::{from_tensor, to_tensor};
+use flow_points::{Cloud, Point};
 
 use super::common::{InputArg, SolverArg, load};
 use super::output::OutputArg;
@@ -69,15 +69,18 @@ impl InterpolateArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "interpolate");
-        let input = self.input.open(self.points, &mut rng)?;
+        let input = self.input.open_at_most(self.points, None::<fn(&Point) -> bool>, &mut rng)?;
         let pick = |index: usize, flag: &str| match input.clouds.get(index) {
             Some(cloud) => Ok(run.normalization.apply(cloud)),
             None => bail!("{flag} {index}: {} has {} shapes, counted from zero", input.source, input.clouds.len()),
         };
-        let ends = to_tensor(&[pick(self.from, "--from")?, pick(self.to, "--to")?], &device)?;
+        // One by one: the two may differ in size.
+        let latent =
+            |cloud: Vec<Point>| -> Result<Tensor> { Ok(model.posterior(&to_tensor(&[cloud], &device)?)?.mean) };
+        let ends = Tensor::cat(&[latent(pick(self.from, "--from")?)?, latent(pick(self.to, "--to")?)?], 0)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
-        let latents = self.walk(&model, &model.posterior(&ends)?.mean, &draw)?;
+        let latents = self.walk(&model, &ends, &draw)?;
         let clouds = model.decode_alike(&latents, self.points, &draw, &mut rng)?;
         let clouds: Vec<Cloud> = from_tensor(&clouds)?.iter().map(|c| Cloud::new(run.normalization.undo(c))).collect();
         let names: Vec<String> = (0..clouds.len()).map(|i| format!("step-{i:03}")).collect();

@@ -67,6 +67,7 @@ impl LikelihoodArgs {
                 let nats = f64::from(*nats) - volume;
                 let of_latent = latent.as_ref().and_then(|l| l.get(i)).map(|&v| f64::from(v));
                 // Writing to a string does not fail.
+                let name = quoted(name);
                 let _ = writeln!(table, "{name},{nats:.6},{:.6},{}", nats / std::f64::consts::LN_2, text(of_latent));
                 points.push(nats);
                 latents.extend(of_latent);
@@ -88,6 +89,11 @@ impl LikelihoodArgs {
         }
         Ok(())
     }
+}
+
+/// A cell of a table.
+fn quoted(name: &str) -> String {
+    if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_string() }
 }
 
 fn text(value: Option<f64>) -> String {

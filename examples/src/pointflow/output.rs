@@ -57,8 +57,29 @@ impl OutputArg {
 }
 
 impl Output {
+    /// The ending of a file; a number after a dot is part of a folder's name.
     fn extension(&self) -> Option<&str> {
-        self.path.extension().and_then(|e| e.to_str())
+        self.path.extension().and_then(|e| e.to_str()).filter(|e| !e.bytes().all(|b| b.is_ascii_digit()))
+    }
+
+    /// Refuses to write where the data lie: files of the same names would be lost.
+    pub(super) fn spare(&self, data: &Path) -> Result<()> {
+        let real = |path: &Path| path.canonicalize().ok();
+        let folders = [Some(data), data.parent().filter(|_| data.is_file())].into_iter().flatten();
+        if real(&self.path).is_some_and(|out| folders.filter_map(real).any(|folder| folder == out)) {
+            bail!("--out {}: there the data are, and could be overwritten", self.path.display());
+        }
+        Ok(())
+    }
+
+    /// Refuses a file that holds fewer clouds than there will be.
+    pub(super) fn holds(&self, count: usize) -> Result<()> {
+        match self.extension() {
+            Some("ply") if count != 1 => {
+                bail!("--out {}: a .ply file holds one cloud, there are {count}", self.path.display())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes clouds with a contact sheet and a turntable of the first ones.
@@ -101,19 +122,27 @@ impl Output {
         let options = PlyOptions { encoding, comments: vec![provenance.to_string()] };
         match self.extension() {
             Some("npy") => Ok(write_npy(&self.path, clouds)?),
-            Some(_) => match clouds {
-                [one] => Ok(ply::write(&self.path, one, &options)?),
-                _ => bail!("--out {}: a .ply file holds one cloud, there are {}", self.path.display(), clouds.len()),
-            },
+            Some(_) => {
+                self.holds(clouds.len())?;
+                Ok(clouds.iter().try_for_each(|one| ply::write(&self.path, one, &options))?)
+            }
             None => {
                 create_folder(&self.path)?;
                 let files = flat(names);
                 let write = |(cloud, name): (&Cloud, &String)| {
                     ply::write(&self.path.join(format!("{name}.ply")), cloud, &options)
                 };
-                Ok(clouds.iter().zip(&files).try_for_each(write)?)
+                clouds.iter().zip(&files).try_for_each(write)?;
+                let drawn = names.first().is_some_and(|name| *name == sample_name(0));
+                if drawn { self.forget_earlier(clouds.len()) } else { Ok(()) }
             }
         }
+    }
+
+    /// Removes what an earlier and longer run has left behind the last sample.
+    fn forget_earlier(&self, count: usize) -> Result<()> {
+        let files = (count..).map(|i| self.path.join(format!("{}.ply", sample_name(i))));
+        Ok(files.take_while(|file| file.exists()).try_for_each(std::fs::remove_file)?)
     }
 
     fn sheet(&self, clouds: &[Cloud], columns: usize) -> Result<PathBuf> {
@@ -148,9 +177,14 @@ pub(super) fn write_sheet(path: &Path, clouds: &[Cloud], columns: usize) -> Resu
     Ok(write_png(path, &contact_sheet(clouds, columns, &RenderOptions::default())?)?)
 }
 
+/// The name of a drawn cloud.
+pub(super) fn sample_name(index: usize) -> String {
+    format!("sample-{index:04}")
+}
+
 /// Writes numbered PLYs into a folder.
 pub(super) fn write_plys(folder: &Path, clouds: &[Cloud], provenance: &str) -> Result<()> {
-    let names: Vec<String> = (0..clouds.len()).map(|i| format!("sample-{i:04}")).collect();
+    let names: Vec<String> = (0..clouds.len()).map(sample_name).collect();
     create_folder(folder)?;
     Output { path: folder.to_path_buf(), ascii: false, pictures: false }.save(clouds, &names, provenance)
 }

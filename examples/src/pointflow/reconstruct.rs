@@ -4,18 +4,17 @@ use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
 use flow_points::Cloud;
-use flow_points::metrics::chamfer;
 use flow_points::trainer::{from_tensor, to_tensor};
 
-use super::common::{InputArg, SolverArg, load};
+use super::common::{InputArg, SolverArg, distances, load};
 use super::output::OutputArg;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
 /// Encode clouds or meshes and draw them again
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The sheet shows each shape above its reconstruction. The Chamfer distance is to other points of the same shape than the
-encoder saw where there are enough, beside that of two samplings of the shape: no model can do better.
+The sheet shows each shape beside its reconstruction. The Chamfer distance is to other points of the same shape than the
+encoder saw, with as many points, beside that of two samplings of the shape: no model can do better.
 
 Examples:
   pointflow reconstruct --data chairs.npy --limit 16
@@ -48,6 +47,7 @@ impl ReconstructArgs {
         at_least_one("--points", self.points)?;
         at_least_one("--seen", self.seen)?;
         let out = self.output.open("reconstruct")?;
+        out.spare(self.input.path())?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "reconstruct");
@@ -61,12 +61,7 @@ impl ReconstructArgs {
             let (points, _) = model.decode(&latents, self.points, &draw, &mut rng)?;
             drawn.extend(from_tensor(&points)?.iter().map(|c| run.normalization.undo(c)));
         }
-        let count = drawn.len() as f64;
-        let (mut error, mut floor) = (0.0, 0.0);
-        for ((drawn, seen), fresh) in drawn.iter().zip(&input.seen).zip(&input.fresh) {
-            error += chamfer(drawn, fresh)? / count;
-            floor += chamfer(seen, fresh)? / count;
-        }
+        let (error, floor) = distances(&drawn, &input.seen, &input.fresh)?;
         let pairs: Vec<Cloud> = input
             .seen
             .into_iter()

@@ -33,8 +33,9 @@ impl RenderArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--points", self.points)?;
         let out = self.output.open("render")?;
+        out.spare(self.input.path())?;
         let mut rng = FlowRng::named(self.seed, "render");
-        let input = self.input.open_at_most(self.points, None::<fn(&flow_points::Point) -> bool>, &mut rng)?;
+        let input = self.input.open_all(self.points, &mut rng)?;
         let clouds: Vec<Cloud> = input.clouds.into_iter().map(Cloud::new).collect();
         let written = out.write(&clouds, &input.names, &format!("points of {}", input.source))?;
         println!("{} shapes; {}", clouds.len(), written.display());

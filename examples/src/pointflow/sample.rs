@@ -10,7 +10,7 @@ use flow_points::Cloud;
 use flow_points::trainer::draw_clouds;
 
 use super::common::{SolverArg, check_temperature, load};
-use super::output::OutputArg;
+use super::output::{OutputArg, sample_name};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
 /// Draw new clouds of any number of points
@@ -50,6 +50,7 @@ impl SampleArgs {
         at_least_one("--points", self.points)?;
         check_temperature(self.temperature)?;
         let out = self.output.open("sample")?;
+        out.holds(self.count)?;
         let solver = self.solver.options()?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let draw = self.solver.draw(solver.as_ref(), self.temperature);
@@ -58,7 +59,7 @@ impl SampleArgs {
         let clouds = draw_clouds(&model, &run.normalization, self.count, self.points, &draw, &mut rng)?;
         let rate = self.count as f64 / begun.elapsed().as_secs_f64();
         let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
-        let names: Vec<String> = (0..clouds.len()).map(|i| format!("sample-{i:04}")).collect();
+        let names: Vec<String> = (0..clouds.len()).map(sample_name).collect();
         let written: PathBuf = out.write(&clouds, &names, &format!("drawn by pointflow, seed {}", self.seed))?;
         println!("{} clouds of {} points at {rate:.1} clouds/s; {}", self.count, self.points, written.display());
         Ok(())

@@ -9,12 +9,11 @@ use flow_core::FlowRng;
 use flow_core::cnf::matching::Coupling;
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_points::data::{Loaded, Normalization, NormalizeMode};
-use flow_points::metrics::chamfer;
 use flow_points::model::{Draw, Objective, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 use flow_points::{Cloud, Point};
 
-use super::common::{DataArg, halves};
+use super::common::{DataArg, distances, halves};
 use super::output::write_sheet;
 use crate::cli::{DeviceArg, at_least_one, configured};
 use crate::plot::plot_log;
@@ -152,6 +151,9 @@ impl TrainArgs {
         let limit = TimeLimit::new(self.minutes)?;
         let device = self.device.open()?;
         let model = self.plan()?;
+        if self.preview_every.is_some() && self.preset() == Preset::PaperAutoEncoder {
+            bail!("--preview-every shows samples, an auto-encoder has none");
+        }
         let loaded = self.data.open(self.seed)?;
         let run = self.describe(model, &loaded)?;
         let config = self.engine(&run.model);
@@ -252,18 +254,14 @@ impl TrainArgs {
         let mut rng = FlowRng::named(self.seed, "report");
         let mut place = self.out.join("reconstructions.png");
         let held_out = if loaded.test.clouds.is_empty() { &loaded.train } else { &loaded.test };
-        let halves: Vec<[Vec<Point>; 2]> =
-            held_out.clouds.iter().take(SHOWN).map(|c| halves(c, points, &mut rng)).collect::<Result<_>>()?;
-        let seen: Vec<Vec<Point>> = halves.iter().map(|[a, _]| run.normalization.apply(a)).collect();
+        let shown: Vec<&[Point]> = held_out.clouds.iter().take(SHOWN).map(Vec::as_slice).collect();
+        let [seen, fresh] = halves(&shown, points, &mut rng)?;
+        let normal: Vec<Vec<Point>> = seen.iter().map(|cloud| run.normalization.apply(cloud)).collect();
         let (drawn, _) =
-            model.decode(&model.posterior(&to_tensor(&seen, device)?)?.mean, points, &Draw::default(), &mut rng)?;
+            model.decode(&model.posterior(&to_tensor(&normal, device)?)?.mean, points, &Draw::default(), &mut rng)?;
         let drawn: Vec<Vec<Point>> = from_tensor(&drawn)?.iter().map(|c| run.normalization.undo(c)).collect();
-        let (mut error, mut floor) = (0.0, 0.0);
-        for (drawn, [seen, fresh]) in drawn.iter().zip(&halves) {
-            error += chamfer(drawn, fresh)? / drawn.len().max(1) as f64;
-            floor += chamfer(seen, fresh)? / drawn.len().max(1) as f64;
-        }
-        let pairs = halves.into_iter().zip(drawn).flat_map(|([a, _], b)| [Cloud::new(a), Cloud::new(b)]);
+        let (error, floor) = distances(&drawn, &seen, &fresh)?;
+        let pairs = seen.into_iter().zip(drawn).flat_map(|(a, b)| [Cloud::new(a), Cloud::new(b)]);
         write_sheet(&place, &pairs.collect::<Vec<_>>(), 8)?;
         if model.has_prior() {
             place = self.out.join("samples.png");
@@ -278,10 +276,11 @@ impl TrainArgs {
             write_sheet(&place, &clouds, 8)?;
         }
         println!(
-            "{} {:.4} in validation; held-out shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
+            "{} {:.4} in validation; {} shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
              {} steps in {:.0} s; {}",
             run.model.objective.unit(),
             summary.best.map_or(f64::NAN, |(best, _)| best),
+            if loaded.test.clouds.is_empty() { "training" } else { "held-out" },
             error / floor,
             summary.step,
             summary.seconds,

@@ -78,6 +78,26 @@ fn all_models_train_and_load() {
     }
 }
 
+/// What was held out from the teacher stays held out, whatever the seed of the copy.
+#[test]
+fn a_straightened_table_keeps_its_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut rng = flow_core::FlowRng::seed_from(3);
+    let rows: String = (0..300).map(|_| format!("{},{}\n", rng.next_normal(), rng.next_normal())).collect();
+    std::fs::write(folder.join("t.csv"), rows).unwrap();
+    let base = ["--batch-size", "64", "--pixels", "40", "--steps", "2"];
+    let train = ["train", "--data", "t.csv", "--model", "matching", "--hidden", "8", "--seed", "5", "--out", "run"];
+    run(folder, &[&train[..], &base].concat());
+    let straighten = ["straighten", "--checkpoint", "run", "--pairs", "100", "--seed", "9", "--out", "straight"];
+    run(folder, &[&straighten[..], &base].concat());
+    let config = std::fs::read_to_string(folder.join("straight/checkpoints/best/config.json"));
+    let config =
+        config.or_else(|_| std::fs::read_to_string(folder.join("straight/checkpoints/step-00000002/config.json")));
+    let config: serde_json::Value = serde_json::from_str(&config.unwrap()).unwrap();
+    assert_eq!(config["task"]["seed"], 5, "{config}");
+}
+
 /// A matched flow is straightened, and the straight one distilled; each is closer to its teacher in one step than before.
 #[test]
 fn paths_are_straightened_and_distilled() {

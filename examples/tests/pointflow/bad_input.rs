@@ -21,6 +21,8 @@ fn bad_arguments_and_files_are_refused_in_one_line() {
         (&["train", "--shapes", "20", "--points-per-shape", "64", "--points", "100"], "a step takes 100 points"),
         (&["train", "--shapes", "20", "--batch-size", "1"], "at least 2"),
         (&["train", "--model", "paper", "--kl-weight", "1"], "flow matching"),
+        (&["train", "--model", "paper-auto-encoder", "--preview-every", "1"], "--preview-every"),
+        (&["train", "--splits", "s.json"], "--splits s.json"),
         (&["train", "--device", "tpu"], "expected cpu"),
         (&["train", "--samples", "0"], "--samples"),
         (&["sample", "--checkpoint", "nowhere"], "nowhere"),

@@ -84,3 +84,57 @@ fn the_papers_objective_trains_too() {
         assert!(said.contains("nats/cloud") && said.contains(picture), "{said}");
     }
 }
+
+/// Scans differ in size; everything works with what the smallest has.
+#[test]
+fn clouds_of_different_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (part, count) in [("train", 6), ("test", 3)] {
+        std::fs::create_dir_all(folder.join("scans").join(part)).unwrap();
+        for i in 0..count {
+            let point = |k: usize| format!("{} {} {}\n", k % 7, (k * i) % 5, k % 3);
+            let text: String = (0..60 + 10 * i).map(point).collect();
+            std::fs::write(folder.join(format!("scans/{part}/{i}.xyz")), text).unwrap();
+        }
+    }
+    let base = ["train", "--data", "scans", "--model", "small", "--width", "8", "--latent", "4", "--batch-size", "4"];
+    let rest = ["--steps", "4", "--validate-every", "2", "--samples", "5"];
+    // More points than the smallest cloud has need replacement, in validation too.
+    run(folder, &[&base[..], &rest, &["--points", "70", "--replacement", "--out", "again"]].concat());
+    let said = run(folder, &[&base[..], &rest, &["--points", "50", "--out", "run"]].concat());
+    assert!(said.contains("held-out shapes reconstructed"), "{said}");
+    let ratio = |points: &str| {
+        let of = ["reconstruct", "--data", "scans", "--checkpoint", "run", "--points", points];
+        let said = run(folder, &of);
+        assert!(said.starts_with("3 shapes"), "{said}");
+        let times = said.split_once('(').unwrap().1.split_once(" times").unwrap().0.to_string();
+        times.parse::<f64>().unwrap()
+    };
+    // More points do not make a reconstruction look better: the same number of them is compared.
+    let (few, many) = (ratio("30"), ratio("3000"));
+    assert!(many > 0.7 * few, "{many} against {few}");
+    run(folder, &["interpolate", "--data", "scans", "--checkpoint", "run", "--points", "200", "--steps", "2"]);
+    // All parts are drawn, and names that fall together are kept apart.
+    assert!(run(folder, &["render", "--data", "scans"]).starts_with("9 shapes"));
+    // A shorter run into the same folder leaves nothing of the longer one.
+    for count in ["5", "2"] {
+        run(folder, &["sample", "--checkpoint", "run", "--count", count, "--points", "20", "--out", "drawn.1"]);
+        let plys = std::fs::read_dir(folder.join("drawn.1"))
+            .unwrap()
+            .filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == "ply"));
+        assert_eq!(plys.count().to_string(), count);
+    }
+    for (arguments, expected) in [
+        (&["render", "--data", "scans", "--part", "validation"][..], "no shapes in this part"),
+        (&["render", "--data", "scans/test", "--out", "scans/test"], "could be overwritten"),
+        (&["render", "--data", "scans/test/0.xyz", "--out", "scans/test"], "could be overwritten"),
+        (&["sample", "--checkpoint", "run", "--count", "2", "--out", "x.ply"], "holds one cloud"),
+        (&["eval", "--data", "scans", "--splits", "scans/test/0.xyz"], "which shapes of an array"),
+    ] {
+        let mut command = super::pointflow(folder);
+        command.args(arguments);
+        let message = super::shared::refused(command, folder);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use flow_core::FlowRng;
 use rayon::prelude::*;
 
-use super::splits;
+use super::splits::{self, Splits};
 use crate::io::{self, Format, Shape};
 use crate::shapes::{self, Family};
 use crate::{Error, Point, Result};
@@ -18,15 +18,15 @@ pub struct OpenOptions {
     pub points_per_mesh: usize,
     /// Seed of that sampling and of random splits.
     pub seed: u64,
-    /// The file that says which shapes of an array are for what.
-    pub splits: Option<PathBuf>,
+    /// Which shapes of an array are for what.
+    pub splits: Splits,
     /// Fail on the first file of a folder that cannot be read instead of leaving it out.
     pub strict: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { points_per_mesh: 4096, seed: 0, splits: None, strict: false }
+        OpenOptions { points_per_mesh: 4096, seed: 0, splits: Splits::Beside, strict: false }
     }
 }
 
@@ -78,8 +78,17 @@ impl Loaded {
 /// in the order of their names, meshes are sampled.
 ///
 /// # Errors
-/// Those of the readers for a single file; [`Error::File`] for a folder in which nothing can be read.
+/// Those of the readers for a single file; [`Error::File`] for a folder in which nothing can be read, and for a file of
+/// splits where there is no array.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded> {
+    if !path.exists() {
+        return Err(Error::io(path)(std::io::ErrorKind::NotFound.into()));
+    }
+    let array = !path.is_dir() && matches!(Format::of(path), Some(Format::Npy | Format::Npz));
+    if let (Splits::File(splits), false) = (&options.splits, array) {
+        let reason = format!("says which shapes of an array are for what, {} is none", path.display());
+        return Err(Error::File { path: splits.clone(), reason });
+    }
     if path.is_dir() { open_folder(path, options) } else { open_file(path, options) }
 }
 
@@ -91,7 +100,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Loaded> {
             let clouds: Vec<Vec<Point>> = clouds.into_iter().map(|c| c.points).collect();
             let names = (0..clouds.len()).map(|i| format!("{stem}-{i:05}")).collect();
             let whole = PointSet { clouds, names, source };
-            let split = splits::named(path, options.splits.as_ref(), whole.clouds.len())?;
+            let split = splits::named(path, &options.splits, whole.clouds.len())?;
             let split = split.unwrap_or_else(|| splits::random(whole.clouds.len(), options.seed));
             Ok(cut(&whole, &split))
         }
@@ -128,7 +137,10 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Loaded> {
         }
         None => {
             let whole = read_below(path, path, options, &mut skipped)?;
-            let split = splits::random(whole.clouds.len(), options.seed);
+            let split = match options.splits {
+                Splits::Whole => splits::Split { train: (0..whole.clouds.len()).collect(), ..Default::default() },
+                _ => splits::random(whole.clouds.len(), options.seed),
+            };
             cut(&whole, &split)
         }
     };

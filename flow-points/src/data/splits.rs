@@ -19,26 +19,44 @@ pub(super) struct Split {
     pub test: Vec<usize>,
 }
 
-/// The split of `data` in a file of JSON: `{"name of the data": {"train": [0, 2, …], "test": [1, …]}, …}`, or one such
-/// object by itself. Without a named file, `splits.json` beside the data is taken if it speaks of them.
-pub(super) fn named(data: &Path, splits: Option<&PathBuf>, count: usize) -> Result<Option<Split>> {
+/// Where the parts of an array of shapes come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Splits {
+    /// `splits.json` beside the data if it names them, else drawn at random.
+    #[default]
+    Beside,
+    /// This file.
+    File(PathBuf),
+    /// Nowhere: all shapes are for training.
+    Whole,
+}
+
+/// The split of `data` in a file of JSON: `{"name of the data": {"train": [0, 2, …], "test": [1, …]}, …}`, or, in a file
+/// that was asked for, one such object by itself.
+pub(super) fn named(data: &Path, splits: &Splits, count: usize) -> Result<Option<Split>> {
     let beside = data.with_file_name("splits.json");
-    let path = match splits {
-        Some(path) => path,
-        None if beside.is_file() => &beside,
-        None => return Ok(None),
+    let (path, asked) = match splits {
+        Splits::Whole => return Ok(Some(Split { train: (0..count).collect(), ..Split::default() })),
+        Splits::File(path) => (path, true),
+        Splits::Beside if beside.is_file() => (&beside, false),
+        Splits::Beside => return Ok(None),
     };
     let fault = |reason: String| Error::File { path: path.clone(), reason };
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let stem = data.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let all: std::result::Result<BTreeMap<String, Split>, _> = serde_json::from_str(&text);
-    let split = match all {
-        Ok(mut all) => match (all.remove(&stem), splits) {
-            (Some(split), _) => split,
-            (None, None) => return Ok(None),
-            (None, Some(_)) => return Err(fault(format!("has no entry '{stem}', the name of the data"))),
-        },
-        Err(_) => serde_json::from_str(&text).map_err(|e| fault(format!("is no list of splits: {e}")))?,
+    let split = match all.map(|mut all| all.remove(&stem)) {
+        Ok(Some(split)) => split,
+        Ok(None) if asked => return Err(fault(format!("has no entry '{stem}', the name of the data"))),
+        Ok(None) => return Ok(None),
+        Err(_) => {
+            let one: Split = serde_json::from_str(&text).map_err(|e| fault(format!("is no list of splits: {e}")))?;
+            // A list without a name may be that of any array in the folder.
+            match asked {
+                true => one,
+                false => return Ok(None),
+            }
+        }
     };
     let indices = split.train.iter().chain(&split.validation).chain(&split.test);
     if let Some(&bad) = indices.clone().find(|&&i| i >= count) {

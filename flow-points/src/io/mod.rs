@@ -108,15 +108,13 @@ fn mesh_or_cloud(
     Ok(if faces.is_empty() { Shape::Cloud(cloud()) } else { Shape::Mesh(Mesh { vertices, faces }) })
 }
 
-/// Cuts a polygon into a fan of triangles, after its corners were checked.
+/// Cuts a polygon into a fan of triangles, after its corners were checked; one or two of them have no surface.
 fn fan(corners: &[u64], vertices: usize, faces: &mut Vec<[u32; 3]>) -> std::result::Result<(), String> {
-    if corners.len() < 3 {
-        return Err(format!("a face needs at least 3 corners, found {}", corners.len()));
-    }
     if let Some(bad) = corners.iter().find(|&&c| c >= vertices as u64 || c > u64::from(u32::MAX)) {
         return Err(format!("corner {bad} does not exist, there are {vertices} vertices counted from 0"));
     }
-    let first = corners[0] as u32;
-    faces.extend(corners[1..].windows(2).map(|w| [first, w[0] as u32, w[1] as u32]));
+    let [first, rest @ ..] = corners else { return Err("a face has no corners".into()) };
+    let first = *first as u32;
+    faces.extend(rest.windows(2).map(|w| [first, w[0] as u32, w[1] as u32]));
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{Cloud, Error, Point, Result};
 /// The most bytes that an archive's member may unfold to.
 const LARGEST: u64 = 8 << 30;
 
-/// Reads `[N, 3]` as a cloud and `[S, N, 3]` as a set, of any float type and order.
+/// Reads `[N, 3]` as a cloud and `[S, N, 3]` as a set, in single or double precision and any order.
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Shape> {
     let fault = |reason: String| Error::File { path: path.to_path_buf(), reason };
     if overflows(bytes) {

@@ -44,6 +44,9 @@ fn header<'a>(path: &Path, lines: &mut std::slice::Iter<'_, Line<'a>>) -> Result
     let Some(position) = word.find("OFF").filter(|&p| p <= 2 && word[..p].chars().all(|c| "CNST4n".contains(c))) else {
         return Err(first.fault(format!("expected OFF, found '{}'", super::words::shortened(word))));
     };
+    if word[..position].contains(['4', 'n']) {
+        return Err(first.fault(format!("{}: only vertices in three dimensions are read", &word[..position + 3])));
+    }
     let rest = &word[position + 3..];
     let mut counts = first.clone();
     counts.words[0] = rest;

@@ -9,36 +9,66 @@ use crate::{Error, Mesh, Result};
 const HEADER: usize = 84;
 const TRIANGLE: usize = 50;
 
-/// Reads a mesh.
+/// Reads a mesh; the solids of a text file become one.
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Mesh> {
     let fault = |reason: String| Error::File { path: path.to_path_buf(), reason };
-    check_length(path, bytes)?;
-    let mesh = stl_io::read_stl(&mut Cursor::new(bytes)).map_err(|e| fault(format!("is no readable STL: {e}")))?;
-    if mesh.faces.is_empty() {
-        return Err(fault("has no triangles".into()));
-    }
     let mut out = Mesh::default();
+    if is_text(bytes) {
+        let text = bytes.to_ascii_lowercase();
+        for solid in solids(&text) {
+            append(path, solid, &mut out)?;
+        }
+    } else {
+        check_length(path, bytes)?;
+        append(path, bytes, &mut out)?;
+    }
+    if out.faces.is_empty() { Err(fault("has no triangles".into())) } else { Ok(out) }
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let is = |a: &[u8], b: &[u8]| a.eq_ignore_ascii_case(b);
+    bytes.trim_ascii_start().get(..5).is_some_and(|w| is(w, b"solid")) && bytes.windows(5).any(|w| is(w, b"facet"))
+}
+
+/// A text in lower case cut after every `endsolid` line.
+fn solids(text: &[u8]) -> Vec<&[u8]> {
+    let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
+    for line in text.split_inclusive(|&b| b == b'\n') {
+        at += line.len();
+        if line.trim_ascii_start().starts_with(b"endsolid") {
+            parts.push(&text[start..at]);
+            start = at;
+        }
+    }
+    if !text[start..].trim_ascii().is_empty() || parts.is_empty() {
+        parts.push(&text[start..]);
+    }
+    parts
+}
+
+fn append(path: &Path, solid: &[u8], out: &mut Mesh) -> Result<()> {
+    let fault = |reason: String| Error::File { path: path.to_path_buf(), reason };
+    let mesh = stl_io::read_stl(&mut Cursor::new(solid)).map_err(|e| fault(format!("is no readable STL: {e}")))?;
+    let before = out.vertices.len();
     for (i, vertex) in mesh.vertices.iter().enumerate() {
         let point = vertex.0;
         if !point.iter().all(|v| v.is_finite()) {
-            return Err(fault(format!("vertex {i}: {point:?} is not finite")));
+            return Err(fault(format!("vertex {}: {point:?} is not finite", before + i)));
         }
         out.vertices.push(point);
     }
     for (i, face) in mesh.faces.iter().enumerate() {
-        if face.vertices.iter().any(|&v| v >= out.vertices.len() || v > u32::MAX as usize) {
+        let corners = face.vertices.map(|v| before + v);
+        if corners.iter().any(|&v| v >= out.vertices.len() || v > u32::MAX as usize) {
             return Err(fault(format!("triangle {i} names a vertex that does not exist")));
         }
-        out.faces.push(face.vertices.map(|v| v as u32));
+        out.faces.push(corners.map(|v| v as u32));
     }
-    Ok(out)
+    Ok(())
 }
 
 /// The number of triangles that a binary file announces must be there, before anything is allocated for them.
 fn check_length(path: &Path, bytes: &[u8]) -> Result<()> {
-    if bytes.trim_ascii_start().starts_with(b"solid") && bytes.windows(5).any(|w| w == b"facet") {
-        return Ok(());
-    }
     let Some(count) = bytes.get(80..84).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes) else {
         let reason = format!("a binary STL has a header of {HEADER} bytes, there are {}", bytes.len());
         return Err(Error::File { path: path.to_path_buf(), reason });

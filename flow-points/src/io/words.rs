@@ -13,23 +13,26 @@ pub(super) struct Line<'a> {
     pub words: Vec<&'a str>,
 }
 
-/// The lines of a text, without what follows `#`.
+/// What stands for a word that is no UTF-8: names and materials may be in any encoding, numbers are not.
+const UNREADABLE: &str = "\u{fffd}";
+
+/// The lines of a text, without what follows `#` and without a mark of byte order.
 ///
 /// # Errors
-/// [`Error::Byte`] where the bytes are not UTF-8.
+/// [`Error::Byte`] at a byte that no text holds.
 pub(super) fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Vec<Line<'a>>> {
-    let text = std::str::from_utf8(bytes).map_err(|e| Error::Byte {
-        path: path.to_path_buf(),
-        byte: e.valid_up_to() as u64,
-        reason: "is no text (not UTF-8)".into(),
-    })?;
-    let separator = |c: char| c.is_whitespace() || c == ',' || c == ';';
-    let line = |(i, line): (usize, &'a str)| {
-        let content = line.split('#').next().unwrap_or_default();
-        let words: Vec<&str> = content.split(separator).filter(|w| !w.is_empty()).collect();
+    if let Some(byte) = bytes.iter().position(|&b| b == 0) {
+        return Err(Error::Byte { path: path.to_path_buf(), byte: byte as u64, reason: "is zero: no text".into() });
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let line = |(i, line): (usize, &'a [u8])| {
+        let content = line.split(|&b| b == b'#').next().unwrap_or_default();
+        let words = content.split(|b| b.is_ascii_whitespace() || matches!(b, b',' | b';' | b'\x0b'));
+        let words = words.filter(|w| !w.is_empty()).map(|w| std::str::from_utf8(w).unwrap_or(UNREADABLE));
+        let words: Vec<&str> = words.collect();
         (!words.is_empty()).then_some(Line { path, number: i + 1, words })
     };
-    Ok(text.lines().enumerate().filter_map(line).collect())
+    Ok(bytes.split(|&b| b == b'\n').enumerate().filter_map(line).collect())
 }
 
 impl Line<'_> {
