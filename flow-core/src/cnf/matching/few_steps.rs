@@ -45,7 +45,7 @@ impl<F: VectorField + ?Sized> Motion<'_, F> {
 /// graph of all evaluations is kept.
 ///
 /// # Errors
-/// [`Error::Config`] for no step or an end time that is not positive; those of the field.
+/// [`Error::Config`](crate::Error::Config) for no step or an end time that is not positive; those of the field.
 pub fn sample_few_steps<F: VectorField + ?Sized>(
     field: &F,
     noise: &Tensor,
