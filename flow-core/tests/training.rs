@@ -73,58 +73,6 @@ fn a_resumed_run_ends_with_the_same_bits() {
 }
 
 #[test]
-fn the_last_weights_of_a_stopped_run_are_validated_once_and_count_for_nothing_else() {
-    let objective = |steps: u64| 10.0 - steps as f64;
-    let (whole, parts) = (folder(), folder());
-    run(config(23), whole.path(), Toy::new(8, Bend { objective: Some(objective), ..Bend::default() }));
-    let stopped = |at: u64| {
-        let stop = StopFlag::new();
-        let bend = Bend { stop_at: Some((at, stop.clone())), objective: Some(objective), ..Bend::default() };
-        let mut trainer =
-            Trainer::resume_or_start(config(23), parts.path(), Toy::new(8, bend)).unwrap().with_stop(stop);
-        trainer.run(&mut ()).unwrap();
-        trainer
-    };
-    let mut trainer = stopped(6);
-    let before = trainer.state().stale_validations;
-    let metrics = trainer.validate_last(&mut ()).unwrap().unwrap();
-    assert_eq!((metrics[0].1, trainer.state().best_step, trainer.state().stale_validations), (3.0, 7, before));
-    let best: serde_json::Value =
-        serde_json::from_slice(&fs::read(parts.path().join("checkpoints/best/state.json")).unwrap()).unwrap();
-    assert_eq!(best["step"], 7);
-    drop(trainer);
-    // Once is enough, and step 10 is validated by the schedule.
-    let mut again = Trainer::resume(config(23), parts.path(), Toy::new(8, Bend::default())).unwrap();
-    assert!(again.validate_last(&mut ()).unwrap().is_none());
-    drop(again);
-    assert!(stopped(9).validate_last(&mut ()).unwrap().is_none());
-    run(config(23), parts.path(), Toy::new(8, Bend { objective: Some(objective), ..Bend::default() }));
-    assert_same_checkpoint(&final_checkpoint(whole.path(), 23), &final_checkpoint(parts.path(), 23));
-}
-
-/// What is found by the way must not be held against the validations that count.
-#[test]
-fn patience_does_not_see_the_last_validation_of_a_stopped_run() {
-    let objective = |steps: u64| match steps {
-        0..=10 => 1.0,
-        11..=19 => 0.8,
-        _ => 0.9,
-    };
-    let config = TrainConfig { validate_every: Some(10), early_stop_patience: Some(1), ..config(30) };
-    let out = folder();
-    let stop = StopFlag::new();
-    let bend = Bend { stop_at: Some((14, stop.clone())), objective: Some(objective), ..Bend::default() };
-    let mut trainer = Trainer::new(config.clone(), out.path(), Toy::new(8, bend)).unwrap().with_stop(stop);
-    trainer.run(&mut ()).unwrap();
-    assert!(trainer.validate_last(&mut ()).unwrap().is_some());
-    drop(trainer);
-    let toy = Toy::new(8, Bend { objective: Some(objective), ..Bend::default() });
-    let (summary, _) = run(config, out.path(), toy);
-    // 0.9 at step 20 is better than 1.0, so the run goes on to its end; the best is what was found by the way.
-    assert_eq!((summary.step, summary.best), (30, Some((0.8, 15))));
-}
-
-#[test]
 fn every_rule_and_schedule_resumes_to_the_same_bits() {
     let cosine = ScheduleConfig::cosine(3, 0.1);
     for optimizer in [OptimizerConfig::adam(0.01), OptimizerConfig::adamax(0.02)] {
@@ -327,11 +275,21 @@ fn non_finite_steps_are_skipped_and_counted() {
     assert_eq!(stop(2), stop(3));
     assert_eq!(stop(2), stop(4));
     assert_ne!(stop(2), stop(5));
-    // Too many in a row end the run.
+    // So does a solver that gave up, and too many of either in a row end the run.
+    let stuck = Bend { stuck_at: [3, 4].into(), ..Bend::default() };
+    let (summary, _) = run(constant.clone(), folder().path(), Toy::new(8, stuck));
+    assert_eq!((summary.step, summary.skipped), (9, 2));
     let strict = TrainConfig { max_non_finite: 2, ..constant };
     let mut trainer = Trainer::new(strict.clone(), skipped.path(), Toy::new(8, bend())).unwrap();
     let message = trainer.run(&mut ()).unwrap_err().to_string();
     assert_eq!(message, "toy: non-finite log-determinant, 2 non-finite steps in a row at step 4");
+    let stuck = Bend { stuck_at: [3, 4].into(), ..Bend::default() };
+    let mut trainer = Trainer::new(strict.clone(), folder().path(), Toy::new(8, stuck)).unwrap();
+    let message = trainer.run(&mut ()).unwrap_err().to_string();
+    assert!(
+        message.contains("the toy gave up") && message.contains("2 non-finite steps in a row at step"),
+        "{message}"
+    );
     let other = folder();
     let nan = Bend { nan_at: [5, 6].into(), ..Bend::default() };
     let error = Trainer::new(strict, other.path(), Toy::new(8, nan)).unwrap().run(&mut ()).unwrap_err();

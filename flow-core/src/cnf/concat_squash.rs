@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::activation::sigmoid;
-use super::field::pairing_of_products;
+use super::field::{pairing_of_products, squared_error_of_values};
 use super::{FieldActivation, VectorField, groups};
 use crate::bijector::check_batch;
 use crate::nn::kernels::accepts;
@@ -294,7 +294,7 @@ impl VectorField for ConcatSquash {
                 return call.squared_error(target);
             }
         }
-        Ok((self.value(t, x, context)? - target)?.sqr()?.sum_all()?)
+        squared_error_of_values(self, t, x, context, target)
     }
 }
 

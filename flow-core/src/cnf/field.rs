@@ -85,8 +85,19 @@ pub trait VectorField: Send + Sync {
     /// The tracked scalar `|f − target|²`, summed over all rows; `target` `(B, D)` is fixed. Like
     /// [`VectorField::pairing`] for flow matching.
     fn squared_error(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>, target: &Tensor) -> Result<Tensor> {
-        Ok((self.value(t, x, context)? - target)?.sqr()?.sum_all()?)
+        squared_error_of_values(self, t, x, context, target)
     }
+}
+
+/// [`VectorField::squared_error`] from values.
+pub(super) fn squared_error_of_values<F: VectorField + ?Sized>(
+    field: &F,
+    t: &Tensor,
+    x: &Tensor,
+    context: Option<&Tensor>,
+    target: &Tensor,
+) -> Result<Tensor> {
+    Ok((field.value(t, x, context)? - target)?.sqr()?.sum_all()?)
 }
 
 /// [`VectorField::pairing`] from values and products.

@@ -51,6 +51,8 @@ pub(crate) struct Bend {
     pub(crate) nan_at: BTreeSet<u64>,
     /// Steps that fail with [`Error::NonFinite`].
     pub(crate) fail_at: BTreeSet<u64>,
+    /// Steps that fail with [`Error::Solver`].
+    pub(crate) stuck_at: BTreeSet<u64>,
     /// Raises the flag during the step.
     pub(crate) stop_at: Option<(u64, StopFlag)>,
     /// Replaces the validation by a function of the number of finished steps.
@@ -154,6 +156,9 @@ impl Task for Toy {
         let batch = self.batch(rng)?;
         if self.bend.fail_at.contains(&step) {
             return Err(Error::NonFinite { layer: "toy".into(), what: "log-determinant".into(), step: None });
+        }
+        if self.bend.stuck_at.contains(&step) {
+            return Err(Error::Solver { t: 0.5, dt: 1e-9, row: None, reason: "the toy gave up".into() });
         }
         let n = batch.dim(0)?;
         let weight = if self.bend.nan_at.contains(&step) { f32::NAN } else { -1.0 / n as f32 };

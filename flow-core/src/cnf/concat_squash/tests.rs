@@ -227,6 +227,9 @@ fn no_rows_are_no_division() {
     let (value, dots) = s.field.jvp(&s.t, x, &s.tangents, context).unwrap();
     assert!(value.dims() == [0, 3] && dots[0].dims() == [0, 3]);
     assert_eq!(s.field.value(&s.t, x, context).unwrap().dims(), [0, 3]);
+    let (paired, value) = s.field.pairing(&s.t, x, &s.tangents, context, &s.cotangents).unwrap();
+    assert!(value.dims() == [0, 3] && paired.to_scalar::<f32>().unwrap() == 0.0);
+    assert_eq!(s.field.squared_error(&s.t, x, context, x).unwrap().to_scalar::<f32>().unwrap(), 0.0);
 }
 
 #[test]

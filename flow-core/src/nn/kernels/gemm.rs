@@ -284,6 +284,14 @@ unsafe fn load_row<V: Vector, const NV: usize>(row: &mut [V; NV], p: *const V::E
 mod tests {
     use super::*;
 
+    /// Sizes whose product wraps around must not pass for small ones.
+    #[test]
+    #[should_panic(expected = "too short")]
+    fn sizes_do_not_wrap() {
+        let (size, a) = (Size { m: 1, k: 1 << 63, n: 2 }, View { data: &[0.0_f32], row: 0, col: 0 });
+        gemm(size, a, &[], &mut [0.0; 2], Start::Zero, false);
+    }
+
     fn numbers<T: Real>(len: usize, seed: usize) -> Vec<T> {
         (0..len).map(|i| T::from_f64(((i * 7919 + seed * 104_729) % 1009) as f64 / 504.5 - 1.0)).collect()
     }
