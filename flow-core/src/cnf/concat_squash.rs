@@ -1,5 +1,6 @@
 //! Concat-squash networks: the vector fields of FFJORD and PointFlow.
 
+mod embedding;
 mod op;
 
 use candle_core::Tensor;
@@ -13,6 +14,8 @@ use crate::nn::kernels::accepts;
 use crate::nn::kernels::concat_squash::{Act, Shape};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
+use embedding::Embedding;
+pub use embedding::EmbeddingConfig;
 
 const NAME: &str = "concat-squash network";
 
@@ -30,6 +33,9 @@ pub struct ConcatSquashConfig {
     /// field vary on that much smaller a scale from the start, which thin structures need.
     #[serde(default = "one")]
     pub input_gain: f64,
+    /// A perceptron between time and context and what depends on them; none in the papers.
+    #[serde(default)]
+    pub embedding: Option<EmbeddingConfig>,
 }
 
 fn one() -> f64 {
@@ -37,14 +43,16 @@ fn one() -> f64 {
 }
 
 impl ConcatSquashConfig {
-    /// The papers' network with these hidden layers: tanh, and no gain.
+    /// The papers' network with these hidden layers: tanh, no gain, no embedding.
     pub fn new(hidden: &[usize]) -> Self {
-        ConcatSquashConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh, input_gain: one() }
+        let activation = FieldActivation::Tanh;
+        ConcatSquashConfig { hidden: hidden.to_vec(), activation, input_gain: one(), embedding: None }
     }
 }
 
 /// Layers `(W x + b) ⊙ σ(W_g c + b_g) + W_b c` with `c = [t, context]`, a nonlinearity between them
-/// (Grathwohl et al. 2019, arXiv 1810.01367, appendix B.1; Yang et al. 2019, arXiv 1906.12320, appendix A).
+/// (Grathwohl et al. 2019, arXiv 1810.01367, appendix B.1; Yang et al. 2019, arXiv 1906.12320, appendix A), or `c` a
+/// perceptron's function of these ([`EmbeddingConfig`]).
 ///
 /// What depends on `c` is computed once for each group of rows. On the CPU one fused kernel computes values, tangents
 /// and the gradient of both without keeping activations; [`ConcatSquash::composed`] is its specification and the path of
@@ -57,6 +65,7 @@ pub struct ConcatSquash {
     widths: Vec<usize>,
     context: Option<usize>,
     activation: FieldActivation,
+    embedding: Option<Embedding>,
     layers: Vec<SquashLayer>,
 }
 
@@ -66,10 +75,10 @@ struct SquashLayer {
     /// `(O, I)`.
     weight: Param,
     bias: Param,
-    /// `(O, 1 + C)`; the first column is that of the time.
+    /// `(O, 1 + C)`, the first column that of the time; or as many columns as the embedding is wide.
     gate: Param,
     gate_bias: Param,
-    /// `(O, 1 + C)`.
+    /// As `gate`.
     shift: Param,
 }
 
@@ -99,7 +108,7 @@ impl ConcatSquash {
     /// in `± 1/√inputs`, those of the first layer times the configured gain.
     ///
     /// # Errors
-    /// [`Error::Config`] for a width of zero, or a gain that is not a positive number.
+    /// [`Error::Config`] for a width of zero, an embedding without layers, or a gain that is not a positive number.
     pub fn new(path: &ParamPath, dim: usize, context: Option<usize>, config: &ConcatSquashConfig) -> Result<Self> {
         let widths: Vec<usize> = [dim].into_iter().chain(config.hidden.iter().copied()).chain([dim]).collect();
         if widths.contains(&0) || context == Some(0) {
@@ -109,13 +118,16 @@ impl ConcatSquash {
         if !(gain > 0.0 && gain.is_finite()) {
             return Err(Error::config(NAME, format!("input_gain must be a positive number, got {gain}")));
         }
-        let conditions = 1 + context.unwrap_or(0);
+        let embed = |c| Embedding::new(&path.pp("embedding"), context.unwrap_or(0), c);
+        let embedding = config.embedding.as_ref().map(embed).transpose()?;
+        let embedded = config.embedding.as_ref().and_then(|c| c.widths.last().copied());
+        let conditions = embedded.unwrap_or(1 + context.unwrap_or(0));
         let layer = |(i, w): (usize, &[usize])| {
             let gain = if i == 0 { gain } else { one() };
             SquashLayer::new(&path.pp(format!("layer{i}")), w[0], w[1], conditions, gain)
         };
         let layers = widths.windows(2).enumerate().map(layer).collect::<Result<_>>()?;
-        Ok(ConcatSquash { widths, context, activation: config.activation, layers })
+        Ok(ConcatSquash { widths, context, activation: config.activation, embedding, layers })
     }
 
     /// Value and tangents in Candle's operations, every argument differentiable.
@@ -157,7 +169,7 @@ impl ConcatSquash {
         Ok((h, dots))
     }
 
-    /// `c = [t, context]`, `(G, 1 + C)`, checked against the rows of `x`.
+    /// `c`, `(G, 1 + C)` or of the embedding's width, checked against the rows of `x`.
     fn conditions(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         let rows = check_batch(NAME, x, &[self.widths[0]])?;
         if t.rank() != 1 {
@@ -166,7 +178,7 @@ impl ConcatSquash {
         }
         groups(NAME, rows, t.elem_count())?;
         let time = t.unsqueeze(1)?;
-        let Some(width) = self.context else { return Ok(time) };
+        let Some(width) = self.context else { return self.embed(&time, None) };
         let Some(context) = context else {
             let reason = format!("needs a context of shape (G, {width}), none was given");
             return Err(Error::Context { layer: NAME.into(), reason });
@@ -181,7 +193,15 @@ impl ConcatSquash {
                 return Err(Error::Context { layer: NAME.into(), reason });
             }
         };
-        Ok(Tensor::cat(&[&time.contiguous()?, &context.contiguous()?], 1)?)
+        self.embed(&time.contiguous()?, Some(&context.contiguous()?))
+    }
+
+    fn embed(&self, time: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        match (&self.embedding, context) {
+            (Some(embedding), _) => embedding.forward(time, context),
+            (None, Some(context)) => Ok(Tensor::cat(&[time, context], 1)?),
+            (None, None) => Ok(time.clone()),
+        }
     }
 
     /// Gates and shifts of every group in the kernel's order, `(G, hyper)`.

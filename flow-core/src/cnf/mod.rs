@@ -20,7 +20,7 @@ mod pieces;
 mod vjp;
 
 pub use activation::FieldActivation;
-pub use concat_squash::{ConcatSquash, ConcatSquashConfig};
+pub use concat_squash::{ConcatSquash, ConcatSquashConfig, EmbeddingConfig};
 pub use config::{CnfConfig, EndTime, OdeGradient, Regularization};
 pub use field::{Divergence, Probe, VectorField, groups};
 pub use flow::{Cnf, Penalties};

@@ -34,7 +34,7 @@ impl Activation {
 
     /// The start of a layer of `inputs` inputs before this activation: uniform entries of variance
     /// `2/I`, half of a rectifier's signal being lost (He et al. 2015), or `1/I` for the hyperbolic tangent.
-    pub(super) fn init(self, inputs: usize) -> Init {
+    pub(crate) fn init(self, inputs: usize) -> Init {
         let variance = match self {
             Activation::Relu | Activation::Silu => 2.0,
             Activation::Tanh => 1.0,

@@ -10,10 +10,15 @@ struct Case {
     groups: usize,
     times: usize,
     per_group: usize,
+    embedding: Option<EmbeddingConfig>,
 }
 
 fn case(dim: usize, hidden: &[usize], context: Option<usize>, groups: usize, times: usize, per_group: usize) -> Case {
-    Case { dim, hidden: hidden.to_vec(), context, groups, times, per_group }
+    Case { dim, hidden: hidden.to_vec(), context, groups, times, per_group, embedding: None }
+}
+
+fn embedded(case: Case, widths: &[usize], frequencies: usize) -> Case {
+    Case { embedding: Some(EmbeddingConfig { widths: widths.to_vec(), frequencies }), ..case }
 }
 
 /// Sizes that exercise every border: one row, one group, odd widths, several blocks and chunks, a group per row.
@@ -25,6 +30,8 @@ fn cases() -> Vec<Case> {
         case(3, &[40, 40, 40], Some(2), 3, 3, 301),
         case(5, &[20], Some(1), 1, 1, 700),
         case(2, &[9, 70], None, 257, 257, 1),
+        embedded(case(3, &[12, 20], Some(4), 5, 1, 40), &[10, 6], 3),
+        embedded(case(2, &[8], None, 3, 3, 4), &[5], 0),
     ]
 }
 
@@ -40,7 +47,8 @@ struct Setting {
 
 fn setting(case: &Case, activation: FieldActivation, dtype: DType, tangents: usize) -> Setting {
     let store = ParamStore::new(3, dtype, &Device::Cpu);
-    let config = ConcatSquashConfig { activation, ..ConcatSquashConfig::new(&case.hidden) };
+    let embedding = case.embedding.clone();
+    let config = ConcatSquashConfig { activation, embedding, ..ConcatSquashConfig::new(&case.hidden) };
     let field = ConcatSquash::new(&store.root(), case.dim, case.context, &config).unwrap();
     let mut rng = FlowRng::seed_from(8);
     let rows = case.groups * case.per_group;
@@ -249,6 +257,29 @@ fn the_gain_is_of_the_first_layer_alone() {
     }
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(weights(bad).unwrap_err().to_string().contains("input_gain"), "{bad}");
+    }
+}
+
+#[test]
+fn an_embedding_is_a_perceptron_of_harmonics_and_context() {
+    let store = ParamStore::new(5, DType::F64, &Device::Cpu);
+    let config = EmbeddingConfig { widths: vec![4, 3], frequencies: 2 };
+    let embedding = Embedding::new(&store.root(), 2, &config).unwrap();
+    let (time, context) = (0.3_f64, [0.7, -1.2]);
+    let tensor = |v: &[f64]| Tensor::from_vec(v.to_vec(), (1, v.len()), &Device::Cpu).unwrap();
+    let found = embedding.forward(&tensor(&[time]), Some(&tensor(&context))).unwrap().to_vec2::<f64>().unwrap();
+    let angle = std::f64::consts::PI * time;
+    let mut h = vec![time, angle.sin(), angle.cos(), (2.0 * angle).sin(), (2.0 * angle).cos(), context[0], context[1]];
+    for (layer, width) in [(0, 4), (1, 3)] {
+        let get = |name: &str| store.get(&format!("layer{layer}.{name}")).unwrap().tensor();
+        let (weight, bias) = (get("weight").to_vec2::<f64>().unwrap(), get("bias").to_vec1::<f64>().unwrap());
+        let linear = |o: usize| bias[o] + h.iter().zip(&weight).map(|(x, row)| x * row[o]).sum::<f64>();
+        h = (0..width).map(linear).map(|u| u / (1.0 + (-u).exp())).collect();
+    }
+    assert!(h.iter().zip(&found[0]).all(|(a, b)| (a - b).abs() < 1e-12), "{h:?} {found:?}");
+    for widths in [vec![], vec![4, 0]] {
+        let error = Embedding::new(&store.root(), 2, &EmbeddingConfig { widths, frequencies: 2 }).unwrap_err();
+        assert!(error.to_string().contains("embedding"), "{error}");
     }
 }
 
