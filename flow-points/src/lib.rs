@@ -54,6 +54,7 @@ pub mod metrics;
 pub mod model;
 pub mod render;
 pub mod shapes;
+pub mod straighten;
 pub mod trainer;
 
 pub use cloud::{Cloud, Mesh, Point};

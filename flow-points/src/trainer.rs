@@ -138,6 +138,7 @@ impl PointTask {
     /// data or when the model is not possible.
     pub fn new(run: PointRun, train: &[Vec<Point>], validation: &[Vec<Point>], device: &Device) -> Result<Self> {
         let model = run.build(device)?;
+        model.check_paths()?;
         if run.batch < 2 {
             return Err(Error::config("batch size", "must be at least 2: the encoder normalizes over clouds"));
         }
@@ -211,7 +212,7 @@ fn mean_terms(
 }
 
 /// The crate's errors as the engine's: the message is kept, the variant where there is one.
-fn core(error: Error) -> flow_core::Error {
+pub(crate) fn core(error: Error) -> flow_core::Error {
     match error {
         Error::Core(e) => e,
         other => flow_core::Error::config("training clouds", other.to_string()),

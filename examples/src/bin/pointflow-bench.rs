@@ -25,6 +25,8 @@ enum What {
     Matching,
     /// Drawing clouds given latents, ten Euler steps.
     Sampling,
+    /// Drawing clouds given latents as the paper does, dopri5 at 1e-5.
+    PaperSampling,
     /// Value and gradient of the point flow's log-likelihood.
     Likelihood,
     /// A step of the paper's objective with its optimizer.
@@ -86,7 +88,7 @@ impl Args {
                     optimizer.step(&gradients, 1.0)?;
                     terms.loss
                 }
-                What::Sampling => self.sample(&model, &latents, &mut rng)?,
+                What::Sampling | What::PaperSampling => self.sample(&model, &latents, &mut rng)?,
                 What::Likelihood => self.likelihood(&model, &clouds, &latents, &mut rng)?,
             };
             // The first repetition warms up.
@@ -125,7 +127,9 @@ impl Args {
 
     fn sample(&self, model: &PointFlow, latents: &Tensor, rng: &mut FlowRng) -> Result<f64> {
         let euler = SolveOptions { method: Method::Euler, stepping: Stepping::fixed(10), ..SolveOptions::default() };
-        let draw = Draw { solver: Some(&euler), ..Draw::default() };
+        // The paper's model brings its own solver.
+        let solver = matches!(self.what, What::Sampling).then_some(&euler);
+        let draw = Draw { solver, ..Draw::default() };
         let (clouds, _) = model.decode(latents, self.points, &draw, rng)?;
         Ok(f64::from(clouds.sqr()?.mean_all()?.to_scalar::<f32>()?))
     }

@@ -2,24 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use clap::Args;
 use flow_core::cnf::VectorField;
-use flow_core::cnf::matching::{FlowMatching, TimeSampling, distillation_loss, straightness};
+use flow_core::cnf::matching::{FlowMatching, TimeSampling, distillation_loss};
 use flow_core::cnf::ode::Method;
-use flow_core::files::atomic_write;
 use flow_core::train::{
     EmaConfig, Metrics, OptimizerConfig, ScheduleConfig, Summary, Task, TrainConfig, find_checkpoint,
 };
 use flow_core::{Error, FlowRng, Gradients, ParamStore};
-use serde::Serialize;
 
 use super::common::{PROGRAM, data_of, evaluate, latents, load, load_from};
 use super::data::Data;
 use super::model::{END_TIME, Kind, Model, Purpose, RunConfig, Straightened};
 use super::picture::{self, PictureArg};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use crate::paths::{Paths, Report, SOLVED};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, TimeLimit, Trained};
 
@@ -27,8 +26,6 @@ use crate::training::{self, RunArg, TimeLimit, Trained};
 const CHUNK: usize = 4096;
 /// Pairs that validations and the report look at.
 const HELD_OUT: usize = 4096;
-/// Steps in which the teacher is solved, and paths are measured.
-const SOLVED: usize = 64;
 
 /// Straighten the paths of a continuous flow, or distil it into one step
 #[derive(Args, Debug)]
@@ -124,10 +121,8 @@ impl StraightenArgs {
     /// How straight paths are and how far few steps lead, before and after, and the pictures of the copy.
     fn report(&self, summary: &Summary, teacher: &Model, held_out: &Pairs, data: &Data) -> Result<()> {
         let (run, student) = load_from(&self.out, &self.device.open()?, true)?;
-        let report = Report { before: Paths::of(teacher, held_out)?, after: Paths::of(&student, held_out)? };
-        println!("        bend     RMS distance from the teacher's samples after 1, 2, 4, 8 Euler steps");
-        println!("before  {}\nafter   {}", report.before, report.after);
-        atomic_write(&self.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
+        let report = Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? };
+        report.print_and_write(&self.out)?;
         let mut seen: &Path = &self.out.join("loss.png");
         let samples = self.out.join("samples.png");
         if run.dims() == 2 {
@@ -149,42 +144,10 @@ impl StraightenArgs {
     }
 }
 
-/// What the report says.
-#[derive(Debug, Serialize)]
-struct Report {
-    before: Paths,
-    after: Paths,
-}
-
-/// The paths of a flow.
-#[derive(Debug, Serialize)]
-struct Paths {
-    /// The share of the squared velocity that is not along the mean velocity; 0 for straight paths.
-    bend: f64,
-    /// The root mean square distance to the teacher's samples after 1, 2, 4, 8 Euler steps, in standard deviations.
-    few_steps: [f64; 4],
-}
-
-impl Paths {
-    fn of(model: &Model, pairs: &Pairs) -> Result<Self> {
-        let Some(field) = model.field() else { bail!("a discrete flow has no paths") };
-        let _paused = model.store().no_grad();
-        let bend = straightness(field, &pairs.noise, None, SOLVED, Method::Heun, END_TIME)?;
-        let mut few_steps = [0.0; 4];
-        for (slot, steps) in few_steps.iter_mut().zip([1, 2, 4, 8]) {
-            let made = model.in_steps(&pairs.noise, Method::Euler, steps)?.context("a continuous flow")?;
-            let square = (made - &pairs.samples)?.sqr()?.sum(1)?.mean(0)?.to_scalar::<f32>()?;
-            *slot = f64::from(square).sqrt();
-        }
-        Ok(Paths { bend, few_steps })
-    }
-}
-
-impl std::fmt::Display for Paths {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.4}  ", self.bend)?;
-        self.few_steps.iter().try_for_each(|error| write!(f, " {error:.4}"))
-    }
+/// The paths of a flow from the noise of these pairs.
+fn paths(model: &Model, pairs: &Pairs) -> Result<Paths> {
+    let _paused = model.store().no_grad();
+    Paths::of(model.field().context("a discrete flow has no paths")?, &pairs.noise, &pairs.samples, None, END_TIME)
 }
 
 /// Noise and what a flow makes of it, both `(N, D)`, standardised.

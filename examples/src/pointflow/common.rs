@@ -10,7 +10,7 @@ use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_points::Point;
 use flow_points::data::{Loaded, OpenOptions, PointSet, Splits, built_in, open, train_points};
 use flow_points::metrics::chamfer;
-use flow_points::model::{Draw, PointFlow};
+use flow_points::model::{Draw, PointFlow, PointFlowConfig};
 use flow_points::shapes::Family;
 use flow_points::trainer::{self, PointRun};
 
@@ -41,6 +41,34 @@ pub(super) struct DataArg {
     /// JSON with the indices of training and test shapes of an array [default: splits.json beside it]
     #[arg(long, value_name = "FILE")]
     splits: Option<PathBuf>,
+}
+
+/// A preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Preset {
+    /// Narrow networks trained by flow matching.
+    Small,
+    /// The paper's networks trained by flow matching.
+    Matching,
+    /// Narrower for points, with an embedding of time and latent, trained by flow matching: the best for an hour.
+    Embedded,
+    /// The paper's networks and objective: likelihood through the solver.
+    Paper,
+    /// The paper's auto-encoder.
+    PaperAutoEncoder,
+}
+
+impl Preset {
+    /// Its hyper-parameters.
+    pub(super) fn config(self) -> PointFlowConfig {
+        match self {
+            Preset::Small => PointFlowConfig::small(),
+            Preset::Matching => PointFlowConfig::matching(),
+            Preset::Embedded => PointFlowConfig::embedded(),
+            Preset::Paper => PointFlowConfig::paper(),
+            Preset::PaperAutoEncoder => PointFlowConfig::paper_auto_encoder(),
+        }
+    }
 }
 
 /// A built-in family, as a flag.

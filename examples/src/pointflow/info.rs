@@ -1,10 +1,9 @@
 //! `pointflow info`.
 
 use anyhow::Result;
-use clap::Args;
-use flow_points::model::PointFlowConfig;
+use clap::{Args, ValueEnum};
 
-use super::common::{PROGRAM, load};
+use super::common::{PROGRAM, Preset, load};
 use crate::cli::{CheckpointArg, DeviceArg};
 
 /// Describe a checkpoint or the presets
@@ -22,14 +21,9 @@ pub(super) struct InfoArgs {
 impl InfoArgs {
     pub(super) fn run(self) -> Result<()> {
         if self.presets {
-            let presets = [
-                ("small", PointFlowConfig::small()),
-                ("matching", PointFlowConfig::matching()),
-                ("paper", PointFlowConfig::paper()),
-                ("paper-auto-encoder", PointFlowConfig::paper_auto_encoder()),
-            ];
-            for (name, config) in presets {
-                println!("{name:<20} {}", serde_json::to_string(&config)?);
+            for preset in Preset::value_variants() {
+                let name = preset.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default();
+                println!("{name:<20} {}", serde_json::to_string(&preset.config())?);
             }
             return Ok(());
         }

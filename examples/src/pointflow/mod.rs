@@ -13,6 +13,7 @@ mod output;
 mod reconstruct;
 mod render;
 mod sample;
+mod straighten;
 mod train;
 
 /// Continuous flows of point clouds: PointFlow
@@ -38,6 +39,8 @@ enum Verb {
     Train(train::TrainArgs),
     /// Draw new clouds of any number of points
     Sample(sample::SampleArgs),
+    /// Straighten the paths of points, or distil them into one step
+    Straighten(straighten::StraightenArgs),
     /// Encode clouds or meshes and draw them again
     Reconstruct(reconstruct::ReconstructArgs),
     /// Walk between two shapes through latent space
@@ -62,6 +65,7 @@ pub fn run() -> Result<()> {
     match Cli::parse().verb {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
+        Verb::Straighten(args) => args.run(),
         Verb::Reconstruct(args) => args.run(),
         Verb::Interpolate(args) => args.run(),
         Verb::Complete(args) => args.run(),

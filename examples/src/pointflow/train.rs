@@ -13,7 +13,7 @@ use flow_points::model::{Draw, Objective, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 use flow_points::{Cloud, Point};
 
-use super::common::{DataArg, distances, halves};
+use super::common::{DataArg, Preset, distances, halves};
 use super::output::write_sheet;
 use crate::cli::{DeviceArg, at_least_one, configured};
 use crate::plot::plot_log;
@@ -26,19 +26,6 @@ const STEPS: u64 = 20_000;
 /// Points of a cloud in a step of the demonstration, and of any other run.
 const DEMO_POINTS: usize = 512;
 const POINTS: usize = 2048;
-
-/// A preset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Preset {
-    /// Narrow networks trained by flow matching.
-    Small,
-    /// The paper's networks trained by flow matching.
-    Matching,
-    /// The paper's networks and objective: likelihood through the solver.
-    Paper,
-    /// The paper's auto-encoder.
-    PaperAutoEncoder,
-}
 
 /// How data are brought to the scale of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -181,12 +168,7 @@ impl TrainArgs {
 
     /// The model from preset, file and flags, each before the next.
     fn plan(&self) -> Result<PointFlowConfig> {
-        let mut model = match self.preset() {
-            Preset::Small => PointFlowConfig::small(),
-            Preset::Matching => PointFlowConfig::matching(),
-            Preset::Paper => PointFlowConfig::paper(),
-            Preset::PaperAutoEncoder => PointFlowConfig::paper_auto_encoder(),
-        };
+        let mut model = self.preset().config();
         if let Some(path) = &self.config {
             model = configured(&model, path).with_context(|| path.display().to_string())?;
         }

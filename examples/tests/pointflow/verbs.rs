@@ -25,6 +25,54 @@ fn from_training_to_completion() {
     }
     drawing(folder);
     using(folder);
+    straightening(folder);
+}
+
+/// Paths become straighter, then one step is all there is.
+fn straightening(folder: &Path) {
+    let straighten = |from: &str, out: &str, more: &[&str]| {
+        let base = ["straighten", "--checkpoint", from, "--out", out, "--clouds", "48", "--points", "64"];
+        let rest = ["--steps", "150", "--samples", "2", "--batch-size", "8"];
+        run(folder, &[&base[..], &rest, more].concat())
+    };
+    let report = |out: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join(out).join("report.json")).unwrap()).unwrap()
+    };
+    let said = straighten("flow-out/pointflow", "straight", &[]);
+    assert!(said.contains("samples.png") && folder.join("straight/samples/sample-0001.ply").exists(), "{said}");
+    let numbers = report("straight");
+    let of = |when: &str| (numbers[when]["bend"].as_f64().unwrap(), numbers[when]["few_steps"][0].as_f64().unwrap());
+    let ((bend, far), (straight, near)) = (of("before"), of("after"));
+    assert!(straight < 0.8 * bend && near < far, "{numbers}");
+    // It is a model like any other, with the sampler of its configuration.
+    let small = ["--shapes", "24", "--points-per-shape", "256", "--points", "40"];
+    assert!(run(folder, &[&["likelihood", "--checkpoint", "straight"], &small[..]].concat()).contains("nats/point"));
+    straighten("straight", "one", &["--distill"]);
+    let numbers = report("one");
+    let (before, after) = (&numbers["before"]["few_steps"], &numbers["after"]["few_steps"]);
+    assert!(after[0].as_f64().unwrap() < before[0].as_f64().unwrap(), "{numbers}");
+    let drawn = |name: &str, more: &[&str]| {
+        let base = ["sample", "--checkpoint", "one", "--count", "1", "--points", "30", "--out", name];
+        run(folder, &[&base[..], more].concat());
+        std::fs::read(folder.join(name)).unwrap()
+    };
+    assert_eq!(drawn("a.npy", &[]), drawn("b.npy", &["--solver", "heun", "--solver-steps", "20"]));
+    assert!(
+        run(folder, &[&["reconstruct", "--checkpoint", "one", "--seen", "64"], &small[..]].concat()).contains("times")
+    );
+    straighten("straight", "one", &["--distill", "--resume"]);
+    for (arguments, expected) in [
+        (&["likelihood", "--checkpoint", "one"][..], "no density of points"),
+        (&["complete", "--checkpoint", "one", "--data", "half.xyz"], "no density of points"),
+        (&["straighten", "--checkpoint", "one", "--out", "two"], "no density of points"),
+        (&["straighten", "--out", "straight"], "holds a run already"),
+        (&["straighten", "--out", "two", "--clouds", "0"], "--clouds"),
+    ] {
+        let mut command = super::pointflow(folder);
+        command.args(arguments);
+        let message = super::shared::refused(command, folder);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
 }
 
 fn drawing(folder: &Path) {
@@ -68,7 +116,7 @@ fn using(folder: &Path) {
     assert!(said.starts_with("2 shapes"), "{said}");
     let said = run(folder, &["info"]);
     assert!(said.contains("built-in shapes") && said.contains("matching loss in validation"), "{said}");
-    assert_eq!(run(folder, &["info", "--presets"]).lines().count(), 4);
+    assert_eq!(run(folder, &["info", "--presets"]).lines().count(), 5);
 }
 
 #[test]

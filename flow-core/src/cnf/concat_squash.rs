@@ -120,8 +120,7 @@ impl ConcatSquash {
         }
         let embed = |c| Embedding::new(&path.pp("embedding"), context.unwrap_or(0), c);
         let embedding = config.embedding.as_ref().map(embed).transpose()?;
-        let embedded = config.embedding.as_ref().and_then(|c| c.widths.last().copied());
-        let conditions = embedded.unwrap_or(1 + context.unwrap_or(0));
+        let conditions = embedding.as_ref().map_or(1 + context.unwrap_or(0), Embedding::width);
         let layer = |(i, w): (usize, &[usize])| {
             let gain = if i == 0 { gain } else { one() };
             SquashLayer::new(&path.pp(format!("layer{i}")), w[0], w[1], conditions, gain)

@@ -41,6 +41,7 @@ impl PointFlow {
         if options.starts == 0 || options.steps == 0 {
             return Err(Error::config("completion", "needs at least one start and one step"));
         }
+        self.check_paths()?;
         flow_core::bijector::check_batch("partial cloud", partial, &[3])?;
         let first = {
             let _paused = self.store.no_grad();

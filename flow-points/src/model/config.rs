@@ -2,7 +2,7 @@
 
 use flow_core::cnf::matching::{Coupling, FlowMatching, TimeSampling};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
-use flow_core::cnf::{ConcatSquashConfig, Divergence, EndTime, OdeGradient, Probe, Regularization};
+use flow_core::cnf::{ConcatSquashConfig, Divergence, EmbeddingConfig, EndTime, OdeGradient, Probe, Regularization};
 use flow_core::layers::MovingStatistics;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,7 @@ pub struct PointFlowConfig {
 }
 
 /// How the fields are trained.
+#[expect(clippy::large_enum_variant, reason = "a model has one")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Objective {
@@ -94,6 +95,12 @@ pub struct MatchingConfig {
     pub solver: SolveOptions,
     /// The solver of samples.
     pub sampler: SolveOptions,
+    /// Another one for points than for latents, where the paths of points were straightened.
+    #[serde(default)]
+    pub point_sampler: Option<SolveOptions>,
+    /// Whether the flow of points was distilled into one step: it draws clouds but has no density of points.
+    #[serde(default)]
+    pub distilled: bool,
 }
 
 impl PointFlowConfig {
@@ -120,6 +127,22 @@ impl PointFlowConfig {
     /// The paper's networks, trained by flow matching.
     pub fn matching() -> Self {
         PointFlowConfig { objective: Objective::Matching(MatchingConfig::default()), ..Self::paper() }
+    }
+
+    /// Networks for an hour on a processor, trained by flow matching: narrower for points than the paper's, with an
+    /// embedding of time and latent ([`EmbeddingConfig`]) that costs next to nothing for a point, a first layer that
+    /// sees thin parts from the start, a wider flow of latents, and more of the training near the data, where noise on
+    /// a surface is decided. 1.9 million parameters.
+    pub fn embedded() -> Self {
+        let times = TimeSampling::LogitNormal { mean: -0.8, std: 1.4 };
+        let mut objective = MatchingConfig { draws_per_latent: 32, kl_weight: 3e-5, ..MatchingConfig::default() };
+        objective.point.times = times;
+        PointFlowConfig {
+            point: embedded_field(&[256, 256, 256], 4.0, &[256, 256]),
+            prior: embedded_field(&[512, 512], 1.0, &[128]),
+            objective: Objective::Matching(objective),
+            ..Self::paper()
+        }
     }
 
     /// Networks for minutes on a processor, trained by flow matching.
@@ -155,10 +178,17 @@ impl PointFlowConfig {
                 }
                 c.solver.check()?;
                 c.sampler.check()?;
+                c.point_sampler.as_ref().map(SolveOptions::check).transpose()?;
             }
         }
         Ok(())
     }
+}
+
+/// Hidden layers and the embedding before their gates.
+fn embedded_field(hidden: &[usize], input_gain: f64, embedding: &[usize]) -> ConcatSquashConfig {
+    let embedding = Some(EmbeddingConfig { widths: embedding.to_vec(), frequencies: 8 });
+    ConcatSquashConfig { input_gain, embedding, ..ConcatSquashConfig::new(hidden) }
 }
 
 impl LikelihoodConfig {
@@ -188,6 +218,8 @@ impl Default for MatchingConfig {
             kl_weight: 1e-4,
             solver: SolveOptions::default(),
             sampler: SolveOptions { method: Method::Heun, stepping: Stepping::fixed(20), ..SolveOptions::default() },
+            point_sampler: None,
+            distilled: false,
         }
     }
 }

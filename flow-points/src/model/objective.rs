@@ -143,7 +143,7 @@ impl PointFlow {
 }
 
 /// The largest number of times, at most the configured one, that divides the points of a cloud.
-pub(super) fn times_per_cloud(config: &MatchingConfig, points: usize) -> usize {
+pub(crate) fn times_per_cloud(config: &MatchingConfig, points: usize) -> usize {
     (1..=config.times_per_cloud.min(points)).rev().find(|t| points.is_multiple_of(*t)).unwrap_or(1)
 }
 
@@ -160,7 +160,7 @@ pub(super) fn draw(posterior: &Posterior, rng: &mut FlowRng) -> Result<Tensor> {
 }
 
 /// Every row `times` times in a row.
-pub(super) fn repeat(x: &Tensor, times: usize) -> Result<Tensor> {
+pub(crate) fn repeat(x: &Tensor, times: usize) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     Ok(x.unsqueeze(1)?.broadcast_as((rows, times, width))?.contiguous()?.reshape((rows * times, width))?)
 }

@@ -80,6 +80,14 @@ impl PointFlow {
         }
     }
 
+    /// The solver of points: as [`PointFlow::sampler`] unless their paths were straightened.
+    pub fn point_sampler(&self) -> &SolveOptions {
+        match &self.config.objective {
+            Objective::Matching(MatchingConfig { point_sampler: Some(solver), .. }) => solver,
+            _ => self.sampler(),
+        }
+    }
+
     /// `(B, points, 3)` for latents `(B, Z)`; the noise of points is drawn from `rng` at `temperature`.
     ///
     /// # Errors
@@ -91,9 +99,8 @@ impl PointFlow {
         draw: &Draw<'_>,
         rng: &mut FlowRng,
     ) -> Result<(Tensor, Statistics)> {
-        self.decode_noise(latents, points, draw, |clouds| {
-            Ok(rng.normal((clouds * points, 3), self.store.dtype(), self.store.device())?)
-        })
+        let noise = |clouds| rng.normal((clouds, points, 3), self.store.dtype(), self.store.device());
+        self.decode_each(latents, draw, noise)
     }
 
     /// As [`PointFlow::decode`] with the same noise for every latent: points keep their places from shape to shape.
@@ -101,27 +108,47 @@ impl PointFlow {
     /// # Errors
     /// As [`PointFlow::decode`].
     pub fn decode_alike(&self, latents: &Tensor, points: usize, draw: &Draw<'_>, rng: &mut FlowRng) -> Result<Tensor> {
-        let noise = rng.normal((points, 3), self.store.dtype(), self.store.device())?;
-        Ok(self.decode_noise(latents, points, draw, |clouds| Ok(noise.repeat((clouds, 1))?))?.0)
+        let noise = rng.normal((1, points, 3), self.store.dtype(), self.store.device())?;
+        Ok(self.decode_each(latents, draw, |clouds| Ok(noise.repeat((clouds, 1, 1))?))?.0)
     }
 
-    fn decode_noise(
+    /// As [`PointFlow::decode`] with the noise given, `(B, N, 3)`.
+    ///
+    /// # Errors
+    /// As [`PointFlow::decode`]; [`flow_core::Error::Shape`] for noise of another shape.
+    pub fn decode_noise(&self, latents: &Tensor, noise: &Tensor, draw: &Draw<'_>) -> Result<(Tensor, Statistics)> {
+        let clouds = flow_core::bijector::check_batch("noise", noise, &[noise.dim(1).unwrap_or(1), 3])?;
+        flow_core::bijector::check_batch("latents", latents, &[self.config.latent])?;
+        if latents.dim(0)? != clouds {
+            let (layer, expected) =
+                ("latents".into(), format!("({clouds}, {}), one for each cloud", self.config.latent));
+            return Err(flow_core::Error::Shape { layer, expected, actual: latents.dims().to_vec() }.into());
+        }
+        let mut taken = 0;
+        self.decode_each(latents, draw, |count| {
+            taken += count;
+            Ok(noise.narrow(0, taken - count, count)?)
+        })
+    }
+
+    fn decode_each(
         &self,
         latents: &Tensor,
-        points: usize,
         draw: &Draw<'_>,
-        mut noise: impl FnMut(usize) -> Result<Tensor>,
+        mut noise: impl FnMut(usize) -> flow_core::Result<Tensor>,
     ) -> Result<(Tensor, Statistics)> {
         let _paused = self.store.no_grad();
         flow_core::bijector::check_batch("latents", latents, &[self.config.latent])?;
-        let solver = draw.solver.unwrap_or_else(|| self.sampler());
+        // One step is all that a distilled flow has learned.
+        let asked = draw.solver.filter(|_| self.check_paths().is_ok());
+        let solver = asked.unwrap_or_else(|| self.point_sampler());
         let (mut clouds, mut statistics) = (Vec::new(), Statistics::default());
         for start in (0..latents.dim(0)?).step_by(CLOUDS_AT_ONCE) {
             let count = CLOUDS_AT_ONCE.min(latents.dim(0)? - start);
             let context = latents.narrow(0, start, count)?.contiguous()?;
             let start = noise(count)?.affine(draw.temperature, 0.0)?;
-            let (x, cost) = self.point.decode(&start, Some(&context), solver)?;
-            clouds.push(x.reshape((count, points, 3))?);
+            let (x, cost) = self.point.decode(&start.flatten(0, 1)?, Some(&context), solver)?;
+            clouds.push(x.reshape(start.shape())?);
             statistics = statistics + cost;
         }
         Ok((Tensor::cat(&clouds, 0)?, statistics))
@@ -169,11 +196,30 @@ impl PointFlow {
         Err(Error::config("model", reason))
     }
 
+    /// Whether points travel on paths that have a density: not so in a distilled model.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] for a distilled model.
+    pub fn check_paths(&self) -> Result<()> {
+        if matches!(&self.config.objective, Objective::Matching(c) if c.distilled) {
+            let reason = "its flow of points is distilled into one step: it draws clouds, but has no density of points";
+            return Err(Error::config("model", reason));
+        }
+        Ok(())
+    }
+
+    /// The field of points.
+    pub fn point_field(&self) -> &ConcatSquash {
+        &self.point.field
+    }
+
     /// `log p(x | z)` of every point in nats, `(B, N)`, by the solver and divergence of the configuration.
     ///
     /// # Errors
-    /// [`flow_core::Error::Shape`] for other shapes, [`flow_core::Error::Solver`] when the solver fails.
+    /// [`flow_core::Error::Shape`] for other shapes, [`flow_core::Error::Solver`] when the solver fails,
+    /// [`flow_core::Error::Config`] for a distilled model.
     pub fn log_prob_points(&self, clouds: &Tensor, latents: &Tensor) -> Result<Tensor> {
+        self.check_paths()?;
         let _paused = self.store.no_grad();
         let (b, n, _) = clouds.dims3()?;
         Ok(self.point.flow.log_prob(&clouds.reshape((b * n, 3))?, Some(latents))?.reshape((b, n))?)

@@ -27,6 +27,7 @@ pub struct EmbeddingConfig {
 pub(super) struct Embedding {
     layers: Vec<Linear>,
     frequencies: usize,
+    width: usize,
 }
 
 impl Embedding {
@@ -41,7 +42,12 @@ impl Embedding {
             layers.push(Linear::new(&path.pp(format!("layer{i}")), inputs, width, init, true)?);
             inputs = width;
         }
-        Ok(Embedding { layers, frequencies: config.frequencies })
+        Ok(Embedding { layers, frequencies: config.frequencies, width: inputs })
+    }
+
+    /// `E`.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     /// `(G, E)` of the time `(G, 1)` and the context `(G, C)`.

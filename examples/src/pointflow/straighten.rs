@@ -1,0 +1,154 @@
+//! `pointflow straighten`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use flow_core::FlowRng;
+use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
+use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig, find_checkpoint};
+use flow_points::Cloud;
+use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
+use flow_points::straighten::{Pairs, StraightenTask};
+use flow_points::trainer::{self, PointRun, draw_clouds};
+
+use super::common::{PROGRAM, load};
+use super::output::{write_plys, write_sheet};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use crate::paths::{Paths, Report, SOLVED};
+use crate::plot::plot_log;
+use crate::training::{self, RunArg, TimeLimit, Trained};
+
+/// Straighten the paths of points, or distil them into one step
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Draws noise, latents, and the clouds that the trained model makes of them, and matches a copy of its flow of points with
+these pairs (reflow, Liu et al. 2023): paths no longer cross and become straight, so that few steps suffice. With --distill
+the copy learns to answer in one step instead (Wu et al. 2023); it then draws and reconstructs, but has no likelihood of
+points and completes nothing. Encoder and flow of latents stay as they are. Leaves in the folder what `train` leaves, and
+prints how straight paths were and are, and how far few steps lead from the exact clouds of the same noise.
+
+Examples:
+  pointflow straighten
+  pointflow straighten --checkpoint flow-out/pointflow-straight --distill --out runs/one-step
+  pointflow sample --checkpoint runs/one-step --count 100 --points 2048 --out clouds")]
+pub(super) struct StraightenArgs {
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    /// Folder for checkpoints, log, samples
+    #[arg(long, default_value = "flow-out/pointflow-straight", value_name = "FOLDER")]
+    out: PathBuf,
+    /// Learn to answer in one step
+    #[arg(long)]
+    distill: bool,
+    /// Go on with the run in --out
+    #[arg(long)]
+    resume: bool,
+    /// Clouds to draw from the trained model
+    #[arg(long, default_value_t = 1000)]
+    clouds: usize,
+    /// Points of each
+    #[arg(long, default_value_t = 512)]
+    points: usize,
+    /// Steps of the whole run
+    #[arg(long, default_value_t = 2000)]
+    steps: u64,
+    /// Clouds per step
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    /// Learning rate at its highest
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Steps of Heun's method in which the straightened model draws points
+    #[arg(long, default_value_t = 4)]
+    solver_steps: usize,
+    /// Clouds drawn at the end
+    #[arg(long, default_value_t = 32)]
+    samples: usize,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+impl StraightenArgs {
+    pub(super) fn run(self) -> Result<()> {
+        for (flag, value) in [
+            ("--clouds", self.clouds),
+            ("--points", self.points),
+            ("--batch-size", self.batch_size),
+            ("--solver-steps", self.solver_steps),
+            ("--samples", self.samples),
+        ] {
+            at_least_one(flag, value)?;
+        }
+        let (taught, teacher) = load(&self.checkpoint, &self.device.open()?)?;
+        let run = self.plan(&taught)?;
+        let solver =
+            SolveOptions { method: Method::Heun, stepping: Stepping::fixed(SOLVED), ..SolveOptions::default() };
+        eprintln!("drawing {} clouds of {} points", self.clouds, self.points);
+        let task = StraightenTask::new(run, &teacher, self.clouds, &solver)?;
+        let held_out = task.held_out().clone();
+        let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
+        let Trained { summary, report } = training::train(self.engine(), place, task, || Ok(()))?;
+        plot_log(&self.out, "error", "squared error")?;
+        if report { self.report(&summary, &teacher, &held_out) } else { Ok(()) }
+    }
+
+    fn engine(&self) -> TrainConfig {
+        TrainConfig {
+            steps: self.steps,
+            optimizer: OptimizerConfig::adam(self.learning_rate),
+            schedule: ScheduleConfig::cosine(self.steps.min(200) / 2, 0.01),
+            clip_norm: Some(1.0),
+            ema: Some(EmaConfig { decay: 0.995 }),
+            seed: self.seed,
+            validate_every: Some(250),
+            checkpoint_every: Some(500),
+            ..TrainConfig::default()
+        }
+    }
+
+    /// The run of the copy.
+    fn plan(&self, taught: &PointRun) -> Result<PointRun> {
+        let Objective::Matching(mut config) = taught.model.objective.clone() else {
+            bail!("straightening is for models trained by flow matching, the checkpoint was trained by likelihood");
+        };
+        let (method, steps) = if self.distill { (Method::Euler, 1) } else { (Method::Heun, self.solver_steps) };
+        config.point_sampler =
+            Some(SolveOptions { method, stepping: Stepping::fixed(steps), ..SolveOptions::default() });
+        config.distilled |= self.distill;
+        let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
+        Ok(PointRun {
+            model: PointFlowConfig { objective: Objective::Matching(config), ..taught.model.clone() },
+            source: format!("{} clouds drawn by {teacher}, which learned {}", self.clouds, taught.source),
+            batch: self.batch_size,
+            points: self.points,
+            seed: self.seed,
+            ..taught.clone()
+        })
+    }
+
+    /// How straight paths are and how far few steps lead, before and after, and clouds of the copy.
+    fn report(&self, summary: &Summary, teacher: &PointFlow, held_out: &Pairs) -> Result<()> {
+        let (run, student) = trainer::load(&self.out, &self.device.open()?, true)?;
+        Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? }.print_and_write(&self.out)?;
+        let mut rng = FlowRng::named(self.seed, "report");
+        let clouds = draw_clouds(&student, &run.normalization, self.samples, 2048, &Draw::default(), &mut rng)?;
+        let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
+        write_plys(&self.out.join("samples"), &clouds, &format!("drawn by pointflow, {}", run.source))?;
+        let place = self.out.join("samples.png");
+        write_sheet(&place, &clouds, 8)?;
+        println!("{} steps in {:.0} s; {}", summary.step, summary.seconds, place.display());
+        Ok(())
+    }
+}
+
+/// The paths of points from the noise of these pairs.
+fn paths(model: &PointFlow, pairs: &Pairs) -> Result<Paths> {
+    let Objective::Matching(config) = &model.config().objective else { bail!("a model trained by flow matching") };
+    let _paused = model.store().no_grad();
+    let [noise, points] = pairs.rows()?;
+    Paths::of(model.point_field(), &noise, &points, Some(&pairs.latents), config.point.end_time)
+}
