@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use flow_core::cnf::VectorField;
 use flow_core::cnf::matching::{FlowMatching, TimeSampling, distillation_loss};
 use flow_core::cnf::ode::SolveOptions;
 use flow_core::train::{Metrics, Task};

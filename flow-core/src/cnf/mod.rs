@@ -17,6 +17,7 @@ pub mod matching;
 mod nets;
 pub mod ode;
 mod pieces;
+mod preconditioned;
 mod vjp;
 
 pub use activation::FieldActivation;
@@ -25,3 +26,4 @@ pub use config::{CnfConfig, EndTime, OdeGradient, Regularization};
 pub use field::{Divergence, Probe, VectorField, groups};
 pub use flow::{Cnf, Penalties};
 pub use nets::{Concat, ConcatConfig, MlpField, MlpFieldConfig};
+pub use preconditioned::Preconditioned;

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use flow_core::cnf::ode::{SolveOptions, Statistics, solve};
-use flow_core::cnf::{Cnf, CnfConfig, ConcatSquash, VectorField};
+use flow_core::cnf::{Cnf, CnfConfig, ConcatSquash, Preconditioned, VectorField};
 use flow_core::distribution::StandardGaussian;
 use flow_core::layers::{MovingBatchNorm, MovingStatistics};
 use flow_core::{Bijector, Chain, Flow, ParamPath};
 
 use crate::Result;
+
+/// The networks of both flows.
+pub(super) type Field = Preconditioned<ConcatSquash>;
 
 /// Which normalizations a [`Block`] has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +30,14 @@ pub(super) enum Norms {
 /// Likelihoods go through [`Block::flow`]; samples need no divergence and go through [`Block::decode`].
 pub(super) struct Block {
     before: Option<Arc<MovingBatchNorm>>,
-    pub field: Arc<ConcatSquash>,
-    pub cnf: Arc<Cnf<Arc<ConcatSquash>>>,
+    pub field: Arc<Field>,
+    pub cnf: Arc<Cnf<Arc<Field>>>,
     after: Option<Arc<MovingBatchNorm>>,
     pub flow: Flow<Chain, StandardGaussian>,
 }
 
 impl Block {
-    pub fn new(path: &ParamPath, field: ConcatSquash, config: CnfConfig, norms: Norms) -> Result<Self> {
+    pub fn new(path: &ParamPath, field: Field, config: CnfConfig, norms: Norms) -> Result<Self> {
         let dim = field.dim();
         let norm = |name: &str, axes| MovingBatchNorm::new(&path.pp(name), dim, axes).map(Arc::new);
         let (before, after) = match norms {

@@ -95,6 +95,10 @@ pub struct MatchingConfig {
     pub solver: SolveOptions,
     /// The solver of samples.
     pub sampler: SolveOptions,
+    /// Whether the networks answer what is left of the velocity after the linear guess for normal data
+    /// ([`Preconditioned`](flow_core::cnf::Preconditioned)).
+    #[serde(default)]
+    pub preconditioned: bool,
     /// Another one for points than for latents, where the paths of points were straightened.
     #[serde(default)]
     pub point_sampler: Option<SolveOptions>,
@@ -218,6 +222,7 @@ impl Default for MatchingConfig {
             kl_weight: 1e-4,
             solver: SolveOptions::default(),
             sampler: SolveOptions { method: Method::Heun, stepping: Stepping::fixed(20), ..SolveOptions::default() },
+            preconditioned: false,
             point_sampler: None,
             distilled: false,
         }

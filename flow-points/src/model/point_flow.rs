@@ -2,12 +2,12 @@
 
 use candle_core::Tensor;
 use flow_core::cnf::ode::{SolveOptions, Statistics};
-use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, EndTime, OdeGradient, Regularization};
+use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, EndTime, OdeGradient, Regularization, VectorField};
 use flow_core::distribution::StandardGaussian;
 use flow_core::layers::MovingStatistics;
 use flow_core::{Bijector, Chain, Density, Flow, FlowRng, ParamStore};
 
-use super::block::{Block, Norms};
+use super::block::{Block, Field, Norms};
 use super::config::{MatchingConfig, Objective, PointFlowConfig};
 use super::encoder::{Encoder, Posterior};
 use crate::{Error, Result};
@@ -38,9 +38,12 @@ impl PointFlow {
         config.check()?;
         let root = store.root();
         let encoder = Encoder::new(&root.pp("encoder"), &config.encoder, config.latent, config.variational)?;
-        let field = |name: &str, dim, context, net| ConcatSquash::new(&root.pp(name).pp("field"), dim, context, net);
-        let point_field = field("point", 3, Some(config.latent), &config.point)?;
-        let prior_field = field("prior", config.latent, None, &config.prior)?;
+        let [point_end, prior_end] = linear_parts(&config.objective);
+        let field = |name: &str, dim, context, net, end| -> Result<Field> {
+            Ok(Field::new(ConcatSquash::new(&root.pp(name).pp("field"), dim, context, net)?, end))
+        };
+        let point_field = field("point", 3, Some(config.latent), &config.point, point_end)?;
+        let prior_field = field("prior", config.latent, None, &config.prior, prior_end)?;
         let (point_config, prior_config, point_norms, prior_norms) = parts(&config.objective);
         let point = Block::new(&root.pp("point"), point_field, point_config, point_norms)?;
         let prior = Block::new(&root.pp("prior"), prior_field, prior_config, prior_norms)?;
@@ -209,8 +212,8 @@ impl PointFlow {
     }
 
     /// The field of points.
-    pub fn point_field(&self) -> &ConcatSquash {
-        &self.point.field
+    pub fn point_field(&self) -> &dyn VectorField {
+        &*self.point.field
     }
 
     /// `log p(x | z)` of every point in nats, `(B, N)`, by the solver and divergence of the configuration.
@@ -294,6 +297,14 @@ fn parts(objective: &Objective) -> (CnfConfig, CnfConfig, Norms, Norms) {
         Objective::Matching(c) => {
             (matched(c, Divergence::Exact), matched(c, prior_divergence()), Norms::None, Norms::Before)
         }
+    }
+}
+
+/// The end times of fields that get the linear velocity of normal data: of points, and of latents.
+fn linear_parts(objective: &Objective) -> [Option<f64>; 2] {
+    match objective {
+        Objective::Matching(c) if c.preconditioned => [Some(c.point.end_time), Some(c.prior.end_time)],
+        _ => [None, None],
     }
 }
 
