@@ -46,11 +46,11 @@ pub(super) struct DataArg {
 /// A preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Preset {
-    /// Narrow networks trained by flow matching.
+    /// The networks of `embedded`, narrower: for minutes.
     Small,
     /// The paper's networks trained by flow matching.
     Matching,
-    /// Narrower for points, with an embedding of time and latent, trained by flow matching: the best for an hour.
+    /// An embedding of time and latent, preconditioned, narrower for points, by flow matching: for an hour.
     Embedded,
     /// The paper's networks and objective: likelihood through the solver.
     Paper,
