@@ -88,7 +88,7 @@ impl PointFlow {
     }
 
     /// The objective of every start and the gradient of their sum with respect to the latents.
-    fn explain(
+    pub(super) fn explain(
         &self,
         points: &Tensor,
         latents: &Tensor,
