@@ -47,7 +47,7 @@ to the same bits.
 
 Examples:
   pointflow train --families chair,plane
-  pointflow train --data chairs.npy --out runs/chairs --model matching --minutes 60
+  pointflow train --data chairs.npy --out runs/chairs --minutes 60
   pointflow train --data ShapeNetCore.v2.PC15k/03001627 --out runs/paper --model paper
   pointflow train --data models/ --out runs/models --rotate --preview-every 1000")]
 pub(super) struct TrainArgs {
@@ -56,7 +56,7 @@ pub(super) struct TrainArgs {
     /// Folder for checkpoints, log, samples
     #[arg(long, default_value = "flow-out/pointflow", value_name = "FOLDER")]
     out: PathBuf,
-    /// Preset, see `pointflow info --presets` [default: small for the built-in shapes, else matching]
+    /// Preset, see `pointflow info --presets` [default: small for the built-in shapes, else embedded]
     #[arg(long, value_enum)]
     model: Option<Preset>,
     /// Model configuration as JSON; what it does not set is the preset's
@@ -163,7 +163,7 @@ impl TrainArgs {
     }
 
     fn preset(&self) -> Preset {
-        self.model.unwrap_or(if self.data.is_built_in() { Preset::Small } else { Preset::Matching })
+        self.model.unwrap_or(if self.data.is_built_in() { Preset::Small } else { Preset::Embedded })
     }
 
     /// The model from preset, file and flags, each before the next.
