@@ -14,8 +14,7 @@ use crate::reversible::pair;
 /// `a(s)·x_t/T`, `a(s) = (2s - 1)/(s² + (1 - s)²)`.
 ///
 /// What is left for the network is bounded at the end of the noise, where a network of bounded nonlinearities would
-/// have to answer `x` itself to bring back the outermost points; without it these stay behind as strays. It is the
-/// preconditioning of Karras et al. 2022 (arXiv 2206.00364, section 5) for the velocity of flow matching.
+/// otherwise have to answer `x` itself. It is the preconditioning of Karras et al. 2022 (arXiv 2206.00364, section 5) for the velocity of flow matching.
 ///
 /// # Shapes
 /// As for every [`VectorField`].
