@@ -24,9 +24,10 @@ use crate::training::{self, RunArg, TimeLimit, Trained};
 #[command(after_help = "\
 Draws noise, latents, and the clouds that the trained model makes of them, and matches a copy of its flow of points with
 these pairs (reflow, Liu et al. 2023): paths no longer cross and become straight, so that few steps suffice. With --distill
-the copy learns to answer in one step instead (Wu et al. 2023); it then draws and reconstructs, but has no likelihood of
-points, completes nothing, and draws points in its one step whatever --solver says. Encoder and flow of latents stay as they are. Leaves in the folder what `train` leaves, and
-prints how straight paths were and are, and how far few steps lead from the exact clouds of the same noise.
+the copy learns to answer in one step instead (Wu et al. 2023); it then draws and reconstructs, its points in that one
+step whatever --solver says, but has no likelihood of points and completes nothing. Encoder and flow of latents stay as
+they are. Leaves in the folder what `train` leaves, and prints how straight paths were and are, and how far few steps
+lead from the exact clouds of the same noise.
 
 Examples:
   pointflow straighten
