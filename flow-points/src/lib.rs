@@ -28,6 +28,7 @@
 //!     points: 64,
 //!     replacement: false,
 //!     rotate: false,
+//!     warp: 0.0,
 //!     seed: 0,
 //!     validation_clouds: 4,
 //! };

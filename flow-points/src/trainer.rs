@@ -9,7 +9,7 @@ use flow_core::train::{
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Normalization, rotate_about_y, train_points};
+use crate::data::{Normalization, rotate_about_y, train_points, warp};
 use crate::model::{Draw, Objective, PointFlow, PointFlowConfig, Terms};
 use crate::render::{RenderOptions, contact_sheet, write_png};
 use crate::{Cloud, Error, Point, Result};
@@ -32,6 +32,10 @@ pub struct PointRun {
     pub replacement: bool,
     /// Turn every cloud about the vertical axis by a random angle.
     pub rotate: bool,
+    /// Warp every second cloud of a step by up to so much ([`warp`]), 0 for none: encoder and flow of points see more
+    /// shapes than there are, the flow of latents only the real ones. Flow matching only.
+    #[serde(default)]
+    pub warp: f64,
     /// Seed of the parameters, of the order of clouds and of their points.
     pub seed: u64,
     /// Held-out clouds that a validation looks at.
@@ -142,6 +146,12 @@ impl PointTask {
         if run.batch < 2 {
             return Err(Error::config("batch size", "must be at least 2: the encoder normalizes over clouds"));
         }
+        if !(run.warp >= 0.0 && run.warp <= 1.0) {
+            return Err(Error::config("warp", format!("is {}, must lie in 0 to 1", run.warp)));
+        }
+        if run.warp > 0.0 && matches!(run.model.objective, Objective::Likelihood(_)) {
+            return Err(Error::config("warp", "is for flow matching; the evidence bound takes shapes as they are"));
+        }
         if let Some(small) = train.iter().chain(validation).map(Vec::len).find(|&n| n < run.points && !run.replacement)
         {
             let reason = format!("a step takes {} points of a cloud, one has only {small}", run.points);
@@ -163,18 +173,22 @@ impl PointTask {
         &self.model
     }
 
-    /// The points of one step.
-    fn batch(&mut self) -> Result<(Tensor, FlowRng)> {
+    /// The points of one step, and how many of its clouds, the first ones, are as they came.
+    fn batch(&mut self) -> Result<(Tensor, usize)> {
         let mut batch = self.cursor.next_batch();
         let mut clouds = Vec::with_capacity(batch.indices.len());
+        let plain = if self.run.warp > 0.0 { batch.indices.len().div_ceil(2) } else { batch.indices.len() };
         for &i in &batch.indices {
             let mut points = train_points(&self.train[i], self.run.points, self.run.replacement, &mut batch.rng)?;
             if self.run.rotate {
                 rotate_about_y(&mut points, batch.rng.next_uniform() * std::f64::consts::TAU);
             }
+            if clouds.len() >= plain {
+                warp(&mut points, self.run.warp, &mut batch.rng);
+            }
             clouds.push(points);
         }
-        Ok((to_tensor(&clouds, &self.device)?, batch.rng))
+        Ok((to_tensor(&clouds, &self.device)?, plain))
     }
 
     fn validation_terms(&self, rng: &mut FlowRng) -> Result<Terms> {
@@ -254,8 +268,8 @@ impl Task for PointTask {
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
-        let (clouds, _) = self.batch().map_err(core)?;
-        let terms = self.model.backward(&clouds, rng, gradients).map_err(core)?;
+        let (clouds, plain) = self.batch().map_err(core)?;
+        let terms = self.model.backward_with(&clouds, plain, rng, gradients).map_err(core)?;
         Ok(metrics(&self.run.model.objective, &terms))
     }
 

@@ -1,5 +1,7 @@
 //! The models of the program and what a checkpoint says of them.
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
@@ -126,7 +128,7 @@ pub(super) enum Model {
     /// A chain of layers.
     Discrete(Flow<Chain, StandardGaussian>),
     /// The solution of a differential equation.
-    Continuous(Box<Flow<Cnf<ConcatSquash>, StandardGaussian>>),
+    Continuous(Box<Flow<Cnf<Arc<ConcatSquash>>, StandardGaussian>>),
 }
 
 impl Model {
@@ -143,7 +145,7 @@ impl Model {
             return Ok(Model::Discrete(Flow::new(&store, chain, base)?));
         }
         let net = ConcatSquashConfig { input_gain: config.input_gain, ..ConcatSquashConfig::new(&config.hidden) };
-        let field = ConcatSquash::new(&store.root().pp("field"), dims, None, &net)?;
+        let field = Arc::new(ConcatSquash::new(&store.root().pp("field"), dims, None, &net)?);
         let cnf = Cnf::new(&store.root(), field, config.cnf(dims, purpose))?;
         Ok(Model::Continuous(Box::new(Flow::new(&store, cnf, base)?)))
     }
@@ -160,10 +162,10 @@ impl Model {
     }
 
     /// The field of a continuous flow.
-    pub(super) fn field(&self) -> Option<&dyn VectorField> {
+    pub(super) fn field(&self) -> Option<Arc<dyn VectorField>> {
         match self {
             Model::Discrete(_) => None,
-            Model::Continuous(flow) => Some(flow.bijector().field()),
+            Model::Continuous(flow) => Some(flow.bijector().field().clone()),
         }
     }
 
@@ -183,7 +185,7 @@ impl Model {
     /// What a continuous flow makes of latents in some equal steps; `None` for a discrete one.
     pub(super) fn in_steps(&self, latents: &Tensor, method: Method, steps: usize) -> Result<Option<Tensor>> {
         let _paused = self.store().no_grad();
-        let made = |field| sample_few_steps(field, latents, None, steps, method, END_TIME);
+        let made = |field: Arc<dyn VectorField>| sample_few_steps(&*field, latents, None, steps, method, END_TIME);
         Ok(self.field().map(made).transpose()?)
     }
 }

@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use clap::Args;
-use flow_core::cnf::VectorField;
-use flow_core::cnf::matching::{FlowMatching, TimeSampling, distillation_loss};
+use flow_core::FlowRng;
+use flow_core::cnf::matching::{ReflowConfig, ReflowPairs, ReflowTask};
 use flow_core::cnf::ode::Method;
-use flow_core::train::{
-    EmaConfig, Metrics, OptimizerConfig, ScheduleConfig, Summary, Task, TrainConfig, find_checkpoint,
-};
-use flow_core::{Error, FlowRng, Gradients, ParamStore};
+use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig, find_checkpoint};
 
 use super::common::{PROGRAM, data_of, evaluate, latents, load, load_from};
 use super::data::Data;
@@ -100,8 +97,13 @@ impl StraightenArgs {
             ..TrainConfig::default()
         };
         eprintln!("drawing {} pairs", self.pairs);
-        let task = StraightenTask::new(run, student, &teacher, self.seed)?;
-        let held_out = task.held_out.clone();
+        let draw = |count, name| draw_pairs(&teacher, &run, count, &mut FlowRng::named(self.seed, name));
+        let pairs = [draw(self.pairs, "pairs")?, draw(HELD_OUT, "held-out pairs")?];
+        let learned =
+            ReflowConfig { end_time: END_TIME, distill: self.distill, batch: self.batch_size, times_per_group: 1 };
+        let copy = (student.store(), student.field().context("a discrete flow has no paths")?);
+        let task = ReflowTask::new(serde_json::to_value(&run)?, learned, copy, teacher.store(), pairs)?;
+        let held_out = task.held_out().clone();
         let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
         let Trained { summary, report } = training::train(config, place, task, || Ok(()))?;
         plot_log(&self.out, "error", "squared error")?;
@@ -119,7 +121,7 @@ impl StraightenArgs {
     }
 
     /// How straight paths are and how far few steps lead, before and after, and the pictures of the copy.
-    fn report(&self, summary: &Summary, teacher: &Model, held_out: &Pairs, data: &Data) -> Result<()> {
+    fn report(&self, summary: &Summary, teacher: &Model, held_out: &ReflowPairs, data: &Data) -> Result<()> {
         let (run, student) = load_from(&self.out, &self.device.open()?, true)?;
         let report = Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? };
         report.print_and_write(&self.out)?;
@@ -145,107 +147,21 @@ impl StraightenArgs {
 }
 
 /// The paths of a flow from the noise of these pairs.
-fn paths(model: &Model, pairs: &Pairs) -> Result<Paths> {
+fn paths(model: &Model, pairs: &ReflowPairs) -> Result<Paths> {
     let _paused = model.store().no_grad();
-    Paths::of(model.field().context("a discrete flow has no paths")?, &pairs.noise, &pairs.samples, None, END_TIME)
+    let field = model.field().context("a discrete flow has no paths")?;
+    let [noise, samples] = pairs.rows()?;
+    Paths::of(&*field, &noise, &samples, None, END_TIME)
 }
 
-/// Noise and what a flow makes of it, both `(N, D)`, standardised.
-#[derive(Debug, Clone)]
-struct Pairs {
-    noise: Tensor,
-    samples: Tensor,
-}
-
-impl Pairs {
-    fn draw(teacher: &Model, run: &RunConfig, count: usize, rng: &mut FlowRng) -> Result<Self> {
-        let noise = latents(teacher, run, count, 1.0, rng)?;
-        let mut samples = Vec::new();
-        for start in (0..count).step_by(CHUNK) {
-            let part = noise.narrow(0, start, CHUNK.min(count - start))?;
-            samples.push(teacher.in_steps(&part, Method::Rk4, SOLVED)?.context("a continuous flow")?);
-        }
-        Ok(Pairs { noise, samples: Tensor::cat(&samples, 0)? })
+/// `count` rows of noise and what a flow makes of them, standardised, each a group of its own.
+fn draw_pairs(teacher: &Model, run: &RunConfig, count: usize, rng: &mut FlowRng) -> Result<ReflowPairs> {
+    let noise = latents(teacher, run, count, 1.0, rng)?;
+    let mut samples = Vec::new();
+    for start in (0..count).step_by(CHUNK) {
+        let part = noise.narrow(0, start, CHUNK.min(count - start))?;
+        samples.push(teacher.in_steps(&part, Method::Rk4, SOLVED)?.context("a continuous flow")?);
     }
-
-    /// Some of them.
-    fn some(&self, count: usize, rng: &mut FlowRng) -> candle_core::Result<Pairs> {
-        let total = self.noise.dim(0)?;
-        let index: Vec<u32> = (0..count).map(|_| rng.below(total) as u32).collect();
-        let index = Tensor::new(index, self.noise.device())?;
-        Ok(Pairs { noise: self.noise.index_select(&index, 0)?, samples: self.samples.index_select(&index, 0)? })
-    }
-}
-
-/// A copy of a flow that is matched with the samples of the flow.
-struct StraightenTask {
-    run: RunConfig,
-    student: Model,
-    /// The weights to begin with.
-    first: std::collections::BTreeMap<String, Tensor>,
-    pairs: Pairs,
-    held_out: Pairs,
-}
-
-impl StraightenTask {
-    fn new(run: RunConfig, student: Model, teacher: &Model, seed: u64) -> Result<Self> {
-        let count = run.straightened.as_ref().map_or(0, |s| s.pairs);
-        let pairs = Pairs::draw(teacher, &run, count, &mut FlowRng::named(seed, "pairs"))?;
-        let held_out = Pairs::draw(teacher, &run, HELD_OUT, &mut FlowRng::named(seed, "held-out pairs"))?;
-        Ok(StraightenTask { first: teacher.store().snapshot()?, run, student, pairs, held_out })
-    }
-
-    /// The mean squared error of velocities, or of one-step samples.
-    fn error(&self, pairs: &Pairs, rng: &mut FlowRng) -> flow_core::Result<Tensor> {
-        let field: &dyn VectorField =
-            self.student.field().ok_or_else(|| Error::config("model", "a discrete flow has no paths"))?;
-        if self.run.distilled() {
-            return distillation_loss(field, &pairs.noise, &pairs.samples, None, END_TIME);
-        }
-        let matching = FlowMatching { times: TimeSampling::Stratified, end_time: END_TIME, ..FlowMatching::default() };
-        let drawn = matching.pairs_with(&pairs.samples, &pairs.noise, pairs.noise.dim(0)?, rng)?;
-        let error = field.squared_error(&drawn.time, &drawn.x_t, None, &drawn.target)?;
-        Ok(error.affine(1.0 / drawn.target.elem_count().max(1) as f64, 0.0)?)
-    }
-}
-
-impl Task for StraightenTask {
-    fn store(&self) -> &ParamStore {
-        self.student.store()
-    }
-
-    fn config(&self) -> serde_json::Value {
-        serde_json::to_value(&self.run).unwrap_or_default()
-    }
-
-    fn initialize(&mut self, _rng: &mut FlowRng) -> flow_core::Result<()> {
-        self.student.store().restore(&self.first)
-    }
-
-    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
-        let error = self.error(&self.pairs.some(self.run.batch, rng)?, rng)?;
-        gradients.accumulate(&error.backward()?)?;
-        Ok(vec![("error".into(), f64::from(error.to_scalar::<f32>()?))])
-    }
-
-    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
-        let _paused = self.student.store().no_grad();
-        Ok(vec![("error".into(), f64::from(self.error(&self.held_out, rng)?.to_scalar::<f32>()?))])
-    }
-
-    fn data_state(&self) -> serde_json::Value {
-        serde_json::Value::Null
-    }
-
-    fn restore_data_state(&mut self, _state: &serde_json::Value) -> flow_core::Result<()> {
-        Ok(())
-    }
-
-    fn samples_per_step(&self) -> usize {
-        self.run.batch
-    }
-
-    fn unit(&self) -> &str {
-        "squared error"
-    }
+    let data = Tensor::cat(&samples, 0)?.unsqueeze(1)?;
+    Ok(ReflowPairs { noise: noise.unsqueeze(1)?, data, context: None })
 }

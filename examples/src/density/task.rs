@@ -91,7 +91,7 @@ impl Task for DensityTask {
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let x = self.batch(self.run.batch, rng)?;
         if let (Kind::Matching, Some(field)) = (self.run.model.kind, self.model.field()) {
-            let error = self.run.model.matching.loss(field, &x, None, self.run.batch, rng)?;
+            let error = self.run.model.matching.loss(&*field, &x, None, self.run.batch, rng)?;
             gradients.accumulate(&error.backward()?)?;
             return Ok(vec![("error".into(), f64::from(error.to_scalar::<f32>()?))]);
         }
@@ -112,7 +112,7 @@ impl Task for DensityTask {
         let mut metrics = vec![("nats".into(), self.run.standard.log_scale() - mean)];
         if let (Kind::Matching, Some(field)) = (self.run.model.kind, self.model.field()) {
             let _paused = self.model.store().no_grad();
-            let error = self.run.model.matching.loss(field, &x, None, x.dim(0)?, rng)?;
+            let error = self.run.model.matching.loss(&*field, &x, None, x.dim(0)?, rng)?;
             metrics.push(("error".into(), f64::from(error.to_scalar::<f32>()?)));
         }
         Ok(metrics)

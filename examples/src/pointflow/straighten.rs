@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
+use flow_core::cnf::matching::ReflowPairs;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig, find_checkpoint};
 use flow_points::Cloud;
 use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
-use flow_points::straighten::{Pairs, StraightenTask};
+use flow_points::straighten::straighten;
 use flow_points::trainer::{self, PointRun, draw_clouds};
 
 use super::common::{PROGRAM, load};
@@ -89,7 +90,7 @@ impl StraightenArgs {
         let solver =
             SolveOptions { method: Method::Heun, stepping: Stepping::fixed(SOLVED), ..SolveOptions::default() };
         eprintln!("drawing {} clouds of {} points", self.clouds, self.points);
-        let task = StraightenTask::new(run, &teacher, self.clouds, &solver)?;
+        let task = straighten(&run, &teacher, self.clouds, &solver)?;
         let held_out = task.held_out().clone();
         let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
         let Trained { summary, report } = training::train(self.engine(), place, task, || Ok(()))?;
@@ -132,7 +133,7 @@ impl StraightenArgs {
     }
 
     /// How straight paths are and how far few steps lead, before and after, and clouds of the copy.
-    fn report(&self, summary: &Summary, teacher: &PointFlow, held_out: &Pairs) -> Result<()> {
+    fn report(&self, summary: &Summary, teacher: &PointFlow, held_out: &ReflowPairs) -> Result<()> {
         let (run, student) = trainer::load(&self.out, &self.device.open()?, true)?;
         Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? }.print_and_write(&self.out)?;
         let mut rng = FlowRng::named(self.seed, "report");
@@ -147,9 +148,9 @@ impl StraightenArgs {
 }
 
 /// The paths of points from the noise of these pairs.
-fn paths(model: &PointFlow, pairs: &Pairs) -> Result<Paths> {
+fn paths(model: &PointFlow, pairs: &ReflowPairs) -> Result<Paths> {
     let Objective::Matching(config) = &model.config().objective else { bail!("a model trained by flow matching") };
     let _paused = model.store().no_grad();
     let [noise, points] = pairs.rows()?;
-    Paths::of(model.point_field(), &noise, &points, Some(&pairs.latents), config.point.end_time)
+    Paths::of(&*model.point_field(), &noise, &points, pairs.context.as_ref(), config.point.end_time)
 }

@@ -107,6 +107,9 @@ pub(super) struct TrainArgs {
     /// Turn every cloud about the vertical axis by a random angle
     #[arg(long)]
     rotate: bool,
+    /// Stretch and taper every second cloud of a step by up to e^W, 0 for none (flow matching)
+    #[arg(long, default_value_t = 0.0, value_name = "W")]
+    warp: f64,
     /// Draw the points of a step with replacement, as the reference implementation does
     #[arg(long)]
     replacement: bool,
@@ -206,6 +209,7 @@ impl TrainArgs {
             points: self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS }),
             replacement: self.replacement,
             rotate: self.rotate,
+            warp: self.warp,
             seed: self.seed,
             validation_clouds: 64,
         })

@@ -7,5 +7,5 @@ mod splits;
 
 pub use normalization::{Normalization, NormalizeMode};
 pub use open::{Loaded, OpenOptions, PointSet, built_in, open};
-pub use points::{rotate_about_y, train_points};
+pub use points::{rotate_about_y, train_points, warp};
 pub use splits::Splits;

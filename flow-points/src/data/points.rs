@@ -35,6 +35,24 @@ pub fn rotate_about_y(points: &mut [Point], angle: f64) {
     }
 }
 
+/// A random smooth change of a shape: every axis is stretched by up to `e^amount` and tapered along the other two by half
+/// of that for each unit of length, `p_i ← p_i exp(s_i + Σ_{j≠i} t_ij p_j)`.
+///
+/// Coordinates beyond three units count as three, so that a stray point stays near.
+pub fn warp(points: &mut [Point], amount: f64, rng: &mut FlowRng) {
+    let mut draw = |scale: f64| scale * (2.0 * rng.next_uniform() - 1.0);
+    let exponents: [[f64; 4]; 3] = std::array::from_fn(|i| {
+        std::array::from_fn(|j| if j == i { 0.0 } else { draw(if j == 3 { 1.0 } else { 0.5 }) })
+    });
+    for p in points {
+        let from = p.map(|v| f64::from(v).clamp(-3.0, 3.0));
+        for (value, e) in p.iter_mut().zip(&exponents) {
+            let exponent = e[3] + from.iter().zip(e).map(|(v, t)| v * t).sum::<f64>();
+            *value = (f64::from(*value) * (amount * exponent).exp()) as f32;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +77,23 @@ mod tests {
         rotate_about_y(&mut points, std::f64::consts::FRAC_PI_2);
         let [x, y, z] = points[0];
         assert!(x.abs() < 1e-6 && y == 2.0 && (z + 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_warp_keeps_to_its_amount_and_to_planes_of_symmetry() {
+        let mut rng = FlowRng::seed_from(2);
+        let still = [[0.5, -1.0, 2.0], [0.0, 1.0, -0.3]];
+        let mut points = still;
+        warp(&mut points, 0.0, &mut rng);
+        assert_eq!(points, still);
+        for _ in 0..50 {
+            let mut points = still;
+            warp(&mut points, 0.2, &mut rng);
+            assert!(points != still && points[1][0] == 0.0, "a coordinate of zero stays");
+            for (moved, from) in points.iter().flatten().zip(still.iter().flatten()).filter(|(_, from)| **from != 0.0) {
+                // The exponent is at most 1 + ½ (1 + 2), in units of the amount.
+                assert!((moved / from).ln().abs() <= 0.2 * 2.5 + 1e-6, "{from} became {moved}");
+            }
+        }
     }
 }

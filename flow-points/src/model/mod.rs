@@ -13,7 +13,7 @@ pub use complete::CompleteOptions;
 pub use config::{LikelihoodConfig, MatchingConfig, Objective, PointFlowConfig};
 pub use encoder::{Encoder, EncoderConfig, Posterior};
 pub use objective::Terms;
-pub(crate) use objective::{repeat, times_per_cloud};
+pub(crate) use objective::times_per_cloud;
 pub use point_flow::{Draw, PointFlow};
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The two objectives: the evidence lower bound through the solver, and flow matching.
 
 use candle_core::Tensor;
+use flow_core::cnf::matching::each_repeated;
 use flow_core::reversible::{Backprop, add_optional, pair};
 use flow_core::{Density, FlowRng, Gradients};
 
@@ -33,9 +34,24 @@ impl PointFlow {
     /// # Errors
     /// [`flow_core::Error::Shape`] for another shape, [`flow_core::Error::Solver`] when a solver fails.
     pub fn backward(&self, clouds: &Tensor, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Terms> {
+        self.backward_with(clouds, clouds.dim(0)?, rng, gradients)
+    }
+
+    /// As [`PointFlow::backward`] where only the first `plain` clouds are data, and the others changed for the sake of
+    /// encoder and flow of points: in matching, the flow of latents does not learn their latents.
+    ///
+    /// # Errors
+    /// As [`PointFlow::backward`]; a tensor error when there are fewer clouds than `plain`.
+    pub fn backward_with(
+        &self,
+        clouds: &Tensor,
+        plain: usize,
+        rng: &mut FlowRng,
+        gradients: &mut Gradients,
+    ) -> Result<Terms> {
         match &self.config.objective {
             Objective::Likelihood(_) => self.likelihood_backward(clouds, rng, gradients),
-            Objective::Matching(config) => self.matching_backward(config, clouds, rng, gradients),
+            Objective::Matching(config) => self.matching_backward(config, clouds, plain, rng, gradients),
         }
     }
 
@@ -78,6 +94,7 @@ impl PointFlow {
         &self,
         config: &MatchingConfig,
         clouds: &Tensor,
+        plain: usize,
         rng: &mut FlowRng,
         gradients: &mut Gradients,
     ) -> Result<Terms> {
@@ -85,10 +102,11 @@ impl PointFlow {
         let posterior = self.encoder.forward(clouds)?;
         let z = draw(&posterior, rng)?;
         let times = times_per_cloud(config, n);
-        let context = repeat(&z, times)?;
+        let context = each_repeated(&z, times)?;
         let rows = clouds.reshape((b * n, 3))?;
         let point = config.point.loss(&*self.point.field, &rows, Some(&context), b * times, rng)?;
-        let latents = repeat(&self.prior.whiten(&z.detach())?.detach(), config.draws_per_latent)?;
+        let latents =
+            each_repeated(&self.prior.whiten(&z.detach().narrow(0, 0, plain)?)?.detach(), config.draws_per_latent)?;
         let prior = config.prior.loss(&*self.prior.field, &latents, None, latents.dim(0)?, rng)?;
         let mut total = (&point + &prior)?;
         let mut terms =
@@ -126,9 +144,9 @@ impl PointFlow {
             }
             Objective::Matching(config) => {
                 let times = times_per_cloud(config, n);
-                let context = repeat(&z, times)?;
+                let context = each_repeated(&z, times)?;
                 let point = config.point.loss(&*self.point.field, &rows, Some(&context), b * times, rng)?;
-                let latents = repeat(&self.prior.whiten(&z)?, config.draws_per_latent)?;
+                let latents = each_repeated(&self.prior.whiten(&z)?, config.draws_per_latent)?;
                 let prior = config.prior.loss(&*self.prior.field, &latents, None, latents.dim(0)?, rng)?;
                 let divergence = divergence_from_normal(&posterior)?;
                 terms.point = scalar(&point)?;
@@ -157,12 +175,6 @@ pub(super) fn draw(posterior: &Posterior, rng: &mut FlowRng) -> Result<Tensor> {
             (mean + log_variance.affine(0.5, 0.0)?.exp()?.mul(&noise)?)?
         }
     })
-}
-
-/// Every row `times` times in a row.
-pub(crate) fn repeat(x: &Tensor, times: usize) -> Result<Tensor> {
-    let (rows, width) = x.dims2()?;
-    Ok(x.unsqueeze(1)?.broadcast_as((rows, times, width))?.contiguous()?.reshape((rows * times, width))?)
 }
 
 /// `KL(q ‖ N(0, I))` in nats, mean over clouds.

@@ -1,5 +1,7 @@
 //! The model: an encoder, a flow of latents, a flow of points.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use flow_core::cnf::ode::{SolveOptions, Statistics};
 use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, EndTime, OdeGradient, Regularization, VectorField};
@@ -212,8 +214,8 @@ impl PointFlow {
     }
 
     /// The field of points.
-    pub fn point_field(&self) -> &dyn VectorField {
-        &*self.point.field
+    pub fn point_field(&self) -> Arc<dyn VectorField> {
+        self.point.field.clone()
     }
 
     /// `log p(x | z)` of every point in nats, `(B, N)`, by the solver and divergence of the configuration.

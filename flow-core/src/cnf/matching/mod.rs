@@ -8,12 +8,14 @@
 //!
 //! Which noise goes with which data is the [`Coupling`]; optimal transport makes paths that do not cross, and fields
 //! that few steps integrate ([`sample_few_steps`]). [`OfflinePlan`] computes it once for shapes that stay the same.
-//! [`reflow_pairs`] straightens a trained field, and [`distillation_loss`] makes a sampler of one evaluation from it.
+//! [`reflow_pairs`] straightens a trained field, and [`distillation_loss`] makes a sampler of one evaluation from it;
+//! [`ReflowTask`] is both as a training run.
 
 mod coupling;
 mod few_steps;
 mod plan;
 mod reflow;
+mod straighten;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -28,6 +30,7 @@ pub use coupling::Coupling;
 pub use few_steps::{sample_few_steps, trajectory};
 pub use plan::OfflinePlan;
 pub use reflow::{distillation_loss, reflow_pairs, straightness};
+pub use straighten::{ReflowConfig, ReflowPairs, ReflowTask, each_repeated};
 pub use times::TimeSampling;
 
 const NAME: &str = "flow matching";

@@ -1,0 +1,186 @@
+//! Straightening as the training engine sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use serde_json::Value;
+
+use super::{FlowMatching, TimeSampling, VectorField, distillation_loss};
+use crate::train::{Metrics, Task};
+use crate::{Error, FlowRng, Gradients, ParamStore, Result};
+
+/// Noise and what a trained flow makes of it, in groups that share a context.
+#[derive(Debug, Clone)]
+pub struct ReflowPairs {
+    /// `(S, N, D)`, standard normal.
+    pub noise: Tensor,
+    /// `(S, N, D)`, the flow's data.
+    pub data: Tensor,
+    /// `(S, C)` where the flow takes a context.
+    pub context: Option<Tensor>,
+}
+
+impl ReflowPairs {
+    /// Noise and data as rows `(S·N, D)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the two differ in shape or have not three axes, or when there is not one context for each
+    /// group.
+    pub fn rows(&self) -> Result<[Tensor; 2]> {
+        let odd = |layer: &str, expected: String, t: &Tensor| {
+            Err(Error::Shape { layer: layer.into(), expected, actual: t.dims().to_vec() })
+        };
+        let Ok((groups, each, dim)) = self.noise.dims3() else {
+            return odd("pairs of noise and data", "(S, N, D)".into(), &self.noise);
+        };
+        if self.data.dims() != self.noise.dims() {
+            return odd("pairs (data)", format!("the shape of the noise, {:?}", self.noise.dims()), &self.data);
+        }
+        if let Some(context) = self.context.as_ref().filter(|c| c.dims().first() != Some(&groups)) {
+            return odd("pairs (context)", format!("({groups}, C), one for each group"), context);
+        }
+        let flat = |t: &Tensor| t.reshape((groups * each, dim));
+        Ok([flat(&self.noise)?, flat(&self.data)?])
+    }
+
+    /// `count` groups at random, with replacement.
+    fn some(&self, count: usize, rng: &mut FlowRng) -> Result<Self> {
+        let groups = self.noise.dim(0)?;
+        let index: Vec<u32> = (0..count).map(|_| rng.below(groups) as u32).collect();
+        let index = Tensor::new(index, self.noise.device())?;
+        let pick = |t: &Tensor| t.index_select(&index, 0);
+        let context = self.context.as_ref().map(pick).transpose()?;
+        Ok(ReflowPairs { noise: pick(&self.noise)?, data: pick(&self.data)?, context })
+    }
+}
+
+/// What a copy of a flow learns from its pairs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReflowConfig {
+    /// `T` of the field.
+    pub end_time: f64,
+    /// To answer in one step ([`distillation_loss`]) instead of following straight paths.
+    pub distill: bool,
+    /// Groups of pairs in a step.
+    pub batch: usize,
+    /// Different times within a group and step; must divide its rows.
+    pub times_per_group: usize,
+}
+
+/// A copy of a trained flow that is matched with the flow's own pairs of noise and data: rectified flow (Liu et al. 2023,
+/// arXiv 2209.03003, algorithm 1), or the distillation of Wu et al. 2023 (arXiv 2212.01747, section 3).
+///
+/// Every model with a [`VectorField`] is trained so; its own engine loads the result.
+pub struct ReflowTask {
+    run: Value,
+    config: ReflowConfig,
+    store: ParamStore,
+    field: Arc<dyn VectorField>,
+    /// The weights to begin with.
+    first: BTreeMap<String, Tensor>,
+    pairs: ReflowPairs,
+    held_out: ReflowPairs,
+}
+
+impl ReflowTask {
+    /// The copy has its parameters in `store`, `field` among them, and begins with the weights of the `teacher`, whose
+    /// pairs these are; `run` is written to `config.json`.
+    ///
+    /// # Errors
+    /// As [`ReflowPairs::rows`]; [`Error::Config`] when there are no pairs, or for an end time, a batch or a number of times
+    /// out of range.
+    pub fn new(
+        run: Value,
+        config: ReflowConfig,
+        (store, field): (&ParamStore, Arc<dyn VectorField>),
+        teacher: &ParamStore,
+        [pairs, held_out]: [ReflowPairs; 2],
+    ) -> Result<Self> {
+        super::check_end_time(config.end_time)?;
+        for (name, value) in [("batch", config.batch), ("times_per_group", config.times_per_group)] {
+            if value == 0 {
+                return Err(Error::config(name, "is 0, must be at least 1"));
+            }
+        }
+        for some in [&pairs, &held_out] {
+            if some.rows()?[0].elem_count() == 0 {
+                return Err(Error::config("pairs", "there are none"));
+            }
+        }
+        let first = teacher.snapshot()?;
+        Ok(ReflowTask { run, config, store: store.clone(), field, first, pairs, held_out })
+    }
+
+    /// The pairs that validations look at.
+    pub fn held_out(&self) -> &ReflowPairs {
+        &self.held_out
+    }
+
+    /// The mean squared error of velocities, or of data made in one step.
+    fn error(&self, pairs: &ReflowPairs, rng: &mut FlowRng) -> Result<Tensor> {
+        let ReflowConfig { end_time, times_per_group: times, .. } = self.config;
+        let [noise, data] = pairs.rows()?;
+        if self.config.distill {
+            return distillation_loss(&self.field, &noise, &data, pairs.context.as_ref(), end_time);
+        }
+        let groups = pairs.noise.dim(0)?;
+        let context = pairs.context.as_ref().map(|c| each_repeated(c, times)).transpose()?;
+        let matching = FlowMatching { times: TimeSampling::Stratified, end_time, ..FlowMatching::default() };
+        let drawn = matching.pairs_with(&data, &noise, groups * times, rng)?;
+        let error = self.field.squared_error(&drawn.time, &drawn.x_t, context.as_ref(), &drawn.target)?;
+        Ok(error.affine(1.0 / drawn.target.elem_count().max(1) as f64, 0.0)?)
+    }
+}
+
+/// Every row of a matrix `times` times in a row.
+///
+/// # Errors
+/// Candle's unless `x` is a matrix.
+pub fn each_repeated(x: &Tensor, times: usize) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    Ok(x.unsqueeze(1)?.broadcast_as((rows, times, width))?.contiguous()?.reshape((rows * times, width))?)
+}
+
+impl Task for ReflowTask {
+    fn store(&self) -> &ParamStore {
+        &self.store
+    }
+
+    fn config(&self) -> Value {
+        self.run.clone()
+    }
+
+    fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
+        self.store.restore(&self.first)
+    }
+
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
+        let error = self.error(&self.pairs.some(self.config.batch, rng)?, rng)?;
+        gradients.accumulate(&error.backward()?)?;
+        Ok(vec![("error".into(), error.to_dtype(DType::F64)?.to_scalar()?)])
+    }
+
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
+        let _paused = self.store.no_grad();
+        let error = self.error(&self.held_out, rng)?;
+        Ok(vec![("error".into(), error.to_dtype(DType::F64)?.to_scalar()?)])
+    }
+
+    fn data_state(&self) -> Value {
+        // Pairs are drawn with replacement from the engine's generator: there is no position.
+        Value::Null
+    }
+
+    fn restore_data_state(&mut self, _state: &Value) -> Result<()> {
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.config.batch
+    }
+
+    fn unit(&self) -> &str {
+        "squared error"
+    }
+}
