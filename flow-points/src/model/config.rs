@@ -6,7 +6,7 @@ use flow_core::cnf::{ConcatSquashConfig, Divergence, EmbeddingConfig, EndTime, O
 use flow_core::layers::MovingStatistics;
 use serde::{Deserialize, Serialize};
 
-use super::encoder::EncoderConfig;
+use super::encoder::{EncoderConfig, EncoderNorm};
 use crate::{Error, Result};
 
 /// A PointFlow model: encoder, flow of latents, flow of points.
@@ -139,6 +139,7 @@ impl PointFlowConfig {
     /// 1.9 million parameters.
     pub fn embedded() -> Self {
         PointFlowConfig {
+            encoder: EncoderConfig { norm: EncoderNorm::Layer, ..EncoderConfig::paper() },
             point: embedded_field(&[256, 256, 256], 4.0, &[256, 256]),
             prior: embedded_field(&[512, 512], 1.0, &[128]),
             objective: Objective::Matching(MatchingConfig::embedded()),
@@ -150,7 +151,7 @@ impl PointFlowConfig {
     pub fn small() -> Self {
         PointFlowConfig {
             latent: 64,
-            encoder: EncoderConfig { point: vec![64, 128, 256], head: vec![128] },
+            encoder: EncoderConfig { point: vec![64, 128, 256], head: vec![128], norm: EncoderNorm::Layer },
             point: embedded_field(&[192, 192, 192], 4.0, &[128, 128]),
             prior: embedded_field(&[256, 256], 1.0, &[64]),
             ..Self::embedded()

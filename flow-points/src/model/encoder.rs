@@ -1,23 +1,21 @@
 //! The encoder: a set of points to the posterior of its shape's latent.
 
 mod kernel;
+mod layer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor, WithDType};
 use flow_core::kernel::Real;
-use flow_core::param::Init;
-use flow_core::{Param, ParamPath, ParamStore};
+use flow_core::{ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
-use kernel::{Batch, EPSILON, Moments, Statistics, Trace};
+use kernel::{Batch, Moments, Statistics, Trace};
+use layer::{Head, PointLayer};
 
-/// The weight of the current batch in the running averages (torch's default).
-const MOMENTUM: f64 = 0.1;
-
-/// The widths of an [`Encoder`].
+/// The widths of an [`Encoder`], and what keeps its activations in range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
@@ -25,12 +23,29 @@ pub struct EncoderConfig {
     pub point: Vec<usize>,
     /// Hidden layers of each head, after it.
     pub head: Vec<usize>,
+    /// What keeps activations in range.
+    #[serde(default)]
+    pub norm: EncoderNorm,
+}
+
+/// What keeps an encoder's activations in range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EncoderNorm {
+    /// Batch normalization after every layer, as in the paper. A latent then depends on the other clouds of a batch in
+    /// training, and on running averages in evaluation, which fit neither the batch nor averaged weights: latents of the
+    /// same cloud differ, and the flow of points meets others than those it was trained with.
+    #[default]
+    Batch,
+    /// Weights of the points' layers start so that they need none (He et al. 2015, arXiv 1502.01852, equation 10); layer
+    /// normalization of the maximum and of the heads' hidden layers. The latent of a cloud is a function of the cloud.
+    Layer,
 }
 
 impl EncoderConfig {
     /// The paper's: 128, 128, 256, 512 for each point, heads of 256 and 128 (Yang et al. 2019, appendix A.1).
     pub fn paper() -> Self {
-        EncoderConfig { point: vec![128, 128, 256, 512], head: vec![256, 128] }
+        EncoderConfig { point: vec![128, 128, 256, 512], head: vec![256, 128], norm: EncoderNorm::Batch }
     }
 }
 
@@ -43,8 +58,8 @@ pub struct Posterior {
     pub log_variance: Option<Tensor>,
 }
 
-/// PointNet (Qi et al. 2017) as PointFlow uses it: linear layers with batch normalization on every point, the
-/// maximum over points, then a head for the mean and one for the log-variance.
+/// PointNet (Qi et al. 2017) as PointFlow uses it: linear layers on every point, with batch normalization or none
+/// ([`EncoderNorm`]), the maximum over points, then a head for the mean and one for the log-variance.
 ///
 /// The maximum sends its gradient to one point even where duplicates tie.
 ///
@@ -53,108 +68,11 @@ pub struct Posterior {
 #[derive(Debug)]
 pub struct Encoder {
     widths: Vec<usize>,
-    layers: Vec<NormLayer>,
+    layers: Vec<PointLayer>,
     mean: Head,
     log_variance: Option<Head>,
     store: ParamStore,
     training: AtomicBool,
-}
-
-/// A linear layer and the batch normalization after it.
-#[derive(Debug)]
-struct NormLayer {
-    weight: Param,
-    bias: Param,
-    gain: Param,
-    offset: Param,
-    running_mean: Param,
-    running_variance: Param,
-}
-
-impl NormLayer {
-    fn new(linear: &ParamPath, norm: &ParamPath, inputs: usize, outputs: usize) -> flow_core::Result<Self> {
-        let bound = Init::Uniform(1.0 / (inputs as f64).sqrt());
-        let zeros = Tensor::zeros(outputs, norm.store().dtype(), norm.store().device())?;
-        Ok(NormLayer {
-            weight: linear.param("weight", (outputs, inputs), bound)?,
-            bias: linear.param("bias", outputs, bound)?,
-            gain: norm.param("weight", outputs, Init::Const(1.0))?,
-            offset: norm.param("bias", outputs, Init::Const(0.0))?,
-            running_mean: norm.buffer("running_mean", &zeros)?,
-            running_variance: norm.buffer("running_var", &zeros.ones_like()?)?,
-        })
-    }
-
-    /// The layer in Candle's operations on rows `(R, I)`; statistics of the rows when `training`.
-    fn composed(&self, x: &Tensor, training: bool) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.tensor().t()?)?.broadcast_add(&self.bias.tensor())?;
-        let (mean, variance) = if training {
-            let mean = y.mean_keepdim(0)?;
-            let variance = y.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
-            (mean, variance)
-        } else {
-            (self.running_mean.tensor().unsqueeze(0)?, self.running_variance.tensor().unsqueeze(0)?)
-        };
-        let scale = (variance + EPSILON)?.sqrt()?.recip()?.broadcast_mul(&self.gain.tensor())?;
-        let normal = y.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(&self.offset.tensor())?;
-        if training && self.gain.tracked() {
-            self.advance(&mean.flatten_all()?, &y_variance(&y, &mean)?, x.dim(0)?)?;
-        }
-        Ok(normal)
-    }
-
-    /// Moves the running averages; torch's variance there is the unbiased one.
-    fn advance(&self, mean: &Tensor, variance: &Tensor, rows: usize) -> Result<()> {
-        let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
-        for (average, value) in [(&self.running_mean, mean.clone()), (&self.running_variance, (variance * unbiased)?)] {
-            let old = average.tensor();
-            average.set(&(&old + (value.detach() - &old)?.affine(MOMENTUM, 0.0)?)?)?;
-        }
-        Ok(())
-    }
-
-    fn running(&self) -> Result<Moments> {
-        let read = |p: &Param| -> Result<Vec<f64>> { Ok(p.tensor().to_dtype(DType::F64)?.to_vec1()?) };
-        Ok(Moments { mean: read(&self.running_mean)?, variance: read(&self.running_variance)? })
-    }
-}
-
-/// The biased variance of every column, `(C,)`.
-fn y_variance(y: &Tensor, mean: &Tensor) -> Result<Tensor> {
-    Ok(y.broadcast_sub(mean)?.sqr()?.mean(0)?.detach())
-}
-
-/// A small perceptron with batch normalization: 512 → 256 → 128 → Z.
-#[derive(Debug)]
-struct Head {
-    hidden: Vec<NormLayer>,
-    weight: Param,
-    bias: Param,
-}
-
-impl Head {
-    fn new(path: &ParamPath, inputs: usize, hidden: &[usize], outputs: usize) -> flow_core::Result<Self> {
-        let (mut layers, mut width) = (Vec::new(), inputs);
-        for (i, &next) in hidden.iter().enumerate() {
-            let (linear, norm) = (path.pp(format!("fc{}", i + 1)), path.pp(format!("bn{}", i + 1)));
-            layers.push(NormLayer::new(&linear, &norm, width, next)?);
-            width = next;
-        }
-        let (last, bound) = (path.pp(format!("fc{}", hidden.len() + 1)), Init::Uniform(1.0 / (width as f64).sqrt()));
-        Ok(Head {
-            hidden: layers,
-            weight: last.param("weight", (outputs, width), bound)?,
-            bias: last.param("bias", outputs, bound)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
-        let mut h = x.clone();
-        for layer in &self.hidden {
-            h = layer.composed(&h, training)?.maximum(0.0)?;
-        }
-        Ok(h.matmul(&self.weight.tensor().t()?)?.broadcast_add(&self.bias.tensor())?)
-    }
 }
 
 impl Encoder {
@@ -169,11 +87,11 @@ impl Encoder {
         let widths: Vec<usize> = std::iter::once(3).chain(config.point.iter().copied()).collect();
         let layer = |(i, w): (usize, &[usize])| {
             let (linear, norm) = (path.pp(format!("conv{}", i + 1)), path.pp(format!("bn{}", i + 1)));
-            NormLayer::new(&linear, &norm, w[0], w[1])
+            PointLayer::new(&linear, &norm, w[0], w[1], config.norm)
         };
         let layers = widths.windows(2).enumerate().map(layer).collect::<flow_core::Result<_>>()?;
         let pooled = widths[widths.len() - 1];
-        let head = |name: &str| Head::new(&path.pp(name), pooled, &config.head, latent);
+        let head = |name: &str| Head::new(&path.pp(name), pooled, config, latent);
         Ok(Encoder {
             layers,
             mean: head("mean")?,
@@ -193,8 +111,8 @@ impl Encoder {
     /// tracked passes of training only.
     ///
     /// # Errors
-    /// [`flow_core::Error::Shape`] unless `points` is `(B, N, 3)` with `N > 0`; in training a batch of at least two
-    /// clouds is needed, since the heads normalize over clouds.
+    /// [`flow_core::Error::Shape`] unless `points` is `(B, N, 3)` with `N > 0`; with batch normalization, a batch in
+    /// training needs at least two clouds, since the heads normalize over clouds.
     pub fn forward(&self, points: &Tensor) -> Result<Posterior> {
         self.posterior(points, true)
     }
@@ -206,11 +124,10 @@ impl Encoder {
 
     fn posterior(&self, points: &Tensor, fused: bool) -> Result<Posterior> {
         let training = self.training.load(Ordering::Relaxed);
-        let batch = check(points, training)?;
+        let batch = check(points, training && self.layers.iter().any(PointLayer::normalizes))?;
         let supported = points.device().is_cpu() && matches!(points.dtype(), DType::F32 | DType::F64);
-        // The kernel's gradient is that of batch statistics; a tracked pass on running averages is composed.
-        let fused = fused && supported && (training || !self.store.tracking());
-        let pooled = if fused { self.pool_fused(points, batch, training)? } else { self.pool(points, training)? };
+        let pooled =
+            if fused && supported { self.pool_fused(points, batch, training)? } else { self.pool(points, training)? };
         let log_variance = self.log_variance.as_ref().map(|head| head.forward(&pooled, training)).transpose()?;
         Ok(Posterior { mean: self.mean.forward(&pooled, training)?, log_variance })
     }
@@ -231,34 +148,32 @@ impl Encoder {
     }
 
     fn pool_fused(&self, points: &Tensor, batch: Batch, training: bool) -> Result<Tensor> {
-        let parameters = |l: &NormLayer| [l.weight.tensor(), l.bias.tensor(), l.gain.tensor(), l.offset.tensor()];
-        let flat: Vec<Tensor> =
-            self.layers.iter().flat_map(parameters).map(|t| t.flatten_all()).collect::<candle_core::Result<_>>()?;
-        let given = match training {
+        let flat = self.layers.iter().map(PointLayer::packed).collect::<Result<Vec<_>>>()?;
+        let own = training && self.layers.iter().any(PointLayer::normalizes);
+        let given = match own {
             true => None,
-            false => Some(self.layers.iter().map(NormLayer::running).collect::<Result<Vec<_>>>()?),
+            false => Some(self.layers.iter().map(PointLayer::given).collect::<Result<Vec<_>>>()?),
         };
         let saved = Arc::new(Mutex::new(Saved::default()));
         let op = PointPool { widths: self.widths.clone(), batch, given, saved: saved.clone() };
         let pooled = points.detach().contiguous()?.apply_op2(&Tensor::cat(&flat, 0)?, op)?;
-        if training && self.store.tracking() {
+        if own && self.store.tracking() {
             let moments = lock(&saved).moments();
-            for (layer, m) in self.layers.iter().zip(&moments) {
-                let tensor =
-                    |v: &[f64]| -> Result<Tensor> { Ok(Tensor::new(v, points.device())?.to_dtype(points.dtype())?) };
-                layer.advance(&tensor(&m.mean)?, &tensor(&m.variance)?, batch.clouds * batch.points)?;
+            for (layer, moments) in self.layers.iter().zip(&moments) {
+                layer.advance(moments, batch.clouds * batch.points)?;
             }
-        } else {
+        } else if !self.store.tracking() {
             *lock(&saved) = Saved::default();
         }
         Ok(pooled)
     }
 }
 
-fn check(points: &Tensor, training: bool) -> Result<Batch> {
-    let expected = if training { "(B ≥ 2, N ≥ 1, 3) in training" } else { "(B, N ≥ 1, 3)" };
+/// The sizes of a batch, which must have two clouds where it is normalized as a whole.
+fn check(points: &Tensor, together: bool) -> Result<Batch> {
+    let expected = if together { "(B ≥ 2, N ≥ 1, 3) in training" } else { "(B, N ≥ 1, 3)" };
     match *points.dims() {
-        [clouds, count, 3] if count > 0 && clouds > usize::from(training) => Ok(Batch { clouds, points: count }),
+        [clouds, count, 3] if count > 0 && clouds > usize::from(together) => Ok(Batch { clouds, points: count }),
         _ => Err(Error::Core(flow_core::Error::Shape {
             layer: "encoder".into(),
             expected: expected.into(),
@@ -307,9 +222,6 @@ impl PointPool {
         packed: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<Tensor> {
-        if self.given.is_some() {
-            candle_core::bail!("the encoder has no gradient on running averages");
-        }
         let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<T>();
         let (x, w, grad) = (flat(x)?, flat(packed)?, flat(grad)?);
         let again;
@@ -321,7 +233,7 @@ impl PointPool {
             }
         };
         let layers = kernel::unpack(&self.widths, &w);
-        let out = kernel::backward(&self.widths, &layers, &x, self.batch, trace, &grad);
+        let out = kernel::backward(&self.widths, &layers, &x, self.batch, trace, self.given.is_some(), &grad);
         Tensor::from_vec(out, packed.shape(), packed.device())
     }
 }

@@ -11,7 +11,7 @@ mod point_flow;
 
 pub use complete::CompleteOptions;
 pub use config::{LikelihoodConfig, MatchingConfig, Objective, PointFlowConfig};
-pub use encoder::{Encoder, EncoderConfig, Posterior};
+pub use encoder::{Encoder, EncoderConfig, EncoderNorm, Posterior};
 pub use objective::Terms;
 pub(crate) use objective::times_per_cloud;
 pub use point_flow::{Draw, PointFlow};

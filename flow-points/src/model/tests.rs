@@ -14,7 +14,7 @@ fn tiny(objective: Objective) -> PointFlowConfig {
     PointFlowConfig {
         latent: 4,
         variational: true,
-        encoder: EncoderConfig { point: vec![5, 7], head: vec![4] },
+        encoder: EncoderConfig { point: vec![5, 7], head: vec![4], ..EncoderConfig::paper() },
         point: ConcatSquashConfig::new(&[8, 6]),
         prior: ConcatSquashConfig::new(&[7]),
         objective,

@@ -15,7 +15,11 @@ fn encoder(dtype: DType, config: &EncoderConfig) -> (ParamStore, Encoder) {
 }
 
 fn small() -> EncoderConfig {
-    EncoderConfig { point: vec![7, 20, 33], head: vec![6] }
+    EncoderConfig { point: vec![7, 20, 33], head: vec![6], norm: EncoderNorm::Batch }
+}
+
+fn layered() -> EncoderConfig {
+    EncoderConfig { norm: EncoderNorm::Layer, ..small() }
 }
 
 fn largest(t: &Tensor) -> f64 {
@@ -30,36 +34,73 @@ fn objective(p: &Posterior, weight: &Tensor) -> Tensor {
 #[test]
 fn fused_equals_composed_values_gradients_and_running_averages() {
     for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 2e-3)] {
-        for (clouds, points) in [(2, 1), (3, 5), (4, 300), (2, 1100)] {
-            let (fused_store, fused) = encoder(dtype, &small());
-            let (spec_store, spec) = encoder(dtype, &small());
-            let mut rng = FlowRng::seed_from(1);
-            let x = rng.normal((clouds, points, 3), dtype, &Device::Cpu).unwrap();
-            let weight = rng.normal((clouds, 10), dtype, &Device::Cpu).unwrap();
-            let (a, b) = (fused.forward(&x).unwrap(), spec.composed(&x).unwrap());
-            assert!(largest(&(&a.mean - &b.mean).unwrap()) < tolerance, "{clouds}x{points}");
-            let (ga, gb) = (objective(&a, &weight).backward().unwrap(), objective(&b, &weight).backward().unwrap());
-            let scale = spec_store.trainable().iter().map(|p| largest(gb.get(p.var()).unwrap())).fold(1.0, f64::max);
-            for (p, q) in fused_store.all().iter().zip(spec_store.all()) {
-                assert_eq!(p.name(), q.name());
-                let (got, want) = match p.trainable() {
-                    true => (ga.get(p.var()).unwrap().clone(), gb.get(q.var()).unwrap().clone()),
-                    false => (p.tensor(), q.tensor()),
-                };
-                let error = largest(&(got - &want).unwrap()) / scale;
-                assert!(error < tolerance, "{clouds}x{points} {dtype:?} {}: {error}", p.name());
+        for sizes in [(2, 1), (3, 5), (4, 300), (2, 1100)] {
+            for (config, training) in [(small(), true), (small(), false), (layered(), true)] {
+                fused_equals_composed(&config, training, dtype, tolerance, sizes);
             }
-            fused.set_training(false);
-            let _paused = fused_store.no_grad();
-            let (a, b) = (fused.forward(&x).unwrap(), fused.composed(&x).unwrap());
-            assert!(largest(&(a.mean - b.mean).unwrap()) < tolerance, "evaluation");
         }
+        // Without batch normalization one cloud is enough.
+        fused_equals_composed(&layered(), true, dtype, tolerance, (1, 7));
     }
+}
+
+fn fused_equals_composed(
+    config: &EncoderConfig,
+    training: bool,
+    dtype: DType,
+    tolerance: f64,
+    (clouds, points): (usize, usize),
+) {
+    let what = format!("{clouds}x{points} {dtype:?} {:?} training {training}", config.norm);
+    let (fused_store, fused) = encoder(dtype, config);
+    let (spec_store, spec) = encoder(dtype, config);
+    let mut rng = FlowRng::seed_from(1);
+    let x = rng.normal((clouds, points, 3), dtype, &Device::Cpu).unwrap();
+    let weight = rng.normal((clouds, 10), dtype, &Device::Cpu).unwrap();
+    // Running averages that are not those of the start.
+    fused.forward(&x).unwrap();
+    spec.composed(&x).unwrap();
+    fused.set_training(training);
+    spec.set_training(training);
+    let (a, b) = (fused.forward(&x).unwrap(), spec.composed(&x).unwrap());
+    assert!(largest(&(&a.mean - &b.mean).unwrap()) < tolerance, "{what}");
+    let (ga, gb) = (objective(&a, &weight).backward().unwrap(), objective(&b, &weight).backward().unwrap());
+    let scale = spec_store.trainable().iter().map(|p| largest(gb.get(p.var()).unwrap())).fold(1.0, f64::max);
+    for (p, q) in fused_store.all().iter().zip(spec_store.all()) {
+        assert_eq!(p.name(), q.name());
+        let (got, want) = match p.trainable() {
+            true => (ga.get(p.var()).unwrap().clone(), gb.get(q.var()).unwrap().clone()),
+            false => (p.tensor(), q.tensor()),
+        };
+        let error = largest(&(got - &want).unwrap()) / scale;
+        assert!(error < tolerance, "{what} {}: {error}", p.name());
+    }
+    fused.set_training(false);
+    let _paused = fused_store.no_grad();
+    let (a, b) = (fused.forward(&x).unwrap(), fused.composed(&x).unwrap());
+    assert!(largest(&(a.mean - b.mean).unwrap()) < tolerance, "{what}, evaluation");
+}
+
+#[test]
+fn with_layer_normalization_a_latent_is_a_function_of_its_cloud() {
+    let (_, encoder) = encoder(DType::F32, &layered());
+    let x = FlowRng::seed_from(6).normal((4, 50, 3), DType::F32, &Device::Cpu).unwrap();
+    let mean = |x: &Tensor| encoder.forward(x).unwrap().mean.to_vec2::<f32>().unwrap();
+    let alone = mean(&x.narrow(0, 2, 1).unwrap());
+    assert_eq!(mean(&x)[2], alone[0]);
+    encoder.set_training(false);
+    assert_eq!(mean(&x)[2], alone[0]);
 }
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    let (store, encoder) = encoder(DType::F64, &small());
+    for config in [small(), layered()] {
+        gradients_are_those_of(&config);
+    }
+}
+
+fn gradients_are_those_of(config: &EncoderConfig) {
+    let (store, encoder) = encoder(DType::F64, config);
     let mut rng = FlowRng::seed_from(4);
     let x = rng.normal((3, 40, 3), DType::F64, &Device::Cpu).unwrap();
     let weight = rng.normal((3, 10), DType::F64, &Device::Cpu).unwrap();

@@ -1,0 +1,179 @@
+//! The encoder's layers: of points, and of the heads after the maximum.
+
+use candle_core::{DType, Tensor};
+use flow_core::param::Init;
+use flow_core::{Param, ParamPath};
+
+use super::kernel::{EPSILON, Moments};
+use super::{EncoderConfig, EncoderNorm};
+use crate::Result;
+
+/// The weight of the current batch in the running averages (torch's default).
+const MOMENTUM: f64 = 0.1;
+
+/// A linear layer and, where there is one, the batch normalization after it.
+#[derive(Debug)]
+pub(super) struct PointLayer {
+    weight: Param,
+    bias: Param,
+    norm: Option<BatchNorm>,
+}
+
+/// Batch normalization of rows.
+#[derive(Debug)]
+struct BatchNorm {
+    gain: Param,
+    offset: Param,
+    running_mean: Param,
+    running_variance: Param,
+}
+
+impl BatchNorm {
+    fn new(path: &ParamPath, width: usize) -> flow_core::Result<Self> {
+        let zeros = Tensor::zeros(width, path.store().dtype(), path.store().device())?;
+        Ok(BatchNorm {
+            gain: path.param("weight", width, Init::Const(1.0))?,
+            offset: path.param("bias", width, Init::Const(0.0))?,
+            running_mean: path.buffer("running_mean", &zeros)?,
+            running_variance: path.buffer("running_var", &zeros.ones_like()?)?,
+        })
+    }
+
+    /// In Candle's operations on rows `(R, C)`; statistics of the rows when `training`.
+    fn composed(&self, y: &Tensor, training: bool) -> Result<Tensor> {
+        let (mean, variance) = if training {
+            let mean = y.mean_keepdim(0)?;
+            let variance = y.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
+            (mean, variance)
+        } else {
+            (self.running_mean.tensor().unsqueeze(0)?, self.running_variance.tensor().unsqueeze(0)?)
+        };
+        let scale = (&variance + EPSILON)?.sqrt()?.recip()?.broadcast_mul(&self.gain.tensor())?;
+        let normal = y.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(&self.offset.tensor())?;
+        if training && self.gain.tracked() {
+            self.advance(&mean.flatten_all()?, &variance.flatten_all()?, y.dim(0)?)?;
+        }
+        Ok(normal)
+    }
+
+    /// Moves the running averages; torch's variance there is the unbiased one.
+    fn advance(&self, mean: &Tensor, variance: &Tensor, rows: usize) -> Result<()> {
+        let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
+        for (average, value) in [(&self.running_mean, mean.clone()), (&self.running_variance, (variance * unbiased)?)] {
+            let old = average.tensor();
+            average.set(&(&old + (value.detach() - &old)?.affine(MOMENTUM, 0.0)?)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl PointLayer {
+    pub(super) fn new(
+        linear: &ParamPath,
+        norm: &ParamPath,
+        inputs: usize,
+        outputs: usize,
+        kind: EncoderNorm,
+    ) -> flow_core::Result<Self> {
+        let small = Init::Uniform(1.0 / (inputs as f64).sqrt());
+        let (start, norm) = match kind {
+            EncoderNorm::Batch => (small, Some(BatchNorm::new(norm, outputs)?)),
+            // Variance 2/inputs: rectified layers then keep the scale of what passes.
+            EncoderNorm::Layer => (Init::Uniform((6.0 / inputs as f64).sqrt()), None),
+        };
+        Ok(PointLayer {
+            weight: linear.param("weight", (outputs, inputs), start)?,
+            bias: linear.param("bias", outputs, small)?,
+            norm,
+        })
+    }
+
+    /// Whether batches are normalized here.
+    pub(super) fn normalizes(&self) -> bool {
+        self.norm.is_some()
+    }
+
+    /// In Candle's operations on rows `(R, I)`.
+    pub(super) fn composed(&self, x: &Tensor, training: bool) -> Result<Tensor> {
+        let y = x.matmul(&self.weight.tensor().t()?)?.broadcast_add(&self.bias.tensor())?;
+        self.norm.as_ref().map_or(Ok(y.clone()), |norm| norm.composed(&y, training))
+    }
+
+    /// Weight, bias, gain and offset in the kernel's order; one and zero where nothing is normalized.
+    pub(super) fn packed(&self) -> Result<Tensor> {
+        let bias = self.bias.tensor();
+        let [gain, offset] = match &self.norm {
+            Some(norm) => [norm.gain.tensor(), norm.offset.tensor()],
+            None => [bias.ones_like()?.detach(), bias.zeros_like()?.detach()],
+        };
+        Ok(Tensor::cat(&[self.weight.tensor().flatten_all()?, bias, gain, offset], 0)?)
+    }
+
+    /// The statistics that do not come from the batch: running averages, or those that change nothing.
+    pub(super) fn given(&self) -> Result<Moments> {
+        let read = |p: &Param| -> Result<Vec<f64>> { Ok(p.tensor().to_dtype(DType::F64)?.to_vec1()?) };
+        Ok(match &self.norm {
+            Some(norm) => Moments { mean: read(&norm.running_mean)?, variance: read(&norm.running_variance)? },
+            None => {
+                let width = self.bias.tensor().elem_count();
+                Moments { mean: vec![0.0; width], variance: vec![1.0 - EPSILON; width] }
+            }
+        })
+    }
+
+    /// Moves the running averages by what the kernel saw on `rows` rows.
+    pub(super) fn advance(&self, moments: &Moments, rows: usize) -> Result<()> {
+        let Some(norm) = &self.norm else { return Ok(()) };
+        let like = norm.running_mean.tensor();
+        let tensor = |v: &[f64]| -> Result<Tensor> { Ok(Tensor::new(v, like.device())?.to_dtype(like.dtype())?) };
+        norm.advance(&tensor(&moments.mean)?, &tensor(&moments.variance)?, rows)
+    }
+}
+
+/// Layer normalization (Ba et al. 2016, arXiv 1607.06450) of rows `(R, C)`, without parameters: a linear layer follows.
+fn layer_norm(x: &Tensor) -> Result<Tensor> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(1)?;
+    Ok(centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)?)
+}
+
+/// A small perceptron from the maximum to a vector: 512 → 256 → 128 → Z in the paper.
+#[derive(Debug)]
+pub(super) struct Head {
+    hidden: Vec<PointLayer>,
+    norm: EncoderNorm,
+    weight: Param,
+    bias: Param,
+}
+
+impl Head {
+    pub(super) fn new(
+        path: &ParamPath,
+        inputs: usize,
+        config: &EncoderConfig,
+        outputs: usize,
+    ) -> flow_core::Result<Self> {
+        let (mut hidden, mut width) = (Vec::new(), inputs);
+        for (i, &next) in config.head.iter().enumerate() {
+            let (linear, norm) = (path.pp(format!("fc{}", i + 1)), path.pp(format!("bn{}", i + 1)));
+            hidden.push(PointLayer::new(&linear, &norm, width, next, config.norm)?);
+            width = next;
+        }
+        let last = path.pp(format!("fc{}", config.head.len() + 1));
+        let bound = Init::Uniform(1.0 / (width as f64).sqrt());
+        let (weight, bias) = (last.param("weight", (outputs, width), bound)?, last.param("bias", outputs, bound)?);
+        Ok(Head { hidden, norm: config.norm, weight, bias })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
+        let in_range = |x: &Tensor| match self.norm {
+            EncoderNorm::Batch => Ok(x.clone()),
+            EncoderNorm::Layer => layer_norm(x),
+        };
+        let mut h = in_range(x)?;
+        for layer in &self.hidden {
+            h = in_range(&layer.composed(&h, training)?)?.maximum(0.0)?;
+        }
+        Ok(h.matmul(&self.weight.tensor().t()?)?.broadcast_add(&self.bias.tensor())?)
+    }
+}
