@@ -15,7 +15,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mugs = built_in(&[Family::Mug], 8, 128)?;
 //! let mut model = PointFlowConfig { latent: 8, ..PointFlowConfig::small() };
-//! model.encoder = EncoderConfig { point: vec![16, 32], head: vec![16], ..EncoderConfig::paper() };
+//! model.encoder = EncoderConfig { point: vec![16, 32], head: vec![16], ..model.encoder };
 //! model.point.hidden = vec![32, 32];
 //!
 //! let normalization = Normalization::of(&mugs.train.clouds, NormalizeMode::Set)?;

@@ -143,8 +143,11 @@ impl PointTask {
     pub fn new(run: PointRun, train: &[Vec<Point>], validation: &[Vec<Point>], device: &Device) -> Result<Self> {
         let model = run.build(device)?;
         model.check_paths()?;
-        if run.batch < 2 {
-            return Err(Error::config("batch size", "must be at least 2: the encoder normalizes over clouds"));
+        // Latents are whitened by their statistics over the clouds that are as they came.
+        if as_they_came(&run) < 2 {
+            let reason =
+                "must be at least 2, and 3 where every second cloud is warped: latents are normalized over clouds";
+            return Err(Error::config("batch size", reason));
         }
         if !(run.warp >= 0.0 && run.warp <= 1.0) {
             return Err(Error::config("warp", format!("is {}, must lie in 0 to 1", run.warp)));
@@ -177,7 +180,7 @@ impl PointTask {
     fn batch(&mut self) -> Result<(Tensor, usize)> {
         let mut batch = self.cursor.next_batch();
         let mut clouds = Vec::with_capacity(batch.indices.len());
-        let plain = if self.run.warp > 0.0 { batch.indices.len().div_ceil(2) } else { batch.indices.len() };
+        let plain = as_they_came(&self.run);
         for &i in &batch.indices {
             let mut points = train_points(&self.train[i], self.run.points, self.run.replacement, &mut batch.rng)?;
             if self.run.rotate {
@@ -201,6 +204,11 @@ impl PointTask {
         self.model.set_training(true);
         outcome
     }
+}
+
+/// How many clouds of a step are not warped.
+fn as_they_came(run: &PointRun) -> usize {
+    if run.warp > 0.0 { run.batch.div_ceil(2) } else { run.batch }
 }
 
 /// The mean of the terms over batches, each weighed by its clouds; every cloud is cut to its first `points`, or to as many
@@ -323,4 +331,61 @@ pub fn draw_clouds(
     let latents = model.sample_latents(count, draw, rng)?;
     let (clouds, _) = model.decode(&latents, points, draw, rng)?;
     Ok(from_tensor(&clouds)?.iter().map(|c| normalization.undo(c)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{NormalizeMode, built_in};
+    use crate::model::EncoderConfig;
+    use crate::shapes::Family;
+
+    fn run(batch: usize, warp: f64, objective: Objective) -> (PointRun, Vec<Vec<Point>>) {
+        let clouds = built_in(&[Family::Mug], 8, 64).unwrap().train.clouds;
+        let mut model = PointFlowConfig { latent: 4, objective, ..PointFlowConfig::small() };
+        model.encoder = EncoderConfig { point: vec![8, 16], head: vec![8], ..model.encoder };
+        model.point.hidden = vec![16];
+        let normalization = Normalization::of(&clouds, NormalizeMode::Set).unwrap();
+        let run = PointRun {
+            model,
+            source: "mugs".into(),
+            normalization,
+            batch,
+            points: 32,
+            replacement: false,
+            rotate: false,
+            warp,
+            seed: 1,
+            validation_clouds: 4,
+        };
+        (run, clouds)
+    }
+
+    #[test]
+    fn the_second_half_of_a_step_is_warped() {
+        let matching = PointFlowConfig::small().objective;
+        let batch = |warp: f64| {
+            let (run, clouds) = run(4, warp, matching.clone());
+            let (clouds, plain) = PointTask::new(run, &clouds, &[], &Device::Cpu).unwrap().batch().unwrap();
+            (from_tensor(&clouds).unwrap(), plain)
+        };
+        let ((as_they_came, all), (warped, plain)) = (batch(0.0), batch(0.2));
+        assert_eq!((all, plain), (4, 2));
+        assert_eq!(as_they_came[..2], warped[..2]);
+        assert!(as_they_came[2..].iter().zip(&warped[2..]).all(|(a, b)| a != b));
+    }
+
+    #[test]
+    fn warps_that_make_no_sense_are_refused() {
+        let refused = |batch, warp, objective: Objective| {
+            let (run, clouds) = run(batch, warp, objective);
+            PointTask::new(run, &clouds, &[], &Device::Cpu).err().map_or(String::new(), |e| e.to_string())
+        };
+        let matching = PointFlowConfig::small().objective;
+        assert_eq!(refused(3, 0.2, matching.clone()), "");
+        assert!(refused(2, 0.2, matching.clone()).contains("batch size"));
+        assert!(refused(4, -0.1, matching.clone()).contains("warp"));
+        assert!(refused(4, f64::NAN, matching).contains("warp"));
+        assert!(refused(4, 0.2, PointFlowConfig::paper().objective).contains("flow matching"));
+    }
 }

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod layer;
+mod plain;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 use kernel::{Batch, Moments, Statistics, Trace};
 use layer::{Head, PointLayer};
+use plain::PlainPool;
 
 /// The widths of an [`Encoder`], and what keeps its activations in range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,7 @@ pub struct Posterior {
 #[derive(Debug)]
 pub struct Encoder {
     widths: Vec<usize>,
+    norm: EncoderNorm,
     layers: Vec<PointLayer>,
     mean: Head,
     log_variance: Option<Head>,
@@ -99,6 +102,7 @@ impl Encoder {
             store: path.store().clone(),
             training: AtomicBool::new(true),
             widths,
+            norm: config.norm,
         })
     }
 
@@ -124,10 +128,17 @@ impl Encoder {
 
     fn posterior(&self, points: &Tensor, fused: bool) -> Result<Posterior> {
         let training = self.training.load(Ordering::Relaxed);
-        let batch = check(points, training && self.layers.iter().any(PointLayer::normalizes))?;
+        let batch = check(points, training && self.norm == EncoderNorm::Batch)?;
         let supported = points.device().is_cpu() && matches!(points.dtype(), DType::F32 | DType::F64);
-        let pooled =
-            if fused && supported { self.pool_fused(points, batch, training)? } else { self.pool(points, training)? };
+        let pooled = match self.norm {
+            _ if !(fused && supported) => self.pool(points, training)?,
+            EncoderNorm::Layer => {
+                points.detach().contiguous()?.apply_op2(&self.packed()?, PlainPool::new(&self.widths, batch))?
+            }
+            // The kernel's gradient is that of batch statistics; a tracked pass on running averages is composed.
+            EncoderNorm::Batch if self.store.tracking() && !training => self.pool(points, training)?,
+            EncoderNorm::Batch => self.pool_fused(points, batch, training)?,
+        };
         let log_variance = self.log_variance.as_ref().map(|head| head.forward(&pooled, training)).transpose()?;
         Ok(Posterior { mean: self.mean.forward(&pooled, training)?, log_variance })
     }
@@ -147,22 +158,25 @@ impl Encoder {
         Ok(h.gather(&winner, 1)?.squeeze(1)?)
     }
 
+    fn packed(&self) -> Result<Tensor> {
+        let layers = self.layers.iter().map(PointLayer::packed).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&layers, 0)?)
+    }
+
     fn pool_fused(&self, points: &Tensor, batch: Batch, training: bool) -> Result<Tensor> {
-        let flat = self.layers.iter().map(PointLayer::packed).collect::<Result<Vec<_>>>()?;
-        let own = training && self.layers.iter().any(PointLayer::normalizes);
-        let given = match own {
+        let given = match training {
             true => None,
-            false => Some(self.layers.iter().map(PointLayer::given).collect::<Result<Vec<_>>>()?),
+            false => self.layers.iter().map(PointLayer::running).collect::<Result<Option<Vec<_>>>>()?,
         };
         let saved = Arc::new(Mutex::new(Saved::default()));
         let op = PointPool { widths: self.widths.clone(), batch, given, saved: saved.clone() };
-        let pooled = points.detach().contiguous()?.apply_op2(&Tensor::cat(&flat, 0)?, op)?;
-        if own && self.store.tracking() {
+        let pooled = points.detach().contiguous()?.apply_op2(&self.packed()?, op)?;
+        if training && self.store.tracking() {
             let moments = lock(&saved).moments();
             for (layer, moments) in self.layers.iter().zip(&moments) {
                 layer.advance(moments, batch.clouds * batch.points)?;
             }
-        } else if !self.store.tracking() {
+        } else {
             *lock(&saved) = Saved::default();
         }
         Ok(pooled)
@@ -196,7 +210,7 @@ impl Saved {
     }
 }
 
-fn lock(saved: &Mutex<Saved>) -> std::sync::MutexGuard<'_, Saved> {
+fn lock<T>(saved: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // The content is replaced as a whole, so a panic elsewhere cannot leave it half-written.
     saved.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -222,6 +236,9 @@ impl PointPool {
         packed: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<Tensor> {
+        if self.given.is_some() {
+            candle_core::bail!("the encoder has no gradient on running averages");
+        }
         let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<T>();
         let (x, w, grad) = (flat(x)?, flat(packed)?, flat(grad)?);
         let again;
@@ -233,7 +250,7 @@ impl PointPool {
             }
         };
         let layers = kernel::unpack(&self.widths, &w);
-        let out = kernel::backward(&self.widths, &layers, &x, self.batch, trace, self.given.is_some(), &grad);
+        let out = kernel::backward(&self.widths, &layers, &x, self.batch, trace, &grad);
         Tensor::from_vec(out, packed.shape(), packed.device())
     }
 }

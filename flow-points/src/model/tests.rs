@@ -98,6 +98,31 @@ fn the_gradient_of_the_whole_objective_is_that_of_finite_differences() {
 }
 
 #[test]
+fn only_clouds_as_they_came_teach_the_flow_of_latents() {
+    let mut config = tiny(PointFlowConfig::small().objective);
+    config.encoder.norm = EncoderNorm::Layer;
+    let gradient = |third: f64| {
+        let (store, model) = model(config.clone(), DType::F64);
+        let x = clouds(DType::F64, 6);
+        let changed = x.narrow(0, 2, 1).unwrap().affine(third, 0.0).unwrap();
+        let x = Tensor::cat(&[&x.narrow(0, 0, 2).unwrap(), &changed], 0).unwrap();
+        let mut gradients = Gradients::new(&store);
+        model.backward_with(&x, 2, &mut FlowRng::seed_from(8), &mut gradients).unwrap();
+        let norm = |part: &str| {
+            let some = store.trainable().into_iter().filter(|p| p.name().starts_with(part));
+            let flat =
+                some.filter_map(|p| gradients.get(&p).map(|g| g.flatten_all().unwrap().to_vec1::<f64>().unwrap()));
+            flat.flatten().collect::<Vec<_>>()
+        };
+        [norm("prior.field"), norm("encoder"), norm("point.field")]
+    };
+    let (one, other) = (gradient(1.0), gradient(1.5));
+    assert!(one[0].iter().any(|g| g.abs() > 1e-4), "the flow of latents learns something");
+    assert_eq!(one[0], other[0], "the third cloud is none of its business");
+    assert!(one[1] != other[1] && one[2] != other[2], "encoder and flow of points see it");
+}
+
+#[test]
 fn the_paper_has_this_many_parameters() {
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
     PointFlow::new(PointFlowConfig::paper(), &store).unwrap();

@@ -12,7 +12,7 @@ use flow_core::kernel::{Real, Size, Start, View, gemm, vectorized};
 use rayon::prelude::*;
 
 /// Rows that are in the cache at once.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 
 /// Rows of a unit of parallel work.
 const SEGMENT: usize = 1024;
@@ -78,7 +78,7 @@ impl Batch {
     }
 
     /// First row and length of every unit of work; none crosses a cloud.
-    fn segments(self) -> Vec<(usize, usize)> {
+    pub(super) fn segments(self) -> Vec<(usize, usize)> {
         let starts = (0..self.clouds).flat_map(|c| (0..self.points).step_by(SEGMENT).map(move |p| (c, p)));
         starts.map(|(c, p)| (c * self.points + p, SEGMENT.min(self.points - p))).collect()
     }
@@ -112,7 +112,7 @@ impl<T: Real> Affine<T> {
 }
 
 /// The transpose of a row-major `(rows, columns)` matrix.
-fn transpose<T: Real>(m: &[T], rows: usize, columns: usize) -> Vec<T> {
+pub(super) fn transpose<T: Real>(m: &[T], rows: usize, columns: usize) -> Vec<T> {
     let mut out = vec![T::ZERO; m.len()];
     for (i, row) in m.chunks_exact(columns).enumerate() {
         for (j, &v) in row.iter().enumerate() {
@@ -260,15 +260,13 @@ fn pool<T: Real>(widths: &[usize], layers: &[Layer<'_, T>], batch: Batch, trace:
     pooled
 }
 
-/// Gradient of every packed parameter, given that of the pooled values, `(clouds, width)`; statistics are the batch's,
-/// or, where `fixed`, do not depend on it.
+/// Gradient of every packed parameter, given that of the pooled values, `(clouds, width)`; statistics are the batch's.
 pub(super) fn backward<T: Real>(
     widths: &[usize],
     layers: &[Layer<'_, T>],
     x: &[T],
     batch: Batch,
     trace: &Trace<T>,
-    fixed: bool,
     grad: &[T],
 ) -> Vec<T> {
     let segments = batch.segments();
@@ -277,8 +275,7 @@ pub(super) fn backward<T: Real>(
     let mut upper: Upper<T> = Upper::Pooled(winners(batch, trace, grad));
     for l in (0..layers.len()).rev() {
         let (inputs, outputs) = (widths[l], widths[l + 1]);
-        let sums = upper.sums(&trace.pre[l], &trace.moments[l]);
-        let norm = Norm::new(&layers[l], &trace.moments[l], (!fixed).then_some(batch.rows()), sums);
+        let norm = Norm::new(&layers[l], &trace.moments[l], batch.rows(), upper.sums(&trace.pre[l], &trace.moments[l]));
         let before = l.checked_sub(1).map(|k| (Affine::new(&layers[k], &trace.moments[k]), &trace.pre[k]));
         let mut below = vec![T::ZERO; if l == 0 { 0 } else { batch.rows() * inputs }];
         let parts: Vec<Option<&mut [T]>> = match l {
@@ -325,7 +322,9 @@ pub(super) fn backward<T: Real>(
             weight.iter_mut().zip(&w).for_each(|(t, &v)| *t += v);
             sums.iter_mut().zip(&s).for_each(|(t, v)| *t += v);
         }
-        packed.push([weight, norm.grad_bias(), norm.grad_gain(), norm.grad_offset()].concat());
+        // A constant added before a batch normalization has no effect.
+        let bias = vec![T::ZERO; outputs];
+        packed.push([weight, bias, norm.grad_gain(), norm.grad_offset()].concat());
         upper = Upper::Rows { grad: below, sums };
     }
     packed.reverse();
@@ -333,7 +332,7 @@ pub(super) fn backward<T: Real>(
 }
 
 /// Where a rectifier was closed the gradient stops.
-fn rectified_backward<T: Real>(activated: &[T], grad: &mut [T]) {
+pub(super) fn rectified_backward<T: Real>(activated: &[T], grad: &mut [T]) {
     vectorized(|| {
         for (g, &a) in grad.iter_mut().zip(activated) {
             *g = if a > T::ZERO { *g } else { T::ZERO };
@@ -414,9 +413,8 @@ impl<T: Real> Upper<T> {
     }
 }
 
-/// Batch normalization backwards: `dy = gain/σ·(g − mean(g) − x̂·mean(g·x̂))`; with fixed statistics `dy = gain/σ·g`.
+/// Batch normalization backwards: `dy = gain/σ·(g − mean(g) − x̂·mean(g·x̂))`.
 struct Norm<T> {
-    fixed: bool,
     scale: Vec<T>,
     /// `dy = scale·g + constant + slope·y`.
     constant: Vec<T>,
@@ -427,12 +425,9 @@ struct Norm<T> {
 }
 
 impl<T: Real> Norm<T> {
-    /// Statistics of so many rows, or fixed ones.
-    fn new(layer: &Layer<'_, T>, moments: &Moments, rows: Option<usize>, sums: Vec<f64>) -> Self {
-        // The mean over infinitely many rows is that over none: statistics then do not move.
-        let (n, width) = (rows.map_or(f64::INFINITY, |n| n as f64), moments.mean.len());
+    fn new(layer: &Layer<'_, T>, moments: &Moments, rows: usize, sums: Vec<f64>) -> Self {
+        let (n, width) = (rows as f64, moments.mean.len());
         let mut norm = Norm {
-            fixed: rows.is_none(),
             scale: Vec::with_capacity(width),
             constant: Vec::with_capacity(width),
             slope: Vec::with_capacity(width),
@@ -461,12 +456,6 @@ impl<T: Real> Norm<T> {
                 }
             }
         });
-    }
-
-    /// A constant added before a batch normalization has no effect; before fixed statistics it has.
-    fn grad_bias(&self) -> Vec<T> {
-        let effect = |(sum, scale): (&f64, &T)| T::from_f64(if self.fixed { sum * scale.to_f64() } else { 0.0 });
-        self.sum.iter().zip(&self.scale).map(effect).collect()
     }
 
     fn grad_gain(&self) -> Vec<T> {

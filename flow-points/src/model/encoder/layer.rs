@@ -88,37 +88,25 @@ impl PointLayer {
         })
     }
 
-    /// Whether batches are normalized here.
-    pub(super) fn normalizes(&self) -> bool {
-        self.norm.is_some()
-    }
-
     /// In Candle's operations on rows `(R, I)`.
     pub(super) fn composed(&self, x: &Tensor, training: bool) -> Result<Tensor> {
         let y = x.matmul(&self.weight.tensor().t()?)?.broadcast_add(&self.bias.tensor())?;
         self.norm.as_ref().map_or(Ok(y.clone()), |norm| norm.composed(&y, training))
     }
 
-    /// Weight, bias, gain and offset in the kernel's order; one and zero where nothing is normalized.
+    /// Weight and bias, and gain and offset where there are any: the kernels' order.
     pub(super) fn packed(&self) -> Result<Tensor> {
-        let bias = self.bias.tensor();
-        let [gain, offset] = match &self.norm {
-            Some(norm) => [norm.gain.tensor(), norm.offset.tensor()],
-            None => [bias.ones_like()?.detach(), bias.zeros_like()?.detach()],
-        };
-        Ok(Tensor::cat(&[self.weight.tensor().flatten_all()?, bias, gain, offset], 0)?)
+        let mut parts = vec![self.weight.tensor().flatten_all()?, self.bias.tensor()];
+        parts.extend(self.norm.iter().flat_map(|norm| [norm.gain.tensor(), norm.offset.tensor()]));
+        Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// The statistics that do not come from the batch: running averages, or those that change nothing.
-    pub(super) fn given(&self) -> Result<Moments> {
+    /// The running averages.
+    pub(super) fn running(&self) -> Result<Option<Moments>> {
         let read = |p: &Param| -> Result<Vec<f64>> { Ok(p.tensor().to_dtype(DType::F64)?.to_vec1()?) };
-        Ok(match &self.norm {
-            Some(norm) => Moments { mean: read(&norm.running_mean)?, variance: read(&norm.running_variance)? },
-            None => {
-                let width = self.bias.tensor().elem_count();
-                Moments { mean: vec![0.0; width], variance: vec![1.0 - EPSILON; width] }
-            }
-        })
+        let moments =
+            |n: &BatchNorm| Ok(Moments { mean: read(&n.running_mean)?, variance: read(&n.running_variance)? });
+        self.norm.as_ref().map(moments).transpose()
     }
 
     /// Moves the running averages by what the kernel saw on `rows` rows.
