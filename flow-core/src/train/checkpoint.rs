@@ -5,7 +5,7 @@
 //!   config.json            format version, the task's and the engine's hyper-parameters
 //!   model.safetensors      every parameter and buffer
 //!   optimizer.safetensors  moments and step count
-//!   ema.safetensors        averaged parameters (and the buffers), a model of its own; if averaging is on
+//!   ema.safetensors        averaged parameters and buffers, a model of its own; if averaging is on
 //!   state.json             step, generator, schedule, counters, position in the data
 //! ```
 //!

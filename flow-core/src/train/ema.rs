@@ -25,10 +25,11 @@ impl EmaConfig {
     }
 }
 
-/// The zero-debiased average `a_t` of all trainable parameters, and of buffers of real numbers with them.
+/// The zero-debiased average `a_t` of all parameters, and of the buffers with them.
 ///
 /// Running averages of batch normalization describe the weights of their time: with averaged weights go averaged
-/// statistics, or a model is shifted by how far its weights have come since. Buffers that never change stay to the bit.
+/// statistics, or a model is shifted by how far its weights have come since. Buffers that never change (flags,
+/// permutations, signs) stay what they are.
 ///
 /// With `s_t = d s_{t-1} + (1-d) p_t` from `s_0 = 0`, the debiased average is `a_t = s_t / (1 - dᵗ)`
 /// (Kingma & Ba 2015, section 3). Kept here directly in its debiased form,
@@ -49,8 +50,7 @@ impl Ema {
             let value = p.var().as_tensor().copy()?.detach();
             Ok((p, value))
         };
-        let averaged = |p: &Param| p.trainable() || p.var().dtype().is_float();
-        let entries = store.all().into_iter().filter(averaged).map(entry).collect::<Result<_>>()?;
+        let entries = store.all().into_iter().map(entry).collect::<Result<_>>()?;
         Ok(Ema { config, entries, updates: 0 })
     }
 
@@ -101,7 +101,7 @@ impl Ema {
         self.entries.iter().map(|(param, average)| (param.name().to_string(), average.clone())).collect()
     }
 
-    /// Continues from saved averages after `updates` updates. Entries of other buffers are ignored.
+    /// Continues from saved averages after `updates` updates. Entries that the model does not have are ignored.
     ///
     /// # Errors
     /// [`Error::Config`] naming the first missing or misshapen average; nothing is changed then.
@@ -134,7 +134,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     #[test]
-    fn buffers_of_real_numbers_are_averaged_and_constant_ones_stay() {
+    fn buffers_are_averaged_and_constant_ones_stay() {
         let store = ParamStore::new(0, DType::F32, &Device::Cpu);
         let root = store.root();
         let p = root.param("p", 1, Init::Const(0.0)).unwrap();
@@ -152,7 +152,7 @@ mod tests {
         let first = |name: &str| averages[name].to_vec1::<f32>().unwrap()[0];
         assert!((first("running_mean") - 2.0 * first("p")).abs() < 1e-4, "statistics lag as the weights do");
         assert_eq!(averages["sign"].to_vec1::<f32>().unwrap(), [-1.0, 0.1]);
-        assert!(!averages.contains_key("order"));
+        assert_eq!(averages["order"].to_vec1::<f32>().unwrap(), [2.0, 0.0, 1.0]);
     }
 
     #[test]

@@ -58,3 +58,88 @@ pub trait ImageDensity: Density {
         Ok(0.0)
     }
 }
+
+/// [`Density`] of a model that is the flow in its field `flow`.
+macro_rules! forward_density {
+    ($model:ident) => {
+        impl Density for $model {
+            fn store(&self) -> &ParamStore {
+                self.flow.store()
+            }
+
+            fn event_shape(&self) -> &[usize] {
+                self.flow.event_shape()
+            }
+
+            fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+                self.flow.log_prob(x, context)
+            }
+
+            fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
+                self.flow.initialize(x, context)
+            }
+
+            fn set_training(&self, training: bool) {
+                self.flow.set_training(training);
+            }
+
+            fn set_noise(&self, rng: &mut FlowRng) {
+                self.flow.set_noise(rng);
+            }
+
+            fn log_prob_backward(
+                &self,
+                x: &Tensor,
+                context: Option<&Tensor>,
+                weight: &Tensor,
+                mode: Backprop,
+                gradients: &mut Gradients,
+            ) -> Result<Scored> {
+                self.flow.log_prob_backward(x, context, weight, mode, gradients)
+            }
+
+            fn sample(
+                &self,
+                n: usize,
+                context: Option<&Tensor>,
+                temperature: f64,
+                rng: &mut FlowRng,
+            ) -> Result<Tensor> {
+                self.flow.sample(n, context, temperature, rng)
+            }
+        }
+    };
+}
+
+/// The methods of [`ImageDensity`] that a multi-scale flow in the field `flow` answers.
+macro_rules! forward_latents {
+    () => {
+        fn latent_shapes(&self) -> Vec<Vec<usize>> {
+            self.flow.latent_shapes()
+        }
+
+        fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)> {
+            self.flow.encode(x, context)
+        }
+
+        fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor> {
+            self.flow.decode(latents, context)
+        }
+
+        fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
+            self.flow.describe(x, context)
+        }
+
+        fn sample_with(
+            &self,
+            n: usize,
+            context: Option<&Tensor>,
+            temperatures: &[f64],
+            rng: &mut FlowRng,
+        ) -> Result<Tensor> {
+            self.flow.sample_with(n, context, temperatures, rng)
+        }
+    };
+}
+
+pub(super) use {forward_density, forward_latents};

@@ -13,6 +13,7 @@ use flow_core::{
     Scored, Transformer,
 };
 
+use super::density::{forward_density, forward_latents};
 use super::glow_prior::{ClassHead, TopPrior};
 use super::{GlowConfig, GlowCoupling, GlowPermutation, ImageDensity, ImageSpec};
 
@@ -139,73 +140,14 @@ fn coupling<T: Transformer + 'static>(
     Ok(Box::new(Coupling::new(event, partition, transformer, net)?))
 }
 
-impl Density for Glow {
-    fn store(&self) -> &ParamStore {
-        self.flow.store()
-    }
-
-    fn event_shape(&self) -> &[usize] {
-        self.flow.event_shape()
-    }
-
-    fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        self.flow.log_prob(x, context)
-    }
-
-    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
-        self.flow.initialize(x, context)
-    }
-
-    fn set_training(&self, training: bool) {
-        self.flow.set_training(training);
-    }
-
-    fn log_prob_backward(
-        &self,
-        x: &Tensor,
-        context: Option<&Tensor>,
-        weight: &Tensor,
-        mode: Backprop,
-        gradients: &mut Gradients,
-    ) -> Result<Scored> {
-        self.flow.log_prob_backward(x, context, weight, mode, gradients)
-    }
-
-    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        self.flow.sample(n, context, temperature, rng)
-    }
-}
+forward_density!(Glow);
 
 impl ImageDensity for Glow {
     fn classes(&self) -> Option<usize> {
         self.class.as_ref().map(|c| c.count)
     }
 
-    fn latent_shapes(&self) -> Vec<Vec<usize>> {
-        self.flow.latent_shapes()
-    }
-
-    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)> {
-        self.flow.encode(x, context)
-    }
-
-    fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor> {
-        self.flow.decode(latents, context)
-    }
-
-    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
-        self.flow.describe(x, context)
-    }
-
-    fn sample_with(
-        &self,
-        n: usize,
-        context: Option<&Tensor>,
-        temperatures: &[f64],
-        rng: &mut FlowRng,
-    ) -> Result<Tensor> {
-        self.flow.sample_with(n, context, temperatures, rng)
-    }
+    forward_latents!();
 
     /// The authors' loss is `bits/dim + w · CE / ln 2`; in units of the log-likelihood, whose weight turns
     /// nats into bits/dim, the class term is `D · w · ln p(class | z)`. Answers `ln p(class | z)`.

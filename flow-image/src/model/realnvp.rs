@@ -13,6 +13,7 @@ use flow_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::density::{forward_density, forward_latents};
 use super::resnet::{RealNvpNet, Seen};
 use super::{ImageDensity, ImageSpec};
 
@@ -166,59 +167,10 @@ fn push_coupling(
     Ok(())
 }
 
-impl Density for RealNvp {
-    fn store(&self) -> &ParamStore {
-        self.flow.store()
-    }
-    fn event_shape(&self) -> &[usize] {
-        self.flow.event_shape()
-    }
-    fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        self.flow.log_prob(x, context)
-    }
-    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
-        self.flow.initialize(x, context)
-    }
-    fn set_training(&self, training: bool) {
-        self.flow.set_training(training);
-    }
-    fn log_prob_backward(
-        &self,
-        x: &Tensor,
-        context: Option<&Tensor>,
-        weight: &Tensor,
-        mode: Backprop,
-        gradients: &mut Gradients,
-    ) -> Result<Scored> {
-        self.flow.log_prob_backward(x, context, weight, mode, gradients)
-    }
-    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        self.flow.sample(n, context, temperature, rng)
-    }
-}
+forward_density!(RealNvp);
 
 impl ImageDensity for RealNvp {
-    fn latent_shapes(&self) -> Vec<Vec<usize>> {
-        self.flow.latent_shapes()
-    }
-    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)> {
-        self.flow.encode(x, context)
-    }
-    fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor> {
-        self.flow.decode(latents, context)
-    }
-    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
-        self.flow.describe(x, context)
-    }
-    fn sample_with(
-        &self,
-        n: usize,
-        context: Option<&Tensor>,
-        temperatures: &[f64],
-        rng: &mut FlowRng,
-    ) -> Result<Tensor> {
-        self.flow.sample_with(n, context, temperatures, rng)
-    }
+    forward_latents!();
 
     /// `l2 · Σ v²` over magnitudes and learned scales, with gradient `2 · l2 · v`.
     fn penalize(&self, scale: f64, gradients: &mut Gradients) -> Result<f64> {

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warp_keeps_to_its_amount_and_to_planes_of_symmetry() {
+    fn a_warp_keeps_to_its_amount_and_to_the_planes_of_coordinates() {
         let mut rng = FlowRng::seed_from(2);
         let still = [[0.5, -1.0, 2.0], [0.0, 1.0, -0.3]];
         let mut points = still;

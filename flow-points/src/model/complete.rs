@@ -1,7 +1,7 @@
 //! Completion of partial clouds: the latent under which the points at hand are likeliest.
 
 use candle_core::Tensor;
-use flow_core::cnf::matching::each_repeated;
+use flow_core::cnf::matching::repeat_rows;
 use flow_core::train::{Optimizer, OptimizerConfig};
 use flow_core::{Density, FlowRng, Gradients, ParamStore, reversible::Backprop};
 
@@ -103,7 +103,7 @@ impl PointFlow {
                 let _paused = self.store.no_grad();
                 let per_start = points.dim(0)? / starts;
                 let times = times_per_cloud(config, per_start);
-                let context = each_repeated(z.as_tensor(), times)?;
+                let context = repeat_rows(z.as_tensor(), times)?;
                 let losses =
                     config.point.group_losses(&*self.point.field, points, Some(&context), starts * times, rng)?;
                 let losses = losses.reshape((starts, times))?.mean(1)?;

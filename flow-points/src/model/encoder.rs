@@ -26,7 +26,7 @@ pub struct EncoderConfig {
     /// Hidden layers of each head, after it.
     pub head: Vec<usize>,
     /// What keeps activations in range.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "EncoderNorm::is_batch")]
     pub norm: EncoderNorm,
 }
 
@@ -34,14 +34,21 @@ pub struct EncoderConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EncoderNorm {
-    /// Batch normalization after every layer, as in the paper. A latent then depends on the other clouds of a batch in
-    /// training, and on running averages in evaluation, which fit neither the batch nor averaged weights: latents of the
-    /// same cloud differ, and the flow of points meets others than those it was trained with.
+    /// Batch normalization after every layer, as in the paper. The latent of a cloud then depends on the other clouds of a
+    /// batch in training, and on running averages in evaluation: the flow of points meets other latents than those it was
+    /// trained with.
     #[default]
     Batch,
-    /// Weights of the points' layers start so that they need none (He et al. 2015, arXiv 1502.01852, equation 10); layer
-    /// normalization of the maximum and of the heads' hidden layers. The latent of a cloud is a function of the cloud.
+    /// Hidden layers start with weights that keep the scale (He et al. 2015, arXiv 1502.01852, equation 10); those of points
+    /// need nothing else, the maximum and the heads' hidden layers get layer normalization. The latent of a cloud is a
+    /// function of the cloud.
     Layer,
+}
+
+impl EncoderNorm {
+    fn is_batch(&self) -> bool {
+        *self == EncoderNorm::Batch
+    }
 }
 
 impl EncoderConfig {
@@ -82,10 +89,15 @@ impl Encoder {
     /// An encoder to `latent` numbers; with `variational` it has a head for the log-variance.
     ///
     /// # Errors
-    /// [`flow_core::Error::Config`] for a width of zero or no layer at all.
+    /// [`flow_core::Error::Config`] for a width of zero, no layer at all, or a single unit under layer normalization.
     pub fn new(path: &ParamPath, config: &EncoderConfig, latent: usize, variational: bool) -> Result<Self> {
         if config.point.is_empty() || config.point.iter().chain(&config.head).chain([&latent]).any(|&w| w == 0) {
             return Err(Error::config("encoder", format!("needs layers of at least one unit, got {config:?}")));
+        }
+        let mut normalized = config.head.iter().chain(config.point.last());
+        if config.norm == EncoderNorm::Layer && normalized.any(|&w| w == 1) {
+            let reason = format!("a single unit has nothing to be normalized against, got {config:?}");
+            return Err(Error::config("encoder", reason));
         }
         let widths: Vec<usize> = std::iter::once(3).chain(config.point.iter().copied()).collect();
         let layer = |(i, w): (usize, &[usize])| {
@@ -115,7 +127,7 @@ impl Encoder {
     /// tracked passes of training only.
     ///
     /// # Errors
-    /// [`flow_core::Error::Shape`] unless `points` is `(B, N, 3)` with `N > 0`; with batch normalization, a batch in
+    /// [`flow_core::Error::Shape`] unless `points` is `(B, N, 3)` with `B` and `N` above zero; with batch normalization, a batch in
     /// training needs at least two clouds, since the heads normalize over clouds.
     pub fn forward(&self, points: &Tensor) -> Result<Posterior> {
         self.posterior(points, true)
@@ -185,7 +197,7 @@ impl Encoder {
 
 /// The sizes of a batch, which must have two clouds where it is normalized as a whole.
 fn check(points: &Tensor, together: bool) -> Result<Batch> {
-    let expected = if together { "(B ≥ 2, N ≥ 1, 3) in training" } else { "(B, N ≥ 1, 3)" };
+    let expected = if together { "(B ≥ 2, N ≥ 1, 3) in training" } else { "(B ≥ 1, N ≥ 1, 3)" };
     match *points.dims() {
         [clouds, count, 3] if count > 0 && clouds > usize::from(together) => Ok(Batch { clouds, points: count }),
         _ => Err(Error::Core(flow_core::Error::Shape {

@@ -1,14 +1,14 @@
 //! The two objectives: the evidence lower bound through the solver, and flow matching.
 
 use candle_core::Tensor;
-use flow_core::cnf::matching::each_repeated;
+use flow_core::cnf::matching::repeat_rows;
 use flow_core::reversible::{Backprop, add_optional, pair};
 use flow_core::{Density, FlowRng, Gradients};
 
 use super::config::{MatchingConfig, Objective};
 use super::encoder::Posterior;
 use super::point_flow::PointFlow;
-use crate::Result;
+use crate::{Error, Result};
 
 /// `ln √(2π)` and one half: the entropy of a standard normal number.
 const NORMAL_ENTROPY: f64 = 1.418_938_533_204_672_7;
@@ -41,7 +41,7 @@ impl PointFlow {
     /// encoder and flow of points: in matching, the flow of latents does not learn their latents.
     ///
     /// # Errors
-    /// As [`PointFlow::backward`]; a tensor error when there are fewer clouds than `plain`.
+    /// As [`PointFlow::backward`]; [`flow_core::Error::Config`] unless `plain` is at least one and at most `B`.
     pub fn backward_with(
         &self,
         clouds: &Tensor,
@@ -49,6 +49,10 @@ impl PointFlow {
         rng: &mut FlowRng,
         gradients: &mut Gradients,
     ) -> Result<Terms> {
+        let count = clouds.dim(0)?;
+        if !(1..=count).contains(&plain) {
+            return Err(Error::config("plain clouds", format!("are {plain} of {count}, must be at least one of them")));
+        }
         match &self.config.objective {
             Objective::Likelihood(_) => self.likelihood_backward(clouds, rng, gradients),
             Objective::Matching(config) => self.matching_backward(config, clouds, plain, rng, gradients),
@@ -102,11 +106,11 @@ impl PointFlow {
         let posterior = self.encoder.forward(clouds)?;
         let z = draw(&posterior, rng)?;
         let times = times_per_cloud(config, n);
-        let context = each_repeated(&z, times)?;
+        let context = repeat_rows(&z, times)?;
         let rows = clouds.reshape((b * n, 3))?;
         let point = config.point.loss(&*self.point.field, &rows, Some(&context), b * times, rng)?;
         let latents =
-            each_repeated(&self.prior.whiten(&z.detach().narrow(0, 0, plain)?)?.detach(), config.draws_per_latent)?;
+            repeat_rows(&self.prior.whiten(&z.detach().narrow(0, 0, plain)?)?.detach(), config.draws_per_latent)?;
         let prior = config.prior.loss(&*self.prior.field, &latents, None, latents.dim(0)?, rng)?;
         let mut total = (&point + &prior)?;
         let mut terms =
@@ -144,9 +148,9 @@ impl PointFlow {
             }
             Objective::Matching(config) => {
                 let times = times_per_cloud(config, n);
-                let context = each_repeated(&z, times)?;
+                let context = repeat_rows(&z, times)?;
                 let point = config.point.loss(&*self.point.field, &rows, Some(&context), b * times, rng)?;
-                let latents = each_repeated(&self.prior.whiten(&z)?, config.draws_per_latent)?;
+                let latents = repeat_rows(&self.prior.whiten(&z)?, config.draws_per_latent)?;
                 let prior = config.prior.loss(&*self.prior.field, &latents, None, latents.dim(0)?, rng)?;
                 let divergence = divergence_from_normal(&posterior)?;
                 terms.point = scalar(&point)?;

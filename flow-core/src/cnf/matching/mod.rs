@@ -30,7 +30,7 @@ pub use coupling::Coupling;
 pub use few_steps::{sample_few_steps, trajectory};
 pub use plan::OfflinePlan;
 pub use reflow::{distillation_loss, reflow_pairs, straightness};
-pub use straighten::{ReflowConfig, ReflowPairs, ReflowTask, each_repeated};
+pub use straighten::{ReflowConfig, ReflowPairs, ReflowTask};
 pub use times::TimeSampling;
 
 const NAME: &str = "flow matching";
@@ -213,6 +213,15 @@ pub fn velocity_error<F: VectorField + ?Sized>(field: &F, pairs: &Pairs, context
     let count = pairs.time.elem_count();
     let per_group = error.elem_count() / count.max(1);
     Ok(error.reshape((count, per_group))?.mean(1)?)
+}
+
+/// Every row of a matrix `times` times in a row.
+///
+/// # Errors
+/// Candle's unless `x` is a matrix.
+pub fn repeat_rows(x: &Tensor, times: usize) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    Ok(x.unsqueeze(1)?.broadcast_as((rows, times, width))?.contiguous()?.reshape((rows * times, width))?)
 }
 
 /// The rows of a matrix.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
-use super::{FlowMatching, TimeSampling, VectorField, distillation_loss};
+use super::{FlowMatching, TimeSampling, VectorField, distillation_loss, repeat_rows};
 use crate::train::{Metrics, Task};
 use crate::{Error, FlowRng, Gradients, ParamStore, Result};
 
@@ -42,6 +42,23 @@ impl ReflowPairs {
         }
         let flat = |t: &Tensor| t.reshape((groups * each, dim));
         Ok([flat(&self.noise)?, flat(&self.data)?])
+    }
+
+    fn check(&self, field: &dyn VectorField, times: usize) -> Result<()> {
+        self.rows()?;
+        let (groups, each, dim) = self.noise.dims3()?;
+        let width = self.context.as_ref().map(|c| c.elem_count() / groups.max(1));
+        let reason = if groups * each == 0 {
+            "there are none".into()
+        } else if each % times != 0 {
+            format!("{times} times do not divide the {each} rows of a group")
+        } else if dim != field.dim() || (field.context_dim().is_some() && width != field.context_dim()) {
+            let (wide, wanted) = (field.dim(), field.context_dim());
+            format!("have {dim} entries and a context of {width:?}, the field takes {wide} and {wanted:?}")
+        } else {
+            return Ok(());
+        };
+        Err(Error::config("pairs", reason))
     }
 
     /// `count` groups at random, with replacement.
@@ -88,8 +105,8 @@ impl ReflowTask {
     /// pairs these are; `run` is written to `config.json`.
     ///
     /// # Errors
-    /// As [`ReflowPairs::rows`]; [`Error::Config`] when there are no pairs, or for an end time, a batch or a number of times
-    /// out of range.
+    /// As [`ReflowPairs::rows`]; [`Error::Config`] when there are no pairs or they do not suit the field, or for an end time, a
+    /// batch or a number of times out of range.
     pub fn new(
         run: Value,
         config: ReflowConfig,
@@ -104,9 +121,7 @@ impl ReflowTask {
             }
         }
         for some in [&pairs, &held_out] {
-            if some.rows()?[0].elem_count() == 0 {
-                return Err(Error::config("pairs", "there are none"));
-            }
+            some.check(&*field, config.times_per_group)?;
         }
         let first = teacher.snapshot()?;
         Ok(ReflowTask { run, config, store: store.clone(), field, first, pairs, held_out })
@@ -125,21 +140,12 @@ impl ReflowTask {
             return distillation_loss(&self.field, &noise, &data, pairs.context.as_ref(), end_time);
         }
         let groups = pairs.noise.dim(0)?;
-        let context = pairs.context.as_ref().map(|c| each_repeated(c, times)).transpose()?;
+        let context = pairs.context.as_ref().map(|c| repeat_rows(c, times)).transpose()?;
         let matching = FlowMatching { times: TimeSampling::Stratified, end_time, ..FlowMatching::default() };
         let drawn = matching.pairs_with(&data, &noise, groups * times, rng)?;
         let error = self.field.squared_error(&drawn.time, &drawn.x_t, context.as_ref(), &drawn.target)?;
         Ok(error.affine(1.0 / drawn.target.elem_count().max(1) as f64, 0.0)?)
     }
-}
-
-/// Every row of a matrix `times` times in a row.
-///
-/// # Errors
-/// Candle's unless `x` is a matrix.
-pub fn each_repeated(x: &Tensor, times: usize) -> Result<Tensor> {
-    let (rows, width) = x.dims2()?;
-    Ok(x.unsqueeze(1)?.broadcast_as((rows, times, width))?.contiguous()?.reshape((rows * times, width))?)
 }
 
 impl Task for ReflowTask {

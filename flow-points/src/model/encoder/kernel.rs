@@ -15,7 +15,7 @@ use rayon::prelude::*;
 pub(super) const BLOCK: usize = 128;
 
 /// Rows of a unit of parallel work.
-const SEGMENT: usize = 1024;
+pub(super) const SEGMENT: usize = 1024;
 
 /// Added to every variance (torch's default).
 pub(super) const EPSILON: f64 = 1e-5;

@@ -4,8 +4,8 @@
 //! cache, and of the whole batch only the place of every maximum is kept. The gradient enters at those places, a few rows
 //! of a cloud, which the backward pass computes again; the others have none.
 //!
-//! Work is split into units that depend on the sizes alone, and partial sums are added in order, so results do not
-//! depend on the number of threads.
+//! Work is split in a way that no number of threads changes, and partial sums are added in order: results do not depend
+//! on it.
 
 use std::sync::Mutex;
 
@@ -13,11 +13,11 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
 use flow_core::kernel::{Real, Size, Start, View, gemm, vectorized};
 use rayon::prelude::*;
 
-use super::kernel::{BLOCK, Batch, rectified_backward, transpose};
+use super::kernel::{BLOCK, Batch, SEGMENT, rectified_backward, transpose};
 use super::{lock, slice};
 
-/// Rows with a gradient that make one unit of parallel work.
-const UNIT: usize = 256;
+/// Units of parallel work of a backward pass at the most, each with a gradient of all parameters.
+const UNITS: usize = 32;
 
 /// The parameters of one layer, borrowed.
 struct Layer<'a, T> {
@@ -58,18 +58,16 @@ impl<T: Real> Activations<T> {
     /// Runs rows `x`, `(rows, 3)`, through the layers, and answers the last one's values.
     fn run(&mut self, layers: &[Layer<'_, T>], x: &[T]) -> &[T] {
         let class = [0_u8; BLOCK];
-        let (mut rows, mut last) = (0, 0);
+        let rows = layers.first().map_or(0, |first| x.len() / first.inputs);
         for (l, layer) in layers.iter().enumerate() {
             let (below, above) = self.of.split_at_mut(l);
             let input = below.last().map_or(x, |a| &a[..rows * layer.inputs]);
-            rows = input.len() / layer.inputs;
-            last = rows * layer.outputs;
             let size = Size { m: rows, k: layer.inputs, n: layer.outputs };
             let bias = Start::Table { table: layer.bias, class: &class };
             let input = View::rows(input, layer.inputs);
-            gemm(size, input, &layer.transposed, &mut above[0][..last], bias, l + 1 < layers.len());
+            gemm(size, input, &layer.transposed, &mut above[0][..rows * layer.outputs], bias, l + 1 < layers.len());
         }
-        self.of.last().map_or(&[], |a| &a[..last])
+        self.of.last().zip(layers.last()).map_or(&[], |(a, layer)| &a[..rows * layer.outputs])
     }
 }
 
@@ -119,7 +117,7 @@ fn forward<T: Real>(widths: &[usize], packed: &[T], x: &[T], batch: Batch) -> (V
         })
         .collect();
     let (mut pooled, mut winner) = (Vec::new(), Vec::new());
-    for cloud in parts.chunks(segments.len() / batch.clouds.max(1)) {
+    for cloud in parts.chunks(batch.points.div_ceil(SEGMENT).max(1)) {
         let mut cloud = cloud.iter().flatten();
         let Some(first) = cloud.next() else { continue };
         let mut all = Largest { value: first.value.clone(), row: first.row.clone() };
@@ -139,7 +137,7 @@ fn backward<T: Real>(widths: &[usize], packed: &[T], x: &[T], batch: Batch, winn
     entries.sort_unstable_by_key(|&(row, channel, _)| (row, channel));
     let rows: Vec<&[(usize, usize, T)]> = entries.chunk_by(|a, b| a.0 == b.0).collect();
     let partial: Vec<Vec<T>> = rows
-        .par_chunks(UNIT)
+        .par_chunks(rows.len().div_ceil(UNITS).max(BLOCK))
         .map(|unit| {
             let mut total = vec![T::ZERO; packed.len()];
             let mut sweep = Sweep::new(&layers);
