@@ -115,7 +115,7 @@ fn using(folder: &Path) {
     let said = run(folder, &[&["render", "--points", "100", "--limit", "2"], &small[..]].concat());
     assert!(said.starts_with("2 shapes"), "{said}");
     let said = run(folder, &["info"]);
-    assert!(said.contains("built-in shapes") && said.contains("matching loss in validation"), "{said}");
+    assert!(said.contains("built-in shapes") && said.contains("squared velocity error"), "{said}");
     assert_eq!(run(folder, &["info", "--presets"]).lines().count(), 5);
 }
 

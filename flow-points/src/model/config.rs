@@ -39,7 +39,7 @@ pub enum Objective {
 }
 
 impl Objective {
-    /// The metric of training and validation that is minimised.
+    /// The metric that training minimises.
     pub fn metric(&self) -> &'static str {
         match self {
             Objective::Likelihood(_) => "nats_per_cloud",
@@ -51,7 +51,7 @@ impl Objective {
     pub fn unit(&self) -> &'static str {
         match self {
             Objective::Likelihood(_) => "nats/cloud",
-            Objective::Matching(_) => "matching loss",
+            Objective::Matching(_) => "squared velocity error",
         }
     }
 }
