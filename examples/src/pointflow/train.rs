@@ -9,7 +9,7 @@ use flow_core::FlowRng;
 use flow_core::cnf::matching::Coupling;
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_points::data::{Loaded, Normalization, NormalizeMode};
-use flow_points::model::{Draw, EncoderNorm, Objective, PointFlowConfig};
+use flow_points::model::{Draw, Objective, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 use flow_points::{Cloud, Point};
 
@@ -26,9 +26,6 @@ const STEPS: u64 = 20_000;
 /// Points of a cloud in a step of the demonstration, and of any other run.
 const DEMO_POINTS: usize = 512;
 const POINTS: usize = 2048;
-
-/// How much shapes from files are warped.
-const WARP: f64 = 0.2;
 
 /// How data are brought to the scale of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,10 +107,10 @@ pub(super) struct TrainArgs {
     /// Turn every cloud about the vertical axis by a random angle
     #[arg(long)]
     rotate: bool,
-    /// Stretch and taper the second half of a step's clouds, lengths by up to e^W, 0 for none (flow matching) [default: 0.2
-    /// for shapes from files and an encoder without batch normalization, else 0]
-    #[arg(long, value_name = "W")]
-    warp: Option<f64>,
+    /// Stretch and taper the second half of a step's clouds, lengths by up to e^W: for long runs on few shapes (flow
+    /// matching)
+    #[arg(long, default_value_t = 0.0, value_name = "W")]
+    warp: f64,
     /// Draw the points of a step with replacement, as the reference implementation does
     #[arg(long)]
     replacement: bool,
@@ -205,21 +202,15 @@ impl TrainArgs {
             Normalize::Axis => NormalizeMode::Axis,
             Normalize::Nothing => NormalizeMode::Nothing,
         };
-        let batch = self.batch_size.min(loaded.train.clouds.len());
-        // Built-in shapes are as many as one likes. Through batch normalization warped clouds would move the others' latents.
-        let warped = matches!(model.objective, Objective::Matching(_))
-            && model.encoder.norm == EncoderNorm::Layer
-            && !self.data.is_built_in()
-            && batch >= 4;
         Ok(PointRun {
-            warp: self.warp.unwrap_or(if warped { WARP } else { 0.0 }),
             model,
             source: loaded.train.source.clone(),
             normalization: Normalization::of(&loaded.train.clouds, mode)?,
-            batch,
+            batch: self.batch_size.min(loaded.train.clouds.len()),
             points: self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS }),
             replacement: self.replacement,
             rotate: self.rotate,
+            warp: self.warp,
             seed: self.seed,
             validation_clouds: 64,
         })
