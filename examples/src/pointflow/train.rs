@@ -107,8 +107,7 @@ pub(super) struct TrainArgs {
     /// Turn every cloud about the vertical axis by a random angle
     #[arg(long)]
     rotate: bool,
-    /// Stretch and taper the second half of a step's clouds, lengths by up to e^W: for long runs on few shapes (flow
-    /// matching)
+    /// Stretch the second half of a step's clouds by up to e^W and taper them: for long runs on few shapes (flow matching)
     #[arg(long, default_value_t = 0.0, value_name = "W")]
     warp: f64,
     /// Draw the points of a step with replacement, as the reference implementation does
