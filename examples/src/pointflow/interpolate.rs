@@ -75,8 +75,7 @@ impl InterpolateArgs {
             None => bail!("{flag} {index}: {} has {} shapes, counted from zero", input.source, input.clouds.len()),
         };
         // One by one: the two may differ in size.
-        let latent =
-            |cloud: Vec<Point>| -> Result<Tensor> { Ok(model.posterior(&to_tensor(&[cloud], &device)?)?.mean) };
+        let latent = |cloud: Vec<Point>| -> Result<Tensor> { Ok(run.latents(&model, &to_tensor(&[cloud], &device)?)?) };
         let ends = Tensor::cat(&[latent(pick(self.from, "--from")?)?, latent(pick(self.to, "--to")?)?], 0)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);

@@ -60,7 +60,7 @@ impl LikelihoodArgs {
             ("name,nats_per_point,bits_per_point,latent_nats\n".to_string(), vec![], vec![]);
         for (clouds, names) in normal.chunks(AT_ONCE).zip(input.names.chunks(AT_ONCE)) {
             let batch = to_tensor(clouds, &device)?;
-            let z = model.posterior(&batch)?.mean;
+            let z = run.latents(&model, &batch)?;
             let nats = model.log_prob_points(&batch, &z)?.mean(1)?.to_vec1::<f32>()?;
             let latent = if prior { Some(model.log_prob_latents(&z)?.to_vec1::<f32>()?) } else { None };
             for (i, (nats, name)) in nats.iter().zip(names).enumerate() {

@@ -57,7 +57,7 @@ impl ReconstructArgs {
         let mut drawn = Vec::new();
         for clouds in input.seen.chunks(AT_ONCE) {
             let normal: Vec<_> = clouds.iter().map(|c| run.normalization.apply(c)).collect();
-            let latents = model.posterior(&to_tensor(&normal, &device)?)?.mean;
+            let latents = run.latents(&model, &to_tensor(&normal, &device)?)?;
             let (points, _) = model.decode(&latents, self.points, &draw, &mut rng)?;
             drawn.extend(from_tensor(&points)?.iter().map(|c| run.normalization.undo(c)));
         }

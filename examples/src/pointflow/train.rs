@@ -89,9 +89,9 @@ pub(super) struct TrainArgs {
     /// Pair points with noise by exact transport within blocks of this size (flow matching)
     #[arg(long, value_name = "POINTS")]
     transport: Option<usize>,
-    /// Learning rate after warm-up
-    #[arg(long, default_value_t = 2e-3)]
-    learning_rate: f64,
+    /// Learning rate after warm-up [default: 4e-3 for flow matching, 2e-3 for likelihood]
+    #[arg(long)]
+    learning_rate: Option<f64>,
     /// Steps of linear warm-up (flow matching)
     #[arg(long)]
     warmup: Option<u64>,
@@ -218,7 +218,7 @@ impl TrainArgs {
     fn engine(&self, model: &PointFlowConfig) -> TrainConfig {
         let steps = self.steps.unwrap_or(if self.data.is_built_in() { DEMO_STEPS } else { STEPS });
         let mut config = trainer::train_config(&model.objective, steps, self.seed);
-        config.optimizer.learning_rate = self.learning_rate;
+        config.optimizer.learning_rate = self.learning_rate.unwrap_or(config.optimizer.learning_rate);
         config.schedule.warmup_steps = self.warmup.unwrap_or(config.schedule.warmup_steps);
         if self.constant {
             config.schedule = ScheduleConfig::constant(config.schedule.warmup_steps);
@@ -244,7 +244,7 @@ impl TrainArgs {
         let [seen, fresh] = halves(&shown, points, &mut rng)?;
         let normal: Vec<Vec<Point>> = seen.iter().map(|cloud| run.normalization.apply(cloud)).collect();
         let (drawn, _) =
-            model.decode(&model.posterior(&to_tensor(&normal, device)?)?.mean, points, &Draw::default(), &mut rng)?;
+            model.decode(&run.latents(&model, &to_tensor(&normal, device)?)?, points, &Draw::default(), &mut rng)?;
         let drawn: Vec<Vec<Point>> = from_tensor(&drawn)?.iter().map(|c| run.normalization.undo(c)).collect();
         let (error, floor) = distances(&drawn, &seen, &fresh)?;
         let pairs = seen.into_iter().zip(drawn).flat_map(|(a, b)| [Cloud::new(a), Cloud::new(b)]);

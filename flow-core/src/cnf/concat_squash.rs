@@ -28,6 +28,9 @@ pub struct ConcatSquashConfig {
     /// The nonlinearity after each of them.
     #[serde(default)]
     pub activation: FieldActivation,
+    /// What a gate makes of time and context.
+    #[serde(default)]
+    pub gate: Gate,
     /// Factor of the initial weights and biases of the first layer, `1` in the papers. A network with bounded
     /// nonlinearities learns slow variation first (Rahaman et al. 2019, arXiv 1806.08734); a factor of some units lets the
     /// field vary on that much smaller a scale from the start, which thin structures need.
@@ -42,15 +45,42 @@ fn one() -> f64 {
     1.0
 }
 
-impl ConcatSquashConfig {
-    /// The papers' network with these hidden layers: tanh, no gain, no embedding.
-    pub fn new(hidden: &[usize]) -> Self {
-        let activation = FieldActivation::Tanh;
-        ConcatSquashConfig { hidden: hidden.to_vec(), activation, input_gain: one(), embedding: None }
+/// The factor of a hidden unit as a function of what depends on time and context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    /// `σ(W_g c + b_g)`, between nought and one: the papers' choice.
+    #[default]
+    Sigmoid,
+    /// `1 + W_g c + b_g`: unbounded and of either sign, and near one at the start, so that a deep network's signal is not
+    /// halved by every layer (as in FiLM, Perez et al. 2018, arXiv 1709.07871).
+    Linear,
+}
+
+impl Gate {
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Gate::Sigmoid => sigmoid(x),
+            Gate::Linear => Ok(x.affine(1.0, 1.0)?),
+        }
     }
 }
 
-/// Layers `(W x + b) ⊙ σ(W_g c + b_g) + W_b c` with `c = [t, context]`, a nonlinearity between them
+impl ConcatSquashConfig {
+    /// The papers' network with these hidden layers: tanh, sigmoid gates, no gain, no embedding.
+    pub fn new(hidden: &[usize]) -> Self {
+        let activation = FieldActivation::Tanh;
+        ConcatSquashConfig {
+            hidden: hidden.to_vec(),
+            activation,
+            gate: Gate::Sigmoid,
+            input_gain: one(),
+            embedding: None,
+        }
+    }
+}
+
+/// Layers `(W x + b) ⊙ σ(W_g c + b_g) + W_b c`, or with another [`Gate`] than the sigmoid, with `c = [t, context]`, a nonlinearity between them
 /// (Grathwohl et al. 2019, arXiv 1810.01367, appendix B.1; Yang et al. 2019, arXiv 1906.12320, appendix A), or `c` a
 /// perceptron's function of these ([`EmbeddingConfig`]).
 ///
@@ -65,6 +95,7 @@ pub struct ConcatSquash {
     widths: Vec<usize>,
     context: Option<usize>,
     activation: FieldActivation,
+    gate: Gate,
     embedding: Option<Embedding>,
     layers: Vec<SquashLayer>,
 }
@@ -97,9 +128,9 @@ impl SquashLayer {
     }
 
     /// Gate and shift of every group, both `(G, O)`.
-    fn conditions(&self, c: &Tensor) -> Result<[Tensor; 2]> {
-        let gate = c.matmul(&self.gate.tensor().t()?)?.broadcast_add(&self.gate_bias.tensor())?;
-        Ok([sigmoid(&gate)?, c.matmul(&self.shift.tensor().t()?)?])
+    fn conditions(&self, gate: Gate, c: &Tensor) -> Result<[Tensor; 2]> {
+        let factor = c.matmul(&self.gate.tensor().t()?)?.broadcast_add(&self.gate_bias.tensor())?;
+        Ok([gate.apply(&factor)?, c.matmul(&self.shift.tensor().t()?)?])
     }
 }
 
@@ -126,7 +157,8 @@ impl ConcatSquash {
             SquashLayer::new(&path.pp(format!("layer{i}")), w[0], w[1], conditions, gain)
         };
         let layers = widths.windows(2).enumerate().map(layer).collect::<Result<_>>()?;
-        Ok(ConcatSquash { widths, context, activation: config.activation, embedding, layers })
+        let (activation, gate) = (config.activation, config.gate);
+        Ok(ConcatSquash { widths, context, activation, gate, embedding, layers })
     }
 
     /// Value and tangents in Candle's operations, every argument differentiable.
@@ -149,7 +181,7 @@ impl ConcatSquash {
         };
         let (mut h, mut dots) = (x.clone(), tangents.to_vec());
         for (i, layer) in self.layers.iter().enumerate() {
-            let [gate, shift] = layer.conditions(&c)?;
+            let [gate, shift] = layer.conditions(self.gate, &c)?;
             let weight = layer.weight.tensor().t()?;
             let y = h.matmul(&weight)?.broadcast_add(&layer.bias.tensor())?;
             let ones = y.ones_like()?;
@@ -205,7 +237,7 @@ impl ConcatSquash {
 
     /// Gates and shifts of every group in the kernel's order, `(G, hyper)`.
     fn hyper(&self, c: &Tensor) -> Result<Tensor> {
-        let parts: Vec<[Tensor; 2]> = self.layers.iter().map(|l| l.conditions(c)).collect::<Result<_>>()?;
+        let parts: Vec<[Tensor; 2]> = self.layers.iter().map(|l| l.conditions(self.gate, c)).collect::<Result<_>>()?;
         Ok(Tensor::cat(&parts.iter().flatten().collect::<Vec<_>>(), 1)?)
     }
 

@@ -21,7 +21,7 @@ mod preconditioned;
 mod vjp;
 
 pub use activation::FieldActivation;
-pub use concat_squash::{ConcatSquash, ConcatSquashConfig, EmbeddingConfig};
+pub use concat_squash::{ConcatSquash, ConcatSquashConfig, EmbeddingConfig, Gate};
 pub use config::{CnfConfig, EndTime, OdeGradient, Regularization};
 pub use field::{Divergence, Probe, VectorField, groups};
 pub use flow::{Cnf, Penalties};

@@ -2,7 +2,9 @@
 
 use flow_core::cnf::matching::{Coupling, FlowMatching, TimeSampling};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
-use flow_core::cnf::{ConcatSquashConfig, Divergence, EmbeddingConfig, EndTime, OdeGradient, Probe, Regularization};
+use flow_core::cnf::{
+    ConcatSquashConfig, Divergence, EmbeddingConfig, EndTime, FieldActivation, Gate, OdeGradient, Probe, Regularization,
+};
 use flow_core::layers::MovingStatistics;
 use serde::{Deserialize, Serialize};
 
@@ -187,10 +189,12 @@ impl PointFlowConfig {
     }
 }
 
-/// Hidden layers and the embedding before their gates.
+/// Hidden layers and the embedding before their gates. Swish and unbounded gates: at equal steps the flow of points comes
+/// far nearer to surfaces than with the papers' tanh and sigmoid.
 fn embedded_field(hidden: &[usize], input_gain: f64, embedding: &[usize]) -> ConcatSquashConfig {
     let embedding = Some(EmbeddingConfig { widths: embedding.to_vec(), frequencies: 8 });
-    ConcatSquashConfig { input_gain, embedding, ..ConcatSquashConfig::new(hidden) }
+    let (activation, gate) = (FieldActivation::Swish, Gate::Linear);
+    ConcatSquashConfig { activation, gate, input_gain, embedding, ..ConcatSquashConfig::new(hidden) }
 }
 
 impl LikelihoodConfig {

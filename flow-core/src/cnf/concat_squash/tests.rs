@@ -11,14 +11,15 @@ struct Case {
     times: usize,
     per_group: usize,
     embedding: Option<EmbeddingConfig>,
+    gate: Gate,
 }
 
 fn case(dim: usize, hidden: &[usize], context: Option<usize>, groups: usize, times: usize, per_group: usize) -> Case {
-    Case { dim, hidden: hidden.to_vec(), context, groups, times, per_group, embedding: None }
+    Case { dim, hidden: hidden.to_vec(), context, groups, times, per_group, embedding: None, gate: Gate::Sigmoid }
 }
 
 fn embedded(case: Case, widths: &[usize], frequencies: usize) -> Case {
-    Case { embedding: Some(EmbeddingConfig { widths: widths.to_vec(), frequencies }), ..case }
+    Case { embedding: Some(EmbeddingConfig { widths: widths.to_vec(), frequencies }), gate: Gate::Linear, ..case }
 }
 
 /// Sizes that exercise every border: one row, one group, odd widths, several blocks and chunks, a group per row.
@@ -32,6 +33,7 @@ fn cases() -> Vec<Case> {
         case(2, &[9, 70], None, 257, 257, 1),
         embedded(case(3, &[12, 20], Some(4), 5, 1, 40), &[10, 6], 3),
         embedded(case(2, &[8], None, 3, 3, 4), &[5], 0),
+        Case { gate: Gate::Linear, ..case(3, &[16, 33], Some(4), 2, 1, 9) },
     ]
 }
 
@@ -48,7 +50,7 @@ struct Setting {
 fn setting(case: &Case, activation: FieldActivation, dtype: DType, tangents: usize) -> Setting {
     let store = ParamStore::new(3, dtype, &Device::Cpu);
     let embedding = case.embedding.clone();
-    let config = ConcatSquashConfig { activation, embedding, ..ConcatSquashConfig::new(&case.hidden) };
+    let config = ConcatSquashConfig { activation, gate: case.gate, embedding, ..ConcatSquashConfig::new(&case.hidden) };
     let field = ConcatSquash::new(&store.root(), case.dim, case.context, &config).unwrap();
     let mut rng = FlowRng::seed_from(8);
     let rows = case.groups * case.per_group;
@@ -258,6 +260,29 @@ fn the_gain_is_of_the_first_layer_alone() {
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(weights(bad).unwrap_err().to_string().contains("input_gain"), "{bad}");
     }
+}
+
+#[test]
+fn a_linear_gate_is_one_plus_a_linear_map() {
+    let store = ParamStore::new(4, DType::F64, &Device::Cpu);
+    let config = ConcatSquashConfig { gate: Gate::Linear, ..ConcatSquashConfig::new(&[1]) };
+    let field = ConcatSquash::new(&store.root(), 1, None, &config).unwrap();
+    let (t, x) = (0.7, -1.3);
+    let number = |layer: usize, name: &str| {
+        let tensor = store.get(&format!("layer{layer}.{name}")).unwrap().tensor().flatten_all().unwrap();
+        tensor.to_vec1::<f64>().unwrap()[0]
+    };
+    let layer = |i: usize, h: f64| {
+        let gate = 1.0 + number(i, "gate.weight") * t + number(i, "gate.bias");
+        (number(i, "weight") * h + number(i, "bias")) * gate + number(i, "shift.weight") * t
+    };
+    let tensor = |v: f64, shape: &[usize]| Tensor::from_vec(vec![v], shape, &Device::Cpu).unwrap();
+    let found = field.value(&tensor(t, &[1]), &tensor(x, &[1, 1]), None).unwrap();
+    assert!((found.sum_all().unwrap().to_scalar::<f64>().unwrap() - layer(1, layer(0, x).tanh())).abs() < 1e-12);
+    let json = serde_json::to_value(&config).unwrap();
+    assert_eq!(json["gate"], "linear");
+    let older = serde_json::json!({ "hidden": [1] });
+    assert_eq!(serde_json::from_value::<ConcatSquashConfig>(older).unwrap(), ConcatSquashConfig::new(&[1]));
 }
 
 #[test]
