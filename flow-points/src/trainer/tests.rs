@@ -1,0 +1,86 @@
+use super::*;
+use crate::data::{NormalizeMode, built_in};
+use crate::model::EncoderConfig;
+use crate::shapes::Family;
+
+fn run(batch: usize, warp: f64, objective: Objective) -> (PointRun, Vec<Vec<Point>>) {
+    let clouds = built_in(&[Family::Mug], 8, 64).unwrap().train.clouds;
+    let mut model = PointFlowConfig { latent: 4, objective, ..PointFlowConfig::small() };
+    model.encoder = EncoderConfig { point: vec![8, 16], head: vec![8], ..model.encoder };
+    model.point.hidden = vec![16];
+    let normalization = Normalization::of(&clouds, NormalizeMode::Set).unwrap();
+    let run = PointRun {
+        model,
+        source: "mugs".into(),
+        normalization,
+        batch,
+        points: 32,
+        replacement: false,
+        rotate: false,
+        warp,
+        seed: 1,
+        validation_clouds: 4,
+    };
+    (run, clouds)
+}
+
+#[test]
+fn the_second_half_of_a_step_is_warped() {
+    let matching = PointFlowConfig::small().objective;
+    let batch = |warp: f64| {
+        let (run, clouds) = run(4, warp, matching.clone());
+        let (clouds, plain) = PointTask::new(run, &clouds, &[], &Device::Cpu).unwrap().batch().unwrap();
+        (from_tensor(&clouds).unwrap(), plain)
+    };
+    let ((given, all), (warped, plain)) = (batch(0.0), batch(0.2));
+    assert_eq!((all, plain), (4, 2));
+    assert_eq!(given[..2], warped[..2]);
+    // The third is the same points, moved by no more than a warp moves; the fourth has others by then.
+    for (a, b) in given[2].iter().flatten().zip(warped[2].iter().flatten()) {
+        assert!(a != b && (b / a).ln().abs() <= 0.2 * 4.0, "{a} became {b}");
+    }
+}
+
+#[test]
+fn large_clouds_are_encoded_in_parts_of_a_steps_size() {
+    let (run, _) = run(4, 0.0, PointFlowConfig::small().objective);
+    let model = run.build(&Device::Cpu).unwrap();
+    model.set_training(false);
+    let clouds = FlowRng::seed_from(5).normal((2, 65, 3), DType::F32, &Device::Cpu).unwrap();
+    let mean = |clouds: &Tensor| model.posterior(clouds).unwrap().mean;
+    let every_other = |from: u32| {
+        let places = Tensor::from_vec((0..32).map(|i| 2 * i + from).collect(), 32, &Device::Cpu).unwrap();
+        mean(&clouds.index_select(&places, 1).unwrap())
+    };
+    let wanted = ((every_other(0) + every_other(1)).unwrap() / 2.0).unwrap();
+    let small = clouds.narrow(1, 0, 63).unwrap();
+    for (clouds, wanted) in [(&clouds, wanted), (&small, mean(&small))] {
+        let found = run.latents(&model, clouds).unwrap();
+        let error = (found - wanted).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(error < 1e-5, "{error}");
+    }
+    assert!(run.latents(&model, &clouds.narrow(1, 0, 0).unwrap()).is_err());
+}
+
+#[test]
+fn the_points_decide_which_checkpoint_is_best() {
+    let (run, clouds) = run(4, 0.0, PointFlowConfig::small().objective);
+    let mut task = PointTask::new(run, &clouds, &clouds, &Device::Cpu).unwrap();
+    let names: Vec<String> =
+        task.validate(&mut FlowRng::seed_from(1)).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["point_error", "matching_loss", "prior_error", "kl_nats"]);
+}
+
+#[test]
+fn warps_that_make_no_sense_are_refused() {
+    let refused = |batch, warp, objective: Objective| {
+        let (run, clouds) = run(batch, warp, objective);
+        PointTask::new(run, &clouds, &[], &Device::Cpu).err().map_or(String::new(), |e| e.to_string())
+    };
+    let matching = PointFlowConfig::small().objective;
+    assert_eq!(refused(3, 0.2, matching.clone()), "");
+    assert!(refused(2, 0.2, matching.clone()).contains("batch size"));
+    assert!(refused(4, -0.1, matching.clone()).contains("warp"));
+    assert!(refused(4, f64::NAN, matching).contains("warp"));
+    assert!(refused(4, 0.2, PointFlowConfig::paper().objective).contains("flow matching"));
+}
