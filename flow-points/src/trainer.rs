@@ -74,9 +74,12 @@ impl PointRun {
     /// # Errors
     /// [`flow_core::Error::Shape`] for another shape.
     pub fn latents(&self, model: &PointFlow, clouds: &Tensor) -> Result<Tensor> {
-        let (count, points, _) = clouds.dims3()?;
-        let parts = (points / self.points.max(1)).max(1);
-        let each = points / parts;
+        let size = self.points.max(1);
+        let (count, parts, each) = match *clouds.dims() {
+            [count, points, 3] if points >= 2 * size => (count, points / size, points / (points / size)),
+            // One part, or a shape that the encoder refuses.
+            _ => return Ok(model.posterior(clouds)?.mean),
+        };
         let dealt = clouds.narrow(1, 0, parts * each)?.reshape((count, each, parts, 3))?.transpose(1, 2)?;
         let mean = model.posterior(&dealt.reshape((count * parts, each, 3))?)?.mean;
         Ok(mean.reshape((count, parts, model.config().latent))?.mean(1)?)

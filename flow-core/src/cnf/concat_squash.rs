@@ -45,7 +45,7 @@ fn one() -> f64 {
     1.0
 }
 
-/// The factor of a hidden unit as a function of what depends on time and context.
+/// The factor of a unit as a function of what depends on time and context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
@@ -80,9 +80,9 @@ impl ConcatSquashConfig {
     }
 }
 
-/// Layers `(W x + b) ⊙ σ(W_g c + b_g) + W_b c`, or with another [`Gate`] than the sigmoid, with `c = [t, context]`, a nonlinearity between them
-/// (Grathwohl et al. 2019, arXiv 1810.01367, appendix B.1; Yang et al. 2019, arXiv 1906.12320, appendix A), or `c` a
-/// perceptron's function of these ([`EmbeddingConfig`]).
+/// Layers `(W x + b) ⊙ σ(W_g c + b_g) + W_b c` with `c = [t, context]`, a nonlinearity between them
+/// (Grathwohl et al. 2019, arXiv 1810.01367, appendix B.1; Yang et al. 2019, arXiv 1906.12320, appendix A); `c` may be a
+/// perceptron's function of these ([`EmbeddingConfig`]), and the sigmoid another [`Gate`].
 ///
 /// What depends on `c` is computed once for each group of rows. On the CPU one fused kernel computes values, tangents
 /// and the gradient of both without keeping activations; [`ConcatSquash::composed`] is its specification and the path of

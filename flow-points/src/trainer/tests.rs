@@ -59,7 +59,10 @@ fn large_clouds_are_encoded_in_parts_of_a_steps_size() {
         let error = (found - wanted).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(error < 1e-5, "{error}");
     }
-    assert!(run.latents(&model, &clouds.narrow(1, 0, 0).unwrap()).is_err());
+    for wrong in [clouds.narrow(1, 0, 0), clouds.narrow(2, 0, 2), clouds.flatten(0, 1)] {
+        let error = run.latents(&model, &wrong.unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Core(flow_core::Error::Shape { .. })), "{error}");
+    }
 }
 
 #[test]
