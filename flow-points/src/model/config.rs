@@ -189,8 +189,8 @@ impl PointFlowConfig {
     }
 }
 
-/// Hidden layers and the embedding before their gates. Swish and unbounded gates: at equal steps the flow of points comes
-/// far nearer to surfaces than with the papers' tanh and sigmoid.
+/// Hidden layers and the embedding before their gates. Swish and linear gates: on the built-in shapes, at equal
+/// steps, reconstructions come nearer than with the papers' tanh and sigmoids (BENCHMARKS.md).
 fn embedded_field(hidden: &[usize], input_gain: f64, embedding: &[usize]) -> ConcatSquashConfig {
     let embedding = Some(EmbeddingConfig { widths: embedding.to_vec(), frequencies: 8 });
     let (activation, gate) = (FieldActivation::Swish, Gate::Linear);
