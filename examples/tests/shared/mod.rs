@@ -67,25 +67,32 @@ pub fn killed_runs_end_in_the_same_bits(steps_per_kill: u64, start: impl Fn(&Pat
         }
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
-    let has_checkpoint = |out: &Path| flow_core::train::Checkpoints::new(out).latest().unwrap().is_some();
+    // Checkpoints sort by their steps, which their names end in.
+    let reached = |out: &Path| -> Option<u64> {
+        let latest = flow_core::train::Checkpoints::new(out).latest().unwrap()?;
+        latest.to_str().unwrap().rsplit('-').next().unwrap().parse().ok()
+    };
     let begun = Instant::now();
     assert!(run("whole", false).wait().unwrap().success());
     let whole = begun.elapsed();
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let mut rng = FlowRng::seed_from(seed);
     let out = folder.path().join("killed");
-    let mut hit = 0;
-    while hit < kills {
-        let mut child = run("killed", has_checkpoint(&out));
-        // Never far enough in all lives together to reach the end, even on a machine that is idle again.
-        let life = whole.as_secs_f64() / (kills as f64 + 1.0) * rng.next_uniform();
-        std::thread::sleep(Duration::from_secs_f64(life));
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before kill {hit} (seed {seed})");
+    for kill in 0..kills {
+        let mut child = run("killed", reached(&out).is_some());
+        // By steps done, not by the clock, and in the first half of them: the machine may be busier or idler than it
+        // was for the whole run, and the last kill has to find the program at work.
+        let target = (kill as f64 + rng.next_uniform()) * steps_per_kill as f64 / 2.0;
+        while child.try_wait().unwrap().is_none() && (reached(&out).unwrap_or(0) as f64) < target {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Somewhere between two checkpoints, or in the writing of one.
+        std::thread::sleep(whole.mul_f64(rng.next_uniform() / (8 * kills) as f64));
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before kill {kill} (seed {seed})");
         child.kill().unwrap();
         child.wait().unwrap();
-        hit += 1;
     }
-    assert!(run("killed", has_checkpoint(&out)).wait().unwrap().success(), "seed {seed}");
+    assert!(run("killed", reached(&out).is_some()).wait().unwrap().success(), "seed {seed}");
     let last = |run: &str| flow_core::train::Checkpoints::new(&folder.path().join(run)).latest().unwrap().unwrap();
     let (whole, killed) = (last("whole"), last("killed"));
     assert_eq!(whole.file_name(), killed.file_name());

@@ -16,15 +16,34 @@ const RATIO: usize = 4;
 /// Columns of a row that are read at first.
 const WIDTH: usize = 10;
 
-/// Solves the problem; `None` when the arithmetic overflows.
-pub(super) fn solve<C: Costs>(costs: &C) -> Option<Solved> {
-    let n = costs.len();
-    let (duals, width) =
-        if n <= SMALL { (lower_envelope(costs, (0..n).map(|i| (i, 0.0))), n) } else { (from_part(costs)?, WIDTH) };
-    Matching::new(costs, duals, width).solve()
+/// Rounding of a sum of duals relative to the sum of their magnitudes: a bound has to pass the limit by more.
+const ROUNDING: f64 = 1e-12;
+
+/// Why there is no matching.
+pub(super) enum Unsolved {
+    /// Every matching costs more than the limit.
+    Dearer,
+    /// The arithmetic overflows.
+    Overflow,
 }
 
-fn from_part<C: Costs>(costs: &C) -> Option<Vec<f64>> {
+/// Solves the problem, unless its duals show early that every matching costs more than `limit`.
+pub(super) fn solve<C: Costs>(costs: &C, limit: f64) -> Result<Solved, Unsolved> {
+    let n = costs.len();
+    let (duals, potentials, width) = if n <= SMALL {
+        (lower_envelope(costs, (0..n).map(|i| (i, 0.0))), vec![0.0; n], n)
+    } else {
+        let (duals, potentials) = tighten(costs, from_part(costs)?);
+        (duals, potentials, WIDTH)
+    };
+    let values = || potentials.iter().chain(&duals);
+    if values().sum::<f64>() - limit > ROUNDING * values().map(|v| v.abs()).sum::<f64>() {
+        return Err(Unsolved::Dearer);
+    }
+    Matching::new(costs, duals, width).solve().ok_or(Unsolved::Overflow)
+}
+
+fn from_part<C: Costs>(costs: &C) -> Result<Vec<f64>, Unsolved> {
     let n = costs.len();
     // A fixed seed: the choice affects speed alone.
     let mut rng = FlowRng::seed_from(0);
@@ -32,10 +51,9 @@ fn from_part<C: Costs>(costs: &C) -> Option<Vec<f64>> {
         order.truncate(n.div_ceil(RATIO));
         order
     });
-    let part = solve(&costs.part(&rows, &columns))?;
+    let part = solve(&costs.part(&rows, &columns), f64::INFINITY)?;
     let potential = |i: usize| part.costs[i] - part.duals[part.column_of[i] as usize];
-    let duals = lower_envelope(costs, rows.iter().enumerate().map(|(i, &row)| (row, potential(i))));
-    Some(tighten(costs, duals))
+    Ok(lower_envelope(costs, rows.iter().enumerate().map(|(i, &row)| (row, potential(i)))))
 }
 
 /// `v_j = min over the given rows of c(i, j) - u_i`.
@@ -50,17 +68,19 @@ fn lower_envelope<C: Costs>(costs: &C, rows: impl Iterator<Item = (usize, f64)>)
 }
 
 /// Raises every dual as far as the best `u_i = min_j (c(i, j) - v_j)` allow, so that each column has
-/// a row for which it is the cheapest.
-fn tighten<C: Costs>(costs: &C, duals: Vec<f64>) -> Vec<f64> {
+/// a row for which it is the cheapest. These `u` come second: `sum_i u_i + sum_j v_j` is no more than any matching costs.
+fn tighten<C: Costs>(costs: &C, duals: Vec<f64>) -> (Vec<f64>, Vec<f64>) {
     let mut raised = vec![f64::INFINITY; costs.len()];
     let mut row = vec![0.0; costs.len()];
-    for i in 0..costs.len() {
+    let potential = |i: usize| {
         costs.row(i, &mut row);
         let potential =
             row.iter().zip(&duals).map(|(c, v)| c - v).fold(f64::INFINITY, |a, b| if b < a { b } else { a });
         lower(&mut raised, &row, potential);
-    }
-    raised
+        potential
+    };
+    let potentials = (0..costs.len()).map(potential).collect();
+    (raised, potentials)
 }
 
 fn lower(duals: &mut [f64], row: &[f64], potential: f64) {

@@ -20,6 +20,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+use coarse::Unsolved;
 use costs::{Costs, Matrix, Points};
 
 use crate::{Error, Result};
@@ -89,10 +90,18 @@ pub fn assign<T: Copy + Into<f64> + Sync>(costs: &[T], n: usize) -> Result<Assig
 /// [`Error::Config`] when the sets differ in size, [`Error::NonFinite`] for a coordinate that is
 /// not finite.
 pub fn assign_points(a: &[[f32; 3]], b: &[[f32; 3]], cost: Cost) -> Result<Assignment> {
-    equal_sizes(a.len(), b.len())?;
-    all_finite(a.as_flattened(), 3, "source")?;
-    all_finite(b.as_flattened(), 3, "target")?;
+    check_points(a, b)?;
     solve(&Points::new(a, b, cost))
+}
+
+/// As [`assign_points`] where a pairing that costs more than `limit` is of no use: `None` then, often after a small part
+/// of the work, because the duals of a part of the problem bound the cost of all of it from below.
+///
+/// # Errors
+/// As [`assign_points`].
+pub fn assign_points_within(a: &[[f32; 3]], b: &[[f32; 3]], cost: Cost, limit: f64) -> Result<Option<Assignment>> {
+    check_points(a, b)?;
+    solve_within(&Points::new(a, b, cost), limit)
 }
 
 /// The cheapest one-to-one pairing of two equally large sets of vectors of any dimension.
@@ -137,15 +146,31 @@ fn usable(cost: f64) -> bool {
 }
 
 fn solve<C: Costs>(costs: &C) -> Result<Assignment> {
+    let best = solve_within(costs, f64::INFINITY)?;
+    best.ok_or_else(|| non_finite("sum of costs".into()))
+}
+
+/// `None` when every pairing costs more than `limit`.
+fn solve_within<C: Costs>(costs: &C, limit: f64) -> Result<Option<Assignment>> {
     if u32::try_from(2 * costs.len()).is_err() {
         return Err(Error::config("assign", format!("{} rows are more than can be indexed", costs.len())));
     }
-    let solved = coarse::solve(costs).ok_or_else(|| non_finite("sum of costs".into()))?;
+    let solved = match coarse::solve(costs, limit) {
+        Ok(solved) => solved,
+        Err(Unsolved::Dearer) => return Ok(None),
+        Err(Unsolved::Overflow) => return Err(non_finite("sum of costs".into())),
+    };
     let cost: f64 = solved.costs.iter().sum();
     if !cost.is_finite() {
         return Err(non_finite("sum of costs".into()));
     }
-    Ok(Assignment { columns: solved.column_of, cost, duals: solved.duals })
+    Ok((cost <= limit).then_some(Assignment { columns: solved.column_of, cost, duals: solved.duals }))
+}
+
+fn check_points(a: &[[f32; 3]], b: &[[f32; 3]]) -> Result<()> {
+    equal_sizes(a.len(), b.len())?;
+    all_finite(a.as_flattened(), 3, "source")?;
+    all_finite(b.as_flattened(), 3, "target")
 }
 
 fn equal_sizes(a: usize, b: usize) -> Result<()> {

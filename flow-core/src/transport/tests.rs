@@ -203,3 +203,31 @@ fn unusable_input_is_refused_by_name() {
     assert!(message(assign_vectors(&[0.0; 6], &[0.0; 5], 3, Cost::Squared)).contains("length 3"));
     assert!(message(assign_vectors(&[], &[], 0, Cost::Squared)).contains("length 0"));
 }
+
+#[test]
+fn a_limit_changes_nothing_below_it_and_refuses_above_it() {
+    let mut rng = FlowRng::seed_from(11);
+    for n in [1, 40, 96, 97, 300] {
+        for cost in [Cost::Euclidean, Cost::Squared] {
+            let (a, b) = (ball(n, &mut rng), sphere(n, &mut rng));
+            let best = assign_points(&a, &b, cost).unwrap();
+            let within = |limit| assign_points_within(&a, &b, cost, limit).unwrap();
+            for limit in [f64::INFINITY, 2.0 * best.cost, best.cost] {
+                assert_eq!(within(limit).unwrap(), best, "n {n}, limit {limit}");
+            }
+            for limit in [best.cost * (1.0 - 1e-12), 0.99 * best.cost, 0.5 * best.cost, 0.0, -1.0] {
+                assert_eq!(within(limit), None, "n {n}, limit {limit} of {}", best.cost);
+            }
+        }
+    }
+    // The same points in another order: a bound that rounds to more than nothing refuses nothing.
+    for n in [80, 200, 700] {
+        let a = ball(n, &mut rng);
+        let b: Vec<_> = rng.permutation(n).into_iter().map(|i| a[i]).collect();
+        for cost in [Cost::Euclidean, Cost::Squared] {
+            assert_eq!(assign_points_within(&a, &b, cost, 0.0).unwrap().unwrap().cost, 0.0);
+        }
+    }
+    let a = ball(5, &mut rng);
+    assert!(assign_points_within(&a, &a[1..], Cost::Euclidean, 1.0).is_err());
+}

@@ -1,10 +1,11 @@
 //! The whole table at once.
 
 use flow_core::FlowRng;
+use flow_core::transport::Cost;
 use serde::Serialize;
 
 use super::{
-    Distances, Frame, coverage, emd_approx_pointflow, emd_approx_squared, emd_exact, emd_exact_squared, jensen_shannon,
+    Distances, Frame, Neighbours, coverage, emd_approx_pointflow, emd_approx_squared, jensen_shannon,
     minimum_matching_distance, one_nearest_neighbour_interval,
 };
 use crate::{Point, Result};
@@ -13,9 +14,9 @@ use crate::{Point, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EmdKind {
-    /// [`emd_exact`].
+    /// [`super::emd_exact`].
     Exact,
-    /// [`emd_exact_squared`].
+    /// [`super::emd_exact_squared`].
     ExactSquared,
     /// [`emd_approx_pointflow`].
     ApproxPointflow,
@@ -70,29 +71,24 @@ pub fn evaluate(
     options: &EvaluateOptions,
     rng: &mut FlowRng,
 ) -> Result<Table> {
-    let chamfer = row(&Distances::chamfer(samples, references)?, rng)?;
-    let distance = options.emd.map(|kind| match kind {
-        EmdKind::Exact => emd_exact as fn(&[Point], &[Point]) -> Result<f64>,
-        EmdKind::ExactSquared => emd_exact_squared,
-        EmdKind::ApproxPointflow => emd_approx_pointflow,
-        EmdKind::ApproxSquared => emd_approx_squared,
-    });
-    let emd = match distance {
-        Some(distance) => Some(row(&Distances::of(samples, references, distance)?, rng)?),
-        None => None,
+    let chamfer = row(&Neighbours::of(&Distances::chamfer(samples, references)?)?, rng);
+    let approximate = |distance: fn(&[Point], &[Point]) -> Result<f64>| {
+        Neighbours::of(&Distances::of(samples, references, distance)?)
     };
+    let neighbours = options.emd.map(|kind| match kind {
+        EmdKind::Exact => Neighbours::by_exact_emd(samples, references, Cost::Euclidean),
+        EmdKind::ExactSquared => Neighbours::by_exact_emd(samples, references, Cost::Squared),
+        EmdKind::ApproxPointflow => approximate(emd_approx_pointflow),
+        EmdKind::ApproxSquared => approximate(emd_approx_squared),
+    });
+    let emd = neighbours.transpose()?.map(|neighbours| row(&neighbours, rng));
     let jsd = jensen_shannon(samples, references, &Frame::around(references)?)?;
     Ok(Table { jsd, chamfer, emd })
 }
 
-fn row(distances: &Distances, rng: &mut FlowRng) -> Result<Row> {
-    let (one_nna, one_nna_interval) = one_nearest_neighbour_interval(distances, rng)?;
-    Ok(Row {
-        mmd: minimum_matching_distance(&distances.across)?,
-        coverage: coverage(&distances.across)?,
-        one_nna,
-        one_nna_interval,
-    })
+fn row(neighbours: &Neighbours, rng: &mut FlowRng) -> Row {
+    let (one_nna, one_nna_interval) = one_nearest_neighbour_interval(neighbours, rng);
+    Row { mmd: minimum_matching_distance(neighbours), coverage: coverage(neighbours), one_nna, one_nna_interval }
 }
 
 impl Table {

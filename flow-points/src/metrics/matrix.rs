@@ -1,11 +1,10 @@
-//! Distances between sets of clouds, and what follows from them alone.
+//! Distances of all pairs of clouds.
 
-use flow_core::FlowRng;
 use rayon::prelude::*;
 
 use super::chamfer::{Searched, between};
 use super::{check, check_pair};
-use crate::{Error, Point, Result};
+use crate::{Point, Result};
 
 /// Distances of all pairs, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,77 +128,14 @@ impl Distances {
             references: Matrix::within(references, &distance)?,
         })
     }
-}
 
-/// MMD: the mean over references of the distance to the nearest sample; samples are rows.
-///
-/// # Errors
-/// [`flow_core::Error::Config`] when either set is empty.
-pub fn minimum_matching_distance(across: &Matrix) -> Result<f64> {
-    not_empty(across)?;
-    let nearest = |j: usize| (0..across.rows).map(|i| across.at(i, j)).fold(f64::INFINITY, f64::min);
-    Ok((0..across.columns).map(nearest).sum::<f64>() / across.columns as f64)
-}
-
-/// COV: the share of references that are the nearest one of some sample; samples are rows. Ties go to the first.
-///
-/// # Errors
-/// As [`minimum_matching_distance`].
-pub fn coverage(across: &Matrix) -> Result<f64> {
-    not_empty(across)?;
-    let mut hit = vec![false; across.columns];
-    for i in 0..across.rows {
-        let nearest = (0..across.columns).min_by(|&a, &b| across.at(i, a).total_cmp(&across.at(i, b)));
-        nearest.into_iter().for_each(|j| hit[j] = true);
+    /// The distance of two clouds of the union: samples, and counted on, references.
+    pub(super) fn between(&self, u: usize, v: usize) -> f64 {
+        let n = self.across.rows;
+        match (u.min(v), u.max(v)) {
+            (a, b) if b < n => self.samples.at(a, b),
+            (a, b) if a < n => self.across.at(a, b - n),
+            (a, b) => self.references.at(a - n, b - n),
+        }
     }
-    Ok(hit.iter().filter(|h| **h).count() as f64 / across.columns as f64)
-}
-
-/// 1-NNA: how often the nearest other cloud of the union comes from the same set (Lopez-Paz & Oquab 2017); one half if the
-/// sets cannot be told apart, below it if samples are copies. Ties go to the same set.
-///
-/// # Errors
-/// As [`minimum_matching_distance`].
-pub fn one_nearest_neighbour(distances: &Distances) -> Result<f64> {
-    let right = same_set(distances)?;
-    Ok(right.iter().filter(|r| **r).count() as f64 / right.len() as f64)
-}
-
-/// The 1-NNA with a 95 % bootstrap interval over the clouds, neighbours held fixed.
-///
-/// # Errors
-/// As [`minimum_matching_distance`].
-pub fn one_nearest_neighbour_interval(distances: &Distances, rng: &mut FlowRng) -> Result<(f64, [f64; 2])> {
-    const DRAWS: usize = 1000;
-    let right = same_set(distances)?;
-    let share = |count: usize| count as f64 / right.len() as f64;
-    let mut drawn: Vec<f64> =
-        (0..DRAWS).map(|_| share((0..right.len()).filter(|_| right[rng.below(right.len())]).count())).collect();
-    drawn.sort_by(f64::total_cmp);
-    let all = share(right.iter().filter(|r| **r).count());
-    Ok((all, [drawn[DRAWS / 40], drawn[DRAWS - 1 - DRAWS / 40]]))
-}
-
-/// For each sample, then each reference: whether its nearest other cloud is of its own set.
-fn same_set(d: &Distances) -> Result<Vec<bool>> {
-    not_empty(&d.across)?;
-    let least = |v: &mut dyn Iterator<Item = f64>| v.fold(f64::INFINITY, f64::min);
-    let (n, m) = (d.across.rows, d.across.columns);
-    let samples = (0..n).map(|i| {
-        let own = least(&mut (0..n).filter(|&k| k != i).map(|k| d.samples.at(i, k)));
-        own <= least(&mut (0..m).map(|j| d.across.at(i, j)))
-    });
-    let references = (0..m).map(|j| {
-        let own = least(&mut (0..m).filter(|&k| k != j).map(|k| d.references.at(j, k)));
-        own <= least(&mut (0..n).map(|i| d.across.at(i, j)))
-    });
-    Ok(samples.chain(references).collect())
-}
-
-fn not_empty(across: &Matrix) -> Result<()> {
-    if across.rows == 0 || across.columns == 0 {
-        let reason = format!("{} samples and {} references; both need at least one", across.rows, across.columns);
-        return Err(Error::config("metrics", reason));
-    }
-    Ok(())
 }

@@ -9,14 +9,17 @@ mod divergence;
 mod emd;
 mod evaluate;
 mod matrix;
+mod neighbours;
 
 pub use approximate::{emd_approx_pointflow, emd_approx_squared};
 pub use chamfer::{Chamfer, chamfer, chamfer_parts, f_score};
 pub use divergence::{Frame, jensen_shannon};
 pub use emd::{emd_exact, emd_exact_squared};
 pub use evaluate::{EmdKind, EvaluateOptions, Row, Table, evaluate};
-pub use matrix::{
-    Distances, Matrix, coverage, minimum_matching_distance, one_nearest_neighbour, one_nearest_neighbour_interval,
+pub use matrix::{Distances, Matrix};
+pub use neighbours::{
+    Nearest, Neighbour, Neighbours, coverage, minimum_matching_distance, one_nearest_neighbour,
+    one_nearest_neighbour_interval,
 };
 
 use crate::{Error, Point, Result};

@@ -1,5 +1,6 @@
 use super::*;
 use flow_core::FlowRng;
+use flow_core::transport::Cost;
 
 fn cloud(seed: u64, points: usize) -> Vec<Point> {
     let mut rng = FlowRng::seed_from(seed);
@@ -102,23 +103,56 @@ fn the_approximations_are_feasible_plans() {
 #[test]
 fn matching_coverage_and_neighbours_of_a_known_matrix() {
     let across = Matrix { rows: 3, columns: 2, values: vec![1.0, 4.0, 2.0, 0.5, 3.0, 0.25] };
-    assert_eq!(minimum_matching_distance(&across).unwrap(), (1.0 + 0.25) / 2.0);
-    assert_eq!(coverage(&across).unwrap(), 1.0);
-    let far = Matrix { values: vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0], ..across.clone() };
-    assert_eq!(coverage(&far).unwrap(), 0.5);
     let square = |n: usize, d: f64| Matrix {
         rows: n,
         columns: n,
         values: (0..n * n).map(|k| if k / n == k % n { 0.0 } else { d }).collect(),
     };
-    let known = |own: f64| Distances { samples: square(3, own), across: across.clone(), references: square(2, own) };
+    let known = |across: &Matrix, own: f64| {
+        let d = Distances { samples: square(3, own), across: across.clone(), references: square(2, own) };
+        Neighbours::of(&d).unwrap()
+    };
+    assert_eq!(minimum_matching_distance(&known(&across, 0.1)), (1.0 + 0.25) / 2.0);
+    assert_eq!(coverage(&known(&across, 0.1)), 1.0);
+    let far = Matrix { values: vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0], ..across.clone() };
+    assert_eq!(coverage(&known(&far, 0.1)), 0.5);
     // Own neighbours at 0.1: all are told apart; at 100: none.
-    assert_eq!(one_nearest_neighbour(&known(0.1)).unwrap(), 1.0);
-    assert_eq!(one_nearest_neighbour(&known(100.0)).unwrap(), 0.0);
+    assert_eq!(one_nearest_neighbour(&known(&across, 0.1)), 1.0);
+    assert_eq!(one_nearest_neighbour(&known(&across, 100.0)), 0.0);
     // At 0.75 the first sample (nearest reference at 1) and the first reference (nearest sample at 1) stay with their own.
-    assert_eq!(one_nearest_neighbour(&known(0.75)).unwrap(), 2.0 / 5.0);
-    let (value, [low, high]) = one_nearest_neighbour_interval(&known(0.75), &mut FlowRng::seed_from(1)).unwrap();
+    assert_eq!(one_nearest_neighbour(&known(&across, 0.75)), 2.0 / 5.0);
+    let (value, [low, high]) = one_nearest_neighbour_interval(&known(&across, 0.75), &mut FlowRng::seed_from(1));
     assert!(value == 0.4 && low < 0.4 && high > 0.4);
+}
+
+/// Clouds that differ in where their points are as much as in how they are spread.
+fn family(seed: u64, count: usize, points: usize) -> Vec<Vec<Point>> {
+    let mut rng = FlowRng::seed_from(seed);
+    let shape = |rng: &mut FlowRng| -> Vec<Point> {
+        let (size, moved): ([f32; 3], [f32; 3]) = (
+            std::array::from_fn(|_| 0.2 + rng.next_uniform() as f32),
+            std::array::from_fn(|_| 0.2 * rng.next_normal() as f32),
+        );
+        (0..points).map(|_| std::array::from_fn(|k| moved[k] + size[k] * rng.next_normal() as f32)).collect()
+    };
+    (0..count).map(|_| shape(&mut rng)).collect()
+}
+
+#[test]
+fn neighbours_by_exact_emd_are_those_of_all_pairs() {
+    for (cost, distance) in
+        [(Cost::Euclidean, emd_exact as fn(&[Point], &[Point]) -> Result<f64>), (Cost::Squared, emd_exact_squared)]
+    {
+        for points in [1, 50, 150] {
+            let (mut a, mut b) = (family(1, 14, points), family(2, 11, points));
+            // Two of the same set, and one in both, that are equal: the first of equals is the nearest.
+            (a[5], b[3], b[7]) = (a[2].clone(), a[2].clone(), a[2].clone());
+            let all = Neighbours::of(&Distances::of(&a, &b, distance).unwrap()).unwrap();
+            assert_eq!(Neighbours::by_exact_emd(&a, &b, cost).unwrap(), all, "{cost:?}, {points} points");
+            let alone = Neighbours::by_exact_emd(&a[..1], &b, cost).unwrap();
+            assert_eq!((alone.samples[0].own, alone.references[3].other.index), (None, 0));
+        }
+    }
 }
 
 #[test]
