@@ -6,7 +6,7 @@
 //! out is optimal.
 
 use super::costs::Costs;
-use super::search::{Matching, Solved};
+use super::search::{Bound, Matching, Solved, Unsolved};
 use crate::FlowRng;
 
 /// Problems up to this size are solved at once, with whole rows.
@@ -15,17 +15,6 @@ const SMALL: usize = 96;
 const RATIO: usize = 4;
 /// Columns of a row that are read at first.
 const WIDTH: usize = 10;
-
-/// Rounding of a sum of duals relative to the sum of their magnitudes: a bound has to pass the limit by more.
-const ROUNDING: f64 = 1e-12;
-
-/// Why there is no matching.
-pub(super) enum Unsolved {
-    /// Every matching costs more than the limit.
-    Dearer,
-    /// The arithmetic overflows.
-    Overflow,
-}
 
 /// Solves the problem, unless its duals show early that every matching costs more than `limit`.
 pub(super) fn solve<C: Costs>(costs: &C, limit: f64) -> Result<Solved, Unsolved> {
@@ -36,11 +25,8 @@ pub(super) fn solve<C: Costs>(costs: &C, limit: f64) -> Result<Solved, Unsolved>
         let (duals, potentials) = tighten(costs, from_part(costs)?);
         (duals, potentials, WIDTH)
     };
-    let values = || potentials.iter().chain(&duals);
-    if values().sum::<f64>() - limit > ROUNDING * values().map(|v| v.abs()).sum::<f64>() {
-        return Err(Unsolved::Dearer);
-    }
-    Matching::new(costs, duals, width).solve().ok_or(Unsolved::Overflow)
+    Bound::of(&potentials, &duals).check(limit)?;
+    Matching::new(costs, duals, width).solve(limit)
 }
 
 fn from_part<C: Costs>(costs: &C) -> Result<Vec<f64>, Unsolved> {

@@ -20,8 +20,8 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-use coarse::Unsolved;
 use costs::{Costs, Matrix, Points};
+use search::Unsolved;
 
 use crate::{Error, Result};
 

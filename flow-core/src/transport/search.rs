@@ -22,6 +22,33 @@ pub(super) struct Solved {
     pub(super) duals: Vec<f64>,
 }
 
+/// Why there is no matching.
+pub(super) enum Unsolved {
+    /// Every matching costs more than the limit.
+    Dearer,
+    /// The arithmetic overflows.
+    Overflow,
+}
+
+/// What no matching costs less than: the value `sum_i u_i + sum_j v_j` of duals that keep below the costs.
+pub(super) struct Bound {
+    value: f64,
+    /// How far rounding may have moved it.
+    rounding: f64,
+}
+
+impl Bound {
+    pub(super) fn of(potentials: &[f64], duals: &[f64]) -> Self {
+        let all = || potentials.iter().chain(duals);
+        Bound { value: all().sum(), rounding: 1e-12 * all().map(|v| v.abs()).sum::<f64>() }
+    }
+
+    /// Stops the work when the bound has passed the limit.
+    pub(super) fn check(&self, limit: f64) -> Result<(), Unsolved> {
+        if self.value - limit > self.rounding { Err(Unsolved::Dearer) } else { Ok(()) }
+    }
+}
+
 /// A partial matching on its way.
 pub(super) struct Matching<'a, C> {
     rows: Rows<'a, C>,
@@ -87,16 +114,31 @@ impl<'a, C: Costs> Matching<'a, C> {
         }
     }
 
-    /// Matches every row; `None` when the arithmetic overflows.
-    pub(super) fn solve(mut self) -> Option<Solved> {
+    /// Matches every row, unless all matchings turn out to cost more than `limit`: each path raises the value of the duals
+    /// by its length.
+    pub(super) fn solve(mut self, limit: f64) -> Result<Solved, Unsolved> {
         let mut free: Vec<usize> = (0..self.column_of.len()).collect();
         for _ in 0..3 {
             free = self.reduce(free);
         }
+        let potentials: Vec<f64> = (0..self.column_of.len()).map(|row| self.potential(row)).collect();
+        let mut bound = Bound::of(&potentials, &self.duals);
         for row in free {
-            self.augment(row)?;
+            bound.check(limit)?;
+            bound.value += self.augment(row).ok_or(Unsolved::Overflow)? - potentials[row];
         }
-        Some(Solved { column_of: self.column_of, costs: self.matched_cost, duals: self.duals })
+        Ok(Solved { column_of: self.column_of, costs: self.matched_cost, duals: self.duals })
+    }
+
+    /// The reduced cost of a row's own column, or no more than the least of a free row.
+    fn potential(&self, row: usize) -> f64 {
+        match self.column_of[row] {
+            NONE => {
+                let known = self.rows.known(row).iter().map(|e| e.cost - self.duals[e.column as usize]);
+                known.fold(self.rows.bound(row), f64::min)
+            }
+            column => self.matched_cost[row] - self.duals[column as usize],
+        }
     }
 
     /// Gives each free row its cheapest column at a price that leaves it content with it; the rows
@@ -158,11 +200,10 @@ impl<'a, C: Costs> Matching<'a, C> {
     }
 
     /// Matches one more row along a shortest path in reduced costs (Dijkstra), and lowers the duals
-    /// of the columns nearer than its end.
-    fn augment(&mut self, free: usize) -> Option<()> {
+    /// of the columns nearer than its end. Answers the row's potential after that; `None` when the arithmetic overflows.
+    fn augment(&mut self, free: usize) -> Option<f64> {
         let n = self.column_of.len();
-        let known = self.rows.known(free).iter().map(|e| e.cost - self.duals[e.column as usize]);
-        let potential = known.fold(self.rows.bound(free), f64::min);
+        let potential = self.potential(free);
         self.reach(free, 0.0, potential, 0);
         let end = loop {
             let Event { key, node } = self.search.heap.pop()?;
@@ -182,8 +223,7 @@ impl<'a, C: Costs> Matching<'a, C> {
                 }
             }
         };
-        self.finish(free, end);
-        Some(())
+        Some(potential + self.finish(free, end))
     }
 
     /// Enters the known columns of `row` from place `from` on into the search.
@@ -210,7 +250,8 @@ impl<'a, C: Costs> Matching<'a, C> {
         }
     }
 
-    fn finish(&mut self, free: usize, end: usize) {
+    /// Takes the path to `end`, and answers its length.
+    fn finish(&mut self, free: usize, end: usize) -> f64 {
         let search = &mut self.search;
         let length = search.distance[end];
         for &column in &search.touched {
@@ -230,7 +271,7 @@ impl<'a, C: Costs> Matching<'a, C> {
             self.matched_cost[row as usize] = cost;
             column = std::mem::replace(&mut self.column_of[row as usize], column);
             if row as usize == free {
-                return;
+                return length;
             }
         }
     }

@@ -128,14 +128,4 @@ impl Distances {
             references: Matrix::within(references, &distance)?,
         })
     }
-
-    /// The distance of two clouds of the union: samples, and counted on, references.
-    pub(super) fn between(&self, u: usize, v: usize) -> f64 {
-        let n = self.across.rows;
-        match (u.min(v), u.max(v)) {
-            (a, b) if b < n => self.samples.at(a, b),
-            (a, b) if a < n => self.across.at(a, b - n),
-            (a, b) => self.references.at(a - n, b - n),
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod divergence;
 mod emd;
 mod evaluate;
 mod matrix;
+mod nearest_emd;
 mod neighbours;
 
 pub use approximate::{emd_approx_pointflow, emd_approx_squared};

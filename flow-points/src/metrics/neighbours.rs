@@ -1,21 +1,11 @@
 //! Nearest neighbours within and between two sets of clouds: all that MMD, coverage and 1-NNA ask for.
-//!
-//! A distance that is dear, as the exact EMD, need not be known of all pairs for that. Clouds are asked in the order of a
-//! cheap lower bound, until it passes the nearest one found; most of those asked are refused by a better bound, the dual
-//! of a part of their transport problem. What is found is the nearest cloud all the same.
 
 use std::collections::HashSet;
-use std::ops::Range;
 
 use flow_core::FlowRng;
-use flow_core::transport::{Cost, assign_points_within};
-use rayon::prelude::*;
 
-use super::{Distances, check_pair};
-use crate::{Error, Point, Result};
-
-/// Relative error that bounds may have by rounding.
-const ROUNDING: f64 = 1e-9;
+use super::Distances;
+use crate::{Error, Result};
 
 /// A cloud's nearest one in some set.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,12 +14,6 @@ pub struct Nearest {
     pub index: usize,
     /// How far it is.
     pub distance: f64,
-}
-
-impl Nearest {
-    fn among(candidates: impl Iterator<Item = Nearest>) -> Option<Self> {
-        candidates.reduce(|a, b| if (b.distance, b.index) < (a.distance, a.index) { b } else { a })
-    }
 }
 
 /// What is near a cloud.
@@ -56,125 +40,73 @@ impl Neighbours {
     /// # Errors
     /// [`flow_core::Error::Config`] when either set is empty.
     pub fn of(distances: &Distances) -> Result<Self> {
-        Self::found(distances.across.rows, distances.across.columns, |u, set| {
-            let others = set.filter(|&v| v != u);
-            Ok(Nearest::among(others.map(|v| Nearest { index: v, distance: distances.between(u, v) })))
+        let Distances { samples, across, references } = distances;
+        let (n, m) = (across.rows, across.columns);
+        let mut met = Met::new(n, m);
+        for (i, j) in (0..n).flat_map(|j| (0..j).map(move |i| (i, j))) {
+            met.meet(i, j, samples.at(i, j));
+        }
+        for (i, j) in (0..n).flat_map(|i| (0..m).map(move |j| (i, j))) {
+            met.meet(i, n + j, across.at(i, j));
+        }
+        for (i, j) in (0..m).flat_map(|j| (0..j).map(move |i| (i, j))) {
+            met.meet(n + i, n + j, references.at(i, j));
+        }
+        met.neighbours()
+    }
+}
+
+/// What clouds of the union (samples, and counted on, references) have met so far.
+pub(super) struct Met {
+    samples: usize,
+    /// The nearest sample and the nearest reference.
+    nearest: Vec<[Option<Nearest>; 2]>,
+}
+
+impl Met {
+    pub fn new(samples: usize, references: usize) -> Self {
+        Met { samples, nearest: vec![[None; 2]; samples + references] }
+    }
+
+    /// The distance of the nearest cloud of the set of `v` that `u` has met; infinite before the first.
+    pub fn least(&self, u: usize, v: usize) -> f64 {
+        self.nearest[u][self.set(v)].map_or(f64::INFINITY, |nearest| nearest.distance)
+    }
+
+    /// Two different clouds meet.
+    pub fn meet(&mut self, u: usize, v: usize, distance: f64) {
+        for (from, to) in [(u, v), (v, u)] {
+            let set = self.set(to);
+            let new = Nearest { index: to - set * self.samples, distance };
+            let nearest = &mut self.nearest[from][set];
+            if nearest.is_none_or(|old| (new.distance, new.index) < (old.distance, old.index)) {
+                *nearest = Some(new);
+            }
+        }
+    }
+
+    fn set(&self, cloud: usize) -> usize {
+        usize::from(cloud >= self.samples)
+    }
+
+    /// What all have met.
+    pub fn neighbours(&self) -> Result<Neighbours> {
+        let (samples, references) = self.nearest.split_at(self.samples);
+        let lone = || {
+            let reason =
+                format!("{} samples and {} references; both need at least one", samples.len(), references.len());
+            Error::config("metrics", reason)
+        };
+        if samples.is_empty() || references.is_empty() {
+            return Err(lone());
+        }
+        let neighbour = |own: Option<Nearest>, other: Option<Nearest>| -> Result<Neighbour> {
+            Ok(Neighbour { own, other: other.ok_or_else(lone)? })
+        };
+        Ok(Neighbours {
+            samples: samples.iter().map(|&[own, other]| neighbour(own, other)).collect::<Result<_>>()?,
+            references: references.iter().map(|&[other, own]| neighbour(own, other)).collect::<Result<_>>()?,
         })
-    }
-
-    /// By exact EMD, that is [`super::emd_exact`] or [`super::emd_exact_squared`] by the cost, without solving all pairs.
-    ///
-    /// # Errors
-    /// [`flow_core::Error::Config`] when either set is empty, and for clouds that are empty, of different sizes or not
-    /// finite.
-    pub fn by_exact_emd(samples: &[Vec<Point>], references: &[Vec<Point>], cost: Cost) -> Result<Self> {
-        let union: Vec<&Vec<Point>> = samples.iter().chain(references).collect();
-        union.iter().try_for_each(|cloud| check_pair("exact EMD", union[0], cloud))?;
-        let sorted = union.par_iter().map(|cloud| Sorted::new(cloud)).collect();
-        let search = Search { union, sorted, cost };
-        Self::found(samples.len(), references.len(), |u, set| search.nearest(u, set))
-    }
-
-    /// Asks for the nearest of each of the `n` samples and, counted on, `m` references in either set.
-    fn found(
-        n: usize,
-        m: usize,
-        nearest: impl Fn(usize, Range<usize>) -> Result<Option<Nearest>> + Sync,
-    ) -> Result<Self> {
-        if n == 0 || m == 0 {
-            return Err(empty(n, m));
-        }
-        let within = |u: usize, set: Range<usize>| -> Result<Option<Nearest>> {
-            let from = set.start;
-            Ok(nearest(u, set)?.map(|found| Nearest { index: found.index - from, ..found }))
-        };
-        let neighbour = |u: usize| -> Result<Neighbour> {
-            let (own, other) = if u < n { (0..n, n..n + m) } else { (n..n + m, 0..n) };
-            Ok(Neighbour { own: within(u, own)?, other: within(u, other)?.ok_or_else(|| empty(n, m))? })
-        };
-        let mut samples = (0..n + m).into_par_iter().map(neighbour).collect::<Result<Vec<_>>>()?;
-        let references = samples.split_off(n);
-        Ok(Neighbours { samples, references })
-    }
-}
-
-fn empty(samples: usize, references: usize) -> Error {
-    let reason = format!("{samples} samples and {references} references; both need at least one");
-    Error::config("metrics", reason)
-}
-
-/// The clouds of both sets, ready to be asked.
-struct Search<'a> {
-    union: Vec<&'a Vec<Point>>,
-    sorted: Vec<Sorted>,
-    cost: Cost,
-}
-
-impl Search<'_> {
-    /// The nearest cloud to cloud `u` among `set` but itself.
-    fn nearest(&self, u: usize, set: Range<usize>) -> Result<Option<Nearest>> {
-        let mut bounds: Vec<Nearest> = set
-            .filter(|&v| v != u)
-            .map(|v| Nearest { index: v, distance: self.sorted[u].bound(&self.sorted[v], self.cost) })
-            .collect();
-        bounds.sort_by(|a, b| a.distance.total_cmp(&b.distance));
-        let points = self.union[u].len() as f64;
-        let mut best: Option<Nearest> = None;
-        for Nearest { index, distance: bound } in bounds {
-            let limit = best.map_or(f64::INFINITY, |best| best.distance);
-            if bound * (1.0 - ROUNDING) > limit {
-                break;
-            }
-            // The smaller index first, so that a pair is as far apart from either side, to the last bit.
-            let (a, b) = (self.union[u.min(index)], self.union[u.max(index)]);
-            // A sum of the limit's mean may round down by a bit.
-            let found = assign_points_within(a, b, self.cost, limit * points * (1.0 + ROUNDING))?;
-            let found = found.map(|plan| Nearest { index, distance: plan.cost / points });
-            best = Nearest::among(best.into_iter().chain(found));
-        }
-        Ok(best)
-    }
-}
-
-/// Projections of a cloud on the axes of two frames, each in order: the transport along an axis pairs them so, and costs no
-/// more than the transport in space.
-struct Sorted([[Vec<f64>; 3]; 2]);
-
-/// Orthonormal rows.
-const FRAMES: [[[f64; 3]; 3]; 2] = [
-    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
-    [[1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0], [2.0 / 3.0, 1.0 / 3.0, -2.0 / 3.0], [2.0 / 3.0, -2.0 / 3.0, 1.0 / 3.0]],
-];
-
-impl Sorted {
-    fn new(cloud: &[Point]) -> Self {
-        let along = |axis: [f64; 3]| {
-            let mut values: Vec<f64> = cloud.iter().map(|p| (0..3).map(|k| axis[k] * f64::from(p[k])).sum()).collect();
-            values.sort_by(f64::total_cmp);
-            values
-        };
-        Sorted(FRAMES.map(|frame| frame.map(along)))
-    }
-
-    /// A lower bound of the exact EMD of two clouds of one size.
-    ///
-    /// With `d_k` the differences along the axes of a frame under the best plan, and `W_k` the one-dimensional distances:
-    /// `mean Σ d_k² ≥ Σ W_k²` for the squared cost, and `mean |d| ≥ |mean |d_k|| ≥ |W|` for the distance, as a norm is
-    /// convex.
-    fn bound(&self, other: &Self, cost: Cost) -> f64 {
-        let along = |a: &Vec<f64>, b: &Vec<f64>| {
-            let differences = a.iter().zip(b).map(|(a, b)| a - b);
-            match cost {
-                Cost::Euclidean => (differences.map(f64::abs).sum::<f64>() / a.len() as f64).powi(2),
-                Cost::Squared => differences.map(|d| d * d).sum::<f64>() / a.len() as f64,
-            }
-        };
-        let frame = |(a, b): (&[Vec<f64>; 3], &[Vec<f64>; 3])| a.iter().zip(b).map(|(a, b)| along(a, b)).sum::<f64>();
-        let sum = self.0.iter().zip(&other.0).map(frame).fold(0.0, f64::max);
-        match cost {
-            Cost::Euclidean => sum.sqrt(),
-            Cost::Squared => sum,
-        }
     }
 }
 
