@@ -130,7 +130,18 @@ pub fn configured<T: Serialize + DeserializeOwned>(base: &T, path: &Path) -> Res
     let set: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     let mut fields = serde_json::to_value(base)?;
     merge(&mut fields, serde_json::Value::Object(set));
-    Ok(serde_json::from_value(fields)?)
+    described(fields)
+}
+
+/// What JSON describes.
+///
+/// # Errors
+/// Names the field that cannot be read, with its path.
+pub fn described<T: DeserializeOwned>(value: serde_json::Value) -> Result<T> {
+    serde_path_to_error::deserialize(value).map_err(|e| match e.path().to_string() {
+        root if root == "." => anyhow::anyhow!("{}", e.inner()),
+        path => anyhow::anyhow!("{path}: {}", e.inner()),
+    })
 }
 
 /// Sets what `set` holds, field by field; what is no object is replaced whole.
@@ -203,6 +214,20 @@ mod tests {
         assert_eq!(base, expected);
         merge(&mut base, serde_json::json!({"choice": {"two": {}}}));
         assert_eq!(base["choice"], serde_json::json!({"two": {}}));
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Outer {
+            #[allow(dead_code, reason = "read only")]
+            inner: Vec<u8>,
+        }
+        let value = serde_json::json!({"inner": [1, "two"]});
+        let error = described::<Outer>(value).unwrap_err().to_string();
+        assert!(error.starts_with("inner[1]: ") && error.contains("two"), "{error}");
+        let error = described::<Outer>(serde_json::json!({})).unwrap_err().to_string();
+        assert_eq!(error, "missing field `inner`");
     }
 
     #[test]

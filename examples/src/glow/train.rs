@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
@@ -16,7 +16,7 @@ use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
 
 use super::codec;
 use super::common::DataArg;
-use crate::cli::DeviceArg;
+use crate::cli::{DeviceArg, described};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, TimeLimit, Trained};
 
@@ -186,8 +186,9 @@ impl TrainArgs {
         let preset = preset(&name)?;
         let mut model = preset.model;
         if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-            model = serde_json::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+            model = described(value).with_context(|| path.display().to_string())?;
         }
         self.adjust(&mut model, splits)?;
         let mut recipe = preset.recipe;

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
-use flow_points::model::CompleteOptions;
+use flow_points::model::{CompleteOptions, SearchOptions};
 use flow_points::trainer::{from_tensor, to_tensor};
 use flow_points::{Cloud, Point};
 
@@ -38,7 +38,7 @@ pub(super) struct CompleteArgs {
     #[arg(long, default_value_t = CompleteOptions::default().starts)]
     starts: usize,
     /// Steps of the search
-    #[arg(long, default_value_t = CompleteOptions::default().steps)]
+    #[arg(long, default_value_t = SearchOptions::default().steps)]
     steps: u64,
     #[command(flatten)]
     solver: SolverArg,
@@ -64,11 +64,13 @@ impl CompleteArgs {
         let partial = self.input.open_at_most(self.seen, side.as_ref().map(|s| |p: &Point| s.keeps(p)), &mut rng)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
-        let options = CompleteOptions { starts: self.starts, steps: self.steps, ..CompleteOptions::default() };
+        let search = SearchOptions { steps: self.steps, ..SearchOptions::default() };
+        let options = CompleteOptions { starts: self.starts, search };
         let (mut pairs, mut clouds, mut objective) = (Vec::new(), Vec::new(), 0.0);
         for seen in &partial.clouds {
-            let points = to_tensor(&[run.normalization.apply(seen)], &device)?.squeeze(0)?;
-            let (latent, value) = model.complete(&points, &options, &mut rng)?;
+            let points = to_tensor(&[run.normalization.apply(seen)], &device)?;
+            let encoded = run.latents(&model, &points)?;
+            let (latent, value) = model.complete(&points.squeeze(0)?, &encoded, &options, &mut rng)?;
             let (drawn, _) = model.decode(&latent, self.points, &draw, &mut rng)?;
             let whole = Cloud::new(run.normalization.undo(&from_tensor(&drawn)?[0]));
             pairs.extend([Cloud::new(seen.clone()), whole.clone()]);

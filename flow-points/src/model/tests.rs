@@ -146,22 +146,42 @@ fn latents_and_points_come_back_from_their_noise() {
 }
 
 #[test]
-fn completion_lowers_its_objective() {
+fn searches_lower_their_objective() {
     for objective in [likelihood(Divergence::Exact), PointFlowConfig::small().objective] {
         let (_, model) = model(tiny(objective), DType::F32);
         model.set_training(false);
-        let partial = clouds(DType::F32, 9).get(0).unwrap();
-        let after = |steps: u64| {
-            let options = CompleteOptions { starts: 2, steps, ..CompleteOptions::default() };
-            let (latent, _) = model.complete(&partial, &options, &mut FlowRng::seed_from(1)).unwrap();
-            // The same noise for both searches: the objective is a mean over it.
+        let clouds = clouds(DType::F32, 9);
+        let first = model.posterior(&clouds).unwrap().mean;
+        // The same noise for all latents: the objective is a mean over it.
+        let objective = |cloud: &Tensor, latent: &Tensor| {
             let draws = (0..64).map(|seed| {
                 let mut rng = FlowRng::seed_from(seed);
-                model.explain(&partial, &latent, &options, &mut rng).unwrap().0[0]
+                model.explain(cloud, latent, SearchOptions::default().prior_weight, &mut rng).unwrap().0[0]
             });
             draws.sum::<f64>() / 64.0
         };
-        let (one, many) = (after(1), after(60));
+        let search = |steps| SearchOptions { steps, ..SearchOptions::default() };
+        let (partial, encoded) = (clouds.get(0).unwrap(), first.narrow(0, 0, 1).unwrap());
+        let completed = |steps| {
+            let options = CompleteOptions { starts: 2, search: search(steps) };
+            let (latent, _) = model.complete(&partial, &encoded, &options, &mut FlowRng::seed_from(1)).unwrap();
+            objective(&partial, &latent)
+        };
+        let (one, many) = (completed(1), completed(60));
         assert!(many < one - 0.01, "{one} then {many}");
+
+        // Side by side, each for itself, on part of the points or on all of them.
+        for points in [4, 2048] {
+            let refined = model
+                .refine(&clouds, &first, &SearchOptions { points, ..search(60) }, &mut FlowRng::seed_from(1))
+                .unwrap();
+            for i in 0..clouds.dim(0).unwrap() {
+                let at = |latents: &Tensor| objective(&clouds.get(i).unwrap(), &latents.narrow(0, i, 1).unwrap());
+                let (before, after) = (at(&first), at(&refined));
+                assert!(after < before, "cloud {i}, {points} points: {before} then {after}");
+            }
+        }
+        let wrong = model.refine(&clouds, &encoded, &search(1), &mut FlowRng::seed_from(1)).unwrap_err().to_string();
+        assert!(wrong.contains("clouds") && wrong.contains("(1, points, 3)"), "{wrong}");
     }
 }

@@ -1,4 +1,4 @@
-//! Completion of partial clouds: the latent under which the points at hand are likeliest.
+//! Search for latents: the one under which the points at hand are likeliest, of part of a shape or of all of it.
 
 use candle_core::Tensor;
 use flow_core::cnf::matching::repeat_rows;
@@ -10,12 +10,9 @@ use super::objective::times_per_cloud;
 use super::point_flow::{Draw, PointFlow};
 use crate::{Error, Result};
 
-/// How a latent is searched for.
+/// How latents are searched for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CompleteOptions {
-    /// Searches run side by side: one starts at the encoder's answer for the partial cloud, the others at draws from
-    /// the prior. The best one wins.
-    pub starts: usize,
+pub struct SearchOptions {
     /// Steps of Adam.
     pub steps: u64,
     /// Learning rate, falling to zero over the search.
@@ -23,11 +20,29 @@ pub struct CompleteOptions {
     /// Weight of `½·|w|²/Z`, where `w` is the latent whitened by the training latents' moments: how unusual a latent
     /// may be.
     pub prior_weight: f64,
+    /// Points of each cloud that a step looks at, drawn anew for each; all if there are no more.
+    pub points: usize,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        SearchOptions { steps: 150, learning_rate: 0.05, prior_weight: 0.01, points: 2048 }
+    }
+}
+
+/// How a partial cloud is completed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CompleteOptions {
+    /// Searches run side by side: one starts at the encoder's answer for the partial cloud, the others at draws from
+    /// the prior. The best one wins.
+    pub starts: usize,
+    /// Each of them.
+    pub search: SearchOptions,
 }
 
 impl Default for CompleteOptions {
     fn default() -> Self {
-        CompleteOptions { starts: 8, steps: 150, learning_rate: 0.05, prior_weight: 0.01 }
+        CompleteOptions { starts: 8, search: SearchOptions::default() }
     }
 }
 
@@ -35,39 +50,76 @@ impl PointFlow {
     /// The latent `(1, Z)` that explains the points `(M, 3)` best, and its objective: the negative log-likelihood in
     /// nats per point, or the velocity error of a model trained by flow matching, plus the weighed prior.
     ///
+    /// `first`, `(1, Z)`, is where one of the searches starts: an encoder's answer for the partial cloud.
+    ///
     /// # Errors
     /// [`flow_core::Error::Config`] for options outside their range or for a model without a trained prior;
-    /// [`flow_core::Error::Shape`] unless `partial` is `(M, 3)`.
-    pub fn complete(&self, partial: &Tensor, options: &CompleteOptions, rng: &mut FlowRng) -> Result<(Tensor, f64)> {
-        if options.starts == 0 || options.steps == 0 {
-            return Err(Error::config("completion", "needs at least one start and one step"));
+    /// [`flow_core::Error::Shape`] unless `partial` is `(M, 3)` and `first` `(1, Z)`.
+    pub fn complete(
+        &self,
+        partial: &Tensor,
+        first: &Tensor,
+        options: &CompleteOptions,
+        rng: &mut FlowRng,
+    ) -> Result<(Tensor, f64)> {
+        if options.starts == 0 {
+            return Err(Error::config("completion", "needs at least one start"));
+        }
+        flow_core::bijector::check_batch("partial cloud", partial, &[3])?;
+        let start = match options.starts {
+            1 => first.clone(),
+            more => Tensor::cat(&[first, &self.sample_latents(more - 1, &Draw::default(), rng)?], 0)?,
+        };
+        let points = partial.unsqueeze(0)?.repeat((options.starts, 1, 1))?;
+        let latents = self.refine(&points, &start, &options.search, rng)?;
+        self.best(&points.flatten(0, 1)?, &latents, options, rng)
+    }
+
+    /// The latents `(B, Z)` from a search that starts at `start` and goes where the clouds `(B, M, 3)` are likelier, each by
+    /// itself: an encoder is quick, but its answer is not the best one for a cloud that it was not trained on (the gap of
+    /// amortization, Cremer et al. 2018, arXiv 1801.03558).
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] for options outside their range or a distilled model,
+    /// [`flow_core::Error::Shape`] for other shapes.
+    pub fn refine(
+        &self,
+        clouds: &Tensor,
+        start: &Tensor,
+        options: &SearchOptions,
+        rng: &mut FlowRng,
+    ) -> Result<Tensor> {
+        if options.steps == 0 || options.points == 0 {
+            return Err(Error::config("search for latents", "needs at least one step and one point"));
         }
         self.check_paths()?;
-        flow_core::bijector::check_batch("partial cloud", partial, &[3])?;
-        let first = {
-            let _paused = self.store.no_grad();
-            self.posterior(&partial.unsqueeze(0)?)?.mean
-        };
-        let start = match options.starts {
-            1 => first,
-            more => Tensor::cat(&[first, self.sample_latents(more - 1, &Draw::default(), rng)?], 0)?,
-        };
+        let count = flow_core::bijector::check_batch("latents", start, &[self.config.latent])?;
+        let size = clouds.dims().get(1).copied().unwrap_or(0);
+        if clouds.dims() != [count, size, 3] {
+            let expected = format!("({count}, points, 3)");
+            let actual = clouds.dims().to_vec();
+            return Err(flow_core::Error::Shape { layer: "clouds".into(), expected, actual }.into());
+        }
         let search = ParamStore::new(0, start.dtype(), start.device());
-        let latents = search.root().param_from("latents", &start)?;
+        let latents = search.root().param_from("latents", start)?;
         let mut adam = Optimizer::new(OptimizerConfig::adam(options.learning_rate), &search)?;
-        let points = self.tiled(partial, options.starts)?;
         for step in 0..options.steps {
+            let seen = match options.points {
+                points if points < size => {
+                    let mut order = rng.permutation(size);
+                    order.truncate(points);
+                    let order: Vec<u32> = order.into_iter().map(|i| i as u32).collect();
+                    clouds.index_select(&Tensor::new(order, clouds.device())?, 1)?
+                }
+                _ => clouds.clone(),
+            };
+            let points = seen.reshape((count * seen.dim(1)?, 3))?;
             let mut gradients = Gradients::new(&search);
-            let (_, grad) = self.explain(&points, &latents.tensor().detach(), options, rng)?;
+            let (_, grad) = self.explain(&points, &latents.tensor().detach(), options.prior_weight, rng)?;
             gradients.add(&latents, &grad)?;
             adam.step(&gradients, 1.0 - step as f64 / options.steps as f64)?;
         }
-        self.best(&points, &latents.tensor().detach(), options, rng)
-    }
-
-    /// The points of every start, `(starts·M, 3)`.
-    fn tiled(&self, partial: &Tensor, starts: usize) -> Result<Tensor> {
-        Ok(partial.unsqueeze(0)?.repeat((starts, 1, 1))?.reshape((starts * partial.dim(0)?, 3))?)
+        Ok(latents.tensor().detach())
     }
 
     /// The start whose objective, averaged over several draws of noise, is lowest.
@@ -81,7 +133,7 @@ impl PointFlow {
         const DRAWS: usize = 16;
         let mut sum = vec![0.0; options.starts];
         for _ in 0..DRAWS {
-            let (values, _) = self.explain(points, latents, options, rng)?;
+            let (values, _) = self.explain(points, latents, options.search.prior_weight, rng)?;
             sum.iter_mut().zip(values).for_each(|(s, v)| *s += v / DRAWS as f64);
         }
         let best = (0..sum.len()).min_by(|&a, &b| sum[a].total_cmp(&sum[b])).unwrap_or(0);
@@ -93,7 +145,7 @@ impl PointFlow {
         &self,
         points: &Tensor,
         latents: &Tensor,
-        options: &CompleteOptions,
+        prior_weight: f64,
         rng: &mut FlowRng,
     ) -> Result<(Vec<f64>, Tensor)> {
         let starts = latents.dim(0)?;
@@ -127,7 +179,7 @@ impl PointFlow {
                 (values, scored.grad_context.map_or_else(|| latents.zeros_like(), Ok)?)
             }
         };
-        let unusual = self.prior.whiten(z.as_tensor())?.sqr()?.mean(1)?.affine(0.5 * options.prior_weight, 0.0)?;
+        let unusual = self.prior.whiten(z.as_tensor())?.sqr()?.mean(1)?.affine(0.5 * prior_weight, 0.0)?;
         let pull = flow_core::reversible::gradient_or_zero(&unusual.sum_all()?.backward()?, &z)?;
         let values = (values + unusual.detach())?.to_dtype(candle_core::DType::F64)?.to_vec1()?;
         Ok((values, (grad + pull)?))
