@@ -74,6 +74,7 @@ impl PointRun {
     /// # Errors
     /// [`flow_core::Error::Shape`] for another shape.
     pub fn latents(&self, model: &PointFlow, clouds: &Tensor) -> Result<Tensor> {
+        let _paused = model.store().no_grad();
         let size = self.points.max(1);
         let (count, parts, each) = match *clouds.dims() {
             [count, points, 3] if points >= 2 * size => (count, points / size, points / (points / size)),

@@ -82,7 +82,8 @@ pub fn killed_runs_end_in_the_same_bits(steps_per_kill: u64, start: impl Fn(&Pat
         let mut child = run("killed", reached(&out).is_some());
         // By steps done, not by the clock, and in the first half of them: the machine may be busier or idler than it
         // was for the whole run, and the last kill has to find the program at work.
-        let target = (kill as f64 + rng.next_uniform()) * steps_per_kill as f64 / 2.0;
+        // The first one may come before there is any checkpoint.
+        let target = (kill as f64 + rng.next_uniform() - 0.5) * steps_per_kill as f64 / 2.0;
         while child.try_wait().unwrap().is_none() && (reached(&out).unwrap_or(0) as f64) < target {
             std::thread::sleep(Duration::from_millis(5));
         }

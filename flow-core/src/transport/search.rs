@@ -33,19 +33,20 @@ pub(super) enum Unsolved {
 /// What no matching costs less than: the value `sum_i u_i + sum_j v_j` of duals that keep below the costs.
 pub(super) struct Bound {
     value: f64,
-    /// How far rounding may have moved it.
-    rounding: f64,
+    /// The sum of the magnitudes, to which rounding is relative.
+    magnitude: f64,
 }
 
 impl Bound {
     pub(super) fn of(potentials: &[f64], duals: &[f64]) -> Self {
         let all = || potentials.iter().chain(duals);
-        Bound { value: all().sum(), rounding: 1e-12 * all().map(|v| v.abs()).sum::<f64>() }
+        Bound { value: all().sum(), magnitude: all().map(|v| v.abs()).sum() }
     }
 
     /// Stops the work when the bound has passed the limit.
     pub(super) fn check(&self, limit: f64) -> Result<(), Unsolved> {
-        if self.value - limit > self.rounding { Err(Unsolved::Dearer) } else { Ok(()) }
+        let rounding = 1e-12 * (self.magnitude + self.value.abs());
+        if self.value - limit > rounding { Err(Unsolved::Dearer) } else { Ok(()) }
     }
 }
 

@@ -228,6 +228,14 @@ fn a_limit_changes_nothing_below_it_and_refuses_above_it() {
             assert_eq!(assign_points_within(&a, &b, cost, 0.0).unwrap().unwrap().cost, 0.0);
         }
     }
+    // Few places and many points at each: all duals may be nothing at first, and the value grows by paths alone.
+    for round in 0..200 {
+        let places = ball(5, &mut rng);
+        let mut draw = |n: usize| -> Vec<[f32; 3]> { (0..n).map(|_| places[rng.below(5)]).collect() };
+        let (a, b) = (draw(24 + round), draw(24 + round));
+        let best = assign_points(&a, &b, Cost::Euclidean).unwrap();
+        assert_eq!(assign_points_within(&a, &b, Cost::Euclidean, best.cost).unwrap().unwrap(), best, "round {round}");
+    }
     let a = ball(5, &mut rng);
     assert!(assign_points_within(&a, &a[1..], Cost::Euclidean, 1.0).is_err());
 }

@@ -43,7 +43,7 @@ impl Matrix {
     /// Those of `distance`.
     pub fn within(a: &[Vec<Point>], distance: impl Fn(&[Point], &[Point]) -> Result<f64> + Sync) -> Result<Self> {
         let n = a.len();
-        let pairs: Vec<(usize, usize)> = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).collect();
+        let pairs = pairs_within(n);
         let found: Vec<f64> = pairs.par_iter().map(|&(i, j)| distance(&a[i], &a[j])).collect::<Result<_>>()?;
         Ok(Self::mirrored(n, &pairs, &found))
     }
@@ -76,10 +76,15 @@ impl Matrix {
     pub fn chamfer_within(a: &[Vec<Point>]) -> Result<Self> {
         a.iter().try_for_each(|cloud| check("Chamfer distance", cloud))?;
         let (n, trees) = (a.len(), trees(a));
-        let pairs: Vec<(usize, usize)> = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).collect();
+        let pairs = pairs_within(n);
         let found: Vec<f64> = pairs.par_iter().map(|&(i, j)| between(&trees[i], &trees[j])).collect();
         Ok(Self::mirrored(n, &pairs, &found))
     }
+}
+
+/// The pairs `i < j` of `n` things.
+pub(super) fn pairs_within(n: usize) -> Vec<(usize, usize)> {
+    (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).collect()
 }
 
 fn trees(clouds: &[Vec<Point>]) -> Vec<Searched<'_>> {

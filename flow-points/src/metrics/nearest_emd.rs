@@ -8,10 +8,12 @@ use flow_core::transport::{Cost, assign_points_within};
 use rayon::prelude::*;
 
 use super::check_pair;
+use super::matrix::pairs_within;
 use super::neighbours::{Met, Neighbours};
 use crate::{Point, Result};
 
-/// Relative error that bounds may have by rounding.
+/// By how much a bound has to pass a distance, relative to it; rounding stays far below that for clouds that are not the same
+/// up to their last digits, and these have bounds of zero.
 const ROUNDING: f64 = 1e-9;
 
 /// Pairs that are solved side by side, knowing what was met before.
@@ -24,9 +26,9 @@ impl Neighbours {
     /// [`flow_core::Error::Config`] when either set is empty, and for clouds that are empty, of different sizes or not
     /// finite.
     pub fn by_exact_emd(samples: &[Vec<Point>], references: &[Vec<Point>], cost: Cost) -> Result<Self> {
+        let mut met = Met::new(samples.len(), references.len())?;
         let union: Vec<&[Point]> = samples.iter().chain(references).map(Vec::as_slice).collect();
         union.iter().try_for_each(|cloud| check_pair("exact EMD", union[0], cloud))?;
-        let mut met = Met::new(samples.len(), references.len());
         for pairs in pairs(&union, cost).chunks(SIDE_BY_SIDE) {
             let found: Vec<Option<f64>> =
                 pairs.par_iter().map(|pair| pair.distance(&union, cost, &met)).collect::<Result<_>>()?;
@@ -47,10 +49,9 @@ struct Pair {
 
 /// All pairs in the order of their bounds.
 fn pairs(union: &[&[Point]], cost: Cost) -> Vec<Pair> {
-    let sorted: Vec<Sorted> = union.par_iter().map(|cloud| Sorted::new(cloud)).collect();
-    let all: Vec<(usize, usize)> = (0..union.len()).flat_map(|b| (0..b).map(move |a| (a, b))).collect();
-    let pair = |&(a, b): &(usize, usize)| Pair { a, b, bound: sorted[a].bound(&sorted[b], cost) };
-    let mut pairs: Vec<Pair> = all.par_iter().map(pair).collect();
+    let projections: Vec<Projections> = union.par_iter().map(|cloud| Projections::new(cloud)).collect();
+    let pair = |&(a, b): &(usize, usize)| Pair { a, b, bound: projections[a].bound(&projections[b], cost) };
+    let mut pairs: Vec<Pair> = pairs_within(union.len()).par_iter().map(pair).collect();
     pairs.par_sort_by(|x, y| x.bound.total_cmp(&y.bound));
     pairs
 }
@@ -71,7 +72,7 @@ impl Pair {
 
 /// Projections of a cloud on the axes of two frames, each in order: the transport along an axis pairs them so, and costs no
 /// more than the transport in space.
-struct Sorted([[Vec<f64>; 3]; 2]);
+struct Projections([[Vec<f64>; 3]; 2]);
 
 /// Orthonormal rows.
 const FRAMES: [[[f64; 3]; 3]; 2] = [
@@ -79,14 +80,14 @@ const FRAMES: [[[f64; 3]; 3]; 2] = [
     [[1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0], [2.0 / 3.0, 1.0 / 3.0, -2.0 / 3.0], [2.0 / 3.0, -2.0 / 3.0, 1.0 / 3.0]],
 ];
 
-impl Sorted {
+impl Projections {
     fn new(cloud: &[Point]) -> Self {
         let along = |axis: [f64; 3]| {
             let mut values: Vec<f64> = cloud.iter().map(|p| (0..3).map(|k| axis[k] * f64::from(p[k])).sum()).collect();
             values.sort_by(f64::total_cmp);
             values
         };
-        Sorted(FRAMES.map(|frame| frame.map(along)))
+        Projections(FRAMES.map(|frame| frame.map(along)))
     }
 
     /// A lower bound of the exact EMD of two clouds of one size.

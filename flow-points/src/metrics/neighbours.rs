@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use flow_core::FlowRng;
 
 use super::Distances;
+use super::matrix::pairs_within;
 use crate::{Error, Result};
 
 /// A cloud's nearest one in some set.
@@ -42,14 +43,14 @@ impl Neighbours {
     pub fn of(distances: &Distances) -> Result<Self> {
         let Distances { samples, across, references } = distances;
         let (n, m) = (across.rows, across.columns);
-        let mut met = Met::new(n, m);
-        for (i, j) in (0..n).flat_map(|j| (0..j).map(move |i| (i, j))) {
+        let mut met = Met::new(n, m)?;
+        for (i, j) in pairs_within(n) {
             met.meet(i, j, samples.at(i, j));
         }
         for (i, j) in (0..n).flat_map(|i| (0..m).map(move |j| (i, j))) {
             met.meet(i, n + j, across.at(i, j));
         }
-        for (i, j) in (0..m).flat_map(|j| (0..j).map(move |i| (i, j))) {
+        for (i, j) in pairs_within(m) {
             met.meet(n + i, n + j, references.at(i, j));
         }
         met.neighbours()
@@ -64,8 +65,16 @@ pub(super) struct Met {
 }
 
 impl Met {
-    pub fn new(samples: usize, references: usize) -> Self {
-        Met { samples, nearest: vec![[None; 2]; samples + references] }
+    /// Nobody has met anybody yet.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] when either set is empty.
+    pub fn new(samples: usize, references: usize) -> Result<Self> {
+        if samples == 0 || references == 0 {
+            let reason = format!("{samples} samples and {references} references; both need at least one");
+            return Err(Error::config("metrics", reason));
+        }
+        Ok(Met { samples, nearest: vec![[None; 2]; samples + references] })
     }
 
     /// The distance of the nearest cloud of the set of `v` that `u` has met; infinite before the first.
@@ -90,19 +99,15 @@ impl Met {
     }
 
     /// What all have met.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] for a cloud that has met none of the other set.
     pub fn neighbours(&self) -> Result<Neighbours> {
-        let (samples, references) = self.nearest.split_at(self.samples);
-        let lone = || {
-            let reason =
-                format!("{} samples and {} references; both need at least one", samples.len(), references.len());
-            Error::config("metrics", reason)
-        };
-        if samples.is_empty() || references.is_empty() {
-            return Err(lone());
-        }
         let neighbour = |own: Option<Nearest>, other: Option<Nearest>| -> Result<Neighbour> {
-            Ok(Neighbour { own, other: other.ok_or_else(lone)? })
+            let other = other.ok_or_else(|| Error::config("metrics", "a distance to the other set is missing"))?;
+            Ok(Neighbour { own, other })
         };
+        let (samples, references) = self.nearest.split_at(self.samples);
         Ok(Neighbours {
             samples: samples.iter().map(|&[own, other]| neighbour(own, other)).collect::<Result<_>>()?,
             references: references.iter().map(|&[other, own]| neighbour(own, other)).collect::<Result<_>>()?,

@@ -20,7 +20,7 @@ pub struct SearchOptions {
     /// Weight of `½·|w|²/Z`, where `w` is the latent whitened by the training latents' moments: how unusual a latent
     /// may be.
     pub prior_weight: f64,
-    /// Points of each cloud that a step looks at, drawn anew for each; all if there are no more.
+    /// Points that a step looks at, drawn anew for every step, at the same places of all clouds; all if there are no more.
     pub points: usize,
 }
 
@@ -53,8 +53,8 @@ impl PointFlow {
     /// `first`, `(1, Z)`, is where one of the searches starts: an encoder's answer for the partial cloud.
     ///
     /// # Errors
-    /// [`flow_core::Error::Config`] for options outside their range or for a model without a trained prior;
-    /// [`flow_core::Error::Shape`] unless `partial` is `(M, 3)` and `first` `(1, Z)`.
+    /// [`flow_core::Error::Config`] for options outside their range, a distilled model and, with several starts, a model
+    /// without a trained prior; [`flow_core::Error::Shape`] unless `partial` is `(M, 3)` and `first` `(1, Z)`.
     pub fn complete(
         &self,
         partial: &Tensor,
@@ -65,7 +65,11 @@ impl PointFlow {
         if options.starts == 0 {
             return Err(Error::config("completion", "needs at least one start"));
         }
+        self.check_paths()?;
         flow_core::bijector::check_batch("partial cloud", partial, &[3])?;
+        if first.dims() != [1, self.config.latent] {
+            return Err(misshapen("first latent", format!("(1, {})", self.config.latent), first));
+        }
         let start = match options.starts {
             1 => first.clone(),
             more => Tensor::cat(&[first, &self.sample_latents(more - 1, &Draw::default(), rng)?], 0)?,
@@ -94,12 +98,10 @@ impl PointFlow {
         }
         self.check_paths()?;
         let count = flow_core::bijector::check_batch("latents", start, &[self.config.latent])?;
-        let size = clouds.dims().get(1).copied().unwrap_or(0);
-        if clouds.dims() != [count, size, 3] {
-            let expected = format!("({count}, points, 3)");
-            let actual = clouds.dims().to_vec();
-            return Err(flow_core::Error::Shape { layer: "clouds".into(), expected, actual }.into());
-        }
+        let size = match *clouds.dims() {
+            [clouds, size, 3] if clouds == count && size > 0 => size,
+            _ => return Err(misshapen("clouds", format!("({count}, points, 3)"), clouds)),
+        };
         let search = ParamStore::new(0, start.dtype(), start.device());
         let latents = search.root().param_from("latents", start)?;
         let mut adam = Optimizer::new(OptimizerConfig::adam(options.learning_rate), &search)?;
@@ -184,4 +186,8 @@ impl PointFlow {
         let values = (values + unusual.detach())?.to_dtype(candle_core::DType::F64)?.to_vec1()?;
         Ok((values, (grad + pull)?))
     }
+}
+
+fn misshapen(what: &str, expected: String, found: &Tensor) -> Error {
+    flow_core::Error::Shape { layer: what.into(), expected, actual: found.dims().to_vec() }.into()
 }
