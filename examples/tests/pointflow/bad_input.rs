@@ -9,6 +9,7 @@ fn bad_arguments_and_files_are_refused_in_one_line() {
     std::fs::write(folder.join("bad.ply"), "ply\nformat ascii 1.0\nelement vertex 5\nend_header\n").unwrap();
     std::fs::write(folder.join("bad.off"), "OFF\n3 1 0\n0 0 0\n").unwrap();
     std::fs::write(folder.join("bad.json"), r#"{"latnet": 3}"#).unwrap();
+    std::fs::write(folder.join("norm.json"), r#"{"encoder": {"norm": "hub"}}"#).unwrap();
     std::fs::create_dir(folder.join("empty")).unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&["train", "--data", "missing.npy"], "missing.npy"),
@@ -17,6 +18,7 @@ fn bad_arguments_and_files_are_refused_in_one_line() {
         (&["train", "--data", "empty"], "no shapes to train on"),
         (&["train", "--data", "bad.ply", "--families", "chair"], "--families"),
         (&["train", "--config", "bad.json"], "latnet"),
+        (&["train", "--config", "norm.json"], "norm.json: encoder.norm: unknown variant `hub`"),
         (&["train", "--minutes=-1"], "--minutes"),
         (&["train", "--shapes", "20", "--points-per-shape", "64", "--points", "100"], "a step takes 100 points"),
         (&["train", "--shapes", "20", "--batch-size", "1"], "at least 2"),

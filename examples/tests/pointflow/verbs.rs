@@ -64,6 +64,7 @@ fn straightening(folder: &Path) {
     for (arguments, expected) in [
         (&["likelihood", "--checkpoint", "one"][..], "no density of points"),
         (&["complete", "--checkpoint", "one", "--data", "half.xyz"], "no density of points"),
+        (&["reconstruct", "--checkpoint", "one", "--shapes", "24", "--refine", "2"], "no density of points"),
         (&["straighten", "--checkpoint", "one", "--out", "two"], "no density of points"),
         (&["straighten", "--out", "straight"], "holds a run already"),
         (&["straighten", "--out", "two", "--clouds", "0"], "--clouds"),
@@ -97,6 +98,10 @@ fn using(folder: &Path) {
     let said = run(folder, &[&["reconstruct", "--seen", "64", "--points", "90"], &small[..]].concat());
     assert!(said.contains("two samplings of a shape"), "{said}");
     assert!(folder.join("flow-out/pointflow-reconstruct/sheet.png").exists());
+    let again = ["reconstruct", "--seen", "64", "--points", "90", "--out", "refined"];
+    let refined = run(folder, &[&again[..], &["--refine", "20"], &small[..]].concat());
+    let number = |said: &str| said.split("Chamfer distance ").nth(1).unwrap().split(',').next().unwrap().to_string();
+    assert_ne!(number(&refined), number(&said), "the search does nothing");
     let said = run(folder, &[&["interpolate", "--steps", "3", "--points", "64"], &small[..]].concat());
     assert!(said.starts_with("3 clouds"), "{said}");
     assert!(folder.join("flow-out/pointflow-interpolate/walk.gif").exists());
