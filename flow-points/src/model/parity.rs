@@ -14,7 +14,9 @@ use super::{Encoder, EncoderConfig, PointFlowConfig};
 type Tensors = HashMap<String, Tensor>;
 
 fn folder() -> std::path::PathBuf {
-    std::env::var("FLOW_PARITY").expect("FLOW_PARITY names a folder").into()
+    let folder = std::path::PathBuf::from(std::env::var("FLOW_PARITY").expect("FLOW_PARITY names a folder"));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
 }
 
 /// The two number types, with the ending of a file's name.
