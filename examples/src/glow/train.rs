@@ -186,9 +186,8 @@ impl TrainArgs {
         let preset = preset(&name)?;
         let mut model = preset.model;
         if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            let value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-            model = described(value).with_context(|| path.display().to_string())?;
+            let read = || described(serde_json::from_str(&std::fs::read_to_string(path)?)?);
+            model = read().with_context(|| path.display().to_string())?;
         }
         self.adjust(&mut model, splits)?;
         let mut recipe = preset.recipe;

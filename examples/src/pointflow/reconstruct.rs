@@ -61,13 +61,15 @@ impl ReconstructArgs {
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
         let search = SearchOptions { steps: self.refine, points: run.points, ..SearchOptions::default() };
+        // Its own draws, so that the points start from the same noise with it and without.
+        let mut search_rng = FlowRng::named(self.seed, "refine");
         let mut drawn = Vec::new();
         for clouds in input.seen.chunks(AT_ONCE) {
             let normal: Vec<_> = clouds.iter().map(|c| run.normalization.apply(c)).collect();
             let normal = to_tensor(&normal, &device)?;
             let mut latents = run.latents(&model, &normal)?;
             if self.refine > 0 {
-                latents = model.refine(&normal, &latents, &search, &mut rng)?;
+                latents = model.refine(&normal, &latents, &search, &mut search_rng)?;
             }
             let (points, _) = model.decode(&latents, self.points, &draw, &mut rng)?;
             drawn.extend(from_tensor(&points)?.iter().map(|c| run.normalization.undo(c)));
