@@ -15,7 +15,7 @@ use crate::{Error, FlowRng, Gradients, Result, reversible};
 
 /// What a bijector keeps of an encode pass so that it can be back-propagated later.
 ///
-/// Memory does not grow with depth as long as layers answer [`Tape::Inverse`].
+/// Memory does not grow with depth as long as layers return [`Tape::Inverse`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Tape {
@@ -47,7 +47,7 @@ pub struct Pullback {
 /// - `context`: `(B, context_shape…)` if [`Bijector::context_shape`] is `Some`, ignored otherwise.
 ///
 /// # Errors
-/// Methods check their arguments and answer [`Error::Shape`] or [`Error::Context`]
+/// Methods check their arguments and return [`Error::Shape`] or [`Error::Context`]
 /// naming the layer; they never panic on input.
 pub trait Bijector: Send + Sync {
     /// A short name for messages, `coupling(affine)`.
@@ -97,7 +97,7 @@ pub trait Bijector: Send + Sync {
 
     /// What every layer does to a batch, in encode order. Call it in evaluation mode with tracking paused.
     ///
-    /// The default is the one entry that can be written for any bijector; a composition answers one for
+    /// The default is the one entry that can be written for any bijector; a composition returns one for
     /// each of its layers, a layer with scales or a matrix adds their ranges.
     fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
         Ok(vec![LayerReport::of(self, x, context)?])

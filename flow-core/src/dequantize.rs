@@ -154,7 +154,7 @@ impl<B: Bijector> VariationalDequantizer<B> {
     /// Bits per dimension are `-bound / (D ln 2)`: the width of the bins is in the bound already.
     ///
     /// # Errors
-    /// As for [`VariationalDequantizer::dequantize`], and whatever `density` answers.
+    /// As for [`VariationalDequantizer::dequantize`], and whatever `density` returns.
     pub fn bound(
         &self,
         density: &dyn Density,
@@ -166,7 +166,7 @@ impl<B: Bijector> VariationalDequantizer<B> {
         self.assemble(&density.log_prob(&x, context)?, &log_q)
     }
 
-    /// Gradients of `Σ_b weight_b · bound_b` for both flows, added to `gradients`; answers the bound, detached.
+    /// Gradients of `Σ_b weight_b · bound_b` for both flows, added to `gradients`; returns the bound, detached.
     ///
     /// Parameters of the dequantizer have to live in the density's store.
     ///

@@ -172,7 +172,7 @@ impl MultiScale {
     }
 
     /// Like [`Density::log_prob_backward`] with an extra per-sample objective on the top latent, to
-    /// which the same weights apply. Also answers that objective's values.
+    /// which the same weights apply. Also returns that objective's values.
     pub fn backward_with(
         &self,
         x: &Tensor,

@@ -75,7 +75,7 @@ impl Param {
                 actual: value.dims().to_vec(),
             });
         }
-        // Candle answers the operand itself for operations on empty tensors, which `Var::set` refuses as an alias.
+        // Candle returns the operand itself for operations on empty tensors, which `Var::set` refuses as an alias.
         if value.elem_count() == 0 {
             return Ok(());
         }

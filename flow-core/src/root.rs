@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// Far more than bisection alone needs from one end of an f64 bracket to neighbouring numbers.
 pub(crate) const MAX_STEPS: usize = 400;
 
-/// The `x` in `[low, high]` with `f(x) = target`, for an increasing `f` that answers its value and its slope; `None`
+/// The `x` in `[low, high]` with `f(x) = target`, for an increasing `f` that returns its value and its slope; `None`
 /// when it is not found (a value is not finite).
 ///
 /// Newton's step is taken while it stays inside the bracket and halves the step before; otherwise the bracket is
@@ -54,7 +54,7 @@ pub(crate) fn each(layer: &str, targets: &Tensor, solve: impl Fn(f64) -> Option<
         .to_device(targets.device())?)
 }
 
-/// What is answered where there is no root.
+/// What is returned where there is no root.
 pub(crate) fn unsolved(layer: &str, target: f64) -> Error {
     Error::NotInvertible {
         layer: layer.to_string(),

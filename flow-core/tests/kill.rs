@@ -42,7 +42,7 @@ fn training_process() {
     trainer.run(&mut ()).unwrap();
 }
 
-/// Waits for the end, or for `limit`; answers whether it ended.
+/// Waits for the end, or for `limit`; returns whether it ended.
 fn ends_within(child: &mut Child, limit: Duration) -> bool {
     let start = Instant::now();
     while start.elapsed() < limit {

@@ -138,7 +138,7 @@ fn matching_is_maximum_likelihood_enough_and_transport_makes_it_straight() {
     assert!(bends[1] < 0.5 * bends[0], "{bends:?}");
 }
 
-/// A copy of the field learns to answer in one step what it answers in sixteen.
+/// A copy of the field learns to do in one step what it does in sixteen.
 fn distils(net: &Net) {
     let mut rng = FlowRng::seed_from(7);
     let noise = rng.normal((2048, 2), DType::F32, &Device::Cpu).unwrap();

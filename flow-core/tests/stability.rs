@@ -49,7 +49,7 @@ fn all_finite(t: &Tensor) -> bool {
     t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap().iter().all(|v| v.is_finite())
 }
 
-/// Trains on batches of `draw`; answers the mean negative log-likelihood of the last batch.
+/// Trains on batches of `draw`; returns the mean negative log-likelihood of the last batch.
 fn train(model: &dyn Density, batch: usize, rng: &mut FlowRng, draw: impl Fn(usize, &mut FlowRng) -> Tensor) -> f64 {
     let mut gradients = Gradients::new(model.store());
     model.initialize(&draw(batch, rng), None).unwrap();

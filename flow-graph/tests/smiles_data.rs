@@ -12,7 +12,7 @@ use common::{Numbers, data, is_copy, limit, smiles};
 use flow_graph::smiles::{canonical, parse, write_ordered};
 use flow_graph::{Bond, Molecule};
 
-/// Reads, writes and reads again; answers how many molecules were refused.
+/// Reads, writes and reads again; returns how many molecules were refused.
 fn round_trips(name: &str, most: usize) -> Option<(usize, Vec<String>)> {
     let path = data(name)?;
     let (mut count, mut refused) = (0, Vec::new());

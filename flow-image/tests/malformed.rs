@@ -1,4 +1,4 @@
-//! Hostile files: every reader answers with one line that names the file, never with a panic, and takes
+//! Hostile files: every reader refuses with one line that names the file, never with a panic, and takes
 //! no more memory than the file justifies.
 
 // Helper functions of tests are no tests to the lint.

@@ -2,7 +2,7 @@
 //!
 //! A trained model draws noise and latents, and makes clouds of them; a copy whose flow of points is matched with these
 //! pairs has paths that do not cross (rectified flow, Liu et al. 2023, arXiv 2209.03003, algorithm 1), so that few steps
-//! follow them. The copy of the copy that answers the pairs in one step is that of "Fast Point Cloud Generation with
+//! follow them. The copy of the copy that draws the pairs in one step is that of "Fast Point Cloud Generation with
 //! Straight Flows" (Wu et al. 2023, arXiv 2212.01747, section 3). The flow of latents and the encoder stay as they are.
 
 use flow_core::FlowRng;

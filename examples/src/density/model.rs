@@ -82,7 +82,7 @@ pub(super) struct Straightened {
     pub(super) teacher: String,
     /// Those samples.
     pub(super) pairs: usize,
-    /// Whether it answers them in one step, which leaves it no density.
+    /// Whether it draws them in one step, which leaves it no density.
     pub(super) distilled: bool,
 }
 

@@ -157,7 +157,7 @@ pub(super) fn write_all(
     paths(model, run, wider, pixels * 3 / 4, out, seed)
 }
 
-/// Samples beside the data; answers the part of the plane that is seen.
+/// Samples beside the data; returns the part of the plane that is seen.
 pub(super) fn samples(run: &RunConfig, data: &Data, drawn: &Tensor, side: u32, path: &Path, seed: u64) -> Result<View> {
     let shown = match data.toy {
         Some(toy) => flat(&toy.sample(POINTS, &mut FlowRng::named(seed, "points of the picture"))),

@@ -28,7 +28,7 @@ const HELD_OUT: usize = 4096;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Draws noise and what the trained flow makes of it, and matches a copy of the flow with these pairs (reflow, Liu et al. 2023):
-its paths no longer cross and become straight, so that few steps suffice. With --distill the copy learns to answer the
+its paths no longer cross and become straight, so that few steps suffice. With --distill the copy learns to draw the
 pairs in one step instead; it then has samples but no density. Leaves in the folder what `train` leaves, and prints how
 straight paths were and are, and how far few-step samples lie from the exact ones of the same noise.
 
@@ -43,7 +43,7 @@ pub(super) struct StraightenArgs {
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/density-straight", value_name = "FOLDER")]
     out: PathBuf,
-    /// Learn to answer in one step
+    /// Learn to draw in one step
     #[arg(long)]
     distill: bool,
     /// Go on with the run in --out

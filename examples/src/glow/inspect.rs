@@ -72,7 +72,7 @@ fn mark(extreme: bool) -> char {
     if extreme { '!' } else { ' ' }
 }
 
-/// Prints a table; answers the number of extreme lines.
+/// Prints a table; returns the number of extreme lines.
 fn print_layers(layers: &[LayerReport]) -> usize {
     println!("  {:12} {:30} {:>21} {:>10} {:>10} {:>10}", "place", "layer", "scales", "condition", "max |z|", "error");
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());

@@ -16,7 +16,7 @@ use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
 /// Log-likelihood of clouds in nats and bits per point
 #[derive(Args, Debug)]
 #[command(after_help = "\
-log p(x | z) of every point under the latent that the encoder answers, in the coordinates of the data, averaged over a
+log p(x | z) of every point under the latent that the encoder returns, in the coordinates of the data, averaged over a
 cloud; and log p(z). Both are exact up to the solver's tolerance (the latent's divergence is estimated).
 
 Examples:

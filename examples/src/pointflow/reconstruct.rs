@@ -16,7 +16,7 @@ use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 #[command(after_help = "\
 The sheet shows each shape beside its reconstruction. The Chamfer distance is to other points of the same shape than the
 encoder saw, with as many points, beside that of two samplings of the shape: no model can do better. With --refine a search
-goes on from the encoder's answer to the latent under which the seen points are likelier: slow, but nearer to new shapes.
+goes on from the encoder's latent to the latent under which the seen points are likelier: slow, but nearer to new shapes.
 
 Examples:
   pointflow reconstruct --data chairs.npy --limit 16

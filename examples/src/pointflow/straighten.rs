@@ -25,7 +25,7 @@ use crate::training::{self, RunArg, TimeLimit, Trained};
 #[command(after_help = "\
 Draws noise, latents, and the clouds that the trained model makes of them, and matches a copy of its flow of points with
 these pairs (reflow, Liu et al. 2023): paths no longer cross and become straight, so that few steps suffice. With --distill
-the copy learns to answer in one step instead (Wu et al. 2023); it then draws and reconstructs, its points in that one
+the copy learns to draw in one step instead (Wu et al. 2023); it then draws and reconstructs, its points in that one
 step whatever --solver says, but has no likelihood of points and completes nothing. Encoder and flow of latents stay as
 they are. Leaves in the folder what `train` leaves, and prints how straight paths were and are, and how far few steps
 lead from the exact clouds of the same noise.
@@ -40,7 +40,7 @@ pub(super) struct StraightenArgs {
     /// Folder for checkpoints, log, samples
     #[arg(long, default_value = "flow-out/pointflow-straight", value_name = "FOLDER")]
     out: PathBuf,
-    /// Learn to answer in one step
+    /// Learn to draw in one step
     #[arg(long)]
     distill: bool,
     /// Go on with the run in --out

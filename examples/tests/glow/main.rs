@@ -20,7 +20,7 @@ fn glow(folder: &Path) -> Command {
     command
 }
 
-/// Runs the program, which has to succeed; answers its standard output.
+/// Runs the program, which has to succeed; returns its standard output.
 fn run(folder: &Path, arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = glow(folder).args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&stderr);

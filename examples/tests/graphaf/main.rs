@@ -19,7 +19,7 @@ fn graphaf(folder: &Path) -> Command {
     command
 }
 
-/// Runs the program, which has to succeed; answers its standard output.
+/// Runs the program, which has to succeed; returns its standard output.
 fn run(folder: &Path, arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = graphaf(folder).args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&stderr);

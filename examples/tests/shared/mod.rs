@@ -27,7 +27,7 @@ pub fn listing(folder: &Path) -> BTreeMap<PathBuf, (usize, u64)> {
     found
 }
 
-/// Runs a command in a folder, which has to refuse and to leave nothing; answers what it says on stderr.
+/// Runs a command in a folder, which has to refuse and to leave nothing; returns what it says on stderr.
 pub fn refused(mut command: Command, folder: &Path) -> String {
     let before = listing(folder);
     let output = command.output().unwrap();

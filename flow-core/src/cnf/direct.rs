@@ -55,7 +55,7 @@ impl Record {
     ) -> Result<Self> {
         let x = |state: &[Tensor]| state.first().map(Tensor::detach);
         let slopes = slopes.iter().take(slopes.len().saturating_sub(1)).filter_map(|k| x(k)).collect();
-        let x = x(y).ok_or_else(|| Error::config("cnf", "the solver answered an empty state"))?;
+        let x = x(y).ok_or_else(|| Error::config("cnf", "the solver returned an empty state"))?;
         Ok(Record { rows, s, h, edges, x, slopes })
     }
 

@@ -302,7 +302,7 @@ impl<F: VectorField> Cnf<F> {
     }
 
     fn broken_state(&self) -> Error {
-        Error::config(&self.name, "the solver answered a state of another shape")
+        Error::config(&self.name, "the solver returned a state of another shape")
     }
 
     fn foreign_tape(&self) -> Error {

@@ -1,4 +1,4 @@
-//! A field that knows the straight part of its answer.
+//! A field that knows the straight part of the velocity.
 
 use candle_core::Tensor;
 
@@ -14,7 +14,7 @@ use crate::reversible::pair;
 /// `a(s)·x_t/T`, `a(s) = (2s - 1)/(s² + (1 - s)²)`.
 ///
 /// What is left for the network is bounded at the end of the noise, where a network of bounded nonlinearities would
-/// otherwise have to answer `x` itself. It is the preconditioning of Karras et al. 2022 (arXiv 2206.00364, section 5) for the velocity of flow matching.
+/// otherwise have to return `x` itself. It is the preconditioning of Karras et al. 2022 (arXiv 2206.00364, section 5) for the velocity of flow matching.
 ///
 /// # Shapes
 /// As for every [`VectorField`].
@@ -100,7 +100,7 @@ impl<F: VectorField> VectorField for Preconditioned<F> {
         if x.track_op() || t.track_op() {
             return squared_error_of_values(self, t, x, context, target);
         }
-        // The linear part is fixed: what the network should answer is the rest.
+        // The linear part is fixed: what the network should return is the rest.
         self.field.squared_error(t, x, context, &(target - scaled(x, &rate)?)?)
     }
 }

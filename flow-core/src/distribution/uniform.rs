@@ -9,11 +9,11 @@ use crate::{Error, FlowRng, Result};
 /// `p(z) = (b - a)^-D` on `[a, b)^D`, zero elsewhere.
 ///
 /// # Outside the box
-/// The logarithm of zero is `-∞`, and that is what [`Distribution::log_prob`] answers for such a row:
+/// The logarithm of zero is `-∞`, and that is what [`Distribution::log_prob`] returns for such a row:
 /// it is the true value, an average over a batch shows it, and the training engine's non-finite guard
 /// catches it. It is not an error, because one outlier must not hide the other rows' values; and it
 /// does not clamp, because a finite number there would be a density that does not integrate to one.
-/// NaN entries answer NaN. The gradient is zero inside and outside: nothing draws a flow into the box, so
+/// NaN entries return NaN. The gradient is zero inside and outside: nothing draws a flow into the box, so
 /// put a map onto the box (a sigmoid) in front.
 ///
 /// # Shapes

@@ -59,7 +59,7 @@ pub struct Coupling<T, C> {
 impl<T: Transformer, C: Conditioner> Coupling<T, C> {
     /// A coupling over events of `shape`.
     ///
-    /// The conditioner answers [`Coupling::output_channels`] channels for [`Coupling::input_channels`].
+    /// The conditioner returns [`Coupling::output_channels`] channels for [`Coupling::input_channels`].
     ///
     /// # Errors
     /// [`Error::Config`] for an event without channels or a mask of another shape.
@@ -90,7 +90,7 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
         }
     }
 
-    /// How many channels the conditioner has to answer.
+    /// How many channels the conditioner has to return.
     pub fn output_channels(channels: usize, partition: &Partition, transformer: &T) -> usize {
         let transformed = match partition {
             Partition::Channels { .. } => channels / 2,

@@ -31,7 +31,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// A network over `dims` dimensions that answers `outputs_per_dim` numbers for each, with parameters
+    /// A network over `dims` dimensions that returns `outputs_per_dim` numbers for each, with parameters
     /// `0.weight`, `0.bias`, `0.context.weight`, … under `path`.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ pub struct MlpConfig {
     #[serde(default)]
     pub context: Option<usize>,
     /// Weights of the last layer start uniform in `± output_bound`. At zero, the default, a fresh
-    /// network answers zero and a fresh flow layer is the one that its transformer makes of zeros.
+    /// network returns zero and a fresh flow layer is the one that its transformer makes of zeros.
     #[serde(default)]
     pub output_bound: f64,
 }

@@ -37,7 +37,7 @@ pub trait Conditioner: Send + Sync {
     /// The network's output.
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
 
-    /// Data-dependent initialisation from one batch; answers the output with the new parameters.
+    /// Data-dependent initialisation from one batch; returns the output with the new parameters.
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         self.forward(x, context)
     }

@@ -14,7 +14,7 @@ pub const STEP: f64 = 1e-5;
 /// `x` is `(B, event…)` in f64 on the CPU; `context` has one row per row of `x`.
 ///
 /// # Errors
-/// Whatever the bijector answers, and [`Error::Config`] when it does not keep the number of elements.
+/// Whatever the bijector returns, and [`Error::Config`] when it does not keep the number of elements.
 pub fn log_det(
     layer: &dyn Bijector,
     direction: Direction,

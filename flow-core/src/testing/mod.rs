@@ -148,7 +148,7 @@ type Outcome = std::result::Result<f64, Fault>;
 enum Fault {
     /// The result differs from the oracle.
     Differs { got: String, expected: String },
-    /// The bijector answered an error.
+    /// The bijector returned an error.
     Erred(Error),
 }
 

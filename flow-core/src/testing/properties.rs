@@ -93,7 +93,7 @@ fn independence(s: &Subject<'_>) -> Outcome {
     Ok(worst)
 }
 
-/// `initialize` answers what `encode` answers with the parameters it has set.
+/// `initialize` returns what `encode` returns with the parameters it has set.
 fn initialisation(s: &Subject<'_>) -> Outcome {
     let (z, log_det) = s.layer.initialize(&s.x, s.context.as_ref())?;
     let (again, log_again) = s.encode()?;
@@ -130,7 +130,7 @@ fn run(
     }
 }
 
-/// A model of another seed that is given the parameters answers the same bits.
+/// A model of another seed that is given the parameters returns the same bits.
 fn persistence(s: &Subject<'_>) -> Outcome {
     let store = ParamStore::new(s.check.seed + 1, s.check.dtype, &Device::Cpu);
     let other = s.case.build(&store)?;

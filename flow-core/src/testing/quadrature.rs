@@ -16,7 +16,7 @@ const CHUNK: usize = 8192;
 /// `log_density` maps `(N, dims)` to `(N,)`; points have type `dtype`, the sum is in f64.
 ///
 /// # Errors
-/// Whatever `log_density` answers.
+/// Whatever `log_density` returns.
 pub fn integrate(
     log_density: impl Fn(&Tensor) -> Result<Tensor>,
     dims: usize,

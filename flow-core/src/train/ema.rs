@@ -88,12 +88,12 @@ impl Ema {
         Ok(())
     }
 
-    /// Runs `f` with the averages in place of the weights, and puts the weights back whatever `f` answers.
+    /// Runs `f` with the averages in place of the weights, and puts the weights back whatever `f` returns.
     pub fn during<R>(&mut self, f: impl FnOnce() -> Result<R>) -> Result<R> {
         self.swap()?;
-        let answer = f();
+        let outcome = f();
         self.swap()?;
-        answer
+        outcome
     }
 
     /// The averages by name, as views that the next update changes.

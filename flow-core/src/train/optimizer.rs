@@ -230,7 +230,7 @@ impl Optimizer {
         Ok(state)
     }
 
-    /// Continues from a state answered by [`Optimizer::state`].
+    /// Continues from a state returned by [`Optimizer::state`].
     ///
     /// # Errors
     /// [`Error::Config`] naming the first missing, misshapen or unexpected entry; nothing is changed then.

@@ -38,7 +38,7 @@ impl StopFlag {
         installed.clone().map_err(|reason| Error::config("Ctrl-C handler", reason))
     }
 
-    /// Raises the flag; answers whether it was raised already.
+    /// Raises the flag; returns whether it was raised already.
     pub fn request(&self) -> bool {
         self.0.swap(true, Ordering::SeqCst)
     }

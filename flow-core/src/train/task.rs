@@ -29,10 +29,10 @@ pub trait Task {
     /// Data-dependent initialisation, once, before the first step of a fresh run.
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()>;
 
-    /// Draws the next batch, adds the gradient of its mean loss to `gradients`, answers its metrics.
+    /// Draws the next batch, adds the gradient of its mean loss to `gradients`, returns its metrics.
     ///
     /// `step` counts from zero. The first metric is the loss. An [`Error::NonFinite`](crate::Error) or
-    /// [`Error::Solver`](crate::Error) answered here is treated like a loss that is not finite: the step is skipped and
+    /// [`Error::Solver`](crate::Error) returned here is treated like a loss that is not finite: the step is skipped and
     /// counted.
     fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics>;
 
@@ -48,7 +48,7 @@ pub trait Task {
     /// Prefer integers and strings: JSON numbers with a fraction may lose their last bit.
     fn data_state(&self) -> serde_json::Value;
 
-    /// Returns to a position answered by [`Task::data_state`].
+    /// Returns to a position returned by [`Task::data_state`].
     fn restore_data_state(&mut self, state: &serde_json::Value) -> Result<()>;
 
     /// Samples that one step consumes on this rank, for the rate display.

@@ -198,7 +198,7 @@ impl<T: Task> Trainer<T> {
     /// Trains until the configured number of steps, an early stop or a request to stop.
     ///
     /// # Errors
-    /// What the task answers; [`Error::NonFinite`] after too many non-finite steps in a row; [`Error::Io`]
+    /// What the task returns; [`Error::NonFinite`] after too many non-finite steps in a row; [`Error::Io`]
     /// naming the file that could not be written. The checkpoints written before stay valid.
     pub fn run(&mut self, progress: &mut dyn Progress) -> Result<Summary> {
         let lead = self.channel.rank() == 0;
@@ -249,7 +249,7 @@ impl<T: Task> Trainer<T> {
     }
 
     /// Validates the last weights of a run that was stopped between two validations, so that they can be the best ones;
-    /// answers `None` if they were validated already, or the run validates nothing. With ranks, all of them call it.
+    /// returns `None` if they were validated already, or the run validates nothing. With ranks, all of them call it.
     ///
     /// Patience and plateaus do not count it: a resumed run goes on as if it had not been.
     ///
@@ -321,7 +321,7 @@ impl<T: Task> Trainer<T> {
             Err(error) => return Err(error),
         };
         let first =
-            metrics.first_mut().ok_or_else(|| Error::config("task", "a step answered no metrics, not even a loss"))?;
+            metrics.first_mut().ok_or_else(|| Error::config("task", "a step returned no metrics, not even a loss"))?;
         let mut shared = [first.1, f64::from(u8::from(self.stop.is_set()))];
         average(self.channel.as_ref(), &mut self.gradients, &mut shared)?;
         let [loss, stop] = shared;
@@ -382,7 +382,7 @@ impl<T: Task> Trainer<T> {
         };
         average_metrics(self.channel.as_ref(), &mut metrics)?;
         let Some(&(_, objective)) = metrics.first() else {
-            return Err(Error::config("task", "a validation answered no metrics, not even an objective"));
+            return Err(Error::config("task", "a validation returned no metrics, not even an objective"));
         };
         let to_beat = self.state.to_beat();
         if counted == Counted::Yes {

@@ -52,7 +52,7 @@ pub enum ScaleBound {
     Sigmoid,
     /// `s = exp(c · tanh(h / c))`, in `(e^-c, e^c)`: a soft clamp with slope one at the origin.
     SoftClamp(f64),
-    /// `s = exp(h)`: the conditioner bounds what it answers (RealNVP's `g · tanh`, whose learned `g` is
+    /// `s = exp(h)`: the conditioner bounds what it returns (RealNVP's `g · tanh`, whose learned `g` is
     /// one of its parameters).
     ByConditioner,
 }

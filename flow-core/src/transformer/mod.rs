@@ -40,7 +40,7 @@ pub trait Transformer: Send + Sync {
 
     /// [`Transformer::encode`] with the log-derivatives summed over each sample, `(B,)`.
     ///
-    /// One pass on the hot path of a coupling; the default sums what `encode` answers.
+    /// One pass on the hot path of a coupling; the default sums what `encode` returns.
     fn encode_summed(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
         let (y, log) = self.encode(x, params)?;
         Ok((y, sum_event(&log)?))

@@ -251,7 +251,7 @@ impl<'a, C: Costs> Matching<'a, C> {
         }
     }
 
-    /// Takes the path to `end`, and answers its length.
+    /// Takes the path to `end`, and returns its length.
     fn finish(&mut self, free: usize, end: usize) -> f64 {
         let search = &mut self.search;
         let length = search.distance[end];

@@ -47,7 +47,7 @@ impl Conditioner for Net {
 /// What a test may change about a [`Toy`].
 #[derive(Default)]
 pub(crate) struct Bend {
-    /// Steps that answer a loss and a gradient that are not finite.
+    /// Steps that return a loss and a gradient that are not finite.
     pub(crate) nan_at: BTreeSet<u64>,
     /// Steps that fail with [`Error::NonFinite`].
     pub(crate) fail_at: BTreeSet<u64>,

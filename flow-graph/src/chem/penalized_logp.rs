@@ -116,7 +116,7 @@ mod tests {
     fn cycles_as_networkx_finds_them() {
         assert_eq!(longest_basis_cycle(&neighbours(3, &[(0, 1), (1, 2)])), 0);
         assert_eq!(longest_basis_cycle(&neighbours(6, &[(0, 1), (1, 2), (2, 0), (3, 4), (4, 5)])), 3);
-        // Norbornane: two orders of its atoms, and what networkx 3.6 answers for them.
+        // Norbornane: two orders of its atoms, and what networkx 3.6 gives for them.
         let one = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0), (0, 6), (6, 3)];
         assert_eq!(longest_basis_cycle(&neighbours(7, &one)), 5);
         let other = [(5, 6), (6, 2), (2, 1), (1, 4), (4, 3), (3, 5), (5, 0), (0, 1)];

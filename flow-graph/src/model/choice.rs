@@ -67,7 +67,7 @@ impl Law {
         }
     }
 
-    /// Draws a class given that it is allowed; answers also how many draws were refused on the way.
+    /// Draws a class given that it is allowed; returns also how many draws were refused on the way.
     ///
     /// Redrawing until the class is allowed and drawing from the renormalized probabilities are the same law.
     /// A Gaussian head redraws a few times, because a draw is cheaper than the probabilities are.

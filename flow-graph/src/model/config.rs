@@ -23,7 +23,7 @@ pub enum Candidates {
 pub enum Stop {
     /// By an atom class of its own, decided before each atom.
     Class,
-    /// By a last atom without bonds, as in the paper: a vector of noise alone whose candidates all answer
+    /// By a last atom without bonds, as in the paper: a vector of noise alone whose candidates all say
     /// "no bond". One such step is scored; the paper scores as many as fill the molecule up to the maximum.
     Unconnected,
 }

@@ -206,7 +206,7 @@ impl GraphAf {
         Ok(summary(sequences, &chunks, &values))
     }
 
-    /// Adds the gradient of `−Σ log p / number of decisions` to `gradients` and answers the scores.
+    /// Adds the gradient of `−Σ log p / number of decisions` to `gradients` and returns the scores.
     ///
     /// # Errors
     /// [`Error::Vocabulary`] for a molecule that the model cannot express.
@@ -227,7 +227,7 @@ impl GraphAf {
         }
     }
 
-    /// The general form of [`GraphAf::backward`]: `worth(total decisions)` answers, for the scores and the
+    /// The general form of [`GraphAf::backward`]: `worth(total decisions)` returns, for the scores and the
     /// number of a chunk, what each of its log-densities is worth.
     pub(crate) fn differentiate<T: Real, W>(
         &self,

@@ -1,6 +1,6 @@
 //! The relational graph network on packed rows, forward and backward.
 //!
-//! A layer answers, for a node `v` with neighbours `u` by bonds of kind `r`,
+//! A layer returns, for a node `v` with neighbours `u` by bonds of kind `r`,
 //! `h′_v = Σ_r σ( h_v·W_r + Σ_u h_u·W_r )`, the identity being part of every relation as in the reference
 //! implementation; `σ` is the rectifier, in the last layer the identity. Because the transform comes before the
 //! sum, it is computed once per row of the layer before, whatever the number of rows that look at it.

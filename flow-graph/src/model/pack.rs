@@ -211,7 +211,7 @@ impl<'c> Builder<'c> {
         }
     }
 
-    /// What follows for an atom until its next bond; answers its distances to the atoms before it.
+    /// What follows for an atom until its next bond; returns its distances to the atoms before it.
     fn add_context(&mut self, atom: usize) -> Vec<u8> {
         let isolated = !self.prefix.connected();
         let code = self.prefix.nodes()[atom].code;

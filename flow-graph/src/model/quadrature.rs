@@ -14,7 +14,7 @@ const CUTS: [f64; 9] = [-9.0, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 9.0];
 /// `P(argmax = k) = ∫ φ_k(x) Π_{c≠k} Φ_c(x) dx` for independent `x_k ~ N(mean_k, deviation_k²)`.
 ///
 /// The line is cut where any of the factors changes, so narrow factors beside wide ones are resolved; the
-/// answers sum to one within `1e-9`. A class with deviation zero or infinite makes them NaN.
+/// probabilities sum to one within `1e-9`. A class with deviation zero or infinite makes them NaN.
 pub(crate) fn argmax_probabilities(mean: &[f64], deviation: &[f64]) -> Vec<f64> {
     let k = mean.len();
     let mut cuts: Vec<f64> = mean.iter().zip(deviation).flat_map(|(m, s)| CUTS.map(|z| m + z * s)).collect();

@@ -190,7 +190,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Asks about candidates until a bond is chosen; answers the molecules that got one.
+    /// Asks about candidates until a bond is chosen; returns the molecules that got one.
     fn bonds(&mut self, pending: &[usize]) -> Vec<usize> {
         let pass = self.frozen.bond_outputs(&self.molecules, pending);
         let count = pending.iter().map(|&m| self.molecules[m].prefix.len() - 1 - self.molecules[m].next).sum();

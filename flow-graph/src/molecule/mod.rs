@@ -95,7 +95,7 @@ impl Molecule {
         &self.graph
     }
 
-    /// Adds an atom and answers its index.
+    /// Adds an atom and returns its index.
     pub fn add_atom(&mut self, atom: Atom) -> usize {
         self.graph.add_node(atom).index()
     }

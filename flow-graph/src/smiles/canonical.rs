@@ -242,7 +242,7 @@ impl<'a> Search<'a> {
         ranks
     }
 
-    /// Takes note of a complete ranking and answers how many levels are still of interest.
+    /// Takes note of a complete ranking and returns how many levels are still of interest.
     fn leaf(&mut self, partition: &Partition, choices: Vec<usize>) -> usize {
         let certificate = self.view.certificate(partition.ranks());
         let order = partition.order().to_vec();

@@ -132,7 +132,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Turns atoms `[H]` on one heavy atom into a number there; answers which atoms are left.
+    /// Turns atoms `[H]` on one heavy atom into a number there; returns which atoms are left.
     fn merge_hydrogens(&mut self) -> Vec<usize> {
         let count = self.atoms.len();
         if !self.atoms.iter().any(DraftAtom::is_hydrogen) {

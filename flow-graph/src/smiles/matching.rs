@@ -53,7 +53,7 @@ impl<'a> Matching<'a> {
         (self.mate[a], self.mate[b]) = (b, a);
     }
 
-    /// Parts a vertex from its partner and answers that.
+    /// Parts a vertex from its partner and returns the partner.
     fn part(&mut self, vertex: usize) -> usize {
         let mate = std::mem::replace(&mut self.mate[vertex], NONE);
         self.mate[mate] = NONE;
@@ -106,7 +106,7 @@ impl<'a> Matching<'a> {
         self.with_pair(a, b, false)
     }
 
-    /// Rearranges a perfect matching so that `a` is paired with `b`; answers whether that is possible.
+    /// Rearranges a perfect matching so that `a` is paired with `b`; returns whether that is possible.
     pub(super) fn pair(&mut self, a: usize, b: usize) -> bool {
         self.with_pair(a, b, true)
     }
@@ -141,7 +141,7 @@ impl<'a> Matching<'a> {
         self.mate[vertex] == NONE && !self.blocked[vertex]
     }
 
-    /// Grows an alternating tree from an exposed vertex until it meets another one, which it answers.
+    /// Grows an alternating tree from an exposed vertex until it meets another one, which it returns.
     fn search(&mut self, root: usize) -> Option<usize> {
         for vertex in std::mem::take(&mut self.touched) {
             (self.parent[vertex], self.base[vertex], self.even[vertex]) = (NONE, vertex, false);

@@ -259,7 +259,7 @@ pub fn decompress_from(model: &Idf, bytes: &[u8], source: &Path) -> Result<Vec<u
     Ok(images.concat())
 }
 
-/// Writes the archive of `images` to `path`, which holds either all of it or what it held before; answers
+/// Writes the archive of `images` to `path`, which holds either all of it or what it held before; returns
 /// its length in bytes.
 ///
 /// # Errors

@@ -62,7 +62,7 @@ impl MixtureLayout {
         self.levels as f64 / 8.0
     }
 
-    /// `ln s` of component `k` where the network answers zero: the components start a factor apart
+    /// `ln s` of component `k` where the network returns zero: the components start a factor apart
     /// around a typical prediction error, or they would all learn the same.
     pub(super) fn log_scale_offset(&self, k: usize) -> f64 {
         (self.levels as f64 / 64.0).max(1.0).ln() + k as f64 - (self.components as f64 - 1.0) / 2.0

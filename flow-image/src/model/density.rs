@@ -1,4 +1,4 @@
-//! What every family of image models answers to, so that training, sampling and editing are written once.
+//! What every family of image models offers, so that training, sampling and editing are written once.
 
 use candle_core::Tensor;
 use flow_core::inspect::LayerReport;
@@ -41,7 +41,7 @@ pub trait ImageDensity: Density {
     }
 
     /// [`Density::log_prob_backward`] with the model's auxiliary objective, if it has one, to which the same
-    /// weights apply (Glow's class loss on the top latent); also answers that objective, `(B,)`.
+    /// weights apply (Glow's class loss on the top latent); also returns that objective, `(B,)`.
     fn backward_with(
         &self,
         x: &Tensor,
@@ -53,7 +53,7 @@ pub trait ImageDensity: Density {
         Ok((self.log_prob_backward(x, context, weight, mode, gradients)?, None))
     }
 
-    /// Adds the gradient of `scale · penalty` and answers the penalty on the parameters, in nats.
+    /// Adds the gradient of `scale · penalty` and returns the penalty on the parameters, in nats.
     fn penalize(&self, _scale: f64, _gradients: &mut Gradients) -> Result<f64> {
         Ok(0.0)
     }
@@ -111,7 +111,7 @@ macro_rules! forward_density {
     };
 }
 
-/// The methods of [`ImageDensity`] that a multi-scale flow in the field `flow` answers.
+/// The methods of [`ImageDensity`] that a multi-scale flow in the field `flow` has.
 macro_rules! forward_latents {
     () => {
         fn latent_shapes(&self) -> Vec<Vec<usize>> {

@@ -116,7 +116,7 @@ fn log_prob_is_the_change_of_variables_of_a_numerical_jacobian() {
     }
 }
 
-/// All latents of a model side by side, for the numerical Jacobian; answers no log-determinant of its own.
+/// All latents of a model side by side, for the numerical Jacobian; returns no log-determinant of its own.
 struct Latent<'a>(&'a ImageModel, [usize; 3]);
 
 impl Bijector for Latent<'_> {

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub struct PointFlowConfig {
     /// Length `Z` of a shape's latent.
     pub latent: usize,
-    /// Whether the encoder answers a Gaussian (the variational model) or a single latent.
+    /// Whether the encoder returns a Gaussian (the variational model) or a single latent.
     pub variational: bool,
     /// The encoder.
     pub encoder: EncoderConfig,
@@ -97,7 +97,7 @@ pub struct MatchingConfig {
     pub solver: SolveOptions,
     /// The solver of samples.
     pub sampler: SolveOptions,
-    /// Whether the networks answer what is left of the velocity after the linear guess for normal data
+    /// Whether the networks return what is left of the velocity after the linear guess for normal data
     /// ([`Preconditioned`](flow_core::cnf::Preconditioned)).
     #[serde(default)]
     pub preconditioned: bool,

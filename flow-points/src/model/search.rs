@@ -33,7 +33,7 @@ impl Default for SearchOptions {
 /// How a partial cloud is completed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CompleteOptions {
-    /// Searches run side by side: one starts at the encoder's answer for the partial cloud, the others at draws from
+    /// Searches run side by side: one starts at the encoder's latent for the partial cloud, the others at draws from
     /// the prior. The best one wins.
     pub starts: usize,
     /// Each of them.
@@ -50,7 +50,7 @@ impl PointFlow {
     /// The latent `(1, Z)` that explains the points `(M, 3)` best, and its objective: the negative log-likelihood in
     /// nats per point, or the velocity error of a model trained by flow matching, plus the weighed prior.
     ///
-    /// `first`, `(1, Z)`, is where one of the searches starts: an encoder's answer for the partial cloud.
+    /// `first`, `(1, Z)`, is where one of the searches starts: an encoder's latent for the partial cloud.
     ///
     /// # Errors
     /// [`flow_core::Error::Config`] for options outside their range, a distilled model and, with several starts, a model
@@ -80,7 +80,7 @@ impl PointFlow {
     }
 
     /// The latents `(B, Z)` from a search that starts at `start` and goes where the clouds `(B, M, 3)` are likelier, each by
-    /// itself: an encoder is quick, but its answer is not the best one for a cloud that it was not trained on (the gap of
+    /// itself: an encoder is quick, but its latent is not the best one for a cloud that it was not trained on (the gap of
     /// amortization, Cremer et al. 2018, arXiv 1801.03558).
     ///
     /// # Errors

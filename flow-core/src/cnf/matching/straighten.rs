@@ -77,7 +77,7 @@ impl ReflowPairs {
 pub struct ReflowConfig {
     /// `T` of the field.
     pub end_time: f64,
-    /// To answer in one step ([`distillation_loss`]) instead of following straight paths.
+    /// To draw in one step ([`distillation_loss`]) instead of following straight paths.
     pub distill: bool,
     /// Groups of pairs in a step.
     pub batch: usize,

@@ -40,7 +40,7 @@ pub struct Occurrence<S> {
     pub y: S,
 }
 
-/// What a solve with events answers.
+/// What a solve with events returns.
 #[derive(Debug, Clone)]
 pub struct EventSolution<S> {
     /// Where the integration ended: the span's end, or a terminal event.

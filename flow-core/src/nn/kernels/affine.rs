@@ -72,7 +72,7 @@ fn log_gates<T: Real>(raw: &[T]) -> f64 {
     raw.chunks(GROUP).map(|group| group.iter().map(|&h| gate(h).to_f64()).product::<f64>().ln()).sum()
 }
 
-/// What [`backward`] answers: the input and both gradients.
+/// What [`backward`] returns: the input and both gradients.
 pub(crate) struct Gradient<T> {
     pub x: Vec<T>,
     pub grad_x: Vec<T>,

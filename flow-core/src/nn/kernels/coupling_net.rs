@@ -131,7 +131,7 @@ impl<T: Real> Folded<T> {
         f
     }
 
-    /// The adjoint of [`Folded::new`]: `grad` holds gradients of the folded weights, the answer those
+    /// The adjoint of [`Folded::new`]: `grad` holds gradients of the folded weights, the result those
     /// of the packed parameters at `flat`.
     fn unfold_gradient(s: &Shape, flat: &[T], folded: &Self, grad: &Self) -> Vec<T> {
         let Packed([_, _, l1, _, _, l2, _, _, l3]) = Packed::new(s, flat);
@@ -188,7 +188,7 @@ fn edge_sum<T: Real>(taps: &[T], class: usize) -> T {
     taps.iter().enumerate().filter(|&(t, _)| tap_outside(class, t)).fold(T::ZERO, |sum, (_, &v)| sum + v)
 }
 
-/// Gradient of the edge taps into `taps`, of the bias as the answer, for output `n` of a bias table.
+/// Gradient of the edge taps into `taps`, of the bias as the result, for output `n` of a bias table.
 fn edge_gradient<T: Real>(table: &[T], width: usize, n: usize, gain: T, taps: &mut [T]) -> T {
     let mut total = T::ZERO;
     for class in 0..CLASSES {

@@ -1,4 +1,4 @@
-//! Facts: what RDKit 2026.09 answers, without stereo.
+//! Facts: what RDKit 2026.09 returns, without stereo.
 
 /// SMILES, canonical SMILES, QED, logP, molecular weight, polar surface, rings, aromatic rings, longest cycle,
 /// synthetic accessibility, penalised logP.

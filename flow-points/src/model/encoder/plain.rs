@@ -55,7 +55,7 @@ impl<T: Real> Activations<T> {
         Activations { of: layers.iter().map(|l| vec![T::ZERO; BLOCK * l.outputs]).collect() }
     }
 
-    /// Runs rows `x`, `(rows, 3)`, through the layers, and answers the last one's values.
+    /// Runs rows `x`, `(rows, 3)`, through the layers, and returns the last one's values.
     fn run(&mut self, layers: &[Layer<'_, T>], x: &[T]) -> &[T] {
         let class = [0_u8; BLOCK];
         let rows = layers.first().map_or(0, |first| x.len() / first.inputs);
