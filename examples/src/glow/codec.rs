@@ -47,7 +47,7 @@ pub(super) struct CompressArgs {
 
 impl CompressArgs {
     pub(super) fn run(self) -> Result<()> {
-        let (_, model) = codec::load(&self.codec.checkpoint, &Device::Cpu)?;
+        let (_, model) = flow_core::train::load::<IdfRun>(&self.codec.checkpoint, &Device::Cpu, true)?;
         let images = images_for(&model, &self.data.data, self.split, self.count)?;
         create_parent(&self.out)?;
         let bytes = codec::write_archive(&model, images.images(), &self.out)?;
@@ -83,7 +83,7 @@ pub(super) struct DecompressArgs {
 
 impl DecompressArgs {
     pub(super) fn run(self) -> Result<()> {
-        let (run, model) = codec::load(&self.codec.checkpoint, &Device::Cpu)?;
+        let (run, model) = flow_core::train::load::<IdfRun>(&self.codec.checkpoint, &Device::Cpu, true)?;
         let restored = codec::read_archive(&model, &self.archive)?;
         let set = Dataset::new(restored, model.shape(), model.levels(), run.source)?;
         if let Some(path) = &self.verify {
@@ -150,7 +150,7 @@ pub(super) fn train(
     if !report {
         return Ok(());
     }
-    let (_, model) = codec::load(out, &Device::Cpu)?;
+    let (_, model) = flow_core::train::load::<IdfRun>(out, &Device::Cpu, true)?;
     let archive = codec::compress(&model, test.images()).context("cannot code the test images")?;
     println!(
         "test {:.4} bits/value in an archive of {} images, {} steps in {:.0} s; {}",

@@ -11,7 +11,7 @@ use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, Trai
 use flow_points::Cloud;
 use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
 use flow_points::straighten::straighten;
-use flow_points::trainer::{self, PointRun, draw_clouds};
+use flow_points::trainer::{PointRun, draw_clouds};
 
 use super::common::{PROGRAM, load};
 use super::output::{write_plys, write_sheet};
@@ -134,7 +134,7 @@ impl StraightenArgs {
 
     /// How straight paths are and how far few steps lead, before and after, and clouds of the copy.
     fn report(&self, summary: &Summary, teacher: &PointFlow, held_out: &ReflowPairs) -> Result<()> {
-        let (run, student) = trainer::load(&self.out, &self.device.open()?, true)?;
+        let (run, student) = flow_core::train::load::<PointRun>(&self.out, &self.device.open()?, true)?;
         Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? }.print_and_write(&self.out)?;
         let mut rng = FlowRng::named(self.seed, "report");
         let clouds = draw_clouds(&student, &run.normalization, self.samples, 2048, &Draw::default(), &mut rng)?;

@@ -236,7 +236,7 @@ impl TrainArgs {
     /// Clouds, pictures and the one-line summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, loaded: &Loaded, points: usize, device: &Device) -> Result<()> {
         const SHOWN: usize = 16;
-        let (run, model) = trainer::load(&self.out, device, true)?;
+        let (run, model) = flow_core::train::load::<PointRun>(&self.out, device, true)?;
         let mut rng = FlowRng::named(self.seed, "report");
         let mut place = self.out.join("reconstructions.png");
         let held_out = if loaded.test.clouds.is_empty() { &loaded.train } else { &loaded.test };
