@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ema::EmaConfig;
 use super::optimizer::OptimizerConfig;
+use super::range::in_range;
 use super::schedule::ScheduleConfig;
 use crate::{Error, Result};
 
@@ -122,11 +123,6 @@ fn at_least_one(field: &str, value: Option<u64>) -> Result<()> {
         Some(0) => Err(Error::config(field, "is 0, must be at least 1")),
         _ => Ok(()),
     }
-}
-
-/// An [`Error::Config`] for `field` unless `legal`.
-pub(super) fn in_range(field: &str, value: f64, legal: bool, range: &str) -> Result<()> {
-    if legal { Ok(()) } else { Err(Error::config(field, format!("is {value}, must be {range}"))) }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::config::in_range;
 use super::fused::{self, FusedLerp};
+use super::range::in_range;
 use crate::param::{Param, ParamStore};
 use crate::{Error, Result};
 

@@ -12,8 +12,9 @@ use super::optimizer::OptimizerConfig;
 use super::progress::{Progress, StepReport};
 use super::schedule::ScheduleConfig;
 use super::stop::StopFlag;
+use super::summary::Summary;
 use super::task::Task;
-use super::trainer::{Summary, Trainer};
+use super::trainer::Trainer;
 use crate::bijector::first_non_finite_row;
 use crate::{Backprop, Density, Error, FlowRng, Gradients, ParamStore, Result};
 

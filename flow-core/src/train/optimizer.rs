@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::config::in_range;
 use super::fused::{self, FusedStep, HostMoments, StepConstants};
+use super::range::in_range;
 use crate::param::{Param, ParamStore};
 use crate::{Error, Gradients, Result};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::metrics::{Metric, Metrics};
-use super::trainer::Summary;
+use super::summary::Summary;
 
 /// What is known after a step.
 #[derive(Debug, Clone, Copy)]

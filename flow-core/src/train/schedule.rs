@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::in_range;
-use super::state::exact;
+use super::exact;
+use super::range::in_range;
 use crate::{Error, Result};
 
 /// What happens after the warm-up. Factors are relative to the optimizer's learning rate.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::TrainConfig;
+use super::exact;
 use super::guard::NonFiniteGuard;
 use super::schedule::ScheduleState;
 use crate::FlowRng;
@@ -77,11 +77,11 @@ impl RunState {
         improved
     }
 
-    /// The state before the first step.
-    pub fn fresh(config: &TrainConfig, data: serde_json::Value) -> Self {
+    /// The state before the first step of a run with this seed.
+    pub fn fresh(seed: u64, data: serde_json::Value) -> Self {
         RunState {
             step: 0,
-            rng: FlowRng::named(config.seed, "training"),
+            rng: FlowRng::named(seed, "training"),
             schedule: ScheduleState::default(),
             ema_updates: 0,
             best: f64::INFINITY,
@@ -96,27 +96,13 @@ impl RunState {
     }
 }
 
-/// Floats as decimal strings: JSON numbers cannot hold infinities and may lose the last bit when read.
-pub(super) mod exact {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(in crate::train) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(in crate::train) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn survives_json_to_the_bit() {
-        let mut state = RunState::fresh(&TrainConfig::default(), serde_json::json!({"index": 7}));
+        let mut state = RunState::fresh(0, serde_json::json!({"index": 7}));
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<RunState>(&text).unwrap(), state, "infinity");
         for i in 0..1000 {
@@ -125,5 +111,22 @@ mod tests {
             let text = serde_json::to_string(&state).unwrap();
             assert_eq!(serde_json::from_str::<RunState>(&text).unwrap(), state);
         }
+    }
+
+    #[test]
+    fn a_validation_out_of_turn_is_not_held_against_the_scheduled_ones() {
+        let mut state = RunState::fresh(0, serde_json::Value::Null);
+        assert!(state.judge(3.0, true));
+        assert!(!state.judge(4.0, true));
+        assert_eq!((state.best, state.stale_validations, state.best_scheduled), (3.0, 1, None));
+        // Better, but by the way: it is the best, and what a scheduled one has to beat is still 3.
+        assert!(state.judge(1.0, false));
+        assert_eq!((state.best, state.stale_validations, state.to_beat()), (1.0, 1, 3.0));
+        assert!(!state.judge(2.0, true), "not the best");
+        assert_eq!((state.stale_validations, state.to_beat()), (0, 2.0), "but progress");
+        assert!(!state.judge(f64::NAN, true));
+        assert_eq!((state.best, state.stale_validations), (1.0, 1));
+        assert!(state.judge(0.5, true));
+        assert_eq!((state.best, state.best_scheduled), (0.5, None));
     }
 }
