@@ -6,9 +6,9 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{affine, soft_affine, vector_coupling};
+use flow_core::density::{Level, MultiScale};
 use flow_core::distribution::{ConditionalGaussian, DiagonalGaussian, GaussianMixture, LearnedLogistic};
 use flow_core::layers::ActNorm;
-use flow_core::multiscale::{Level, MultiScale};
 use flow_core::testing::quadrature::total_probability;
 use flow_core::testing::{SmoothNet, randomise};
 use flow_core::{Backprop, Chain, Density, Distribution, Flow, FlowRng, Gradients, ParamStore};

@@ -284,7 +284,7 @@ impl Bijector for Liar {
         grad_log_det: &Tensor,
         gradients: &mut flow_core::Gradients,
     ) -> Result<flow_core::Pullback> {
-        let right = flow_core::reversible::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)?;
+        let right = flow_core::bijector::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)?;
         let factor = if self.lie == Lie::Backprop { 0.5 } else { 1.0 };
         Ok(flow_core::Pullback { grad_x: right.grad_x.affine(factor, 0.0)?, ..right })
     }

@@ -9,9 +9,9 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::affine;
+use flow_core::density::{Level, MultiScale};
 use flow_core::distribution::{ConditionalGaussian, DiagonalGaussian, StandardGaussian};
 use flow_core::layers::{ActNorm, Partition, Squeeze};
-use flow_core::multiscale::{Level, MultiScale};
 use flow_core::testing::{SmoothNet, smooth_coupling};
 use flow_core::transformer::{Affine, ScaleBound};
 use flow_core::{Backprop, Bijector, Chain, Density, Flow, FlowRng, Gradients, ParamPath, ParamStore, Result};

@@ -6,16 +6,14 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use flow_core::reversible::Backprop;
 use flow_core::train::{self, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task, TrainConfig};
-use flow_core::{FlowRng, Gradients, ParamStore};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
 use crate::io::{GridStyle, Pixels, write_grid};
-use crate::metrics;
 use crate::model::{ImageModel, ImageSpec, ModelConfig, Recipe, RecipeOptimizer};
-use crate::{Error, Result};
+use crate::{Error, Result, metrics};
 
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,9 +6,8 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory};
-use flow_core::reversible::Backprop;
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
-use flow_core::{FlowRng, Gradients, ParamStore};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_image::model::{GlowConfig, GlowCoupling, ImageModel, ImageSpec, ModelConfig};
 
 /// Times training (optimizer and clipping included), sampling and encoding of a Glow on random images

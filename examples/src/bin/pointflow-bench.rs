@@ -13,9 +13,8 @@ use examples::bench::{median, memory};
 use examples::cli::at_least_one;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::cnf::{Divergence, OdeGradient, Probe};
-use flow_core::reversible::Backprop;
 use flow_core::train::{Optimizer, OptimizerConfig};
-use flow_core::{Density, FlowRng, Gradients, ParamStore};
+use flow_core::{Backprop, Density, FlowRng, Gradients, ParamStore};
 use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
 
 /// What is timed.

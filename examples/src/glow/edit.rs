@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use clap::Args;
-use flow_core::multiscale::Latents;
+use flow_core::density::Latents;
 use flow_image::data::Dataset;
 use flow_image::io::{GridStyle, Pixels, write_grid};
 use flow_image::model::ImageModel;

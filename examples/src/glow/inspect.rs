@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use clap::Args;
-use flow_core::inspect::LayerReport;
-use flow_core::multiscale::Latents;
+use flow_core::bijector::LayerReport;
+use flow_core::density::Latents;
 use flow_image::model::{LatentStatistics, RoundTrip};
 use flow_image::trainer::labels_of;
 

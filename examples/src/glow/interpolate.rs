@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 use clap::Args;
 use flow_core::FlowRng;
-use flow_core::multiscale::Latents;
+use flow_core::density::Latents;
 use flow_image::io::{GridStyle, Pixels, grid, write_gif, write_grid};
 use flow_image::model::ImageModel;
 use flow_image::trainer::labels_of;

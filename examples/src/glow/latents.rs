@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
-use flow_core::multiscale::Latents;
+use flow_core::density::Latents;
 use flow_image::data::{Dataset, sequential};
 use flow_image::io::atomic_write;
 use flow_image::model::ImageModel;

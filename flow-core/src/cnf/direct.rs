@@ -174,7 +174,7 @@ fn step_back<F: VectorField>(
         let point = dynamics.points(&points[i])?;
         let back = vjp(dynamics, &record.times(c[i]), &point, &Cotangents { x, log_det }, weights, gradients)?;
         pulled[i] = Some(dynamics.by_row(&back.x)?);
-        context = crate::reversible::add_optional(context, back.context)?;
+        context = crate::autodiff::add_optional(context, back.context)?;
     }
     let terms: Vec<(f64, &Tensor)> = pulled.iter().flatten().map(|mu| (1.0, mu)).collect();
     Ok(Gradient { x: zeros.add_scaled(&terms)?, context })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::reversible::pair;
+use crate::autodiff::pair;
 use crate::{Error, Result};
 
 /// A time-dependent vector field `f(t, x; c)` on vectors of `D` entries.

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::field::squared_error_of_values;
 use super::{VectorField, groups};
 use crate::Result;
-use crate::reversible::pair;
+use crate::autodiff::pair;
 
 /// A field plus, if it has an end time `T`, the linear velocity that matches Gaussian data of zero mean and unit variance.
 ///

@@ -4,7 +4,7 @@ use candle_core::{Tensor, Var};
 
 use super::dynamics::Dynamics;
 use super::{Regularization, VectorField};
-use crate::reversible::{gradient_or_zero, pair};
+use crate::autodiff::{gradient_or_zero, pair};
 use crate::{Gradients, Result};
 
 /// What comes back from one evaluation.

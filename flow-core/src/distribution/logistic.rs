@@ -116,7 +116,7 @@ impl Distribution for LearnedLogistic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distribution::check;
+    use crate::testing::distribution as check;
     use crate::{FlowRng, ParamStore};
 
     #[test]

@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::check_batch;
 use crate::distribution::{Distribution, HALF_LN_2PI, batched};
+use crate::numerics::softmax::{log_softmax, log_sum_exp};
 use crate::param::{Init, Param, ParamPath};
-use crate::softmax::{log_softmax, log_sum_exp};
 use crate::{Error, FlowRng, Result};
 
 /// `p(z) = Σ_k w_k N(z; μ_k, diag σ_k²)` with `w = softmax(logits)`.
@@ -112,7 +112,7 @@ impl Distribution for GaussianMixture {
 mod tests {
     use super::*;
     use crate::ParamStore;
-    use crate::distribution::check;
+    use crate::testing::distribution as check;
 
     fn example() -> (ParamStore, GaussianMixture) {
         let store = ParamStore::new(3, DType::F64, &Device::Cpu);

@@ -4,8 +4,6 @@ use candle_core::Tensor;
 
 use crate::{FlowRng, Result};
 
-#[cfg(test)]
-pub(crate) mod check;
 mod gaussian;
 mod logistic;
 mod mixture;

@@ -81,7 +81,7 @@ impl Distribution for Uniform {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distribution::check;
+    use crate::testing::distribution as check;
 
     fn example() -> Uniform {
         Uniform::new(&[1], -1.0, 3.0, DType::F64, &Device::Cpu).unwrap()

@@ -2,11 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
-use crate::inspect::{LayerReport, scale_range};
-use crate::nn::kernels::{Real, accepts, channels as kernel, read};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch, scale_range};
+use crate::kernels::{Real, accepts, channels as kernel, read};
 use crate::param::{Init, Param, ParamPath};
-use crate::reversible::backprop_locally;
 use crate::{Error, Gradients, Result};
 
 /// `z = (x + b) · exp(3 l)`, one shift and one scale per channel.

@@ -101,7 +101,7 @@ mod tests {
     use crate::distribution::StandardGaussian;
     use crate::layers::{Coupling, InvertibleConv, Parametrization, Partition, Permute};
     use crate::nn::{Activation, Mlp};
-    use crate::test_util::{check_backprop, check_bijector, distance, jacobian, normal, perturb, store64, values};
+    use crate::testing::unit::{check_backprop, check_bijector, distance, jacobian, normal, perturb, store64, values};
     use crate::transformer::{Additive, Affine, LogisticMixture, RationalQuadraticSpline, ScaleBound};
     use crate::{Backprop, Chain, Density, Error, Flow, Gradients, Inverse, ParamStore};
 

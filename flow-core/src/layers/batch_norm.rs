@@ -2,12 +2,10 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
-use crate::inspect::{LayerReport, scale_range};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch, scale_range};
 use crate::layers::Partition;
 use crate::nn::batch_norm::{BatchStatistics, Moments, from_rows, to_rows};
 use crate::param::{Init, Param, ParamPath};
-use crate::reversible::backprop_locally;
 use crate::{Error, Gradients, Result};
 
 /// `z = (x - μ) / √(σ² + 1e-4)` per channel, and `log |det| = -½ Σ ln(σ² + 1e-4)` over the entries.
@@ -203,7 +201,7 @@ impl Bijector for BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reversible::pair;
+    use crate::autodiff::pair;
     use crate::{FlowRng, ParamStore};
     use candle_core::{DType, Device, Var};
 

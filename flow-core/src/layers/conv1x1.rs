@@ -3,12 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
-use crate::inspect::LayerReport;
-use crate::linalg;
-use crate::nn::kernels::{Real, accepts, contiguous, mix, read};
+use crate::autodiff::pair;
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch};
+use crate::kernels::{Real, accepts, contiguous, mix, read};
+use crate::numerics::linalg;
 use crate::param::{Init, Param, ParamPath};
-use crate::reversible::pair;
 use crate::{Error, Gradients, Result};
 
 /// How the matrix of an [`InvertibleConv`] is parametrised.
@@ -265,7 +264,7 @@ impl Bijector for InvertibleConv {
     ) -> Result<Pullback> {
         check_batch(NAME, z, &self.shape)?;
         if !accepts(z) {
-            return crate::reversible::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
+            return crate::bijector::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }
         let (c, pixels) = (self.channels(), self.pixels());
         let weight = self.weight()?.detach();
@@ -343,7 +342,7 @@ impl CustomOp1 for Inverse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reversible::backprop_locally;
+    use crate::bijector::backprop_locally;
     use crate::{FlowRng, ParamStore};
     use candle_core::Device;
 

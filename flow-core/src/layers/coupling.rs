@@ -2,10 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch, check_context, sum_event};
-use crate::inspect::{LayerReport, scale_range};
+use crate::autodiff::add_optional;
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch, check_context, scale_range, sum_event};
 use crate::nn::Conditioner;
-use crate::reversible::add_optional;
 use crate::transformer::Transformer;
 use crate::{Error, Gradients, Result};
 

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
-use crate::inspect::{LayerReport, scale_range};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch, scale_range};
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, Gradients, Result};
 
@@ -217,7 +216,7 @@ impl Bijector for MovingBatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{distance, normal, store64, values};
+    use crate::testing::unit::{distance, normal, store64, values};
     use candle_core::Device;
 
     /// Two clouds of two points, with means and variances that differ between the axes.

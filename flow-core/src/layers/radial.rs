@@ -4,8 +4,8 @@ use candle_core::Tensor;
 
 use crate::bijector::{Bijector, check_batch};
 use crate::error::Direction;
+use crate::numerics::root;
 use crate::param::{Init, Param, ParamPath};
-use crate::root;
 use crate::transformer::log_sigmoid;
 use crate::{Error, Result};
 
@@ -159,7 +159,7 @@ impl Bijector for Radial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{distance, normal, store64, values};
+    use crate::testing::unit::{distance, normal, store64, values};
     use candle_core::{Device, Var};
 
     /// A layer around `(1, -1)` with these raw parameters.

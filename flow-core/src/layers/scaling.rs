@@ -3,8 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::Result;
-use crate::bijector::{Bijector, check_batch};
-use crate::inspect::{LayerReport, scale_range};
+use crate::bijector::{Bijector, LayerReport, check_batch, scale_range};
 use crate::param::{Init, Param, ParamPath};
 
 /// `z = x · exp(s)` with one learned `s` for every entry of the event, and `log |det| = Σ s`.

@@ -5,8 +5,8 @@ use candle_core::{DType, Device, Tensor};
 use super::conv1x1::reflected;
 use crate::bijector::{Bijector, check_batch};
 use crate::error::Direction;
+use crate::numerics::root;
 use crate::param::{Init, Param, ParamPath};
-use crate::root;
 use crate::{Error, Result};
 
 const NAME: &str = "sylvester";
@@ -179,7 +179,7 @@ impl Bijector for Sylvester {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{distance, normal, perturb, store64, values};
+    use crate::testing::unit::{distance, normal, perturb, store64, values};
 
     #[test]
     fn the_frame_is_orthonormal_and_the_triangles_are_triangles() {

@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Tensor};
 
-use super::kernels::conv::{self as kernel, Plan};
-use super::kernels::{Real, accepts, contiguous, dispatch2, read};
+use crate::kernels::conv::{self as kernel, Plan};
+use crate::kernels::{Real, accepts, contiguous, dispatch2, read};
 
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
@@ -206,7 +206,7 @@ pub fn conv2d_composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: &C
         for u in 0..kh {
             let slice = x.narrow(2, u * g.dilation[0], rows)?.contiguous()?;
             let row = slice.conv2d(&weight.narrow(2, u, 1)?.contiguous()?, 0, 1, g.dilation[1], 1)?;
-            sum = crate::reversible::add_optional(sum, Some(row))?;
+            sum = crate::autodiff::add_optional(sum, Some(row))?;
         }
         sum.ok_or_else(|| Error::config("conv2d", "the kernel has no rows"))?
     };
@@ -252,7 +252,7 @@ impl Conv2d {
 mod tests {
     use super::*;
     use crate::FlowRng;
-    use crate::reversible::pair;
+    use crate::autodiff::pair;
     use candle_core::{Device, Var};
 
     fn gap(a: &Tensor, b: &Tensor) -> f64 {

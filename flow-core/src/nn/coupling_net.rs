@@ -2,10 +2,10 @@
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
 
-use super::kernels::coupling_net::{self as kernel, Folded, Shape};
-use super::kernels::{Real, accepts, dispatch2};
 use super::zero_conv::{edge_conv, norm};
 use super::{Conditioner, Evaluation};
+use crate::kernels::coupling_net::{self as kernel, Folded, Shape};
+use crate::kernels::{Real, accepts, dispatch2};
 use crate::layers::{LOG_SCALE_FACTOR, channel_moments};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
@@ -221,8 +221,8 @@ impl FusedNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autodiff::pair;
     use crate::param::ParamStore;
-    use crate::reversible::pair;
     use crate::{FlowRng, Gradients};
     use candle_core::{Device, Var};
 

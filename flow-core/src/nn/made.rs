@@ -154,7 +154,7 @@ impl Conditioner for Made {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{distance, jacobian, normal, perturb, store64, values};
+    use crate::testing::unit::{distance, jacobian, normal, perturb, store64, values};
 
     fn net(dims: usize, per: usize, context: Option<usize>, hidden: &[usize]) -> Made {
         let store = store64(5);

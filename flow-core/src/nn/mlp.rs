@@ -162,7 +162,7 @@ impl Conditioner for Mlp {
 mod tests {
     use super::*;
     use crate::layers::{Coupling, Partition};
-    use crate::test_util::{check_backprop, check_bijector, normal, perturb, store64, values};
+    use crate::testing::unit::{check_backprop, check_bijector, normal, perturb, store64, values};
     use crate::transformer::{Affine, RationalQuadraticSpline, ScaleBound};
     use crate::{Bijector, Transformer};
 

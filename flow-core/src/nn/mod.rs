@@ -9,7 +9,6 @@ use candle_core::{Tensor, Var};
 pub(crate) mod batch_norm;
 mod conv;
 mod coupling_net;
-pub(crate) mod kernels;
 mod linear;
 mod made;
 mod mlp;
@@ -25,7 +24,7 @@ pub use mlp::{Activation, Mlp, MlpConfig};
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 
-use crate::reversible::{gradient_or_zero, pair};
+use crate::autodiff::{gradient_or_zero, pair};
 use crate::{Gradients, Result};
 
 /// A network that turns the untouched half of a coupling, or a context, into parameters.

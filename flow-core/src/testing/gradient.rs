@@ -7,8 +7,8 @@ use candle_core::{DType, Tensor, Var};
 
 use super::Parameters::{Initial, Randomised};
 use super::{Fault, Outcome, Property, Subject, close, close_values, finite, jacobian::STEP, values};
+use crate::autodiff::{gradient_or_zero, pair};
 use crate::error::Direction;
-use crate::reversible::{gradient_or_zero, pair};
 use crate::{FlowRng, Gradients, Param, Result};
 
 const fn property(name: &'static str, check: fn(&Subject<'_>) -> Outcome) -> Property {

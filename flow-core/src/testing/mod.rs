@@ -23,12 +23,18 @@ use candle_core::{DType, Tensor};
 use crate::Error;
 
 mod case;
+#[cfg(test)]
+pub(crate) mod distribution;
 mod gradient;
 pub mod jacobian;
 mod net;
 mod properties;
 pub mod quadrature;
 pub mod registry;
+#[cfg(test)]
+pub(crate) mod transformer;
+#[cfg(test)]
+pub(crate) mod unit;
 
 pub use case::{Case, Domain, randomise};
 pub use net::{SmoothNet, smooth_coupling};

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Transformer, TransformerPullback, backprop_by_graph};
 use crate::bijector::{sum_event, zero_log_det};
-use crate::nn::kernels::affine::{self as kernel, Sizes, Way};
-use crate::nn::kernels::{Real, accepts, read};
+use crate::kernels::affine::{self as kernel, Sizes, Way};
+use crate::kernels::{Real, accepts, read};
 use crate::{Error, Result};
 
 /// `y = x + t`; the log-derivative is zero (Dinh et al. 2015).

@@ -5,13 +5,11 @@
 
 use candle_core::{Tensor, Var};
 
+use crate::autodiff::{gradient_or_zero, pair};
 use crate::bijector::sum_event;
-use crate::reversible::{gradient_or_zero, pair};
 use crate::{Error, Result};
 
 mod affine;
-#[cfg(test)]
-mod check;
 mod logistic_mixture;
 mod spline;
 

@@ -1,9 +1,9 @@
 //! Fields with closed forms, and an objective whose gradients are compared.
 
 use candle_core::{DType, Device, Tensor, Var};
+use flow_core::autodiff::{gradient_or_zero, pair};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::cnf::{Cnf, CnfConfig, Concat, ConcatConfig, FieldActivation, MlpField, MlpFieldConfig, VectorField};
-use flow_core::reversible::{gradient_or_zero, pair};
 use flow_core::testing::randomise;
 use flow_core::{Bijector, FlowRng, Gradients, Param, ParamPath, ParamStore, Result};
 

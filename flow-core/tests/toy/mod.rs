@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::distribution::StandardGaussian;
-use flow_core::layers::ActNorm;
-use flow_core::layers::{Coupling, Partition};
+use flow_core::layers::{ActNorm, Coupling, Partition};
 use flow_core::nn::Conditioner;
 use flow_core::param::Init;
-use flow_core::reversible::Backprop;
 use flow_core::train::{EmaConfig, Metric, Metrics, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig};
 use flow_core::transformer::{Affine, ScaleBound};
-use flow_core::{Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, Param, ParamPath, ParamStore, Result};
+use flow_core::{
+    Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, Param, ParamPath, ParamStore, Result,
+};
 use serde::{Deserialize, Serialize};
 
 /// Points in the data set.

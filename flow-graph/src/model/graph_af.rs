@@ -1,7 +1,7 @@
 //! The model as a whole: likelihoods of molecules and their gradients.
 
 use candle_core::{DType, Tensor};
-use flow_core::kernel::Real;
+use flow_core::kernels::Real;
 use flow_core::{FlowRng, Gradients, ParamStore};
 use rayon::prelude::*;
 

@@ -5,7 +5,7 @@
 //! implementation; `σ` is the rectifier, in the last layer the identity. Because the transform comes before the
 //! sum, it is computed once per row of the layer before, whatever the number of rows that look at it.
 
-use flow_core::kernel::{Real, Start, vectorized};
+use flow_core::kernels::{Real, Start, vectorized};
 
 use super::config::GraphAfConfig;
 use super::matrix::{Matrix, add, add_outer, product};

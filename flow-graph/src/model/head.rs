@@ -4,7 +4,7 @@
 //! three products, of which the last two are the same for all candidates of a [`BondContext`], so they are
 //! computed once for each context.
 
-use flow_core::kernel::{Real, Size, Start, View, gemm, vectorized};
+use flow_core::kernels::{Real, Size, Start, View, gemm, vectorized};
 
 use super::config::Head;
 use super::graph_net::Embedded;

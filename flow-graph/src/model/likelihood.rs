@@ -1,6 +1,6 @@
 //! Log-densities of decisions and their gradients, for both kinds of flow.
 
-use flow_core::kernel::Real;
+use flow_core::kernels::Real;
 
 use super::config::Head;
 use super::head::tanh;

@@ -1,6 +1,6 @@
 //! Row-major matrices for the fused passes.
 
-use flow_core::kernel::{Real, Size, Start, View, gemm, vectorized};
+use flow_core::kernels::{Real, Size, Start, View, gemm, vectorized};
 
 /// A row-major matrix; a vector is one row.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! The parameters of a model, as the store keeps them and as flat arrays for the fused passes.
 
 use candle_core::Tensor;
-use flow_core::kernel::Real;
+use flow_core::kernels::Real;
 use flow_core::{Gradients, Init, Param, ParamPath};
 
 use super::config::{BOND_CLASSES, Features, Geometry, GraphAfConfig, Head};

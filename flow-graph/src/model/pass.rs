@@ -1,6 +1,6 @@
 //! The fused pass over a batch: scores of all decisions and, given what they are worth, all gradients.
 
-use flow_core::kernel::Real;
+use flow_core::kernels::Real;
 
 use super::config::{BOND_CLASSES, GraphAfConfig, Head};
 use super::graph_net;

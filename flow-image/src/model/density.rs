@@ -1,10 +1,9 @@
 //! What every family of image models offers, so that training, sampling and editing are written once.
 
 use candle_core::Tensor;
-use flow_core::inspect::LayerReport;
-use flow_core::multiscale::Latents;
-use flow_core::reversible::Backprop;
-use flow_core::{Density, FlowRng, Gradients, Result, Scored};
+use flow_core::bijector::LayerReport;
+use flow_core::density::Latents;
+use flow_core::{Backprop, Density, FlowRng, Gradients, Result, Scored};
 
 /// A density of continuous images with latents that can be read, edited and sampled at a temperature.
 ///

@@ -1,16 +1,15 @@
 //! Glow: generative flow with invertible 1×1 convolutions.
 
 use candle_core::Tensor;
+use flow_core::bijector::LayerReport;
+use flow_core::density::{Latents, Level};
 use flow_core::distribution::ConditionalGaussian;
-use flow_core::inspect::LayerReport;
 use flow_core::layers::{ActNorm, Coupling, InvertibleConv, Parametrization, Partition, Permute, Squeeze};
-use flow_core::multiscale::{Latents, Level};
 use flow_core::nn::{CouplingNet, ZeroConv};
-use flow_core::reversible::Backprop;
 use flow_core::transformer::{Additive, Affine, ScaleBound};
 use flow_core::{
-    Bijector, Chain, Density, Distribution, Error, FlowRng, Gradients, MultiScale, ParamPath, ParamStore, Result,
-    Scored, Transformer,
+    Backprop, Bijector, Chain, Density, Distribution, Error, FlowRng, Gradients, MultiScale, ParamPath, ParamStore,
+    Result, Scored, Transformer,
 };
 
 use super::density::{forward_density, forward_latents};

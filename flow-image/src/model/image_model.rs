@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
-use flow_core::bits::bits_per_dim_at;
-use flow_core::multiscale::Latents;
-use flow_core::reversible::Backprop;
-use flow_core::{Error, FlowRng, Gradients, ParamStore, Result};
+use flow_core::density::Latents;
+use flow_core::density::bits::bits_per_dim_at;
+use flow_core::{Backprop, Error, FlowRng, Gradients, ParamStore, Result};
 
 use super::preprocess::Preprocess;
 use super::{ImageDensity, ImageSpec, ModelConfig};

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use flow_core::Result;
-use flow_core::inspect::{LayerReport, largest};
+use flow_core::bijector::{LayerReport, largest};
 
 use super::ImageModel;
 

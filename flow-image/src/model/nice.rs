@@ -1,15 +1,15 @@
 //! NICE (Dinh, Krueger & Bengio 2015): additive couplings on the flattened image and one diagonal scale.
 
 use candle_core::{Device, Tensor};
-use flow_core::bijector::check_batch;
+use flow_core::bijector::{LayerReport, check_batch};
+use flow_core::density::Latents;
 use flow_core::distribution::{Distribution, StandardGaussian, StandardLogistic};
-use flow_core::inspect::LayerReport;
 use flow_core::layers::{Coupling, Partition, Scaling};
-use flow_core::multiscale::Latents;
 use flow_core::nn::{Mlp, MlpConfig};
-use flow_core::reversible::Backprop;
 use flow_core::transformer::Additive;
-use flow_core::{Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, ParamPath, ParamStore, Result, Scored};
+use flow_core::{
+    Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, ParamPath, ParamStore, Result, Scored,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{ImageDensity, ImageSpec};

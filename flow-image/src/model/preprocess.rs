@@ -7,7 +7,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::bijector::check_batch;
-use flow_core::dequantize;
+use flow_core::density::dequantize;
 use flow_core::layers::Logit;
 use flow_core::{Bijector, Error, FlowRng, Result};
 use serde::{Deserialize, Serialize};

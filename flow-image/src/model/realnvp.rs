@@ -1,15 +1,14 @@
 //! RealNVP (Dinh, Sohl-Dickstein & Bengio 2017): affine couplings over checkerboards and channels.
 
 use candle_core::{DType, Tensor};
+use flow_core::bijector::LayerReport;
+use flow_core::density::{Latents, Level};
 use flow_core::distribution::{Distribution, StandardGaussian};
-use flow_core::inspect::LayerReport;
 use flow_core::layers::{BatchNorm, Coupling, Partition, Squeeze};
-use flow_core::multiscale::{Latents, Level};
-use flow_core::reversible::Backprop;
 use flow_core::transformer::{Affine, ScaleBound};
 use flow_core::{
-    Bijector, Chain, Density, Error, FlowRng, Gradients, Inverse, MultiScale, Param, ParamPath, ParamStore, Result,
-    Scored,
+    Backprop, Bijector, Chain, Density, Error, FlowRng, Gradients, Inverse, MultiScale, Param, ParamPath, ParamStore,
+    Result, Scored,
 };
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
 //! Properties of RealNVP and NICE as image models, on shapes small enough for numerical Jacobians.
 
 use candle_core::{DType, Device, Tensor, Var};
-use flow_core::reversible::{Backprop, gradient_or_zero};
+use flow_core::autodiff::gradient_or_zero;
 use flow_core::testing::jacobian;
-use flow_core::{Bijector, Direction, FlowRng, Gradients, ParamStore};
+use flow_core::{Backprop, Bijector, Direction, FlowRng, Gradients, ParamStore};
 
 use super::*;
 
@@ -282,7 +282,7 @@ fn bits_per_dim_counts_the_levels() {
         let x = images(&spec, 1, 2);
         let found = flat(&model.bits_per_dim(&x, None, &mut FlowRng::seed_from(3)).unwrap())[0];
         let mut rng = FlowRng::seed_from(3);
-        let y = flow_core::dequantize::uniform(&x, levels as u32, DType::F64, &mut rng).unwrap();
+        let y = flow_core::density::dequantize::uniform(&x, levels as u32, DType::F64, &mut rng).unwrap();
         let nats: f64 = flat(&y).iter().map(|y| y.exp().ln_1p() + (-y).exp().ln_1p() + (levels as f64).ln()).sum();
         assert!((found - nats / (4.0 * 2f64.ln())).abs() < 1e-10);
     }

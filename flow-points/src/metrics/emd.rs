@@ -1,6 +1,6 @@
 //! The exact earth mover's distance.
 
-use flow_core::transport::{Cost, assign_points};
+use flow_core::numerics::transport::{Cost, assign_points};
 
 use super::check_pair;
 use crate::{Point, Result};

@@ -1,7 +1,7 @@
 //! The whole table at once.
 
 use flow_core::FlowRng;
-use flow_core::transport::Cost;
+use flow_core::numerics::transport::Cost;
 use serde::Serialize;
 
 use super::{

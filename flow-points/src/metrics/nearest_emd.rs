@@ -4,7 +4,7 @@
 //! that is below the nearest one that either cloud has met; most of those are given up half solved, when the dual of their
 //! transport problem has passed it too. What is found is the nearest cloud all the same.
 
-use flow_core::transport::{Cost, assign_points_within};
+use flow_core::numerics::transport::{Cost, assign_points_within};
 use rayon::prelude::*;
 
 use super::check_pair;

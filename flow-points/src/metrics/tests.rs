@@ -1,6 +1,6 @@
 use super::*;
 use flow_core::FlowRng;
-use flow_core::transport::Cost;
+use flow_core::numerics::transport::Cost;
 
 fn cloud(seed: u64, points: usize) -> Vec<Point> {
     let mut rng = FlowRng::seed_from(seed);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor, WithDType};
-use flow_core::kernel::Real;
+use flow_core::kernels::Real;
 use flow_core::{ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
 //! The two objectives: the evidence lower bound through the solver, and flow matching.
 
 use candle_core::Tensor;
+use flow_core::autodiff::{add_optional, pair};
 use flow_core::cnf::matching::repeat_rows;
-use flow_core::reversible::{Backprop, add_optional, pair};
-use flow_core::{Density, FlowRng, Gradients};
+use flow_core::{Backprop, Density, FlowRng, Gradients};
 
 use super::config::{MatchingConfig, Objective};
 use super::encoder::Posterior;

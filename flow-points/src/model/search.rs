@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use flow_core::cnf::matching::repeat_rows;
 use flow_core::train::{Optimizer, OptimizerConfig};
-use flow_core::{Density, FlowRng, Gradients, ParamStore, reversible::Backprop};
+use flow_core::{Backprop, Density, FlowRng, Gradients, ParamStore};
 
 use super::config::Objective;
 use super::objective::times_per_cloud;
@@ -162,7 +162,7 @@ impl PointFlow {
                     config.point.group_losses(&*self.point.field, points, Some(&context), starts * times, rng)?;
                 let losses = losses.reshape((starts, times))?.mean(1)?;
                 let grads = losses.sum_all()?.backward()?;
-                (losses.detach(), flow_core::reversible::gradient_or_zero(&grads, &z)?)
+                (losses.detach(), flow_core::autodiff::gradient_or_zero(&grads, &z)?)
             }
             Objective::Likelihood(_) => {
                 self.set_noise(rng);
@@ -182,7 +182,7 @@ impl PointFlow {
             }
         };
         let unusual = self.prior.whiten(z.as_tensor())?.sqr()?.mean(1)?.affine(0.5 * prior_weight, 0.0)?;
-        let pull = flow_core::reversible::gradient_or_zero(&unusual.sum_all()?.backward()?, &z)?;
+        let pull = flow_core::autodiff::gradient_or_zero(&unusual.sum_all()?.backward()?, &z)?;
         let values = (values + unusual.detach())?.to_dtype(candle_core::DType::F64)?.to_vec1()?;
         Ok((values, (grad + pull)?))
     }

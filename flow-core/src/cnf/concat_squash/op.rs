@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Tensor};
 
-use crate::nn::kernels::concat_squash::{self as kernel, Gradient, Objective, Operands, Shape};
-use crate::nn::kernels::{Real, contiguous};
+use crate::kernels::concat_squash::{self as kernel, Gradient, Objective, Operands, Shape};
+use crate::kernels::{Real, contiguous};
 use crate::{Error, Result};
 
 /// The arguments of the kernel, checked.

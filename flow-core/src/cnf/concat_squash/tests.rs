@@ -1,5 +1,5 @@
 use super::*;
-use crate::reversible::pair;
+use crate::autodiff::pair;
 use crate::{FlowRng, ParamStore};
 use candle_core::{DType, Device, Var};
 

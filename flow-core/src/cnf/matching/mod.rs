@@ -11,8 +11,8 @@
 //! [`reflow_pairs`] straightens a trained field, and [`distillation_loss`] makes a sampler of one evaluation from it;
 //! [`ReflowTask`] is both as a training run.
 
-mod coupling;
 mod few_steps;
+mod pairing;
 mod plan;
 mod reflow;
 mod straighten;
@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 use super::{VectorField, groups};
 use crate::{Error, FlowRng, Result};
 
-pub use coupling::Coupling;
 pub use few_steps::{sample_few_steps, trajectory};
+pub use pairing::Coupling;
 pub use plan::OfflinePlan;
 pub use reflow::{distillation_loss, reflow_pairs, straightness};
 pub use straighten::{ReflowConfig, ReflowPairs, ReflowTask};

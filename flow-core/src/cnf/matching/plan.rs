@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::coupling::{Points, partners};
+use super::pairing::{Points, partners};
 use crate::{Error, FlowRng, Result};
 
 /// An assignment between the points of every shape of a data set and as many noise points, computed once and sampled

@@ -2,7 +2,7 @@ use candle_core::{Device, Var};
 
 use super::*;
 use crate::cnf::{FieldActivation, VectorField};
-use crate::test_util::{distance, jacobian, normal, store64, values};
+use crate::testing::unit::{distance, jacobian, normal, store64, values};
 
 const ACTIVATIONS: [FieldActivation; 3] = [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish];
 

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, DType, Storage, Tensor};
 
 use super::state::scaled_square;
 use super::{RowState, State, Tolerance};
-use crate::nn::kernels::{Real, contiguous};
+use crate::kernels::{Real, contiguous};
 use crate::{Error, Result};
 
 /// Several tensors with the same rows, of which only the first `counted` decide on steps: pure integrals, which feed back

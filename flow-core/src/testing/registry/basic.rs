@@ -1,7 +1,7 @@
 //! Combinators, normalisations, scalings, preprocessing and reshaping.
 
 use super::couplings::affine;
-use crate::chain::{Chain, Inverse};
+use crate::bijector::{Chain, Inverse};
 use crate::layers::{ActNorm, BatchNorm, Logit, Partition, Scaling, Sigmoid, Squeeze};
 use crate::testing::{Case, Domain};
 use crate::{Bijector, FlowRng, ParamPath, Result};

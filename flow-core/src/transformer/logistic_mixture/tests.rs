@@ -1,10 +1,10 @@
 use candle_core::DType;
 
 use super::*;
-use crate::test_util::{check_transformer, normal};
-use crate::transformer::check::{
+use crate::testing::transformer::{
     assert_finite, gap, gradients, grid, numerical_derivative, params, round_trip, row, shared, values,
 };
+use crate::testing::unit::{check_transformer, normal};
 
 fn mixture(components: usize) -> LogisticMixture {
     LogisticMixture::new(components).unwrap()

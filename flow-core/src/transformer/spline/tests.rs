@@ -1,8 +1,8 @@
 use super::*;
-use crate::test_util::{check_transformer, normal};
-use crate::transformer::check::{
+use crate::testing::transformer::{
     assert_finite, gap, gradients, grid, numerical_derivative, params, round_trip, row, shared, values,
 };
+use crate::testing::unit::{check_transformer, normal};
 use candle_core::Device;
 
 const BOUND: f64 = 3.0;

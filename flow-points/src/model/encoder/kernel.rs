@@ -8,7 +8,7 @@
 //! Work is split by cloud and by segments of a fixed length, and partial sums are added in order, so results do not
 //! depend on the number of threads.
 
-use flow_core::kernel::{Real, Size, Start, View, gemm, vectorized};
+use flow_core::kernels::{Real, Size, Start, View, gemm, vectorized};
 use rayon::prelude::*;
 
 /// Rows that are in the cache at once.

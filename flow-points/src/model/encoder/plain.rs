@@ -10,7 +10,7 @@
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
-use flow_core::kernel::{Real, Size, Start, View, gemm, vectorized};
+use flow_core::kernels::{Real, Size, Start, View, gemm, vectorized};
 use rayon::prelude::*;
 
 use super::kernel::{BLOCK, Batch, SEGMENT, rectified_backward, transpose};

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::affine::soft_clamp;
 use super::{Transformer, check_params, log_sigmoid};
 use crate::error::Direction;
-use crate::root::{self, MAX_STEPS, host};
-use crate::softmax::{log_softmax, log_sum_exp};
+use crate::numerics::root::{self, MAX_STEPS, host};
+use crate::numerics::softmax::{log_softmax, log_sum_exp};
 use crate::{Error, Result};
 
 /// `|ln s|` of a component stays below this: widths between 0.007 and 148.

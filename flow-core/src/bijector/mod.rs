@@ -7,11 +7,18 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, Var};
 
+mod chain;
+mod inspect;
+
+pub use chain::{Chain, Inverse};
+pub(crate) use inspect::scale_range;
+pub use inspect::{LayerReport, largest};
+
+use crate::autodiff::{gradient_or_zero, pair};
 use crate::error::Direction;
-use crate::inspect::LayerReport;
-use crate::{Error, FlowRng, Gradients, Result, reversible};
+use crate::{Error, FlowRng, Gradients, Result};
 
 /// What a bijector keeps of an encode pass so that it can be back-propagated later.
 ///
@@ -124,8 +131,41 @@ pub trait Bijector: Send + Sync {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        reversible::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
+        backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
     }
+}
+
+/// The default of [`Bijector::backprop`]: reconstruct, rebuild the layer's graph, differentiate it.
+pub fn backprop_locally<B: Bijector + ?Sized>(
+    layer: &B,
+    z: &Tensor,
+    tape: &Tape,
+    context: Option<&Tensor>,
+    grad_z: &Tensor,
+    grad_log_det: &Tensor,
+    gradients: &mut Gradients,
+) -> Result<Pullback> {
+    let x = match tape {
+        Tape::Input(x) => x.clone(),
+        Tape::Inverse => {
+            let _paused = gradients.no_grad();
+            layer.decode(z, context)?.0
+        }
+        _ => return Err(Error::config(layer.name(), "cannot use the tape it was given")),
+    };
+    let x = Var::from_tensor(&x.detach())?;
+    let context = match (context, layer.context_shape()) {
+        (Some(c), Some(_)) => Some(Var::from_tensor(&c.detach())?),
+        _ => None,
+    };
+    let (value, log_det) = layer.encode(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
+    let store = pair(&value, grad_z)?.add(&pair(&log_det, grad_log_det)?)?.backward()?;
+    gradients.accumulate(&store)?;
+    Ok(Pullback {
+        grad_x: gradient_or_zero(&store, &x)?,
+        grad_context: context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?,
+        x: x.as_detached_tensor(),
+    })
 }
 
 /// A pointer to a bijector is a bijector.

@@ -14,6 +14,10 @@ use candle_core::{DType, Device, Shape, Tensor, Var};
 
 use crate::{Error, FlowRng, Result};
 
+mod gradients;
+
+pub use gradients::Gradients;
+
 /// How a new parameter is filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {

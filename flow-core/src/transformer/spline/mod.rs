@@ -9,7 +9,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{Transformer, check_params, log_sigmoid};
-use crate::softmax::softmax;
+use crate::numerics::softmax::softmax;
 use crate::{Error, Result};
 
 /// The least width and height of a bin, as a fraction of the interval.

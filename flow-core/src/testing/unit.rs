@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use crate::bijector::{Bijector, Tape};
-use crate::{Direction, FlowRng, Gradients, ParamStore, Result, Transformer, reversible};
+use crate::autodiff::pair;
+use crate::bijector::{Bijector, Tape, backprop_locally};
+use crate::{Direction, FlowRng, Gradients, ParamStore, Result, Transformer};
 
 /// An empty f64 store on the CPU.
 pub(crate) fn store64(seed: u64) -> ParamStore {
@@ -88,7 +89,7 @@ pub(crate) fn check_backprop(store: &ParamStore, layer: &dyn Bijector, x: &Tenso
     let (mut own, mut reference) = (Gradients::new(store), Gradients::new(store));
     let ours = layer.backprop(&z, &tape, context, &grad_z, &grad_log, &mut own).unwrap();
     let plain = Tape::Input(x.clone());
-    let theirs = reversible::backprop_locally(layer, &z, &plain, context, &grad_z, &grad_log, &mut reference).unwrap();
+    let theirs = backprop_locally(layer, &z, &plain, context, &grad_z, &grad_log, &mut reference).unwrap();
     assert!(distance(&ours.x, x) < 1e-8);
     assert!(distance(&ours.grad_x, &theirs.grad_x) < 1e-8, "{}: gradient of the input", layer.name());
     match (&ours.grad_context, &theirs.grad_context) {
@@ -145,7 +146,7 @@ pub(crate) fn check_transformer(transformer: &dyn Transformer, x: &Tensor, toler
         let (a, b) = (normal(62, x.dims()), normal(63, x.dims()));
         let objective = |v: &Tensor, p: &Tensor| {
             let (out, log) = apply(v, p)?;
-            Ok((reversible::pair(&out, &a)? + reversible::pair(&log, &b)?)?.reshape(1)?)
+            Ok((pair(&out, &a)? + pair(&log, &b)?)?.reshape(1)?)
         };
         let (v, p) = (Var::from_tensor(value).unwrap(), Var::from_tensor(&params).unwrap());
         let store = objective(&v, &p).unwrap().backward().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! A density over real numbers put on discrete data can be driven to infinity by narrow peaks on the
 //! levels. Noise that fills each level's bin prevents that, and turns `log p` into a lower bound of the
-//! discrete log-probability ([`crate::bits`]). The noise is uniform (Uria et al. 2013) or learned
+//! discrete log-probability ([`bits`](super::bits)). The noise is uniform (Uria et al. 2013) or learned
 //! ([`VariationalDequantizer`]).
 //!
 //! Levels are integers `k` in `0..n`, as a tensor of any numeric type; dequantized data is
@@ -10,10 +10,11 @@
 
 use candle_core::{DType, Tensor};
 
+use super::flow::Density;
+use super::reversible::Backprop;
+use crate::autodiff::pair;
 use crate::bijector::{Bijector, sum_event};
 use crate::distribution::{Distribution, StandardGaussian};
-use crate::flow::Density;
-use crate::reversible::{Backprop, pair};
 use crate::transformer::log_sigmoid;
 use crate::{Error, FlowRng, Gradients, Result};
 

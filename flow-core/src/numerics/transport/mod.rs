@@ -66,7 +66,7 @@ pub struct Assignment {
 ///
 /// ```
 /// # fn main() -> flow_core::Result<()> {
-/// let best = flow_core::transport::assign(&[4.0, 1.0, 3.0, 2.0, 0.0, 5.0, 3.0, 2.0, 2.0], 3)?;
+/// let best = flow_core::numerics::transport::assign(&[4.0, 1.0, 3.0, 2.0, 0.0, 5.0, 3.0, 2.0, 2.0], 3)?;
 /// assert_eq!(best.columns, [1, 0, 2]);
 /// assert_eq!(best.cost, 5.0);
 /// # Ok(())

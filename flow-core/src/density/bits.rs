@@ -15,7 +15,7 @@ use std::f64::consts::LN_2;
 
 use candle_core::Tensor;
 
-use crate::dequantize::check_levels;
+use super::dequantize::check_levels;
 use crate::{Error, Result};
 
 /// `-log p(x) / (D ln 2) + log₂ n`: bits per dimension for `x` in `[0, 1)^D` with `n` levels.
@@ -29,7 +29,7 @@ use crate::{Error, Result};
 /// A uniform density over the unit cube needs the bits of the raw data:
 /// ```
 /// # fn main() -> flow_core::Result<()> {
-/// assert_eq!(flow_core::bits::bits_per_dim(0.0, 3072, 256)?, 8.0);
+/// assert_eq!(flow_core::density::bits::bits_per_dim(0.0, 3072, 256)?, 8.0);
 /// # Ok(())
 /// # }
 /// ```
@@ -73,7 +73,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
-    use crate::dequantize::{quantize, uniform};
+    use crate::density::dequantize::{quantize, uniform};
     use crate::{FlowRng, Result};
 
     #[test]

@@ -7,10 +7,9 @@
 //! extended by the log-determinant). Gradients equal those of plain back-propagation up to the
 //! round-off of the reconstruction.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Tensor};
 
-use crate::bijector::{Bijector, Pullback, Tape};
-use crate::{Error, Gradients, Result};
+use crate::Result;
 
 /// The largest reconstruction error of the input, relative to `max(1, max |x|)`, that is accepted.
 ///
@@ -41,58 +40,4 @@ pub enum Backprop {
     Reversible,
     /// One graph over the whole chain, memory proportional to depth.
     Plain,
-}
-
-/// The default of [`Bijector::backprop`]: reconstruct, rebuild the layer's graph, differentiate it.
-pub fn backprop_locally<B: Bijector + ?Sized>(
-    layer: &B,
-    z: &Tensor,
-    tape: &Tape,
-    context: Option<&Tensor>,
-    grad_z: &Tensor,
-    grad_log_det: &Tensor,
-    gradients: &mut Gradients,
-) -> Result<Pullback> {
-    let x = match tape {
-        Tape::Input(x) => x.clone(),
-        Tape::Inverse => {
-            let _paused = gradients.no_grad();
-            layer.decode(z, context)?.0
-        }
-        _ => return Err(Error::config(layer.name(), "cannot use the tape it was given")),
-    };
-    let x = Var::from_tensor(&x.detach())?;
-    let context = match (context, layer.context_shape()) {
-        (Some(c), Some(_)) => Some(Var::from_tensor(&c.detach())?),
-        _ => None,
-    };
-    let (value, log_det) = layer.encode(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
-    let store = pair(&value, grad_z)?.add(&pair(&log_det, grad_log_det)?)?.backward()?;
-    gradients.accumulate(&store)?;
-    Ok(Pullback {
-        grad_x: gradient_or_zero(&store, &x)?,
-        grad_context: context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?,
-        x: x.as_detached_tensor(),
-    })
-}
-
-/// `⟨value, cotangent⟩`, whose gradient is the vector-Jacobian product.
-pub fn pair(value: &Tensor, cotangent: &Tensor) -> Result<Tensor> {
-    Ok((value * cotangent.detach())?.sum_all()?)
-}
-
-/// The gradient of `var` in `store`, detached; zeros if nothing depends on it.
-pub fn gradient_or_zero(store: &candle_core::backprop::GradStore, var: &Tensor) -> Result<Tensor> {
-    Ok(match store.get(var) {
-        Some(g) => g.detach(),
-        None => var.zeros_like()?.detach(),
-    })
-}
-
-/// The sum of two gradients that may each be absent.
-pub fn add_optional(a: Option<Tensor>, b: Option<Tensor>) -> Result<Option<Tensor>> {
-    Ok(match (a, b) {
-        (Some(a), Some(b)) => Some((a + b)?),
-        (a, b) => a.or(b),
-    })
 }

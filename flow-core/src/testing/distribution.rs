@@ -3,10 +3,9 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::Distribution;
-use crate::reversible::gradient_or_zero;
+use crate::autodiff::gradient_or_zero;
 use crate::testing::quadrature::integrate;
-use crate::{FlowRng, Gradients, ParamStore};
+use crate::{Distribution, FlowRng, Gradients, ParamStore};
 
 /// `∫ p = 1 ± 1e-6` over `bounds`, for a density of one dimension in f64.
 pub(crate) fn integrates_to_one(d: &dyn Distribution, bounds: [f64; 2]) {

@@ -2,10 +2,11 @@
 
 use candle_core::{Tensor, Var};
 
+use super::reversible::{self, Backprop, DRIFT_TOLERANCE};
+use crate::autodiff::{add_optional, gradient_or_zero, pair};
 use crate::bijector::{Bijector, check_batch};
 use crate::distribution::Distribution;
 use crate::param::ParamStore;
-use crate::reversible::{self, Backprop, DRIFT_TOLERANCE, add_optional, gradient_or_zero, pair};
 use crate::{Error, FlowRng, Gradients, Result};
 
 /// A scored batch with the gradient of the objective with respect to its input.
@@ -228,7 +229,7 @@ pub(crate) fn plain_backward(
     Ok(Scored {
         log_prob: value.detach(),
         grad_x: gradient_or_zero(&store, &x)?,
-        grad_context: context.as_ref().map(|c| reversible::gradient_or_zero(&store, c)).transpose()?,
+        grad_context: context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?,
         fell_back: false,
     })
 }

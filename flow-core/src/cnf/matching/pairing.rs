@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::transport;
+use crate::numerics::transport;
 use crate::{Error, FlowRng, Result};
 
 /// The joint distribution of data and noise, whose margins stay what they are.

@@ -2,9 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::bijector::{Bijector, Pullback, Tape};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape};
 use crate::error::Direction;
-use crate::inspect::LayerReport;
 use crate::{Error, FlowRng, Gradients, Result};
 
 /// Bijectors applied one after the other in the encode direction.
@@ -158,7 +157,7 @@ impl Bijector for Chain {
         let mut state = Pullback { x: z.clone(), grad_x: grad_z.clone(), grad_context: None };
         for (layer, part) in self.layers.iter().zip(parts).rev() {
             let next = layer.backprop(&state.x, part, context, &state.grad_x, grad_log_det, gradients)?;
-            let grad_context = crate::reversible::add_optional(state.grad_context, next.grad_context)?;
+            let grad_context = crate::autodiff::add_optional(state.grad_context, next.grad_context)?;
             state = Pullback { grad_context, ..next };
         }
         Ok(state)

@@ -7,12 +7,12 @@
 
 use candle_core::{Tensor, Var};
 
-use crate::bijector::{Bijector, Tape, check_batch};
+use super::flow::{Density, Scored, plain_backward, reversible_or};
+use super::reversible::Backprop;
+use crate::autodiff::{add_optional, gradient_or_zero, pair};
+use crate::bijector::{Bijector, LayerReport, Tape, check_batch};
 use crate::distribution::Distribution;
-use crate::flow::{Density, Scored, plain_backward, reversible_or};
-use crate::inspect::LayerReport;
 use crate::param::ParamStore;
-use crate::reversible::{Backprop, add_optional, gradient_or_zero, pair};
 use crate::{Error, FlowRng, Gradients, Result};
 
 /// One level: a bijector, and for all but the last level the prior of what is factored out.

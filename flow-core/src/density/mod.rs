@@ -1,0 +1,12 @@
+//! Densities: a bijector and what its latent is distributed as, on one scale or on several, over real or
+//! over discrete data.
+
+pub mod bits;
+pub mod dequantize;
+mod flow;
+mod multiscale;
+mod reversible;
+
+pub use flow::{Density, Flow, Scored};
+pub use multiscale::{Latents, Level, MultiScale, TopObjective};
+pub use reversible::{Backprop, DRIFT_TOLERANCE, drift};
