@@ -1,9 +1,11 @@
 //! The right-hand side that a continuous flow integrates.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor};
 
 use super::VectorField;
-use super::pieces::join;
+use super::pieces::{Cut, ROWS, cut, join, narrow};
 use crate::Result;
 
 /// The end of the time interval, as a number for the solver and, if it is learned, as a tensor for the graph.
@@ -85,6 +87,24 @@ pub(super) struct Dynamics<'a, F> {
     pub(super) rows: usize,
 }
 
+/// The dynamics of some consecutive rows of a batch.
+pub(super) struct Piece<'a, F> {
+    pub(super) dynamics: Dynamics<'a, F>,
+    /// Their times, one for all or one for each group.
+    pub(super) s: Vec<f64>,
+    /// The rows.
+    rows: Range<usize>,
+    /// The first of the context's rows that serve them.
+    pub(super) group: usize,
+}
+
+impl<F> Piece<'_, F> {
+    /// The rows of this piece.
+    pub(super) fn of(&self, t: &Tensor) -> Result<Tensor> {
+        narrow(t, &self.rows)
+    }
+}
+
 impl<'a, F: VectorField> Dynamics<'a, F> {
     /// The times `s` as times `t` of the field.
     fn times(&self, s: &[f64], like: &Tensor) -> Result<Tensor> {
@@ -105,6 +125,28 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
             Some(&jump) => jump + apart(jump).copysign(s - jump),
             None => s,
         }
+    }
+
+    /// Cuts a batch; the pieces depend on shapes alone. `None` if it is small enough or the field does so itself.
+    pub(super) fn pieces(&self, s: &[f64], x: &Tensor) -> Result<Option<Vec<Piece<'a, F>>>> {
+        let batch = x.dim(0)?;
+        if batch <= ROWS || self.field.needs_no_pieces(x) {
+            return Ok(None);
+        }
+        let context_rows = self.context.as_ref().map_or(Ok(1), |c| c.dim(0))?;
+        let mut pieces = Vec::new();
+        for Cut { rows, groups } in cut(batch, context_rows.max(s.len())) {
+            let context = match &self.context {
+                Some(c) if context_rows > 1 => Some(narrow(c, &groups)?),
+                whole => whole.clone(),
+            };
+            let tangents = self.tangents.iter().map(|v| narrow(v, &rows)).collect::<Result<_>>()?;
+            let group = if context_rows > 1 { groups.start } else { 0 };
+            let s = if s.len() > 1 { s[groups].to_vec() } else { s.to_vec() };
+            let dynamics = Dynamics { tangents, ..self.with_context(context) };
+            pieces.push(Piece { dynamics, s, rows, group });
+        }
+        Ok(Some(pieces))
     }
 
     /// `T f(sT, x)` alone, `(B, D)`.
