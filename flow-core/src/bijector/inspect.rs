@@ -1,20 +1,19 @@
 //! Looking into a model: what every layer does to a batch, in numbers that show where precision is lost.
 //!
 //! A flow fails numerically in two ways: a scale near zero is divided by when decoding, and a mixing
-//! matrix that is nearly singular amplifies rounding errors. [`Bijector::describe`] shows both, layer by
+//! matrix that is nearly singular amplifies rounding errors. [`Bijector::describe`](super::Bijector::describe) shows both, layer by
 //! layer, with the round-trip error that they cause.
 
 use candle_core::{DType, Tensor};
 
-use crate::error::Direction;
-use crate::{Bijector, Result};
+use crate::Result;
 
-/// What one layer does to a batch.
+/// What one layer does to a batch; [`LayerReport::of`] measures it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerReport {
     /// Where the layer is, `level0.5`; empty for a bijector on its own.
     pub place: String,
-    /// [`Bijector::name`].
+    /// [`Bijector::name`](super::Bijector::name).
     pub name: String,
     /// The least and the greatest factor `|∂z/∂x|` by which an entry is scaled; `None` where entries are
     /// mixed, or only moved.
@@ -28,20 +27,6 @@ pub struct LayerReport {
 }
 
 impl LayerReport {
-    /// What can be said of any bijector.
-    ///
-    /// # Errors
-    /// Those of [`Bijector::encode`] and [`Bijector::decode`].
-    pub fn of<B: Bijector + ?Sized>(layer: &B, x: &Tensor, context: Option<&Tensor>) -> Result<Self> {
-        let (z, _) = layer.encode(x, context)?;
-        let round_trip = match layer.analytic(Direction::Decode) {
-            true => Some(largest(&(layer.decode(&z, context)?.0 - x)?)?),
-            false => None,
-        };
-        let largest = largest(&z)?;
-        Ok(LayerReport { place: String::new(), name: layer.name(), scale: None, condition: None, largest, round_trip })
-    }
-
     /// The same report with its place inside `outer`.
     #[must_use]
     pub fn within(mut self, outer: &str) -> Self {
@@ -72,7 +57,7 @@ mod tests {
     use crate::layers::{ActNorm, InvertibleConv, Parametrization, Partition, Scaling};
     use crate::testing::smooth_coupling;
     use crate::transformer::{Affine, ScaleBound};
-    use crate::{Chain, FlowRng, ParamStore};
+    use crate::{Bijector, Chain, FlowRng, ParamStore};
     use candle_core::Device;
 
     fn chain(store: &ParamStore) -> Chain {

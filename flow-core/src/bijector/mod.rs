@@ -5,12 +5,12 @@
 //! for sampling). Each returns its value together with the per-sample `log |det J|` of *that*
 //! direction, a tensor of shape `(B,)`, in one pass.
 
+mod chain;
+mod inspect;
+
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor, Var};
-
-mod chain;
-mod inspect;
 
 pub use chain::{Chain, Inverse};
 pub(crate) use inspect::scale_range;
@@ -132,6 +132,22 @@ pub trait Bijector: Send + Sync {
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
         backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
+    }
+}
+
+impl LayerReport {
+    /// What can be said of any bijector.
+    ///
+    /// # Errors
+    /// Those of [`Bijector::encode`] and [`Bijector::decode`].
+    pub fn of<B: Bijector + ?Sized>(layer: &B, x: &Tensor, context: Option<&Tensor>) -> Result<Self> {
+        let (z, _) = layer.encode(x, context)?;
+        let round_trip = match layer.analytic(Direction::Decode) {
+            true => Some(largest(&(layer.decode(&z, context)?.0 - x)?)?),
+            false => None,
+        };
+        let largest = largest(&z)?;
+        Ok(LayerReport { place: String::new(), name: layer.name(), scale: None, condition: None, largest, round_trip })
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::transformer::log_sigmoid;
+use crate::numerics::softmax::log_sigmoid;
 
 /// A smooth nonlinearity, applied entry by entry.
 ///

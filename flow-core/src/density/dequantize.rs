@@ -15,7 +15,7 @@ use super::reversible::Backprop;
 use crate::autodiff::pair;
 use crate::bijector::{Bijector, sum_event};
 use crate::distribution::{Distribution, StandardGaussian};
-use crate::transformer::log_sigmoid;
+use crate::numerics::softmax::log_sigmoid;
 use crate::{Error, FlowRng, Gradients, Result};
 
 /// Noise stays this far from the borders of a bin (a bin has width one here).

@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::{check_batch, sum_event};
 use crate::distribution::{Distribution, batched};
+use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
-use crate::transformer::log_sigmoid;
 use crate::{FlowRng, Result};
 
 /// `log p(z) = -softplus(z) - softplus(-z)`, the density of the logistic function, elementwise.

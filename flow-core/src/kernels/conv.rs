@@ -7,7 +7,34 @@ use rayon::prelude::*;
 
 use super::Real;
 use super::gemm::{Size, Start, View, gemm};
-use crate::nn::ConvGeometry;
+
+/// The geometry of a convolution: what Candle's own `conv2d` cannot say per axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvGeometry {
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Dilation of rows and of columns.
+    pub dilation: [usize; 2],
+    /// Zeros before and after, for rows and for columns. One-sided padding makes an axis causal.
+    pub padding: [[usize; 2]; 2],
+}
+
+impl ConvGeometry {
+    /// An odd square kernel whose output has the input's size.
+    pub fn same(kernel: usize) -> Self {
+        let pad = kernel / 2;
+        ConvGeometry { kernel: [kernel; 2], dilation: [1; 2], padding: [[pad, pad]; 2] }
+    }
+
+    /// The output size for an input of height `h` and width `w`, `None` if the kernel does not fit.
+    pub fn output(&self, size: [usize; 2]) -> Option<[usize; 2]> {
+        let axis = |i: usize| {
+            let padded = size[i] + self.padding[i][0] + self.padding[i][1];
+            (padded + 1).checked_sub(self.dilation[i] * (self.kernel[i] - 1) + 1).filter(|&n| n > 0)
+        };
+        Some([axis(0)?, axis(1)?])
+    }
+}
 
 /// A convolution's sizes.
 #[derive(Clone, Copy)]

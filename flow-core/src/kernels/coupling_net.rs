@@ -10,8 +10,7 @@ use rayon::prelude::*;
 use super::conv::transpose;
 use super::gemm::{Size, Start, View, gemm};
 use super::patches::{CLASSES, Extent, border_classes, crop, gather, pad, scatter_add, tap_outside};
-use super::{Real, vectorized};
-use crate::layers::LOG_SCALE_FACTOR;
+use super::{LOG_SCALE_FACTOR, Real, vectorized};
 
 /// The sizes of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,6 +33,10 @@ pub use gemm::{Size, Start, View, gemm};
 
 use crate::{Error, Result};
 
+/// Log-scales of activation normalization are stored divided by this, which multiplies their learning rate: the Glow
+/// authors' `logscale_factor`.
+pub(crate) const LOG_SCALE_FACTOR: f64 = 3.0;
+
 /// The element types of the kernels: f32 (vectorised) and f64 (where gradients are checked).
 ///
 /// Kernels need nothing of other types, so only these two implement it.

@@ -3,7 +3,8 @@
 use candle_core::{DType, Tensor};
 
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch, scale_range};
-use crate::kernels::{Real, accepts, channels as kernel, read};
+use crate::kernels::{LOG_SCALE_FACTOR, Real, accepts, channels as kernel, read};
+use crate::nn::statistics::whitening;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
 
@@ -23,9 +24,6 @@ pub struct ActNorm {
     log_scale: Param,
     initialized: Param,
 }
-
-/// The authors' `logscale_factor`.
-pub(crate) const LOG_SCALE_FACTOR: f64 = 3.0;
 
 impl ActNorm {
     /// Parameters `bias`, `log_scale` (zero) and the flag `initialized` under `path`.
@@ -114,9 +112,9 @@ impl Bijector for ActNorm {
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         check_batch("actnorm", x, &self.shape)?;
-        let (mean, std) = channel_moments(x)?;
-        self.bias.set(&mean.neg()?)?;
-        self.log_scale.set(&(std + 1e-6)?.log()?.affine(-1.0 / LOG_SCALE_FACTOR, 0.0)?)?;
+        let (bias, log_scale) = whitening(x)?;
+        self.bias.set(&bias)?;
+        self.log_scale.set(&log_scale)?;
         self.initialized.set(&self.initialized.tensor().ones_like()?)?;
         self.encode(x, context)
     }
@@ -178,18 +176,6 @@ fn channel_sums(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Vec<(f64, f64
         DType::F32 => read::<f32, _>(x, |x| read::<f32, _>(y, |y| Ok(kernel::moments(x, y, channels, pixels)))),
         _ => read::<f64, _>(x, |x| read::<f64, _>(y, |y| Ok(kernel::moments(x, y, channels, pixels)))),
     }
-}
-
-/// Mean and standard deviation of each channel of `(B, C, …)` over everything else, in f64.
-///
-/// Candle's reductions over leading dimensions are slow and accumulate in f32; the transposed copy
-/// makes this one a sum over the last dimension.
-pub(crate) fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let rows = x.transpose(0, 1)?.contiguous()?.flatten_from(1)?.to_dtype(DType::F64)?;
-    let mean = rows.mean(1)?;
-    let centred = rows.broadcast_sub(&mean.unsqueeze(1)?)?;
-    let std = centred.sqr()?.mean(1)?.sqrt()?;
-    Ok((mean.to_dtype(x.dtype())?, std.to_dtype(x.dtype())?))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch, scale_range};
 use crate::layers::Partition;
-use crate::nn::batch_norm::{BatchStatistics, Moments, from_rows, to_rows};
+use crate::nn::statistics::{BatchStatistics, Moments, from_rows, to_rows};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
 

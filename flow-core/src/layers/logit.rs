@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::bijector::{Bijector, check_batch, sum_event};
-use crate::transformer::log_sigmoid;
+use crate::numerics::softmax::log_sigmoid;
 use crate::{Error, Result};
 
 /// `z = logit(α + (1 - 2α) x)`, elementwise: data in the unit interval becomes real.

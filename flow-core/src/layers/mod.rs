@@ -15,7 +15,6 @@ mod squeeze;
 mod sylvester;
 
 pub use actnorm::ActNorm;
-pub(crate) use actnorm::{LOG_SCALE_FACTOR, channel_moments};
 pub use autoregressive::MaskedAutoregressive;
 pub use batch_norm::BatchNorm;
 pub use conv1x1::{InvertibleConv, Parametrization};

@@ -6,11 +6,10 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch, scale_range};
+use crate::nn::RunningStatistics;
+use crate::nn::statistics::{Moments, RUNNING};
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, Gradients, Result};
-
-/// The weight of the current batch in the running statistics (the reference's value).
-const DECAY: f64 = 0.1;
 
 /// Added to every variance (the reference's value).
 const EPSILON: f64 = 1e-4;
@@ -48,16 +47,9 @@ pub struct MovingBatchNorm {
     kind: MovingStatistics,
     log_scale: Param,
     shift: Param,
-    mean: Param,
-    variance: Param,
+    running: RunningStatistics,
     store: ParamStore,
     training: AtomicBool,
-}
-
-/// The running statistics that one pass uses, `(D,)` each.
-struct Used {
-    mean: Tensor,
-    variance: Tensor,
 }
 
 impl MovingBatchNorm {
@@ -70,38 +62,35 @@ impl MovingBatchNorm {
             let reason = format!("{dim} dimensions, {kind:?}: at least one dimension and one point are needed");
             return Err(Error::config("moving batch norm", reason));
         }
-        let store = path.store().clone();
-        let zeros = Tensor::zeros(dim, store.dtype(), store.device())?;
         Ok(MovingBatchNorm {
             event: [dim],
             kind,
             log_scale: path.param("log_scale", dim, Init::Const(0.0))?,
             shift: path.param("shift", dim, Init::Const(0.0))?,
-            mean: path.buffer("running_mean", &zeros)?,
-            variance: path.buffer("running_variance", &zeros.ones_like()?)?,
-            store,
+            running: RunningStatistics::new(path, RUNNING, dim)?,
+            store: path.store().clone(),
             training: AtomicBool::new(true),
         })
     }
 
-    /// Copies, since the buffers move in place.
-    fn used(&self) -> Result<Used> {
-        Ok(Used { mean: self.mean.tensor().copy()?, variance: self.variance.tensor().copy()? })
+    /// The running statistics that one pass uses, `(D,)` each; copies, since the buffers move in place.
+    fn used(&self) -> Result<Moments> {
+        Ok(Moments { mean: self.running.mean().copy()?, variance: self.running.variance().copy()? })
     }
 
     /// `w - ½ ln(v + 1e-4)`, `(D,)`.
-    fn log_factor(&self, used: &Used) -> Result<Tensor> {
+    fn log_factor(&self, used: &Moments) -> Result<Tensor> {
         Ok((self.log_scale.tensor() - (&used.variance + EPSILON)?.log()?.affine(0.5, 0.0)?)?)
     }
 
-    fn normalise(&self, x: &Tensor, used: &Used) -> Result<(Tensor, Tensor)> {
+    fn normalise(&self, x: &Tensor, used: &Moments) -> Result<(Tensor, Tensor)> {
         let log_factor = self.log_factor(used)?;
         let z = x.broadcast_sub(&used.mean)?.broadcast_mul(&log_factor.exp()?)?;
         let log_det = log_factor.sum_all()?.reshape(1)?.broadcast_as(x.dim(0)?)?;
         Ok((z.broadcast_add(&self.shift.tensor())?, log_det))
     }
 
-    fn restore(&self, z: &Tensor, used: &Used) -> Result<(Tensor, Tensor)> {
+    fn restore(&self, z: &Tensor, used: &Moments) -> Result<(Tensor, Tensor)> {
         let log_factor = self.log_factor(used)?.neg()?;
         let x = z.broadcast_sub(&self.shift.tensor())?.broadcast_mul(&log_factor.exp()?)?;
         let log_det = log_factor.sum_all()?.reshape(1)?.broadcast_as(z.dim(0)?)?;
@@ -135,12 +124,7 @@ impl MovingBatchNorm {
         let count = heaps.dim(1)?;
         let mean = heaps.mean_keepdim(1)?;
         let squares = heaps.broadcast_sub(&mean)?.sqr()?.sum(1)?;
-        let variance = squares.affine(1.0 / count.saturating_sub(1).max(1) as f64, 0.0)?;
-        for (average, value) in [(&self.mean, mean.squeeze(1)?), (&self.variance, variance)] {
-            let old = average.tensor();
-            average.set(&(&old + (value - &old)?.affine(DECAY, 0.0)?)?)?;
-        }
-        Ok(())
+        self.running.advance(&mean, &squares.affine(1.0 / count.saturating_sub(1).max(1) as f64, 0.0)?)
     }
 }
 
@@ -199,7 +183,7 @@ impl Bijector for MovingBatchNorm {
         let [mean, variance] = saved else {
             return Err(Error::config("moving batch norm", "was given the tape of another bijector"));
         };
-        let used = Used { mean: mean.clone(), variance: variance.clone() };
+        let used = Moments { mean: mean.clone(), variance: variance.clone() };
         let _paused = gradients.no_grad();
         let (x, _) = self.restore(z, &used)?;
         // Sums over rows as sums over the last dimension, which are the exact ones.

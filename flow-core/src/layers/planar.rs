@@ -5,8 +5,8 @@ use candle_core::Tensor;
 use super::sylvester::{SLACK, TanhRoot};
 use crate::bijector::{Bijector, check_batch};
 use crate::error::Direction;
+use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
-use crate::transformer::log_sigmoid;
 use crate::{Error, Result};
 
 const NAME: &str = "planar";

@@ -1,122 +1,10 @@
-//! Batch normalization: the statistics, and the layer of conditioner networks.
-//!
-//! The statistics are shared with the bijector [`layers::BatchNorm`](crate::layers::BatchNorm). The running
-//! averages move exactly once per training step: in the pass that builds the graph, which both modes of
-//! [`Backprop`](crate::Backprop) run once (reversible back-propagation makes its forward pass with
-//! tracking paused and its graph when it walks back).
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! Batch normalization as a layer of conditioner networks.
 
 use candle_core::Tensor;
 
-use crate::param::{Init, Param, ParamPath, ParamStore};
+use super::statistics::{BatchStatistics, from_rows, to_rows};
+use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
-
-/// The weight of the current batch in the running averages (the RealNVP authors' `decay`).
-const DECAY: f64 = 0.1;
-
-/// Added to every variance (the RealNVP authors' value).
-pub(crate) const EPSILON: f64 = 1e-4;
-
-/// Mean and variance of every channel, each `(C, 1, 1)`.
-#[derive(Debug, Clone)]
-pub(crate) struct Moments {
-    pub(crate) mean: Tensor,
-    pub(crate) variance: Tensor,
-}
-
-impl Moments {
-    /// `√(variance + ε)`.
-    pub(crate) fn std(&self) -> Result<Tensor> {
-        Ok((&self.variance + EPSILON)?.sqrt()?)
-    }
-
-    /// Over the last two dimensions of `rows`, `(C, B, P)`; only where `mask`, `(C, 1, P)`, is one.
-    fn of(rows: &Tensor, mask: Option<&Tensor>) -> Result<Self> {
-        let (_, batch, pixels) = rows.dims3()?;
-        let average = |t: Tensor| -> Result<Tensor> {
-            let total = |t: &Tensor| t.sum_keepdim(2)?.sum_keepdim(1);
-            Ok(match mask {
-                None => total(&t)?.affine(1.0 / (batch * pixels) as f64, 0.0)?,
-                Some(mask) => {
-                    let count = total(mask)?.affine(batch as f64, 0.0)?.maximum(1.0)?;
-                    total(&t.broadcast_mul(mask)?)?.div(&count)?
-                }
-            })
-        };
-        let mean = average(rows.clone())?;
-        let variance = average(rows.broadcast_sub(&mean)?.sqr()?)?;
-        Ok(Moments { mean, variance })
-    }
-}
-
-/// Batch statistics in training, their running averages (buffers of the model) in evaluation.
-#[derive(Debug)]
-pub(crate) struct BatchStatistics {
-    mean: Param,
-    variance: Param,
-    store: ParamStore,
-    training: AtomicBool,
-}
-
-impl BatchStatistics {
-    /// Buffers `running_mean` (zero) and `running_variance` (one) under `path`; starts in training.
-    pub(crate) fn new(path: &ParamPath, channels: usize) -> Result<Self> {
-        let store = path.store().clone();
-        let zeros = Tensor::zeros(channels, store.dtype(), store.device())?;
-        Ok(BatchStatistics {
-            mean: path.buffer("running_mean", &zeros)?,
-            variance: path.buffer("running_variance", &zeros.ones_like()?)?,
-            store,
-            training: AtomicBool::new(true),
-        })
-    }
-
-    pub(crate) fn training(&self) -> bool {
-        self.training.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_training(&self, training: bool) {
-        self.training.store(training, Ordering::Relaxed);
-    }
-
-    /// What normalises `rows` now: see the module's text for when the running averages move.
-    pub(crate) fn of(&self, rows: &Tensor, mask: Option<&Tensor>) -> Result<Moments> {
-        if !self.training() {
-            return self.running();
-        }
-        let moments = Moments::of(rows, mask)?;
-        if self.store.tracking() {
-            self.advance(&self.mean, &moments.mean)?;
-            self.advance(&self.variance, &moments.variance)?;
-        }
-        Ok(moments)
-    }
-
-    /// The running averages.
-    pub(crate) fn running(&self) -> Result<Moments> {
-        let shape = (self.mean.var().elem_count(), 1, 1);
-        Ok(Moments { mean: self.mean.tensor().reshape(shape)?, variance: self.variance.tensor().reshape(shape)? })
-    }
-
-    fn advance(&self, average: &Param, value: &Tensor) -> Result<()> {
-        let old = average.tensor();
-        let step = (value.detach().reshape(old.shape())? - &old)?.affine(DECAY, 0.0)?;
-        average.set(&(old + step)?)
-    }
-}
-
-/// `(B, C, …)` as `(C, B, P)`: sums over the last dimension are fast and exact, those over leading ones
-/// are neither.
-pub(crate) fn to_rows(x: &Tensor) -> Result<Tensor> {
-    let (b, c) = (x.dim(0)?, x.dim(1)?);
-    Ok(x.reshape((b, c, ()))?.transpose(0, 1)?.contiguous()?)
-}
-
-/// The inverse of [`to_rows`] for a tensor shaped like `like`.
-pub(crate) fn from_rows(rows: &Tensor, like: &Tensor) -> Result<Tensor> {
-    Ok(rows.transpose(0, 1)?.contiguous()?.reshape(like.shape())?)
-}
 
 /// `y = γ (x - μ) / √(σ² + 1e-4) + β` per channel, a layer of a network (Ioffe & Szegedy 2015).
 ///
@@ -176,7 +64,8 @@ impl BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FlowRng;
+    use crate::nn::statistics::Moments;
+    use crate::{FlowRng, ParamStore};
     use candle_core::{DType, Device};
 
     #[test]

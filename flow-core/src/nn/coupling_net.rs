@@ -2,11 +2,11 @@
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
 
+use super::statistics::whitening;
 use super::zero_conv::{edge_conv, norm};
 use super::{Conditioner, Evaluation};
 use crate::kernels::coupling_net::{self as kernel, Folded, Shape};
 use crate::kernels::{Real, accepts, dispatch2};
-use crate::layers::{LOG_SCALE_FACTOR, channel_moments};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
 
@@ -126,9 +126,9 @@ fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 
 /// Sets bias and log-scale so that `(pre + b)·exp(3 l)` has mean 0 and deviation 1 per channel.
 fn set_norm(pre: &Tensor, bias: &Param, log_scale: &Param) -> Result<Tensor> {
-    let (mean, std) = channel_moments(pre)?;
-    bias.set(&mean.neg()?)?;
-    log_scale.set(&(std + 1e-6)?.log()?.affine(-1.0 / LOG_SCALE_FACTOR, 0.0)?)?;
+    let (b, l) = whitening(pre)?;
+    bias.set(&b)?;
+    log_scale.set(&l)?;
     norm(pre, &bias.tensor(), &log_scale.tensor())
 }
 
@@ -342,7 +342,7 @@ mod tests {
         net.initialize(&x, None).unwrap();
         let [w1, b1, l1, ..] = &net.params;
         let pre = norm(&edge_conv(&x, &w1.tensor()).unwrap(), &b1.tensor(), &l1.tensor()).unwrap();
-        let (mean, std) = channel_moments(&pre).unwrap();
+        let (mean, std) = crate::nn::statistics::channel_moments(&pre).unwrap();
         assert!(largest(&mean) < 1e-9 && largest(&(std - 1.0).unwrap()) < 1e-4);
     }
 }

@@ -6,12 +6,13 @@
 
 use candle_core::{Tensor, Var};
 
-pub(crate) mod batch_norm;
+mod batch_norm;
 mod conv;
 mod coupling_net;
 mod linear;
 mod made;
 mod mlp;
+pub(crate) mod statistics;
 mod weight_norm;
 mod zero_conv;
 
@@ -21,6 +22,7 @@ pub use coupling_net::CouplingNet;
 pub use linear::Linear;
 pub use made::Made;
 pub use mlp::{Activation, Mlp, MlpConfig};
+pub use statistics::RunningStatistics;
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::Conditioner;
 use super::conv::{ConvGeometry, conv2d};
 use crate::Result;
-use crate::layers::LOG_SCALE_FACTOR;
+use crate::kernels::LOG_SCALE_FACTOR;
 use crate::param::{Init, Param, ParamPath};
 
 /// `out = (conv₃(x) + b) · exp(3 l)`, everything zero at the start.

@@ -28,6 +28,14 @@ pub(crate) fn softmax(t: &Tensor, dim: usize) -> Result<Tensor> {
     Ok(weights.broadcast_div(&weights.sum_keepdim(dim)?)?)
 }
 
+/// `ln sigmoid(h) = min(h, 0) - ln(1 + e^-|h|)`, stable for every finite `h`.
+pub(crate) fn log_sigmoid(h: &Tensor) -> Result<Tensor> {
+    let negative = h.minimum(0.0)?;
+    // -|h| as 2 min(h, 0) - h: Candle's derivative of |h| at zero is one, that of the minimum one half.
+    let softplus = (((&negative * 2.0)? - h)?.exp()? + 1.0)?.log()?;
+    Ok((negative - softplus)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

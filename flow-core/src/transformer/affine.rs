@@ -7,6 +7,7 @@ use super::{Transformer, TransformerPullback, backprop_by_graph};
 use crate::bijector::{sum_event, zero_log_det};
 use crate::kernels::affine::{self as kernel, Sizes, Way};
 use crate::kernels::{Real, accepts, read};
+use crate::numerics::softmax::log_sigmoid;
 use crate::{Error, Result};
 
 /// `y = x + t`; the log-derivative is zero (Dinh et al. 2015).
@@ -88,14 +89,6 @@ impl Affine {
         };
         Ok((shift, log_scale))
     }
-}
-
-/// `ln sigmoid(h) = min(h, 0) - ln(1 + e^-|h|)`, stable for every finite `h`.
-pub(crate) fn log_sigmoid(h: &Tensor) -> Result<Tensor> {
-    let negative = h.minimum(0.0)?;
-    // -|h| as 2 min(h, 0) - h: Candle's derivative of |h| at zero is one, that of the minimum one half.
-    let softplus = (((&negative * 2.0)? - h)?.exp()? + 1.0)?.log()?;
-    Ok((negative - softplus)?)
 }
 
 /// A smooth bound of `h` to `(-c, c)` with slope one at the origin: `c · tanh(h / c)`.

@@ -13,7 +13,6 @@ mod affine;
 mod logistic_mixture;
 mod spline;
 
-pub(crate) use affine::log_sigmoid;
 pub use affine::{Additive, Affine, ScaleBound};
 pub use logistic_mixture::LogisticMixture;
 pub use spline::RationalQuadraticSpline;

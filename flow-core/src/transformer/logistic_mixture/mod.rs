@@ -7,10 +7,10 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::affine::soft_clamp;
-use super::{Transformer, check_params, log_sigmoid};
+use super::{Transformer, check_params};
 use crate::error::Direction;
 use crate::numerics::root::{self, MAX_STEPS, host};
-use crate::numerics::softmax::{log_softmax, log_sum_exp};
+use crate::numerics::softmax::{log_sigmoid, log_softmax, log_sum_exp};
 use crate::{Error, Result};
 
 /// `|ln s|` of a component stays below this: widths between 0.007 and 148.

@@ -8,8 +8,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Transformer, check_params, log_sigmoid};
-use crate::numerics::softmax::softmax;
+use super::{Transformer, check_params};
+use crate::numerics::softmax::{log_sigmoid, softmax};
 use crate::{Error, Result};
 
 /// The least width and height of a bin, as a fraction of the interval.

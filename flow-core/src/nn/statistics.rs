@@ -1,0 +1,167 @@
+//! Statistics of a batch for each channel: what activation and batch normalization are made of, in networks and as
+//! bijectors.
+//!
+//! Running averages move exactly once per training step: in the pass that builds the graph, which both modes of
+//! back-propagation run once (the reversible one makes its forward pass with tracking paused and its graph when it
+//! walks back).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Tensor};
+
+use crate::Result;
+use crate::kernels::LOG_SCALE_FACTOR;
+use crate::param::{Param, ParamPath, ParamStore};
+
+/// The weight of the current batch in running averages: the `decay` of the RealNVP authors, the default of torch.
+const DECAY: f64 = 0.1;
+
+/// Added to every variance (the RealNVP authors' value).
+const EPSILON: f64 = 1e-4;
+
+/// Mean and variance of every channel, each `(C, 1, 1)`.
+#[derive(Debug, Clone)]
+pub(crate) struct Moments {
+    pub(crate) mean: Tensor,
+    pub(crate) variance: Tensor,
+}
+
+impl Moments {
+    /// `√(variance + ε)`.
+    pub(crate) fn std(&self) -> Result<Tensor> {
+        Ok((&self.variance + EPSILON)?.sqrt()?)
+    }
+
+    /// Over the last two dimensions of `rows`, `(C, B, P)`; only where `mask`, `(C, 1, P)`, is one.
+    pub(crate) fn of(rows: &Tensor, mask: Option<&Tensor>) -> Result<Self> {
+        let (_, batch, pixels) = rows.dims3()?;
+        let average = |t: Tensor| -> Result<Tensor> {
+            let total = |t: &Tensor| t.sum_keepdim(2)?.sum_keepdim(1);
+            Ok(match mask {
+                None => total(&t)?.affine(1.0 / (batch * pixels) as f64, 0.0)?,
+                Some(mask) => {
+                    let count = total(mask)?.affine(batch as f64, 0.0)?.maximum(1.0)?;
+                    total(&t.broadcast_mul(mask)?)?.div(&count)?
+                }
+            })
+        };
+        let mean = average(rows.clone())?;
+        let variance = average(rows.broadcast_sub(&mean)?.sqr()?)?;
+        Ok(Moments { mean, variance })
+    }
+}
+
+/// Running averages of mean and variance of every channel, `(C,)` each: buffers, saved with the model.
+#[derive(Debug)]
+pub struct RunningStatistics {
+    mean: Param,
+    variance: Param,
+}
+
+impl RunningStatistics {
+    /// Buffers under `path`, the mean zero and the variance one, of the given names.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) when a name is taken.
+    pub fn new(path: &ParamPath, [mean, variance]: [&str; 2], channels: usize) -> Result<Self> {
+        let zeros = Tensor::zeros(channels, path.store().dtype(), path.store().device())?;
+        Ok(RunningStatistics {
+            mean: path.buffer(mean, &zeros)?,
+            variance: path.buffer(variance, &zeros.ones_like()?)?,
+        })
+    }
+
+    /// The running mean; the tensor changes in place when the averages move.
+    pub fn mean(&self) -> Tensor {
+        self.mean.tensor()
+    }
+
+    /// The running variance; the tensor changes in place when the averages move.
+    pub fn variance(&self) -> Tensor {
+        self.variance.tensor()
+    }
+
+    /// Moves both a tenth of the way to a batch's mean and variance, of `C` numbers each.
+    ///
+    /// # Errors
+    /// Another number of channels, or a failure of the device.
+    pub fn advance(&self, mean: &Tensor, variance: &Tensor) -> Result<()> {
+        for (average, value) in [(&self.mean, mean), (&self.variance, variance)] {
+            let old = average.tensor();
+            let step = (value.detach().reshape(old.shape())? - &old)?.affine(DECAY, 0.0)?;
+            average.set(&(old + step)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of the averages' buffers in this crate.
+pub(crate) const RUNNING: [&str; 2] = ["running_mean", "running_variance"];
+
+/// Batch statistics in training, their running averages in evaluation.
+#[derive(Debug)]
+pub(crate) struct BatchStatistics {
+    running: RunningStatistics,
+    store: ParamStore,
+    training: AtomicBool,
+}
+
+impl BatchStatistics {
+    /// Buffers `running_mean` (zero) and `running_variance` (one) under `path`; starts in training.
+    pub(crate) fn new(path: &ParamPath, channels: usize) -> Result<Self> {
+        let running = RunningStatistics::new(path, RUNNING, channels)?;
+        Ok(BatchStatistics { running, store: path.store().clone(), training: AtomicBool::new(true) })
+    }
+
+    pub(crate) fn set_training(&self, training: bool) {
+        self.training.store(training, Ordering::Relaxed);
+    }
+
+    /// What normalises `rows` now: see the module's text for when the running averages move.
+    pub(crate) fn of(&self, rows: &Tensor, mask: Option<&Tensor>) -> Result<Moments> {
+        if !self.training.load(Ordering::Relaxed) {
+            return self.running();
+        }
+        let moments = Moments::of(rows, mask)?;
+        if self.store.tracking() {
+            self.running.advance(&moments.mean, &moments.variance)?;
+        }
+        Ok(moments)
+    }
+
+    /// The running averages, `(C, 1, 1)` each.
+    pub(crate) fn running(&self) -> Result<Moments> {
+        let wide = |t: Tensor| t.reshape(((), 1, 1));
+        Ok(Moments { mean: wide(self.running.mean())?, variance: wide(self.running.variance())? })
+    }
+}
+
+/// `(B, C, …)` as `(C, B, P)`: sums over the last dimension are fast and exact, those over leading ones
+/// are neither.
+pub(crate) fn to_rows(x: &Tensor) -> Result<Tensor> {
+    let (b, c) = (x.dim(0)?, x.dim(1)?);
+    Ok(x.reshape((b, c, ()))?.transpose(0, 1)?.contiguous()?)
+}
+
+/// The inverse of [`to_rows`] for a tensor shaped like `like`.
+pub(crate) fn from_rows(rows: &Tensor, like: &Tensor) -> Result<Tensor> {
+    Ok(rows.transpose(0, 1)?.contiguous()?.reshape(like.shape())?)
+}
+
+/// Mean and standard deviation of each channel of `(B, C, …)` over everything else, in f64.
+///
+/// Candle's reductions over leading dimensions are slow and accumulate in f32; the transposed copy
+/// makes this one a sum over the last dimension.
+pub(crate) fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let rows = x.transpose(0, 1)?.contiguous()?.flatten_from(1)?.to_dtype(DType::F64)?;
+    let mean = rows.mean(1)?;
+    let centred = rows.broadcast_sub(&mean.unsqueeze(1)?)?;
+    let std = centred.sqr()?.mean(1)?.sqrt()?;
+    Ok((mean.to_dtype(x.dtype())?, std.to_dtype(x.dtype())?))
+}
+
+/// The shift `b` and the log-scale `l` with which `(x + b) · exp(3 l)` has mean zero and deviation one in every channel.
+pub(crate) fn whitening(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (mean, std) = channel_moments(x)?;
+    Ok((mean.neg()?, (std + 1e-6)?.log()?.affine(-1.0 / LOG_SCALE_FACTOR, 0.0)?))
+}
