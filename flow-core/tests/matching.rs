@@ -5,7 +5,7 @@
 use candle_core::{DType, Device, Tensor};
 use flow_core::cnf::VectorField;
 use flow_core::cnf::matching::{
-    Coupling, FlowMatching, TimeSampling, distillation_loss, reflow_pairs, sample_few_steps, straightness,
+    FlowMatching, Pairing, TimeSampling, distillation_loss, reflow_pairs, sample_few_steps, straightness,
 };
 use flow_core::cnf::ode::Method;
 use flow_core::param::{Init, Param};
@@ -110,7 +110,7 @@ fn fit(net: &Net, steps: u64, mut loss: impl FnMut(u64) -> Result<Tensor>) {
     }
 }
 
-fn matched(coupling: Coupling) -> Net {
+fn matched(coupling: Pairing) -> Net {
     let (net, mut rng) = (Net::new(3), FlowRng::seed_from(1));
     let matching = FlowMatching { coupling, times: TimeSampling::Stratified, ..FlowMatching::default() };
     fit(&net, 300, |_| matching.loss(&net, &data(128, &mut rng), None, 128, &mut rng));
@@ -124,14 +124,14 @@ fn matching_is_maximum_likelihood_enough_and_transport_makes_it_straight() {
     let noise = rng.normal((500, 2), DType::F32, &Device::Cpu).unwrap();
     let untrained = nats(&Net::new(3), &test) - entropy();
     let mut bends = Vec::new();
-    for coupling in [Coupling::Independent, Coupling::MinibatchOt { block: 64 }] {
+    for coupling in [Pairing::Independent, Pairing::MinibatchOt { block: 64 }] {
         let net = matched(coupling);
         // The standard error of 2000 points is 0.022.
         let gap = nats(&net, &test) - entropy();
         assert!(gap > -0.07 && gap < 0.25 && gap < 0.2 * untrained, "{coupling:?}: {gap} after {untrained}");
         let _paused = net.store.no_grad();
         bends.push(straightness(&net, &noise, None, 20, Method::Heun, 1.0).unwrap());
-        if coupling != Coupling::Independent {
+        if coupling != Pairing::Independent {
             distils(&net);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
-use flow_core::cnf::matching::{Coupling as Pairing, FlowMatching, TimeSampling, sample_few_steps, trajectory};
+use flow_core::cnf::matching::{FlowMatching, Pairing, TimeSampling, sample_few_steps, trajectory};
 use flow_core::cnf::ode::Method;
 use flow_core::cnf::ode::{SolveOptions, Stepping};
 use flow_core::cnf::{Cnf, CnfConfig, ConcatSquash, ConcatSquashConfig, Divergence, EndTime, Probe, VectorField};

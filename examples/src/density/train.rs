@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use flow_core::cnf::matching::Coupling;
+use flow_core::cnf::matching::Pairing;
 use flow_core::files::atomic_write;
 use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig};
 
@@ -153,8 +153,8 @@ impl TrainArgs {
         }
         if let Some(block) = self.block {
             ensure!(self.model == Kind::Matching, "--block is for --model matching");
-            let transport = Coupling::MinibatchOt { block };
-            model.matching.coupling = if block == 0 { Coupling::Independent } else { transport };
+            let transport = Pairing::MinibatchOt { block };
+            model.matching.coupling = if block == 0 { Pairing::Independent } else { transport };
         }
         Ok(model)
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
-use flow_core::cnf::matching::Coupling;
+use flow_core::cnf::matching::Pairing;
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_points::data::{Loaded, Normalization, NormalizeMode};
 use flow_points::model::{Draw, Objective, PointFlowConfig};
@@ -183,7 +183,7 @@ impl TrainArgs {
             Objective::Matching(c) => {
                 c.kl_weight = self.kl_weight.unwrap_or(c.kl_weight);
                 if let Some(block) = self.transport {
-                    c.point.coupling = Coupling::MinibatchOt { block };
+                    c.point.coupling = Pairing::MinibatchOt { block };
                 }
             }
             Objective::Likelihood(_) if self.kl_weight.is_some() || self.transport.is_some() => {

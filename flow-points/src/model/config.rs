@@ -1,6 +1,6 @@
 //! The hyper-parameters of a model: what `config.json` of a checkpoint holds.
 
-use flow_core::cnf::matching::{Coupling, FlowMatching, TimeSampling};
+use flow_core::cnf::matching::{FlowMatching, Pairing, TimeSampling};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::cnf::{
     ConcatSquashConfig, Divergence, EmbeddingConfig, EndTime, FieldActivation, Gate, OdeGradient, Probe, Regularization,
@@ -228,8 +228,8 @@ impl Default for MatchingConfig {
     fn default() -> Self {
         let matching = |coupling| FlowMatching { coupling, times: TimeSampling::Stratified, ..FlowMatching::default() };
         MatchingConfig {
-            point: matching(Coupling::Independent),
-            prior: matching(Coupling::Independent),
+            point: matching(Pairing::Independent),
+            prior: matching(Pairing::Independent),
             times_per_cloud: 8,
             draws_per_latent: 8,
             kl_weight: 1e-4,

@@ -6,7 +6,7 @@
 //! a continuous flow integrates: encoding solves from 0 to `T`, and the likelihood of a matched model is the
 //! ordinary one.
 //!
-//! Which noise goes with which data is the [`Coupling`]; optimal transport makes paths that do not cross, and fields
+//! Which noise goes with which data is the [`Pairing`]; optimal transport makes paths that do not cross, and fields
 //! that few steps integrate ([`sample_few_steps`]). [`OfflinePlan`] computes it once for shapes that stay the same.
 //! [`reflow_pairs`] straightens a trained field, and [`distillation_loss`] makes a sampler of one evaluation from it;
 //! [`ReflowTask`] is both as a training run.
@@ -27,7 +27,7 @@ use super::{VectorField, groups};
 use crate::{Error, FlowRng, Result};
 
 pub use few_steps::{sample_few_steps, trajectory};
-pub use pairing::Coupling;
+pub use pairing::Pairing;
 pub use plan::OfflinePlan;
 pub use reflow::{distillation_loss, reflow_pairs, straightness};
 pub use straighten::{ReflowConfig, ReflowPairs, ReflowTask};
@@ -44,13 +44,13 @@ const NAME: &str = "flow matching";
 /// ```
 /// use candle_core::{DType, Device};
 /// use flow_core::FlowRng;
-/// use flow_core::cnf::matching::{Coupling, FlowMatching};
+/// use flow_core::cnf::matching::{FlowMatching, Pairing};
 ///
 /// # fn main() -> flow_core::Result<()> {
 /// let mut rng = FlowRng::seed_from(1);
 /// // Two clouds of four points each: one time per cloud, transport within each cloud.
 /// let clouds = rng.normal((8, 3), DType::F32, &Device::Cpu)?;
-/// let matching = FlowMatching { coupling: Coupling::MinibatchOt { block: 4 }, ..FlowMatching::default() };
+/// let matching = FlowMatching { coupling: Pairing::MinibatchOt { block: 4 }, ..FlowMatching::default() };
 /// let pairs = matching.pairs(&clouds, 2, &mut rng)?;
 /// assert_eq!((pairs.time.dims(), pairs.x_t.dims(), pairs.target.dims()), (&[2][..], &[8, 3][..], &[8, 3][..]));
 /// # Ok(())
@@ -60,7 +60,7 @@ const NAME: &str = "flow matching";
 #[serde(deny_unknown_fields, default)]
 pub struct FlowMatching {
     /// Which noise goes with which data.
-    pub coupling: Coupling,
+    pub coupling: Pairing,
     /// How times are drawn.
     pub times: TimeSampling,
     /// `T`, the end time of the flow that integrates the field.
@@ -72,7 +72,7 @@ pub struct FlowMatching {
 impl Default for FlowMatching {
     /// Independent pairs, uniform times, `T = 1`, `σ = 0`.
     fn default() -> Self {
-        FlowMatching { coupling: Coupling::Independent, times: TimeSampling::Uniform, end_time: 1.0, sigma_min: 0.0 }
+        FlowMatching { coupling: Pairing::Independent, times: TimeSampling::Uniform, end_time: 1.0, sigma_min: 0.0 }
     }
 }
 
@@ -195,7 +195,7 @@ impl FlowMatching {
         count: usize,
         rng: &mut FlowRng,
     ) -> Result<Pairs> {
-        let mixes = self.coupling != Coupling::Independent && count > 1 && count == rows(x)?;
+        let mixes = self.coupling != Pairing::Independent && count > 1 && count == rows(x)?;
         if mixes && context.is_some() && field.context_dim().is_some() {
             let reason = "transport would pair rows across contexts; use independent pairs, or groups of rows";
             return Err(Error::config("coupling", reason));

@@ -12,7 +12,7 @@ use crate::{Error, FlowRng, Result};
 /// The joint distribution of data and noise, whose margins stay what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Coupling {
+pub enum Pairing {
     /// Every row has noise of its own.
     #[default]
     Independent,
@@ -27,10 +27,10 @@ pub enum Coupling {
     },
 }
 
-impl Coupling {
+impl Pairing {
     pub(super) fn check(self) -> Result<()> {
         match self {
-            Coupling::MinibatchOt { block: 0 } => Err(Error::config("coupling.block", "is 0, must be at least 1")),
+            Pairing::MinibatchOt { block: 0 } => Err(Error::config("coupling.block", "is 0, must be at least 1")),
             _ => Ok(()),
         }
     }
@@ -39,7 +39,7 @@ impl Coupling {
     /// all rows where each is a group of its own.
     pub(super) fn couple(self, x: &Tensor, noise: Tensor, per_group: usize, rng: &mut FlowRng) -> Result<Tensor> {
         self.check()?;
-        let Coupling::MinibatchOt { block } = self else { return Ok(noise) };
+        let Pairing::MinibatchOt { block } = self else { return Ok(noise) };
         let count = x.dim(0)?;
         let pool = if per_group <= 1 { count.max(1) } else { per_group };
         let pools: Vec<Range<usize>> = (0..count).step_by(pool).map(|start| start..start + pool).collect();

@@ -28,7 +28,7 @@ impl<F: Fn(f64) -> (f64, f64) + Send + Sync> VectorField for Affine<F> {
 }
 
 fn ot(block: usize) -> FlowMatching {
-    FlowMatching { coupling: Coupling::MinibatchOt { block }, ..FlowMatching::default() }
+    FlowMatching { coupling: Pairing::MinibatchOt { block }, ..FlowMatching::default() }
 }
 
 #[test]
