@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::Tensor;
 use flow_core::cnf::VectorField;
-use flow_core::cnf::matching::{sample_few_steps, straightness};
+use flow_core::cnf::matching::{FewSteps, sample_few_steps, straightness};
 use flow_core::cnf::ode::Method;
 use flow_core::files::atomic_write;
 use serde::Serialize;
@@ -47,10 +47,10 @@ impl Paths {
         context: Option<&Tensor>,
         end_time: f64,
     ) -> Result<Self> {
-        let bend = straightness(field, noise, context, SOLVED, Method::Heun, end_time)?;
+        let bend = straightness(field, noise, context, FewSteps { steps: SOLVED, method: Method::Heun, end_time })?;
         let mut few_steps = [0.0; 4];
         for (slot, steps) in few_steps.iter_mut().zip([1, 2, 4, 8]) {
-            let made = sample_few_steps(field, noise, context, steps, Method::Euler, end_time)?;
+            let made = sample_few_steps(field, noise, context, FewSteps { steps, method: Method::Euler, end_time })?;
             let square = (made - samples)?.sqr()?.sum(1)?.mean(0)?.to_scalar::<f32>()?;
             *slot = f64::from(square).sqrt();
         }

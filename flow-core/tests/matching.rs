@@ -5,7 +5,7 @@
 use candle_core::{DType, Device, Tensor};
 use flow_core::cnf::VectorField;
 use flow_core::cnf::matching::{
-    FlowMatching, Pairing, TimeSampling, distillation_loss, reflow_pairs, sample_few_steps, straightness,
+    FewSteps, FlowMatching, Pairing, TimeSampling, distillation_loss, reflow_pairs, sample_few_steps, straightness,
 };
 use flow_core::cnf::ode::Method;
 use flow_core::param::{Init, Param};
@@ -130,7 +130,7 @@ fn matching_is_maximum_likelihood_enough_and_transport_makes_it_straight() {
         let gap = nats(&net, &test) - entropy();
         assert!(gap > -0.07 && gap < 0.25 && gap < 0.2 * untrained, "{coupling:?}: {gap} after {untrained}");
         let _paused = net.store.no_grad();
-        bends.push(straightness(&net, &noise, None, 20, Method::Heun, 1.0).unwrap());
+        bends.push(straightness(&net, &noise, None, FewSteps::new(20, Method::Heun)).unwrap());
         if coupling != Pairing::Independent {
             distils(&net);
         }
@@ -144,13 +144,13 @@ fn distils(net: &Net) {
     let noise = rng.normal((2048, 2), DType::F32, &Device::Cpu).unwrap();
     let made = {
         let _paused = net.store.no_grad();
-        reflow_pairs(net, &noise, None, 16, Method::Heun, 1.0).unwrap()
+        reflow_pairs(net, &noise, None, FewSteps::new(16, Method::Heun)).unwrap()
     };
     let student = Net::new(3);
     student.store.restore(&net.store.snapshot().unwrap()).unwrap();
     let error = |student: &Net| -> f64 {
         let _paused = student.store.no_grad();
-        let one = sample_few_steps(student, &noise, None, 1, Method::Euler, 1.0).unwrap();
+        let one = sample_few_steps(student, &noise, None, FewSteps::new(1, Method::Euler)).unwrap();
         f64::from((one - &made).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap())
     };
     let before = error(&student);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
-use flow_core::cnf::matching::{FlowMatching, Pairing, TimeSampling, sample_few_steps, trajectory};
+use flow_core::cnf::matching::{FewSteps, FlowMatching, Pairing, TimeSampling, sample_few_steps, trajectory};
 use flow_core::cnf::ode::Method;
 use flow_core::cnf::ode::{SolveOptions, Stepping};
 use flow_core::cnf::{Cnf, CnfConfig, ConcatSquash, ConcatSquashConfig, Divergence, EndTime, Probe, VectorField};
@@ -197,7 +197,8 @@ impl Model {
         match self {
             Model::Discrete(flow) => layer_by_layer(flow.bijector(), latents),
             Model::Continuous(flow) => {
-                let states = trajectory(flow.bijector().field(), latents, None, STAGES, Method::Rk4, END_TIME)?;
+                let stages = FewSteps { steps: STAGES, method: Method::Rk4, end_time: END_TIME };
+                let states = trajectory(flow.bijector().field(), latents, None, stages)?;
                 let time = |k: usize| format!("t = {:.2}", END_TIME * (STAGES - k) as f64 / STAGES as f64);
                 Ok(states.into_iter().enumerate().map(|(k, x)| (time(k), x)).collect())
             }
@@ -207,7 +208,8 @@ impl Model {
     /// What a continuous flow makes of latents in some equal steps; `None` for a discrete one.
     pub(super) fn in_steps(&self, latents: &Tensor, method: Method, steps: usize) -> Result<Option<Tensor>> {
         let _paused = self.store().no_grad();
-        let made = |field: Arc<dyn VectorField>| sample_few_steps(&*field, latents, None, steps, method, END_TIME);
+        let how = FewSteps { steps, method, end_time: END_TIME };
+        let made = |field: Arc<dyn VectorField>| sample_few_steps(&*field, latents, None, how);
         Ok(self.field().map(made).transpose()?)
     }
 }

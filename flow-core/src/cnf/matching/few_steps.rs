@@ -6,6 +6,33 @@ use super::{VectorField, check_end_time};
 use crate::Result;
 use crate::cnf::ode::{Method, SolveOptions, Stepping, solve_recorded};
 
+/// How noise at `t = T` is carried to data at 0: in a few equal steps.
+///
+/// It costs `steps · method.stages()` evaluations.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FewSteps {
+    /// The number of steps, at least one.
+    pub steps: usize,
+    /// What each step is made with.
+    pub method: Method,
+    /// `T` of the field, positive.
+    pub end_time: f64,
+}
+
+impl FewSteps {
+    /// `steps` steps of `method` from `T = 1`.
+    pub fn new(steps: usize, method: Method) -> Self {
+        FewSteps { steps, method, end_time: 1.0 }
+    }
+
+    /// The same for another `T`.
+    #[must_use]
+    pub fn with_end_time(mut self, end_time: f64) -> Self {
+        self.end_time = end_time;
+        self
+    }
+}
+
 /// A field with the context of one solve.
 pub(super) struct Motion<'a, F: ?Sized> {
     pub(super) field: &'a F,
@@ -22,9 +49,7 @@ impl<F: VectorField + ?Sized> Motion<'_, F> {
     pub(super) fn solve(
         &self,
         noise: &Tensor,
-        steps: usize,
-        method: Method,
-        end_time: f64,
+        FewSteps { steps, method, end_time }: FewSteps,
         mut seen: impl FnMut(&Tensor, &Tensor),
     ) -> Result<Tensor> {
         check_end_time(end_time)?;
@@ -38,11 +63,10 @@ impl<F: VectorField + ?Sized> Motion<'_, F> {
     }
 }
 
-/// Turns noise `(B, D)` into data by `steps` equal steps from `t = T` to 0.
+/// Turns noise `(B, D)` into data.
 ///
 /// Meant for fields that were matched, above all with transport or reflow: their paths are nearly straight and a few
-/// steps suffice. It costs `steps · method.stages()` evaluations. Pause the tracking of the model's store, or the
-/// graph of all evaluations is kept.
+/// steps suffice. Pause the tracking of the model's store, or the graph of all evaluations is kept.
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) for no step or an end time that is not positive; those of the field.
@@ -50,11 +74,9 @@ pub fn sample_few_steps<F: VectorField + ?Sized>(
     field: &F,
     noise: &Tensor,
     context: Option<&Tensor>,
-    steps: usize,
-    method: Method,
-    end_time: f64,
+    how: FewSteps,
 ) -> Result<Tensor> {
-    Motion { field, context }.solve(noise, steps, method, end_time, |_, _| {})
+    Motion { field, context }.solve(noise, how, |_, _| {})
 }
 
 /// The `steps + 1` states of [`sample_few_steps`], noise first and data last, detached: how points travel.
@@ -65,12 +87,10 @@ pub fn trajectory<F: VectorField + ?Sized>(
     field: &F,
     noise: &Tensor,
     context: Option<&Tensor>,
-    steps: usize,
-    method: Method,
-    end_time: f64,
+    how: FewSteps,
 ) -> Result<Vec<Tensor>> {
-    let mut states = Vec::with_capacity(steps + 1);
-    let last = Motion { field, context }.solve(noise, steps, method, end_time, |x, _| states.push(x.detach()))?;
+    let mut states = Vec::with_capacity(how.steps + 1);
+    let last = Motion { field, context }.solve(noise, how, |x, _| states.push(x.detach()))?;
     states.push(last.detach());
     Ok(states)
 }

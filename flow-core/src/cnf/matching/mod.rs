@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{VectorField, groups};
 use crate::{Error, FlowRng, Result};
 
-pub use few_steps::{sample_few_steps, trajectory};
+pub use few_steps::{FewSteps, sample_few_steps, trajectory};
 pub use pairing::Pairing;
 pub use plan::OfflinePlan;
 pub use reflow::{distillation_loss, reflow_pairs, straightness};

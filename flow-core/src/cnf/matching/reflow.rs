@@ -2,10 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use super::few_steps::Motion;
+use super::few_steps::{FewSteps, Motion};
 use super::{Pairs, VectorField, velocity_error};
 use crate::Result;
-use crate::cnf::ode::Method;
 
 /// The data, `(B, D)`, detached, that a trained field makes of `noise`: the pairs to match a field anew with
 /// ([`FlowMatching::pairs_with`](super::FlowMatching::pairs_with)).
@@ -20,15 +19,13 @@ pub fn reflow_pairs<F: VectorField + ?Sized>(
     field: &F,
     noise: &Tensor,
     context: Option<&Tensor>,
-    steps: usize,
-    method: Method,
-    end_time: f64,
+    how: FewSteps,
 ) -> Result<Tensor> {
-    Ok(super::sample_few_steps(field, noise, context, steps, method, end_time)?.detach())
+    Ok(super::sample_few_steps(field, noise, context, how)?.detach())
 }
 
 /// How much the paths of a field bend: `∫ E|v(t, x_t) - u|² dt / ∫ E|u|² dt` with `u` the mean velocity of each path, from
-/// noise to data in `steps` steps; 0 for straight paths at constant speed.
+/// noise to data; 0 for straight paths at constant speed.
 ///
 /// The numerator is the straightness `S` of Liu et al. 2023, by the left rule; the denominator takes the scale of the data
 /// out of it.
@@ -39,22 +36,20 @@ pub fn straightness<F: VectorField + ?Sized>(
     field: &F,
     noise: &Tensor,
     context: Option<&Tensor>,
-    steps: usize,
-    method: Method,
-    end_time: f64,
+    how: FewSteps,
 ) -> Result<f64> {
-    let mut velocities = Vec::with_capacity(steps);
-    let data = Motion { field, context }.solve(noise, steps, method, end_time, |_, v| velocities.push(v.detach()))?;
-    let mean = (noise - data)?.affine(1.0 / end_time, 0.0)?.detach();
+    let mut velocities = Vec::with_capacity(how.steps);
+    let data = Motion { field, context }.solve(noise, how, |_, v| velocities.push(v.detach()))?;
+    let mean = (noise - data)?.affine(1.0 / how.end_time, 0.0)?.detach();
     let square = |t: &Tensor| -> Result<f64> { Ok(t.sqr()?.to_dtype(DType::F64)?.sum_all()?.to_scalar()?) };
     let bent = velocities.iter().map(|v| square(&(v - &mean)?)).sum::<Result<f64>>()?;
-    Ok(bent / steps as f64 / square(&mean)?.max(f64::MIN_POSITIVE))
+    Ok(bent / how.steps as f64 / square(&mean)?.max(f64::MIN_POSITIVE))
 }
 
 /// The mean squared error of data made from noise, both `(B, D)`, by one evaluation at `t = T`: a tracked scalar.
 ///
 /// `x̂ = ε - T·v(T, ε)` is one Euler step, so that a field trained with this loss is sampled by
-/// [`sample_few_steps`](super::sample_few_steps) with one step of [`Method::Euler`]. On pairs of [`reflow_pairs`] this
+/// [`sample_few_steps`](super::sample_few_steps) with one step of [`Method::Euler`](crate::cnf::ode::Method::Euler). On pairs of [`reflow_pairs`] this
 /// is the distillation of Liu et al. 2023 and of "Fast Point Cloud Generation with Straight Flows" (Wu
 /// et al. 2023, arXiv 2212.01747). In units of the data, whatever `T`.
 ///

@@ -177,12 +177,12 @@ fn a_gaussian_is_matched_by_the_transport_map() {
     let noise = normal(7, &[50, 1]);
     let map = noise.affine(d, m).unwrap();
     // One evaluation is enough on straight lines, many are needed on bent ones.
-    let sample = |steps, method| sample_few_steps(&exact, &noise, None, steps, method, 1.0).unwrap();
+    let sample = |steps, method| sample_few_steps(&exact, &noise, None, FewSteps::new(steps, method)).unwrap();
     assert!(distance(&sample(1, Method::Euler), &map) < 1e-12);
-    let sample = |steps, method| sample_few_steps(&bent, &noise, None, steps, method, 1.0).unwrap();
+    let sample = |steps, method| sample_few_steps(&bent, &noise, None, FewSteps::new(steps, method)).unwrap();
     assert!(distance(&sample(1, Method::Euler), &map) > 0.1);
     assert!(distance(&sample(64, Method::Rk4), &map) < 1e-6);
-    let bend = |field: &dyn VectorField| straightness(field, &noise, None, 50, Method::Rk4, 1.0).unwrap();
+    let bend = |field: &dyn VectorField| straightness(field, &noise, None, FewSteps::new(50, Method::Rk4)).unwrap();
     assert!(bend(&exact) < 1e-20 && bend(&bent) > 1e-2, "{} {}", bend(&exact), bend(&bent));
 }
 
@@ -193,17 +193,19 @@ fn methods_have_their_orders() {
     let noise = normal(1, &[4, 1]);
     let exact = noise.affine((-(2.0_f64.sin())).exp(), 0.0).unwrap();
     for (method, order) in [(Method::Euler, 1.0), (Method::Midpoint, 2.0), (Method::Heun, 2.0), (Method::Rk4, 4.0)] {
-        let error = |steps| distance(&sample_few_steps(&field, &noise, None, steps, method, 2.0).unwrap(), &exact);
+        let sample = |steps| sample_few_steps(&field, &noise, None, FewSteps::new(steps, method).with_end_time(2.0));
+        let error = |steps| distance(&sample(steps).unwrap(), &exact);
         let found = (error(40) / error(80)).log2();
         assert!((found - order).abs() < 0.2, "{method:?} has order {found}");
     }
-    let states = trajectory(&field, &noise, None, 40, Method::Rk4, 2.0).unwrap();
+    let states = trajectory(&field, &noise, None, FewSteps::new(40, Method::Rk4).with_end_time(2.0)).unwrap();
     assert!(states.len() == 41 && distance(&states[0], &noise) == 0.0);
     // Half way, at t = 1, the solution is x(2)·exp(sin 1 - sin 2).
     let half = noise.affine((1.0_f64.sin() - 2.0_f64.sin()).exp(), 0.0).unwrap();
     assert!(distance(&states[20], &half) < 1e-6 && distance(&states[40], &exact) < 1e-6);
-    assert!(sample_few_steps(&field, &noise, None, 0, Method::Euler, 1.0).is_err());
-    assert!(sample_few_steps(&field, &noise, None, 1, Method::Euler, 0.0).is_err());
+    for wrong in [FewSteps::new(0, Method::Euler), FewSteps::new(1, Method::Euler).with_end_time(0.0)] {
+        assert!(sample_few_steps(&field, &noise, None, wrong).is_err(), "{wrong:?}");
+    }
 }
 
 #[test]
@@ -216,7 +218,7 @@ fn reflow_and_distillation_agree_with_the_field_they_come_from() {
         (slope / end_time, (-m - slope * (1.0 - s) * m) / end_time)
     });
     let noise = normal(3, &[20, 1]);
-    let data = reflow_pairs(&field, &noise, None, 3, Method::Midpoint, end_time).unwrap();
+    let data = reflow_pairs(&field, &noise, None, FewSteps::new(3, Method::Midpoint).with_end_time(end_time)).unwrap();
     assert!(distance(&data, &noise.affine(d, m).unwrap()) < 1e-12);
     let matching = FlowMatching { end_time, ..FlowMatching::default() };
     let pairs = matching.pairs_with(&data, &noise, 20, &mut FlowRng::seed_from(1)).unwrap();
