@@ -9,6 +9,7 @@ pub mod density;
 pub mod distribution;
 pub mod error;
 pub mod files;
+pub mod hash;
 pub mod kernels;
 pub mod layers;
 pub mod nn;

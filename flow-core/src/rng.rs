@@ -12,6 +12,7 @@ use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::hash::Fnv;
 
 /// A seeded ChaCha12 generator that draws tensors.
 ///
@@ -39,9 +40,7 @@ impl FlowRng {
     ///
     /// Parameters are initialised this way, so that adding a layer does not change the others.
     pub fn named(seed: u64, name: &str) -> Self {
-        // FNV-1a: stable across platforms and releases, unlike the standard hasher.
-        let hash =
-            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+        let hash = Fnv::new().bytes(name.as_bytes()).value();
         FlowRng(ChaCha12Rng::seed_from_u64(seed ^ hash.rotate_left(17)))
     }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
+use crate::hash::Fnv;
 use crate::{Error, FlowRng, Result};
 
 mod gradients;
@@ -164,6 +165,20 @@ impl ParamStore {
     pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
         let guard = self.lock();
         guard.iter().map(|(name, p)| Ok((name.clone(), p.var.as_tensor().copy()?.detach()))).collect()
+    }
+
+    /// A number that tells the names and every bit of the values, in f32, from others; `described` is taken in first, for a
+    /// configuration that belongs to them.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn fingerprint(&self, described: &str) -> Result<u64> {
+        let mut hash = Fnv::new().bytes(described.as_bytes());
+        for param in self.all() {
+            let values: Vec<f32> = param.var().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            hash = hash.bytes(param.name().as_bytes()).words(values.into_iter().map(f32::to_bits));
+        }
+        Ok(hash.value())
     }
 
     /// Sets every parameter and buffer from `values`; names and shapes must agree exactly.

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use flow_core::hash::Fnv;
+
 use super::open::Format;
 use super::{Cache, Loaded, OpenOptions, codec};
 
@@ -71,25 +73,18 @@ impl<'a> Slot<'a> {
     /// The key of the source as it is now.
     fn key(&self) -> Option<Key> {
         let mut file = File::open(self.path).ok()?;
-        let mut key = Key { hash: fnv(FNV_START, self.recipe.as_bytes()), length: 0 };
+        let (mut hash, mut length) = (Fnv::new().bytes(self.recipe.as_bytes()), 0);
         let mut buffer = vec![0; 1 << 16];
         loop {
             match file.read(&mut buffer).ok()? {
-                0 => return Some(key),
+                0 => return Some(Key { hash: hash.value(), length }),
                 read => {
-                    key.hash = fnv(key.hash, &buffer[..read]);
-                    key.length += read as u64;
+                    hash = hash.bytes(&buffer[..read]);
+                    length += read as u64;
                 }
             }
         }
     }
-}
-
-const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a: stable across platforms and releases, unlike the standard hasher.
-fn fnv(start: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(start, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 fn places(path: &Path, cache: &Cache) -> Vec<PathBuf> {
@@ -97,7 +92,7 @@ fn places(path: &Path, cache: &Cache) -> Vec<PathBuf> {
     // Files of one name in different folders must not share a place.
     let full = path.canonicalize().unwrap_or_else(|_| path.into());
     let unique = || {
-        let hash = fnv(FNV_START, full.as_os_str().as_encoded_bytes());
+        let hash = Fnv::new().bytes(full.as_os_str().as_encoded_bytes()).value();
         suffixed(name, &format!("-{hash:016x}.flowcache"))
     };
     match cache {

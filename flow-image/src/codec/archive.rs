@@ -25,6 +25,7 @@
 
 use std::path::Path;
 
+use flow_core::hash::Fnv;
 use rayon::prelude::*;
 
 use super::coder::{FrozenIdf, Reader};
@@ -65,18 +66,16 @@ pub struct ArchiveInfo {
 /// # Errors
 /// A failure to read the parameters.
 pub fn fingerprint(model: &Idf) -> Result<u64> {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        hash = bytes.iter().fold(hash, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
-    };
     let described = serde_json::to_vec(&(model.config(), model.shape(), model.levels()));
-    add(&described.map_err(|error| Error::config("idf configuration", error.to_string()))?);
+    let described = described.map_err(|error| Error::config("idf configuration", error.to_string()))?;
+    let mut hash = Fnv::new().bytes(&described);
+    // Byte by byte, unlike `ParamStore::fingerprint`: archives that exist carry this number.
     for param in model.store().all() {
-        add(param.name().as_bytes());
+        hash = hash.bytes(param.name().as_bytes());
         let values = param.var().flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;
-        values.iter().for_each(|v| add(&v.to_le_bytes()));
+        hash = values.iter().fold(hash, |hash, v| hash.bytes(&v.to_le_bytes()));
     }
-    Ok(hash)
+    Ok(hash.value())
 }
 
 /// The archive of images `[N, C, H, W]`, each value below the model's levels.

@@ -77,21 +77,12 @@ impl ImageModel {
 
     /// A number that tells this model, its configuration and every bit of its weights, from another one.
     ///
-    /// FNV-1a over 32-bit words; no protection against intent.
+    /// No protection against intent.
     ///
     /// # Errors
     /// A failure of the device.
     pub fn fingerprint(&self) -> Result<u64> {
-        const PRIME: u64 = 0x0000_0100_0000_01b3;
-        let mix = |hash: u64, word: u32| (hash ^ u64::from(word)).wrapping_mul(PRIME);
-        let text = format!("{:?} {:?}", self.config(), self.spec());
-        let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| mix(h, b.into()));
-        for (name, value) in self.store().snapshot()? {
-            hash = name.bytes().fold(hash, |h, b| mix(h, b.into()));
-            let values: Vec<f32> = value.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-            hash = values.iter().fold(hash, |h, v| mix(h, v.to_bits()));
-        }
-        Ok(hash)
+        Ok(self.store().fingerprint(&format!("{:?} {:?}", self.config(), self.spec()))?)
     }
 }
 
