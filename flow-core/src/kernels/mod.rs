@@ -5,9 +5,8 @@
 //!
 //! A modality whose network is not a chain of tensor operations (ragged graphs, say) writes its own
 //! forward and backward pass over slices, generic over [`Real`]: f64 where its gradient is checked against
-//! finite differences, f32 where it must be fast. It splits its batch into chunks whose number depends on
-//! the shapes alone and adds the chunks' gradients in order, so that results do not depend on the number
-//! of threads.
+//! finite differences, f32 where it must be fast. It splits its batch in the same way, and [`fuse`] makes an operation of
+//! Candle of the two passes.
 //!
 //! ```
 //! use flow_core::kernels::{Size, Start, View, gemm};
@@ -25,11 +24,13 @@ pub(crate) mod conv;
 pub(crate) mod coupling_net;
 mod gemm;
 pub(crate) mod mix;
+mod op;
 pub(crate) mod patches;
 mod simd;
 
-use candle_core::{CpuStorage, Layout, Storage, Tensor};
+use candle_core::{Layout, Storage, Tensor};
 pub use gemm::{Size, Start, View, gemm};
+pub use op::{Fused, Kept, fuse};
 
 use crate::{Error, Result};
 
@@ -201,23 +202,8 @@ pub(crate) fn contiguous<'a, T>(data: &'a [T], layout: &Layout) -> candle_core::
 }
 
 /// Whether the kernels take this tensor: f32 or f64 on the CPU.
-pub(crate) fn accepts(t: &Tensor) -> bool {
+pub fn accepts(t: &Tensor) -> bool {
     t.device().is_cpu() && matches!(t.dtype(), candle_core::DType::F32 | candle_core::DType::F64)
-}
-
-/// Applies a kernel to two operands of the same element type, for `CustomOp2::cpu_fwd`.
-pub(crate) fn dispatch2(
-    name: &str,
-    (a, la): (&CpuStorage, &Layout),
-    (b, lb): (&CpuStorage, &Layout),
-    f32_kernel: impl FnOnce(&[f32], &[f32]) -> Vec<f32>,
-    f64_kernel: impl FnOnce(&[f64], &[f64]) -> Vec<f64>,
-) -> candle_core::Result<CpuStorage> {
-    Ok(match (a, b) {
-        (CpuStorage::F32(a), CpuStorage::F32(b)) => CpuStorage::F32(f32_kernel(contiguous(a, la)?, contiguous(b, lb)?)),
-        (CpuStorage::F64(a), CpuStorage::F64(b)) => CpuStorage::F64(f64_kernel(contiguous(a, la)?, contiguous(b, lb)?)),
-        _ => candle_core::bail!("{name}: operands must both be f32 or both f64"),
-    })
 }
 
 #[cfg(test)]

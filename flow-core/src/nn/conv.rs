@@ -1,10 +1,10 @@
 //! Two-dimensional convolution with stride one and a kernel, dilation and padding per axis.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Tensor};
+use candle_core::{Shape, Tensor};
 
 pub use crate::kernels::conv::ConvGeometry;
 use crate::kernels::conv::{self as kernel, Plan};
-use crate::kernels::{Real, accepts, contiguous, dispatch2, read};
+use crate::kernels::{Fused, Real, accepts, fuse};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
@@ -19,11 +19,10 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: &Con
     let Some(plan) = plan(x, weight, bias, geometry)? else {
         return conv2d_composed(x, weight, bias, geometry);
     };
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    Ok(match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, ConvOp(plan))?,
-        None => x.apply_op2(&weight, ConvOp(plan))?,
-    })
+    match bias {
+        Some(bias) => fuse(ConvOp(plan), [x, weight, bias]),
+        None => fuse(ConvOp(plan), [x, weight]),
+    }
 }
 
 /// The sizes of a convolution, `None` where the kernels do not apply.
@@ -45,114 +44,51 @@ fn plan(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: &ConvGeome
     Ok(fits.then_some(Plan { geometry: *geometry, batch, channels, outputs, size: [h, w], out }))
 }
 
-/// The kernels as a Candle operation, with or without a bias.
+/// The kernels as a function of input and weight, and of a bias where there is one.
 struct ConvOp(Plan);
 
 impl ConvOp {
-    fn shape(&self) -> candle_core::Shape {
+    fn out(&self) -> Shape {
         let p = &self.0;
         (p.batch, p.outputs, p.out[0], p.out[1]).into()
     }
-
-    fn gradients(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
-        match x.dtype() {
-            DType::F32 => self.gradients_as::<f32>(x, weight, grad),
-            _ => self.gradients_as::<f64>(x, weight, grad),
-        }
-        .map_err(candle_core::Error::wrap)
-    }
-
-    fn gradients_as<T: Real>(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
-        let (dx, dw, db) = read::<T, _>(x, |x| {
-            read::<T, _>(weight, |w| read::<T, _>(grad, |g| Ok(kernel::backward(&self.0, x, w, g))))
-        })?;
-        let device = x.device();
-        Ok([
-            Tensor::from_vec(dx, x.shape(), device)?,
-            Tensor::from_vec(dw, weight.shape(), device)?,
-            Tensor::from_vec(db, self.0.outputs, device)?,
-        ])
-    }
 }
 
-impl CustomOp2 for ConvOp {
+impl Fused<2> for ConvOp {
     fn name(&self) -> &'static str {
         "flow-conv2d"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        w: &CpuStorage,
-        wl: &Layout,
-    ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
-        let plan = &self.0;
-        let out = dispatch2(
-            "conv2d",
-            (x, xl),
-            (w, wl),
-            |x, w| kernel::forward(plan, x, w, &[]),
-            |x, w| kernel::forward(plan, x, w, &[]),
-        )?;
-        Ok((out, self.shape()))
+    fn shape(&self) -> Shape {
+        self.out()
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = self.gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw)))
+    fn forward<T: Real>(&self, [x, w]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
+        Ok(kernel::forward(&self.0, x, w, &[]))
+    }
+
+    fn backward<T: Real>(&self, [x, w]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
+        let (dx, dw, _) = kernel::backward(&self.0, x, w, grad);
+        Ok([Some(dx), Some(dw)])
     }
 }
 
-impl CustomOp3 for ConvOp {
+impl Fused<3> for ConvOp {
     fn name(&self) -> &'static str {
         "flow-conv2d-bias"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        w: &CpuStorage,
-        wl: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
-    ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
-        let plan = &self.0;
-        let out = match b {
-            CpuStorage::F32(b) => {
-                let b = contiguous(b, bl)?;
-                dispatch2("conv2d", (x, xl), (w, wl), |x, w| kernel::forward(plan, x, w, b), |_, _| Vec::new())?
-            }
-            CpuStorage::F64(b) => {
-                let b = contiguous(b, bl)?;
-                dispatch2("conv2d", (x, xl), (w, wl), |_, _| Vec::new(), |x, w| kernel::forward(plan, x, w, b))?
-            }
-            _ => candle_core::bail!("conv2d: the bias must be f32 or f64"),
-        };
-        match (x, b) {
-            (CpuStorage::F32(_), CpuStorage::F32(_)) | (CpuStorage::F64(_), CpuStorage::F64(_)) => {}
-            _ => candle_core::bail!("conv2d: input and bias must have the same element type"),
-        }
-        Ok((out, self.shape()))
+    fn shape(&self) -> Shape {
+        self.out()
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _b: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = self.gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw), Some(db)))
+    fn forward<T: Real>(&self, [x, w, b]: [&[T]; 3]) -> candle_core::Result<Vec<T>> {
+        Ok(kernel::forward(&self.0, x, w, b))
+    }
+
+    fn backward<T: Real>(&self, [x, w, _]: [&[T]; 3], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 3]> {
+        let (dx, dw, db) = kernel::backward(&self.0, x, w, grad);
+        Ok([Some(dx), Some(dw), Some(db)])
     }
 }
 
@@ -225,7 +161,7 @@ mod tests {
     use super::*;
     use crate::FlowRng;
     use crate::autodiff::pair;
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     fn gap(a: &Tensor, b: &Tensor) -> f64 {
         let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();

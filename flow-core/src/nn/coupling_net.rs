@@ -1,12 +1,12 @@
 //! The coupling network of the Glow authors' code: 3×3 → 1×1 → 3×3 convolutions.
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::statistics::whitening;
 use super::zero_conv::{edge_conv, norm};
 use super::{Conditioner, Evaluation};
 use crate::kernels::coupling_net::{self as kernel, Folded, Shape};
-use crate::kernels::{Real, accepts, dispatch2};
+use crate::kernels::{Fused, Real, accepts, fuse};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
 
@@ -138,7 +138,7 @@ impl Conditioner for CouplingNet {
         if !accepts(x) {
             return self.composed(x);
         }
-        Ok(x.contiguous()?.apply_op2(&self.packed()?, FusedNet(self.shape))?)
+        fuse(FusedNet { sizes: self.shape, batch: x.dim(0)? }, [x, &self.packed()?])
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
@@ -159,62 +159,34 @@ impl Conditioner for CouplingNet {
     }
 }
 
-/// The fused network as a Candle operation of `x` and the packed parameters.
+/// The fused network as a function of `x` and the packed parameters.
 ///
 /// The backward pass recomputes the hidden activations: keeping them would make the memory of plain
 /// back-propagation grow with depth times width for a quarter less arithmetic.
-struct FusedNet(Shape);
+struct FusedNet {
+    sizes: Shape,
+    batch: usize,
+}
 
-impl CustomOp2 for FusedNet {
+impl Fused<2> for FusedNet {
     fn name(&self) -> &'static str {
         "coupling-net"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        packed: &CpuStorage,
-        packed_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
-        let s = &self.0;
-        let batch = x_layout.dims().first().copied().unwrap_or(0);
-        let shape = (batch, s.outputs, s.height, s.width).into();
-        let storage = dispatch2(
-            self.name(),
-            (x, x_layout),
-            (packed, packed_layout),
-            |x, w| kernel::forward(s, &Folded::new(s, w), x, false).0,
-            |x, w| kernel::forward(s, &Folded::new(s, w), x, false).0,
-        )?;
-        Ok((storage, shape))
+    fn shape(&self) -> candle_core::Shape {
+        (self.batch, self.sizes.outputs, self.sizes.height, self.sizes.width).into()
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        packed: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = match x.dtype() {
-            DType::F32 => self.gradients::<f32>(x, packed, grad)?,
-            _ => self.gradients::<f64>(x, packed, grad)?,
-        };
-        Ok((Some(dx), Some(dw)))
+    fn forward<T: Real>(&self, [x, packed]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
+        Ok(kernel::forward(&self.sizes, &Folded::new(&self.sizes, packed), x, false).0)
     }
-}
 
-impl FusedNet {
-    fn gradients<T: Real>(&self, x: &Tensor, packed: &Tensor, grad: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
-        let s = &self.0;
-        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<T>();
-        let (input, w, cotangent) = (flat(x)?, flat(packed)?, flat(grad)?);
-        let folded = Folded::new(s, &w);
-        let (_, hidden) = kernel::forward(s, &folded, &input, true);
+    fn backward<T: Real>(&self, [x, packed]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
+        let folded = Folded::new(&self.sizes, packed);
+        let (_, hidden) = kernel::forward(&self.sizes, &folded, x, true);
         let Some(hidden) = hidden else { candle_core::bail!("coupling-net: activations were not kept") };
-        let (dx, dw) = kernel::backward(s, &w, &folded, &input, &hidden, &cotangent);
-        Ok((Tensor::from_vec(dx, x.shape(), x.device())?, Tensor::from_vec(dw, packed.shape(), x.device())?))
+        let (dx, dw) = kernel::backward(&self.sizes, packed, &folded, x, &hidden, grad);
+        Ok([Some(dx), Some(dw)])
     }
 }
 

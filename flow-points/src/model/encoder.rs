@@ -5,10 +5,9 @@ mod layer;
 mod plain;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor, WithDType};
-use flow_core::kernels::Real;
+use candle_core::{Shape, Tensor};
+use flow_core::kernels::{Fused, Kept, Real, accepts, fuse};
 use flow_core::{ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 
@@ -141,12 +140,9 @@ impl Encoder {
     fn posterior(&self, points: &Tensor, fused: bool) -> Result<Posterior> {
         let training = self.training.load(Ordering::Relaxed);
         let batch = check(points, training && self.norm == EncoderNorm::Batch)?;
-        let supported = points.device().is_cpu() && matches!(points.dtype(), DType::F32 | DType::F64);
         let pooled = match self.norm {
-            _ if !(fused && supported) => self.pool(points, training)?,
-            EncoderNorm::Layer => {
-                points.detach().contiguous()?.apply_op2(&self.packed()?, PlainPool::new(&self.widths, batch))?
-            }
+            _ if !(fused && accepts(points)) => self.pool(points, training)?,
+            EncoderNorm::Layer => fuse(PlainPool::new(&self.widths, batch), [&points.detach(), &self.packed()?])?,
             // The kernel's gradient is that of batch statistics; a tracked pass on running averages is composed.
             EncoderNorm::Batch if self.store.tracking() && !training => self.pool(points, training)?,
             EncoderNorm::Batch => self.pool_fused(points, batch, training)?,
@@ -180,16 +176,17 @@ impl Encoder {
             true => None,
             false => self.layers.iter().map(PointLayer::running).collect::<Result<Option<Vec<_>>>>()?,
         };
-        let saved = Arc::new(Mutex::new(Saved::default()));
-        let op = PointPool { widths: self.widths.clone(), batch, given, saved: saved.clone() };
-        let pooled = points.detach().contiguous()?.apply_op2(&self.packed()?, op)?;
+        let (trace, moments) = (Kept::default(), Kept::default());
+        let op =
+            PointPool { widths: self.widths.clone(), batch, given, trace: trace.clone(), moments: moments.clone() };
+        let pooled = fuse(op, [&points.detach(), &self.packed()?])?;
         if training && self.store.tracking() {
-            let moments = lock(&saved).moments();
+            let moments: Vec<Moments> = moments.take().unwrap_or_default();
             for (layer, moments) in self.layers.iter().zip(&moments) {
                 layer.advance(moments, batch.clouds * batch.points)?;
             }
         } else {
-            *lock(&saved) = Saved::default();
+            trace.clear();
         }
         Ok(pooled)
     }
@@ -208,113 +205,49 @@ fn check(points: &Tensor, together: bool) -> Result<Batch> {
     }
 }
 
-/// A forward pass kept for the backward pass of the same operation.
-#[derive(Default)]
-struct Saved {
-    f32: Option<Trace<f32>>,
-    f64: Option<Trace<f64>>,
-}
-
-impl Saved {
-    fn moments(&self) -> Vec<Moments> {
-        let wide = self.f64.as_ref().map(|t| t.moments.clone());
-        wide.or_else(|| self.f32.as_ref().map(|t| t.moments.clone())).unwrap_or_default()
-    }
-}
-
-fn lock<T>(saved: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // The content is replaced as a whole, so a panic elsewhere cannot leave it half-written.
-    saved.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The layers of every point and the maximum over points, of points and packed parameters.
 struct PointPool {
     widths: Vec<usize>,
     batch: Batch,
     given: Option<Vec<Moments>>,
-    saved: Arc<Mutex<Saved>>,
+    /// The [`Trace`] of the forward pass.
+    trace: Kept,
+    /// The statistics that it has found, of every layer.
+    moments: Kept,
 }
 
 impl PointPool {
-    fn run<T: Real>(&self, x: &[T], packed: &[T]) -> (Vec<T>, Trace<T>) {
+    fn run<T: Real>(&self, [x, packed]: [&[T]; 2]) -> (Vec<T>, Trace<T>) {
         let statistics = self.given.as_deref().map_or(Statistics::Batch, Statistics::Given);
         kernel::forward(&self.widths, &kernel::unpack(&self.widths, packed), x, self.batch, &statistics)
     }
-
-    fn gradient<T: Real>(
-        &self,
-        trace: Option<&Trace<T>>,
-        x: &Tensor,
-        packed: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<Tensor> {
-        if self.given.is_some() {
-            candle_core::bail!("the encoder has no gradient on running averages");
-        }
-        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<T>();
-        let (x, w, grad) = (flat(x)?, flat(packed)?, flat(grad)?);
-        let again;
-        let trace = match trace {
-            Some(trace) => trace,
-            None => {
-                again = self.run(&x, &w).1;
-                &again
-            }
-        };
-        let layers = kernel::unpack(&self.widths, &w);
-        let out = kernel::backward(&self.widths, &layers, &x, self.batch, trace, &grad);
-        Tensor::from_vec(out, packed.shape(), packed.device())
-    }
 }
 
-fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
-        None => candle_core::bail!("the encoder's kernel was given a strided tensor"),
-    }
-}
-
-impl CustomOp2 for PointPool {
+impl Fused<2> for PointPool {
     fn name(&self) -> &'static str {
         "point-pool"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        packed: &CpuStorage,
-        packed_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
-        let width = self.widths[self.widths.len() - 1];
-        let storage = match x {
-            CpuStorage::F32(_) => {
-                let (out, trace) = self.run::<f32>(slice(x, x_layout)?, slice(packed, packed_layout)?);
-                lock(&self.saved).f32 = Some(trace);
-                CpuStorage::F32(out)
-            }
-            _ => {
-                let (out, trace) = self.run::<f64>(slice(x, x_layout)?, slice(packed, packed_layout)?);
-                lock(&self.saved).f64 = Some(trace);
-                CpuStorage::F64(out)
-            }
-        };
-        Ok((storage, (self.batch.clouds, width).into()))
+    fn shape(&self) -> Shape {
+        (self.batch.clouds, self.widths[self.widths.len() - 1]).into()
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        packed: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let saved = lock(&self.saved);
-        let grad = match x.dtype() {
-            DType::F32 => self.gradient(saved.f32.as_ref(), x, packed, grad)?,
-            _ => self.gradient(saved.f64.as_ref(), x, packed, grad)?,
-        };
-        Ok((None, Some(grad)))
+    fn forward<T: Real>(&self, operands: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
+        let (pooled, trace) = self.run(operands);
+        self.moments.put(trace.moments.clone());
+        self.trace.put(trace);
+        Ok(pooled)
+    }
+
+    fn backward<T: Real>(&self, operands: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
+        if self.given.is_some() {
+            candle_core::bail!("the encoder has no gradient on running averages");
+        }
+        let [x, packed] = operands;
+        let layers = kernel::unpack(&self.widths, packed);
+        let through = |trace: &Trace<T>| kernel::backward(&self.widths, &layers, x, self.batch, trace, grad);
+        let found = self.trace.with(|trace| trace.map(through));
+        Ok([None, Some(found.unwrap_or_else(|| through(&self.run(operands).1)))])
     }
 }
 

@@ -15,7 +15,7 @@ use super::conv::transpose;
 use super::gemm::{MR, Size, Start, View, gemm};
 pub(crate) use elementwise::Act;
 use elementwise::{Rows, squash};
-pub(crate) use gradient::{Gradient, Objective, gradient};
+pub(crate) use gradient::{Objective, gradient};
 
 /// Rows of a block, values and tangents together.
 const BLOCK: usize = 144;

@@ -7,14 +7,11 @@
 //! Work is split in a way that no number of threads changes, and partial sums are added in order: results do not depend
 //! on it.
 
-use std::sync::Mutex;
-
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
-use flow_core::kernels::{Real, Size, Start, View, gemm, vectorized};
+use candle_core::Shape;
+use flow_core::kernels::{Fused, Kept, Real, Size, Start, View, gemm, vectorized};
 use rayon::prelude::*;
 
 use super::kernel::{BLOCK, Batch, SEGMENT, rectified_backward, transpose};
-use super::{lock, slice};
 
 /// Units of parallel work of a backward pass at the most, each with a gradient of all parameters.
 const UNITS: usize = 32;
@@ -213,62 +210,32 @@ pub(super) struct PlainPool {
     widths: Vec<usize>,
     batch: Batch,
     /// The rows of the maxima, from the forward pass of the same operation.
-    winner: Mutex<Option<Vec<u32>>>,
+    winner: Kept,
 }
 
 impl PlainPool {
     pub(super) fn new(widths: &[usize], batch: Batch) -> Self {
-        PlainPool { widths: widths.to_vec(), batch, winner: Mutex::new(None) }
-    }
-
-    fn values<T: Real>(&self, x: &[T], packed: &[T]) -> Vec<T> {
-        let (pooled, winner) = forward(&self.widths, packed, x, self.batch);
-        *lock(&self.winner) = Some(winner);
-        pooled
-    }
-
-    fn gradient<T: Real>(&self, x: &Tensor, packed: &Tensor, grad: &Tensor) -> candle_core::Result<Tensor> {
-        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<T>();
-        let (x, w, grad) = (flat(x)?, flat(packed)?, flat(grad)?);
-        let kept = lock(&self.winner).take();
-        let winner = kept.unwrap_or_else(|| forward(&self.widths, &w, &x, self.batch).1);
-        let out = backward(&self.widths, &w, &x, self.batch, &winner, &grad);
-        Tensor::from_vec(out, packed.shape(), packed.device())
+        PlainPool { widths: widths.to_vec(), batch, winner: Kept::default() }
     }
 }
 
-impl CustomOp2 for PlainPool {
+impl Fused<2> for PlainPool {
     fn name(&self) -> &'static str {
         "plain-point-pool"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        packed: &CpuStorage,
-        packed_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
-        let storage = match x {
-            CpuStorage::F32(_) => {
-                CpuStorage::F32(self.values::<f32>(slice(x, x_layout)?, slice(packed, packed_layout)?))
-            }
-            _ => CpuStorage::F64(self.values::<f64>(slice(x, x_layout)?, slice(packed, packed_layout)?)),
-        };
-        Ok((storage, (self.batch.clouds, self.widths[self.widths.len() - 1]).into()))
+    fn shape(&self) -> Shape {
+        (self.batch.clouds, self.widths[self.widths.len() - 1]).into()
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        packed: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = match x.dtype() {
-            DType::F32 => self.gradient::<f32>(x, packed, grad)?,
-            _ => self.gradient::<f64>(x, packed, grad)?,
-        };
-        Ok((None, Some(grad)))
+    fn forward<T: Real>(&self, [x, packed]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
+        let (pooled, winner) = forward(&self.widths, packed, x, self.batch);
+        self.winner.put(winner);
+        Ok(pooled)
+    }
+
+    fn backward<T: Real>(&self, [x, packed]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
+        let winner: Vec<u32> = self.winner.take().unwrap_or_else(|| forward(&self.widths, packed, x, self.batch).1);
+        Ok([None, Some(backward(&self.widths, packed, x, self.batch, &winner, grad))])
     }
 }

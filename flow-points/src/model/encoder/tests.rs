@@ -1,5 +1,5 @@
 use super::*;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use flow_core::FlowRng;
 
 fn encoder(dtype: DType, config: &EncoderConfig) -> (ParamStore, Encoder) {
