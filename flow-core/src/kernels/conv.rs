@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::Real;
-use super::gemm::{Size, Start, View, gemm};
+use super::gemm::{Size, Start, View, gemm, transpose};
 
 /// The geometry of a convolution: what Candle's own `conv2d` cannot say per axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,21 +217,4 @@ pub(crate) fn backward<T: Real>(plan: &Plan, x: &[T], weight: &[T], grad: &[T]) 
         db.iter_mut().zip(part_b).for_each(|(s, v)| *s += v);
     }
     (grad_x, transpose(&dw, o), db)
-}
-
-/// The transpose of a row-major matrix, in tiles that fit the first-level cache.
-pub(super) fn transpose<T: Real>(rows: &[T], width: usize) -> Vec<T> {
-    const TILE: usize = 16;
-    let height = rows.len() / width.max(1);
-    let mut out = vec![T::ZERO; rows.len()];
-    for i0 in (0..height).step_by(TILE) {
-        for j0 in (0..width).step_by(TILE) {
-            for i in i0..(i0 + TILE).min(height) {
-                for j in j0..(j0 + TILE).min(width) {
-                    out[j * height + i] = rows[i * width + j];
-                }
-            }
-        }
-    }
-    out
 }

@@ -7,8 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::conv::transpose;
-use super::gemm::{Size, Start, View, gemm};
+use super::gemm::{Size, Start, View, gemm, transpose};
 use super::patches::{CLASSES, Extent, border_classes, crop, gather, pad, scatter_add, tap_outside};
 use super::{LOG_SCALE_FACTOR, Real, vectorized};
 

@@ -280,6 +280,23 @@ unsafe fn load_row<V: Vector, const NV: usize>(row: &mut [V; NV], p: *const V::E
     }
 }
 
+/// The transpose of a row-major matrix whose rows have `width` entries, in tiles that fit the first-level cache.
+pub fn transpose<T: Real>(rows: &[T], width: usize) -> Vec<T> {
+    const TILE: usize = 16;
+    let height = rows.len() / width.max(1);
+    let mut out = vec![T::ZERO; rows.len()];
+    for i0 in (0..height).step_by(TILE) {
+        for j0 in (0..width).step_by(TILE) {
+            for i in i0..(i0 + TILE).min(height) {
+                for j in j0..(j0 + TILE).min(width) {
+                    out[j * height + i] = rows[i * width + j];
+                }
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

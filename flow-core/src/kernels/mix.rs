@@ -3,8 +3,7 @@
 use rayon::prelude::*;
 
 use super::Real;
-use super::conv::transpose;
-use super::gemm::{Size, Start, View, gemm};
+use super::gemm::{Size, Start, View, gemm, transpose};
 
 /// `y[b] = W·x[b]`, or `Wᵀ·x[b]`, for `x` of shape `(B, C, P)`.
 pub(crate) fn apply<T: Real>(w: &[T], channels: usize, transposed: bool, x: &[T], pixels: usize) -> Vec<T> {

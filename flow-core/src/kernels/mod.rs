@@ -29,7 +29,7 @@ pub(crate) mod patches;
 mod simd;
 
 use candle_core::{Layout, Storage, Tensor};
-pub use gemm::{Size, Start, View, gemm};
+pub use gemm::{Size, Start, View, gemm, transpose};
 pub use op::{Fused, Kept, fuse};
 
 use crate::{Error, Result};

@@ -1,6 +1,6 @@
 //! Row-major matrices for the fused passes.
 
-use flow_core::kernels::{Real, Size, Start, View, gemm, vectorized};
+use flow_core::kernels::{Real, Size, Start, View, gemm, transpose, vectorized};
 
 /// A row-major matrix; a vector is one row.
 #[derive(Debug, Clone)]
@@ -18,11 +18,7 @@ impl<T: Real> Matrix<T> {
 
     /// The transpose.
     pub fn transposed(&self) -> Self {
-        let mut data = Vec::with_capacity(self.data.len());
-        for column in 0..self.columns {
-            data.extend((0..self.rows).map(|row| self.data[row * self.columns + column]));
-        }
-        Matrix { rows: self.columns, columns: self.rows, data }
+        Matrix { rows: self.columns, columns: self.rows, data: transpose(&self.data, self.columns) }
     }
 
     /// Rows `from .. to` as a slice.

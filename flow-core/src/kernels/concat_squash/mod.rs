@@ -11,8 +11,7 @@ mod gradient;
 use rayon::prelude::*;
 
 use super::Real;
-use super::conv::transpose;
-use super::gemm::{MR, Size, Start, View, gemm};
+use super::gemm::{MR, Size, Start, View, gemm, transpose};
 pub(crate) use elementwise::Act;
 use elementwise::{Rows, squash};
 pub(crate) use gradient::{Objective, gradient};

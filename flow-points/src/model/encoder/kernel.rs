@@ -8,7 +8,7 @@
 //! Work is split by cloud and by segments of a fixed length, and partial sums are added in order, so results do not
 //! depend on the number of threads.
 
-use flow_core::kernels::{Real, Size, Start, View, gemm, vectorized};
+use flow_core::kernels::{Real, Size, Start, View, gemm, transpose, vectorized};
 use rayon::prelude::*;
 
 /// Rows that are in the cache at once.
@@ -111,17 +111,6 @@ impl<T: Real> Affine<T> {
     }
 }
 
-/// The transpose of a row-major `(rows, columns)` matrix.
-pub(super) fn transpose<T: Real>(m: &[T], rows: usize, columns: usize) -> Vec<T> {
-    let mut out = vec![T::ZERO; m.len()];
-    for (i, row) in m.chunks_exact(columns).enumerate() {
-        for (j, &v) in row.iter().enumerate() {
-            out[j * rows + i] = v;
-        }
-    }
-    out
-}
-
 /// Adds the columns' sums and sums of squares of a block to `totals` (sums first), block sums in f32, totals in f64.
 fn add_moments<T: Real>(block: &[T], width: usize, totals: &mut [f64]) {
     let mut sums = vec![T::ZERO; 2 * width];
@@ -172,7 +161,7 @@ pub(super) fn forward<T: Real>(
     for (l, layer) in layers.iter().enumerate() {
         let (inputs, outputs) = (widths[l], widths[l + 1]);
         let before = l.checked_sub(1).map(|k| (Affine::new(&layers[k], &trace.moments[k]), &trace.pre[k]));
-        let weight = transpose(layer.weight, outputs, inputs);
+        let weight = transpose(layer.weight, inputs);
         let mut pre = vec![T::ZERO; batch.rows() * outputs];
         let parts = split(&mut pre, outputs, &segments);
         let sums: Vec<Vec<f64>> = parts

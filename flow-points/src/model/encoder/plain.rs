@@ -8,10 +8,10 @@
 //! on it.
 
 use candle_core::Shape;
-use flow_core::kernels::{Fused, Kept, Real, Size, Start, View, gemm, vectorized};
+use flow_core::kernels::{Fused, Kept, Real, Size, Start, View, gemm, transpose, vectorized};
 use rayon::prelude::*;
 
-use super::kernel::{BLOCK, Batch, SEGMENT, rectified_backward, transpose};
+use super::kernel::{BLOCK, Batch, SEGMENT, rectified_backward};
 
 /// Units of parallel work of a backward pass at the most, each with a gradient of all parameters.
 const UNITS: usize = 32;
@@ -36,7 +36,7 @@ fn unpack<'a, T: Real>(widths: &[usize], mut flat: &'a [T]) -> Vec<Layer<'a, T>>
     let layer = |w: &[usize]| {
         let (inputs, outputs) = (w[0], w[1]);
         let weight = take(inputs * outputs);
-        Layer { inputs, outputs, weight, transposed: transpose(weight, outputs, inputs), bias: take(outputs) }
+        Layer { inputs, outputs, weight, transposed: transpose(weight, inputs), bias: take(outputs) }
     };
     widths.windows(2).map(layer).collect()
 }
