@@ -1,15 +1,13 @@
 //! The encoder's layers: of points, and of the heads after the maximum.
 
 use candle_core::{DType, Tensor};
+use flow_core::nn::RunningStatistics;
 use flow_core::param::Init;
 use flow_core::{Param, ParamPath};
 
 use super::kernel::{EPSILON, Moments};
 use super::{EncoderConfig, EncoderNorm};
 use crate::Result;
-
-/// The weight of the current batch in the running averages (torch's default).
-const MOMENTUM: f64 = 0.1;
 
 /// A linear layer and, where there is one, the batch normalization after it.
 #[derive(Debug)]
@@ -24,18 +22,15 @@ pub(super) struct PointLayer {
 struct BatchNorm {
     gain: Param,
     offset: Param,
-    running_mean: Param,
-    running_variance: Param,
+    running: RunningStatistics,
 }
 
 impl BatchNorm {
     fn new(path: &ParamPath, width: usize) -> flow_core::Result<Self> {
-        let zeros = Tensor::zeros(width, path.store().dtype(), path.store().device())?;
         Ok(BatchNorm {
             gain: path.param("weight", width, Init::Const(1.0))?,
             offset: path.param("bias", width, Init::Const(0.0))?,
-            running_mean: path.buffer("running_mean", &zeros)?,
-            running_variance: path.buffer("running_var", &zeros.ones_like()?)?,
+            running: RunningStatistics::new(path, ["running_mean", "running_var"], width)?,
         })
     }
 
@@ -46,12 +41,12 @@ impl BatchNorm {
             let variance = y.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
             (mean, variance)
         } else {
-            (self.running_mean.tensor().unsqueeze(0)?, self.running_variance.tensor().unsqueeze(0)?)
+            (self.running.mean().unsqueeze(0)?, self.running.variance().unsqueeze(0)?)
         };
         let scale = (&variance + EPSILON)?.sqrt()?.recip()?.broadcast_mul(&self.gain.tensor())?;
         let normal = y.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(&self.offset.tensor())?;
         if training && self.gain.tracked() {
-            self.advance(&mean.flatten_all()?, &variance.flatten_all()?, y.dim(0)?)?;
+            self.advance(&mean, &variance, y.dim(0)?)?;
         }
         Ok(normal)
     }
@@ -59,11 +54,7 @@ impl BatchNorm {
     /// Moves the running averages; torch's variance there is the unbiased one.
     fn advance(&self, mean: &Tensor, variance: &Tensor, rows: usize) -> Result<()> {
         let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
-        for (average, value) in [(&self.running_mean, mean.clone()), (&self.running_variance, (variance * unbiased)?)] {
-            let old = average.tensor();
-            average.set(&(&old + (value.detach() - &old)?.affine(MOMENTUM, 0.0)?)?)?;
-        }
-        Ok(())
+        Ok(self.running.advance(mean, &(variance * unbiased)?)?)
     }
 }
 
@@ -103,16 +94,16 @@ impl PointLayer {
 
     /// The running averages.
     pub(super) fn running(&self) -> Result<Option<Moments>> {
-        let read = |p: &Param| -> Result<Vec<f64>> { Ok(p.tensor().to_dtype(DType::F64)?.to_vec1()?) };
+        let read = |t: Tensor| -> Result<Vec<f64>> { Ok(t.to_dtype(DType::F64)?.to_vec1()?) };
         let moments =
-            |n: &BatchNorm| Ok(Moments { mean: read(&n.running_mean)?, variance: read(&n.running_variance)? });
+            |n: &BatchNorm| Ok(Moments { mean: read(n.running.mean())?, variance: read(n.running.variance())? });
         self.norm.as_ref().map(moments).transpose()
     }
 
     /// Moves the running averages by what the kernel saw on `rows` rows.
     pub(super) fn advance(&self, moments: &Moments, rows: usize) -> Result<()> {
         let Some(norm) = &self.norm else { return Ok(()) };
-        let like = norm.running_mean.tensor();
+        let like = norm.running.mean();
         let tensor = |v: &[f64]| -> Result<Tensor> { Ok(Tensor::new(v, like.device())?.to_dtype(like.dtype())?) };
         norm.advance(&tensor(&moments.mean)?, &tensor(&moments.variance)?, rows)
     }
