@@ -67,7 +67,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
-    use crate::testing::unit::values;
+    use crate::testing::numbers::values;
 
     const ALL: [FieldActivation; 3] = [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish];
 

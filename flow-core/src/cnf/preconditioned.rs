@@ -110,9 +110,10 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     use super::*;
+    use crate::ParamStore;
     use crate::cnf::ode::{Method, SolveOptions, Stepping, solve};
     use crate::cnf::{ConcatSquash, ConcatSquashConfig};
-    use crate::{FlowRng, ParamStore};
+    use crate::testing::numbers::{distance, normal};
 
     const END_TIME: f64 = 2.0;
 
@@ -121,19 +122,17 @@ mod tests {
         Preconditioned::new(inner, Some(END_TIME))
     }
 
-    fn normal(seed: u64, shape: (usize, usize)) -> Tensor {
-        FlowRng::seed_from(seed).normal(shape, DType::F64, &Device::Cpu).unwrap()
-    }
-
-    fn difference(a: &Tensor, b: &Tensor) -> f64 {
-        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap()
-    }
-
     /// Two groups of three rows.
     fn setting() -> (Tensor, Tensor, Tensor, Vec<Tensor>, Vec<Tensor>) {
         let t = Tensor::new(&[0.3, 1.7], &Device::Cpu).unwrap();
-        let vectors = |seeds: [u64; 2]| seeds.map(|seed| normal(seed, (6, 2))).to_vec();
-        (t, normal(1, (6, 2)), normal(2, (2, 3)), vectors([3, 4]), [vectors([5, 6]), vec![normal(7, (6, 2))]].concat())
+        let vectors = |seeds: [u64; 2]| seeds.map(|seed| normal(seed, &[6, 2])).to_vec();
+        (
+            t,
+            normal(1, &[6, 2]),
+            normal(2, &[2, 3]),
+            vectors([3, 4]),
+            [vectors([5, 6]), vec![normal(7, &[6, 2])]].concat(),
+        )
     }
 
     #[test]
@@ -142,10 +141,10 @@ mod tests {
         let (t, x, z, v, _) = setting();
         let (value, products) = field.jvp(&t, &x, &v, Some(&z)).unwrap();
         let at = |by: f64, v: &Tensor| field.value(&t, &(&x + (v * by).unwrap()).unwrap(), Some(&z)).unwrap();
-        assert!(difference(&value, &at(0.0, &v[0])) < 1e-12);
+        assert!(distance(&value, &at(0.0, &v[0])) < 1e-12);
         for (v, product) in v.iter().zip(&products) {
             let numeric = ((at(1e-5, v) - at(-1e-5, v)).unwrap() / 2e-5).unwrap();
-            assert!(difference(&numeric, product) < 1e-8);
+            assert!(distance(&numeric, product) < 1e-8);
         }
     }
 
@@ -159,7 +158,7 @@ mod tests {
         let terms = [&value].into_iter().chain(&products).zip(&c).map(|(a, b)| pair(a, b).unwrap());
         let wanted = terms.reduce(|a, b| (a + b).unwrap()).unwrap();
         let (found, detached) = field.pairing(&t, &moving, &v, Some(&z), &c).unwrap();
-        assert!(difference(&found, &wanted) < 1e-10 && difference(&detached, &value) < 1e-12);
+        assert!(distance(&found, &wanted) < 1e-10 && distance(&detached, &value) < 1e-12);
         let errors = |x: &Tensor, t: &Tensor| {
             let found = field.squared_error(t, x, Some(&z), &c[0]).unwrap();
             let value = field.value(t, x, Some(&z)).unwrap();
@@ -167,12 +166,12 @@ mod tests {
         };
         let moved = errors(&moving, &t);
         for (found, wanted) in [(found, wanted), moved, errors(&x, &t.as_detached_tensor())] {
-            assert!(difference(&found, &wanted) < 1e-10);
+            assert!(distance(&found, &wanted) < 1e-10);
             let (a, b) = (found.backward().unwrap(), wanted.backward().unwrap());
             let arguments = [moving.as_tensor(), t.as_tensor()].into_iter().cloned();
             for tensor in store.trainable().iter().map(|p| p.var().as_tensor().clone()).chain(arguments) {
                 match (a.get(&tensor), b.get(&tensor)) {
-                    (Some(a), Some(b)) => assert!(difference(a, b) < 1e-9),
+                    (Some(a), Some(b)) => assert!(distance(a, b) < 1e-9),
                     (a, b) => assert_eq!(a.is_some(), b.is_some()),
                 }
             }
@@ -185,12 +184,12 @@ mod tests {
         let store = ParamStore::new(0, DType::F64, &Device::Cpu);
         let field = field(&store);
         store.trainable().iter().for_each(|p| p.set(&p.tensor().zeros_like().unwrap()).unwrap());
-        let (x, z) = (normal(1, (6, 2)), normal(2, (2, 3)));
+        let (x, z) = (normal(1, &[6, 2]), normal(2, &[2, 3]));
         let mut velocity = |t: f64, x: &Tensor| field.value(&Tensor::new(&[t], &Device::Cpu).unwrap(), x, Some(&z));
         let options = SolveOptions { method: Method::Rk4, stepping: Stepping::fixed(40), ..SolveOptions::default() };
         let half = solve(&mut velocity, &x, [END_TIME, 0.5 * END_TIME], &options).unwrap().y;
-        assert!(difference(&half, &(&x * 0.5_f64.sqrt()).unwrap()) < 1e-6);
+        assert!(distance(&half, &(&x * 0.5_f64.sqrt()).unwrap()) < 1e-6);
         let data = solve(&mut velocity, &half, [0.5 * END_TIME, 0.0], &options).unwrap().y;
-        assert!(difference(&data, &x) < 1e-6);
+        assert!(distance(&data, &x) < 1e-6);
     }
 }

@@ -202,6 +202,7 @@ impl Bijector for BatchNorm {
 mod tests {
     use super::*;
     use crate::autodiff::pair;
+    use crate::testing::numbers::distance;
     use crate::{FlowRng, ParamStore};
     use candle_core::{DType, Device, Var};
 
@@ -254,10 +255,6 @@ mod tests {
                 assert!(a.zip(b).is_none_or(|(a, b)| distance(a, b) < 1e-12));
             }
         }
-    }
-
-    fn distance(a: &Tensor, b: &Tensor) -> f64 {
-        (a - b).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
     }
 
     #[test]

@@ -343,13 +343,9 @@ impl CustomOp1 for Inverse {
 mod tests {
     use super::*;
     use crate::bijector::backprop_locally;
+    use crate::testing::numbers::distance;
     use crate::{FlowRng, ParamStore};
     use candle_core::Device;
-
-    fn gap(x: &Tensor, y: &Tensor) -> f64 {
-        let d = (x - y).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-        d.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
-    }
 
     #[test]
     fn hand_written_gradients_are_those_of_the_graph() {
@@ -366,12 +362,12 @@ mod tests {
             let (mut a, mut b) = (Gradients::new(&store), Gradients::new(&store));
             let got = conv.backprop(&z, &Tape::Inverse, None, &grad, &log, &mut a).unwrap();
             let want = backprop_locally(&conv, &z, &Tape::Inverse, None, &grad, &log, &mut b).unwrap();
-            assert!(gap(&got.x, &want.x) < 1e-10 && gap(&got.grad_x, &want.grad_x) < 1e-10, "{form:?}");
+            assert!(distance(&got.x, &want.x) < 1e-10 && distance(&got.grad_x, &want.grad_x) < 1e-10, "{form:?}");
             for p in store.trainable() {
-                assert!(gap(a.get(&p).unwrap(), b.get(&p).unwrap()) < 1e-9, "{form:?} {}", p.name());
+                assert!(distance(a.get(&p).unwrap(), b.get(&p).unwrap()) < 1e-9, "{form:?} {}", p.name());
             }
             let (back, _) = conv.decode(&conv.encode(&z, None).unwrap().0, None).unwrap();
-            assert!(gap(&back, &z) < 1e-10, "{form:?}");
+            assert!(distance(&back, &z) < 1e-10, "{form:?}");
         }
     }
 }

@@ -200,7 +200,7 @@ impl Bijector for MovingBatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::unit::{distance, normal, store64, values};
+    use crate::testing::numbers::{distance, normal, store64, values};
     use candle_core::Device;
 
     /// Two clouds of two points, with means and variances that differ between the axes.

@@ -122,7 +122,7 @@ impl Bijector for Planar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::unit::{normal, store64, values};
+    use crate::testing::numbers::{normal, store64, values};
     use candle_core::Device;
 
     /// A layer with given `w` and `u`.

@@ -159,7 +159,7 @@ impl Bijector for Radial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::unit::{distance, normal, store64, values};
+    use crate::testing::numbers::{distance, normal, store64, values};
     use candle_core::{Device, Var};
 
     /// A layer around `(1, -1)` with these raw parameters.

@@ -179,13 +179,15 @@ impl Bijector for Sylvester {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::unit::{distance, normal, perturb, store64, values};
+    use crate::FlowRng;
+    use crate::testing::numbers::{distance, normal, store64, values};
+    use crate::testing::randomise;
 
     #[test]
     fn the_frame_is_orthonormal_and_the_triangles_are_triangles() {
         let store = store64(3);
         let layer = Sylvester::new(&store.root(), 5, 3).unwrap();
-        perturb(&store, 0.5);
+        randomise(&store, 0.5, &mut FlowRng::seed_from(1)).unwrap();
         let frame = layer.frame().unwrap();
         let gram = frame.q.matmul(&frame.q.t().unwrap().contiguous().unwrap()).unwrap();
         assert!(distance(&gram, &Tensor::eye(3, DType::F64, &Device::Cpu).unwrap()) < 1e-12);
@@ -217,7 +219,7 @@ mod tests {
     fn every_unit_is_found_at_the_margin_and_bad_widths_are_refused() {
         let store = store64(3);
         let layer = Sylvester::new(&store.root(), 4, 4).unwrap();
-        perturb(&store, 1.0);
+        randomise(&store, 1.0, &mut FlowRng::seed_from(1)).unwrap();
         let extreme = |i: usize, v: f64| {
             let p = &layer.diagonal[i];
             p.set(&Tensor::full(v, p.var().shape(), &Device::Cpu).unwrap()).unwrap();

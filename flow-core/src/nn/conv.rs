@@ -161,12 +161,8 @@ mod tests {
     use super::*;
     use crate::FlowRng;
     use crate::autodiff::pair;
+    use crate::testing::numbers::distance;
     use candle_core::{DType, Device, Var};
-
-    fn gap(a: &Tensor, b: &Tensor) -> f64 {
-        let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-        d.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
-    }
 
     /// `(geometry, B, C, O, H, W)`: square, pointwise, causal, dilated per axis, strips, one pixel.
     fn cases() -> Vec<(ConvGeometry, [usize; 5])> {
@@ -196,12 +192,12 @@ mod tests {
                 for bias in [None, Some(bias.as_tensor())] {
                     let want = conv2d_composed(&x, &k, bias, &g).unwrap();
                     let got = conv2d(&x, &k, bias, &g).unwrap();
-                    assert!(gap(&got, &want) < tolerance, "{g:?}");
+                    assert!(distance(&got, &want) < tolerance, "{g:?}");
                     let cotangent = draw(want.dims());
                     let a = pair(&got, &cotangent).unwrap().backward().unwrap();
                     let b = pair(&want, &cotangent).unwrap().backward().unwrap();
                     for t in [Some(x.as_tensor()), Some(k.as_tensor()), bias].into_iter().flatten() {
-                        assert!(gap(a.get(t).unwrap(), b.get(t).unwrap()) < 10.0 * tolerance, "{g:?} gradient");
+                        assert!(distance(a.get(t).unwrap(), b.get(t).unwrap()) < 10.0 * tolerance, "{g:?} gradient");
                     }
                 }
             }
@@ -217,7 +213,7 @@ mod tests {
         let k = k.narrow(3, 0, 2).unwrap();
         let g = ConvGeometry { kernel: [3, 2], dilation: [1, 1], padding: [[1, 1], [0, 1]] };
         let want = conv2d_composed(&x.contiguous().unwrap(), &k.contiguous().unwrap(), None, &g).unwrap();
-        assert!(gap(&conv2d(&x, &k, None, &g).unwrap(), &want) < 1e-12);
+        assert!(distance(&conv2d(&x, &k, None, &g).unwrap(), &want) < 1e-12);
     }
 
     #[test]

@@ -195,6 +195,7 @@ mod tests {
     use super::*;
     use crate::autodiff::pair;
     use crate::param::ParamStore;
+    use crate::testing::numbers::relative;
     use crate::{FlowRng, Gradients};
     use candle_core::{Device, Var};
 
@@ -215,10 +216,6 @@ mod tests {
 
     fn largest(t: &Tensor) -> f64 {
         t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_dtype(DType::F64).unwrap().to_scalar().unwrap()
-    }
-
-    fn distance(a: &Tensor, b: &Tensor) -> f64 {
-        largest(&(a - b).unwrap()) / largest(b).max(1.0)
     }
 
     /// Sizes that exercise every border case: one pixel, one row, odd, several blocks and chunks.
@@ -242,17 +239,17 @@ mod tests {
                 // The reversible path …
                 let mut grads = Gradients::new(&store);
                 let evaluation = net.evaluate(&x, None).unwrap();
-                assert!(distance(&evaluation.value, &spec) < tolerance, "{sizes:?} value");
+                assert!(relative(&evaluation.value, &spec) < tolerance, "{sizes:?} value");
                 let (grad_x, _) = (evaluation.pullback)(&cotangent, &mut grads).unwrap();
                 // … and the operation inside an ordinary graph.
                 let op = pair(&net.forward(&var, None).unwrap(), &cotangent).unwrap().backward().unwrap();
                 for got in [&grad_x, op.get(&var).unwrap()] {
-                    assert!(distance(got, wanted.get(&var).unwrap()) < tolerance, "{sizes:?} input gradient");
+                    assert!(relative(got, wanted.get(&var).unwrap()) < tolerance, "{sizes:?} input gradient");
                 }
                 for p in store.trainable() {
                     let want = wanted.get(p.var().as_tensor()).unwrap();
                     for got in [grads.get(&p).unwrap(), op.get(p.var().as_tensor()).unwrap()] {
-                        assert!(distance(got, want) < tolerance, "{sizes:?} {} {}", p.name(), distance(got, want));
+                        assert!(relative(got, want) < tolerance, "{sizes:?} {} {}", p.name(), relative(got, want));
                     }
                 }
             }

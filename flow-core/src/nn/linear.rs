@@ -86,7 +86,7 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::unit::{distance, normal, store64, values};
+    use crate::testing::numbers::{distance, normal, store64, values};
 
     #[test]
     fn strided_input_and_leading_dimensions() {

@@ -154,13 +154,16 @@ impl Conditioner for Made {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::unit::{distance, jacobian, normal, perturb, store64, values};
+    use crate::FlowRng;
+    use crate::testing::jacobian::of_map;
+    use crate::testing::numbers::{distance, normal, store64, values};
+    use crate::testing::randomise;
 
     fn net(dims: usize, per: usize, context: Option<usize>, hidden: &[usize]) -> Made {
         let store = store64(5);
         let config = MlpConfig { context, ..MlpConfig::new(hidden).activation(Activation::Tanh) };
         let net = Made::new(&store.root(), dims, per, &config).unwrap();
-        perturb(&store, 0.7);
+        randomise(&store, 0.7, &mut FlowRng::seed_from(1)).unwrap();
         net
     }
 
@@ -169,7 +172,7 @@ mod tests {
         for (dims, hidden) in [(1, &[4][..]), (2, &[3]), (3, &[16, 16]), (5, &[16, 9]), (4, &[])] {
             for context in [None, Some(2)] {
                 let (net, c) = (net(dims, 3, context, hidden), normal(2, &[1, 2]));
-                let slopes = jacobian(&normal(1, &[1, dims]), |x| net.forward(x, Some(&c)));
+                let slopes = of_map(&normal(1, &[1, dims]), |x| net.forward(x, Some(&c))).unwrap();
                 assert_eq!(slopes.len(), dims * 3);
                 for (output, row) in slopes.iter().enumerate() {
                     for (input, &slope) in row.iter().enumerate() {
@@ -186,7 +189,7 @@ mod tests {
         for (dims, hidden) in [(5, &[1][..]), (7, &[3, 2]), (6, &[4, 8])] {
             for context in [None, Some(2)] {
                 let (net, c) = (net(dims, 2, context, hidden), normal(2, &[1, 2]));
-                let slopes = jacobian(&normal(1, &[1, dims]), |x| net.forward(x, Some(&c)));
+                let slopes = of_map(&normal(1, &[1, dims]), |x| net.forward(x, Some(&c))).unwrap();
                 // The last dimension sees all the others, and no output sees its own input.
                 assert!(slopes[2 * dims - 1][..dims - 1].iter().all(|&s| s != 0.0), "D = {dims}, {hidden:?}");
                 let own = slopes.iter().enumerate().flat_map(|(o, row)| row[o / 2..].to_vec());
@@ -212,7 +215,7 @@ mod tests {
     fn every_output_depends_on_the_whole_context_nonlinearly() {
         for dims in [1, 2, 5] {
             let (net, x) = (net(dims, 2, Some(3), &[12]), normal(1, &[1, dims]));
-            let slopes = |seed| jacobian(&normal(seed, &[1, 3]), |c| net.forward(&x, Some(c)));
+            let slopes = |seed| of_map(&normal(seed, &[1, 3]), |c| net.forward(&x, Some(c))).unwrap();
             let (here, there) = (slopes(2), slopes(3));
             assert!(here.iter().flatten().all(|&s| s != 0.0));
             assert!(here.iter().flatten().zip(there.iter().flatten()).all(|(a, b)| (a - b).abs() > 1e-6));

@@ -3,8 +3,10 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::jacobian::of_map;
+use super::numbers::values;
+use super::quadrature::integrate;
 use crate::autodiff::gradient_or_zero;
-use crate::testing::quadrature::integrate;
 use crate::{Distribution, FlowRng, Gradients, ParamStore};
 
 /// `∫ p = 1 ± 1e-6` over `bounds`, for a density of one dimension in f64.
@@ -33,18 +35,18 @@ pub(crate) fn gradients(d: &dyn Distribution, store: &ParamStore, points: &[f64]
     let total = |z: &Tensor| d.log_prob(z, None).unwrap().sum_all().unwrap();
     let var = Var::from_tensor(&z).unwrap();
     let graph = total(var.as_tensor()).backward().unwrap();
-    let numerical = differences(&z, |z| total(z).to_scalar::<f64>().unwrap());
-    close(&gradient_or_zero(&graph, &var).unwrap(), &numerical, "z");
+    let numerical = of_map(&z, |z| Ok(total(z).reshape(1)?)).unwrap();
+    close(&gradient_or_zero(&graph, &var).unwrap(), &numerical[0], "z");
     let mut found = Gradients::new(store);
     found.accumulate(&graph).unwrap();
     for (param, gradient) in found.iter() {
         let start = param.var().as_tensor().copy().unwrap();
-        let numerical = differences(&start, |value| {
-            param.set(value).unwrap();
-            total(&z).to_scalar::<f64>().unwrap()
+        let numerical = of_map(&start, |value| {
+            param.set(value)?;
+            Ok(total(&z).reshape(1)?)
         });
         param.set(&start).unwrap();
-        close(gradient.unwrap(), &numerical, param.name());
+        close(gradient.unwrap(), &numerical.unwrap()[0], param.name());
     }
 }
 
@@ -52,21 +54,11 @@ pub(crate) fn gradients(d: &dyn Distribution, store: &ParamStore, points: &[f64]
 pub(crate) fn whitening(d: &dyn Distribution, rng: &mut FlowRng) {
     let z = d.sample(5, None, 1.0, rng).unwrap();
     let back = d.color(&d.whiten(&z, None).unwrap(), None).unwrap();
-    close(&back, &z.flatten_all().unwrap().to_vec1::<f64>().unwrap(), "color(whiten(z))");
-}
-
-fn differences(at: &Tensor, mut objective: impl FnMut(&Tensor) -> f64) -> Vec<f64> {
-    let start = at.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let mut moved = |i: usize, step: f64| {
-        let mut entries = start.clone();
-        entries[i] += step;
-        objective(&Tensor::from_vec(entries, at.shape(), &Device::Cpu).unwrap())
-    };
-    (0..start.len()).map(|i| (moved(i, 1e-5) - moved(i, -1e-5)) / 2e-5).collect()
+    close(&back, &values(&z), "color(whiten(z))");
 }
 
 fn close(got: &Tensor, expected: &[f64], what: &str) {
-    let got = got.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let got = values(got);
     for (g, e) in got.iter().zip(expected) {
         assert!((g - e).abs() < 1e-7 * (1.0 + e.abs()), "{what}: {g}, expected {e}");
     }

@@ -66,6 +66,25 @@ pub fn jacobian(
     Ok(Mat::from_fn(n, n, |i, j| (image[j][i] - image[n + j][i]) / (2.0 * step)))
 }
 
+/// `∂f_i/∂x_j` of any map of tensors as row `i`, entry `j` (flat indices), by central differences at `x`, in f64.
+///
+/// # Errors
+/// Whatever `f` returns.
+pub fn of_map(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Vec<f64>>> {
+    let point = super::values(x)?;
+    let at = |j: usize, step: f64| -> Result<Vec<f64>> {
+        let mut moved = point.clone();
+        moved[j] += step;
+        super::values(&f(&Tensor::from_vec(moved, x.shape(), &Device::Cpu)?)?)
+    };
+    let column = |j: usize| -> Result<Vec<f64>> {
+        Ok(at(j, STEP)?.iter().zip(at(j, -STEP)?).map(|(up, down)| (up - down) / (2.0 * STEP)).collect())
+    };
+    let columns: Vec<Vec<f64>> = (0..point.len()).map(column).collect::<Result<_>>()?;
+    let rows = columns.first().map_or(0, Vec::len);
+    Ok((0..rows).map(|i| columns.iter().map(|c| c[i]).collect()).collect())
+}
+
 /// `n` repetitions of dimension 0, one of each other.
 fn leading(n: usize, rank: usize) -> Vec<usize> {
     std::iter::once(n).chain(std::iter::repeat_n(1, rank.saturating_sub(1))).collect()

@@ -28,13 +28,13 @@ pub(crate) mod distribution;
 mod gradient;
 pub mod jacobian;
 mod net;
+#[cfg(test)]
+pub(crate) mod numbers;
 mod properties;
 pub mod quadrature;
 pub mod registry;
 #[cfg(test)]
 pub(crate) mod transformer;
-#[cfg(test)]
-pub(crate) mod unit;
 
 pub use case::{Case, Domain, randomise};
 pub use net::{SmoothNet, smooth_coupling};

@@ -2,8 +2,11 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use crate::FlowRng;
+use super::jacobian::of_map;
+use super::numbers::{distance, gap, normal, values};
+use crate::autodiff::pair;
 use crate::transformer::Transformer;
+use crate::{FlowRng, Result};
 
 /// `params` for one row of `n` elements, drawn from `N(0, spread²)`: `(1, 1, P, n)`.
 pub(crate) fn params(t: &dyn Transformer, n: usize, spread: f64, seed: u64) -> Tensor {
@@ -24,17 +27,6 @@ pub(crate) fn row(entries: &[f64]) -> Tensor {
 /// `n` evenly spaced points from `low` to `high`, both included.
 pub(crate) fn grid(low: f64, high: f64, n: usize) -> Vec<f64> {
     (0..n).map(|i| low + (high - low) * i as f64 / (n - 1) as f64).collect()
-}
-
-pub(crate) fn values(t: &Tensor) -> Vec<f64> {
-    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// The largest `|a - b| / (1 + |b|)`, infinite for a NaN.
-pub(crate) fn gap(a: &Tensor, b: &Tensor) -> f64 {
-    let deviation = |(a, b): (f64, f64)| (a - b).abs() / (1.0 + b.abs());
-    let worst = |w: f64, d: f64| if d.is_nan() { f64::INFINITY } else { w.max(d) };
-    values(a).into_iter().zip(values(b)).map(deviation).fold(0.0, worst)
 }
 
 /// `decode ∘ encode` and `encode ∘ decode` at `points`, and the log-derivatives that must cancel.
@@ -63,7 +55,7 @@ pub(crate) fn numerical_derivative(t: &dyn Transformer, points: &Tensor, params:
 
 /// The gradients of `Σ value + 0.7 Σ log` of one direction: of the input and of the parameters.
 pub(crate) fn gradients(
-    map: impl Fn(&Tensor, &Tensor) -> crate::Result<(Tensor, Tensor)>,
+    map: impl Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
     input: &Tensor,
     params: &Tensor,
 ) -> [Tensor; 2] {
@@ -77,4 +69,43 @@ pub(crate) fn gradients(
 pub(crate) fn assert_finite(what: &str, t: &Tensor) {
     let bad = values(t).into_iter().find(|v| !v.is_finite());
     assert!(bad.is_none(), "{what}: {bad:?}");
+}
+
+/// A transformer with random parameters at `x`: round trip, slopes in both directions, gradients of both
+/// directions with respect to value and parameters.
+pub(crate) fn check(transformer: &dyn Transformer, x: &Tensor, tolerance: f64) {
+    let mut dims = x.dims().to_vec();
+    dims.insert(2, transformer.params_per_element());
+    let params = normal(61, &dims);
+    let (y, log) = transformer.encode(x, &params).unwrap();
+    let (back, inverse_log) = transformer.decode(&y, &params).unwrap();
+    assert!(distance(&back, x) < tolerance, "{}: round trip", transformer.name());
+    assert!(distance(&inverse_log.neg().unwrap(), &log) < tolerance, "{}: logarithms", transformer.name());
+    for (decode, value) in [(false, x), (true, &y)] {
+        let apply = |v: &Tensor, p: &Tensor| {
+            let (out, log) = if decode { transformer.decode(v, p) } else { transformer.encode(v, p) }?;
+            Result::Ok((out, log))
+        };
+        let (_, log) = apply(value, &params).unwrap();
+        let full = of_map(value, |v| Ok(apply(v, &params)?.0)).unwrap();
+        for (i, slope) in values(&log).iter().enumerate() {
+            assert!((full[i][i].abs().ln() - slope).abs() < 1e-6, "{}: slope of element {i}", transformer.name());
+            assert!((0..full.len()).all(|j| j == i || full[i][j] == 0.0), "{}: mixes elements", transformer.name());
+        }
+        let (a, b) = (normal(62, x.dims()), normal(63, x.dims()));
+        let objective = |v: &Tensor, p: &Tensor| {
+            let (out, log) = apply(v, p)?;
+            Ok((pair(&out, &a)? + pair(&log, &b)?)?.reshape(1)?)
+        };
+        let (v, p) = (Var::from_tensor(value).unwrap(), Var::from_tensor(&params).unwrap());
+        let store = objective(&v, &p).unwrap().backward().unwrap();
+        let agree = |numeric: &[f64], var: &Var, what: &str| {
+            for (n, g) in numeric.iter().zip(values(store.get(var).unwrap())) {
+                let error = (n - g).abs() / (1.0 + n.abs());
+                assert!(error < 2e-6, "{}: {what}, decode {decode}: {n} against {g}", transformer.name());
+            }
+        };
+        agree(&of_map(value, |v| objective(v, &params)).unwrap()[0], &v, "gradient of the value");
+        agree(&of_map(&params, |p| objective(value, p)).unwrap()[0], &p, "gradient of the parameters");
+    }
 }

@@ -191,12 +191,8 @@ fn fused_backprop<T: Real>(
 mod tests {
     use super::*;
     use crate::FlowRng;
+    use crate::testing::numbers::distance;
     use candle_core::Device;
-
-    fn gap(a: &Tensor, b: &Tensor) -> f64 {
-        let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-        d.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
-    }
 
     #[test]
     fn fused_equals_composed() {
@@ -208,14 +204,17 @@ mod tests {
             let affine = Affine::new(ScaleBound::Sigmoid);
             let (y, elementwise) = affine.encode(&x, &params).unwrap();
             let (fused, summed) = affine.encode_summed(&x, &params).unwrap();
-            assert!(gap(&y, &fused) < tolerance && gap(&sum_event(&elementwise).unwrap(), &summed) < 10.0 * tolerance);
+            assert!(
+                distance(&y, &fused) < tolerance
+                    && distance(&sum_event(&elementwise).unwrap(), &summed) < 10.0 * tolerance
+            );
             let (back, negative) = affine.decode_summed(&y, &params).unwrap();
-            assert!(gap(&back, &x) < tolerance && gap(&negative.neg().unwrap(), &summed) < 10.0 * tolerance);
+            assert!(distance(&back, &x) < tolerance && distance(&negative.neg().unwrap(), &summed) < 10.0 * tolerance);
             let got = affine.backprop(&y, &params, &grad, &log).unwrap();
             let want = backprop_by_graph(&affine, &y, &params, &grad, &log).unwrap();
-            assert!(gap(&got.x, &want.x) < tolerance);
-            assert!(gap(&got.grad_x, &want.grad_x) < tolerance);
-            assert!(gap(&got.grad_params, &want.grad_params) < 5.0 * tolerance);
+            assert!(distance(&got.x, &want.x) < tolerance);
+            assert!(distance(&got.grad_x, &want.grad_x) < tolerance);
+            assert!(distance(&got.grad_params, &want.grad_params) < 5.0 * tolerance);
         }
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::autodiff::pair;
+use crate::testing::numbers::relative;
 use crate::{FlowRng, ParamStore};
 use candle_core::{DType, Device, Var};
 
@@ -71,14 +72,6 @@ fn objective(s: &Setting, (value, dots): &(Tensor, Vec<Tensor>)) -> Tensor {
     sum
 }
 
-fn largest(t: &Tensor) -> f64 {
-    t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_dtype(DType::F64).unwrap().to_scalar().unwrap()
-}
-
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    largest(&(a - b).unwrap()) / largest(b).max(1.0)
-}
-
 #[test]
 fn fused_equals_composed_values_tangents_and_gradients() {
     for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-3)] {
@@ -88,13 +81,13 @@ fn fused_equals_composed_values_tangents_and_gradients() {
                 let context = s.context.as_ref().map(Var::as_tensor);
                 let spec = s.field.composed(&s.t, &s.x, &s.tangents, context).unwrap();
                 let fused = s.field.jvp(&s.t, &s.x, &s.tangents, context).unwrap();
-                assert!(distance(&fused.0, &spec.0) < tolerance);
-                assert!(distance(&s.field.value(&s.t, &s.x, context).unwrap(), &spec.0) < tolerance);
-                assert!(fused.1.iter().zip(&spec.1).all(|(a, b)| distance(a, b) < tolerance));
+                assert!(relative(&fused.0, &spec.0) < tolerance);
+                assert!(relative(&s.field.value(&s.t, &s.x, context).unwrap(), &spec.0) < tolerance);
+                assert!(fused.1.iter().zip(&spec.1).all(|(a, b)| relative(a, b) < tolerance));
                 let wanted = objective(&s, &spec).backward().unwrap();
                 let got = objective(&s, &fused).backward().unwrap();
                 let check = |var: &Var, name: &str| {
-                    let error = distance(got.get(var).unwrap(), wanted.get(var).unwrap());
+                    let error = relative(got.get(var).unwrap(), wanted.get(var).unwrap());
                     assert!(error < tolerance, "{activation:?} {dtype:?} {tangents} tangents, {name}: {error}");
                 };
                 check(&s.x, "x");
@@ -116,7 +109,7 @@ fn one_sweep_gives_the_objective_and_its_gradient() {
                 let context = s.context.as_ref().map(Var::as_tensor);
                 let spec = s.field.composed(&s.t, &s.x, &s.tangents, context).unwrap();
                 let (paired, value) = s.field.pairing(&s.t, &s.x, &s.tangents, context, &s.cotangents).unwrap();
-                assert!(distance(&value, &spec.0) < tolerance && !value.track_op());
+                assert!(relative(&value, &spec.0) < tolerance && !value.track_op());
                 agree(&s, &paired, &objective(&s, &spec), tolerance);
                 let error = s.field.squared_error(&s.t, &s.x, context, &s.cotangents[0]).unwrap();
                 let wanted = (&spec.0 - &s.cotangents[0]).unwrap().sqr().unwrap().sum_all().unwrap();
@@ -125,17 +118,17 @@ fn one_sweep_gives_the_objective_and_its_gradient() {
                 let x = s.x.detach();
                 let (t, context) = (s.t.detach(), context.map(Tensor::detach));
                 let (untracked, _) = s.field.pairing(&t, &x, &s.tangents, context.as_ref(), &s.cotangents).unwrap();
-                assert!(distance(&untracked, &paired.detach()) < tolerance && !untracked.track_op());
+                assert!(relative(&untracked, &paired.detach()) < tolerance && !untracked.track_op());
             }
         }
     }
 }
 
 fn agree(s: &Setting, got: &Tensor, wanted: &Tensor, tolerance: f64) {
-    assert!(distance(got, wanted) < tolerance, "{got} {wanted}");
+    assert!(relative(got, wanted) < tolerance, "{got} {wanted}");
     let (got, wanted) = ((got * 3.0).unwrap().backward().unwrap(), (wanted * 3.0).unwrap().backward().unwrap());
     let check = |var: &Var, name: &str| {
-        let error = distance(got.get(var).unwrap(), wanted.get(var).unwrap());
+        let error = relative(got.get(var).unwrap(), wanted.get(var).unwrap());
         assert!(error < tolerance, "{name}: {error}");
     };
     check(&s.x, "x");
@@ -157,7 +150,7 @@ fn tangents_and_gradients_of_the_divergence_are_those_of_finite_differences() {
             (value(&(s.x.as_tensor() + &along).unwrap()) - value(&(s.x.as_tensor() - &along).unwrap())).unwrap();
         let numeric = (numeric / (2.0 * step)).unwrap();
         let (_, dots) = s.field.jvp(&s.t, &s.x, &s.tangents, context).unwrap();
-        assert!(distance(&dots[0], &numeric) < 1e-8, "{activation:?}");
+        assert!(relative(&dots[0], &numeric) < 1e-8, "{activation:?}");
         // Gradients of a weighted divergence.
         let weight = s.cotangents[0].narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
         let objective = || {

@@ -3,7 +3,7 @@ use rayon::ThreadPoolBuilder;
 
 use super::*;
 use crate::cnf::ode::Method;
-use crate::testing::unit::{distance, normal, values};
+use crate::testing::numbers::{distance, normal, values};
 
 /// `v(t, x) = slope(t)·x + offset(t)` in every dimension.
 struct Affine<F>(F);

@@ -2,7 +2,8 @@ use candle_core::{Device, Var};
 
 use super::*;
 use crate::cnf::{FieldActivation, VectorField};
-use crate::testing::unit::{distance, jacobian, normal, store64, values};
+use crate::testing::jacobian::of_map;
+use crate::testing::numbers::{distance, normal, store64, values};
 
 const ACTIVATIONS: [FieldActivation; 3] = [FieldActivation::Tanh, FieldActivation::Softplus, FieldActivation::Swish];
 
@@ -42,7 +43,7 @@ fn products_and_divergences_are_those_of_the_numerical_jacobian() {
             .collect();
         let (_, divergence) = field.divergence(&t, &x, &units, c.as_ref()).unwrap();
         // Entry (i, j) of the Jacobian of the whole batch; rows do not mix.
-        let full = jacobian(&x, |x| field.value(&t, x, c.as_ref()));
+        let full = of_map(&x, |x| field.value(&t, x, c.as_ref())).unwrap();
         for (v, product) in tangents.iter().zip(&products) {
             let v = values(v);
             for (row, got) in full.iter().zip(values(product)) {
@@ -107,8 +108,8 @@ fn the_gradient_of_a_divergence_is_the_numerical_one() {
             Ok((divergence * &weight)?.sum(0)?.reshape(1)?)
         };
         let graph = objective(&t, &x).unwrap().backward().unwrap();
-        for (var, numerical) in [(&x, jacobian(&x, |x| objective(&t, x))), (&t, jacobian(&t, |t| objective(t, &x)))] {
-            for (got, expected) in values(graph.get(var).unwrap()).into_iter().zip(&numerical[0]) {
+        for (var, numerical) in [(&x, of_map(&x, |x| objective(&t, x))), (&t, of_map(&t, |t| objective(t, &x)))] {
+            for (got, expected) in values(graph.get(var).unwrap()).into_iter().zip(&numerical.unwrap()[0]) {
                 assert!((got - expected).abs() < 1e-8, "{}: {got} against {expected}", field.name());
             }
         }

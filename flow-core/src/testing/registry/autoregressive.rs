@@ -17,8 +17,10 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(both("affine (sigmoid)", 3, Some(2), || Ok(Affine::new(ScaleBound::Sigmoid))));
-    cases.extend(both("spline", 3, None, || RationalQuadraticSpline::new(4, 3.0)));
-    cases.extend(both("logistic mixture", 2, None, || LogisticMixture::new(2)));
+    for (d, context) in [(1, Some(2)), (3, None), (3, Some(2))] {
+        cases.extend(both("spline", d, context, || RationalQuadraticSpline::new(4, 3.0)));
+        cases.extend(both("logistic mixture", d, context, || LogisticMixture::new(3)));
+    }
     cases.extend(networks());
     cases.push(Case::new("Chain", "MAF, then IAF", move |p| {
         let layers: Vec<Box<dyn Bijector>> =
@@ -60,18 +62,27 @@ fn perceptrons() -> Vec<Case> {
             let label = format!("perceptron, {activation:?}{}", and_context(context));
             let halves = || Ok(Partition::Channels { swap: true });
             let alternating = || Partition::alternating(3, false);
-            cases.push(perceptron(&format!("{label}, halves"), 4, halves, config.clone()));
-            cases.push(perceptron(&format!("{label}, mask"), 3, alternating, config));
+            cases.push(perceptron(&format!("{label}, halves"), 5, halves, affine, config.clone()));
+            cases.push(perceptron(&format!("{label}, mask"), 3, alternating, affine, config));
         }
     }
+    let config = MlpConfig::new(&[6]).activation(Activation::Tanh);
+    let spline = || RationalQuadraticSpline::new(4, 3.0);
+    cases.push(perceptron("perceptron, spline, mask", 4, || Partition::alternating(4, true), spline, config));
     cases
 }
 
-fn perceptron(label: &str, dims: usize, partition: fn() -> Result<Partition>, config: MlpConfig) -> Case {
+fn perceptron<T: Transformer + 'static>(
+    label: &str,
+    dims: usize,
+    partition: fn() -> Result<Partition>,
+    transformer: fn() -> Result<T>,
+    config: MlpConfig,
+) -> Case {
     Case::new("Coupling", label, move |p| {
-        let (partition, transformer) = (partition()?, affine()?);
-        let inputs = Coupling::<Affine, Mlp>::input_channels(dims, &partition);
-        let outputs = Coupling::<Affine, Mlp>::output_channels(dims, &partition, &transformer);
+        let (partition, transformer) = (partition()?, transformer()?);
+        let inputs = Coupling::<T, Mlp>::input_channels(dims, &partition);
+        let outputs = Coupling::<T, Mlp>::output_channels(dims, &partition, &transformer);
         let coupling =
             Coupling::new(&[dims], partition, transformer, Mlp::new(&p.pp("net"), inputs, outputs, &config)?)?;
         Ok(match config.context {

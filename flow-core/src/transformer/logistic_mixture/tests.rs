@@ -1,10 +1,10 @@
 use candle_core::DType;
 
 use super::*;
+use crate::testing::numbers::{gap, normal, values};
 use crate::testing::transformer::{
-    assert_finite, gap, gradients, grid, numerical_derivative, params, round_trip, row, shared, values,
+    assert_finite, check, gradients, grid, numerical_derivative, params, round_trip, row, shared,
 };
-use crate::testing::unit::{check_transformer, normal};
 
 fn mixture(components: usize) -> LogisticMixture {
     LogisticMixture::new(components).unwrap()
@@ -179,6 +179,6 @@ fn what_cannot_be_solved_is_an_error_that_names_the_layer() {
 
 #[test]
 fn holds_in_several_channels_and_dimensions() {
-    check_transformer(&mixture(3), &normal(11, &[2, 2, 3]), 1e-8);
-    check_transformer(&mixture(1), &normal(12, &[2, 3]), 1e-8);
+    check(&mixture(3), &normal(11, &[2, 2, 3]), 1e-8);
+    check(&mixture(1), &normal(12, &[2, 3]), 1e-8);
 }

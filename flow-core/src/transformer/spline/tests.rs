@@ -1,8 +1,8 @@
 use super::*;
+use crate::testing::numbers::{gap, normal, values};
 use crate::testing::transformer::{
-    assert_finite, gap, gradients, grid, numerical_derivative, params, round_trip, row, shared, values,
+    assert_finite, check, gradients, grid, numerical_derivative, params, round_trip, row, shared,
 };
-use crate::testing::unit::{check_transformer, normal};
 use candle_core::Device;
 
 const BOUND: f64 = 3.0;
@@ -153,6 +153,6 @@ fn refuses_what_makes_no_sense() {
 #[test]
 fn holds_in_several_channels_and_dimensions() {
     // A wide interval: the check's steps of 1e-5 cannot resolve the narrowest bins of a small one.
-    check_transformer(&RationalQuadraticSpline::new(4, 12.0).unwrap(), &normal(11, &[2, 2, 3]), 1e-9);
-    check_transformer(&spline(2), &normal(12, &[2, 3]), 1e-9);
+    check(&RationalQuadraticSpline::new(4, 12.0).unwrap(), &normal(11, &[2, 2, 3]), 1e-9);
+    check(&spline(2), &normal(12, &[2, 3]), 1e-9);
 }
