@@ -1,9 +1,48 @@
 //! What hand-written and local backward passes share of gradients.
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
 
-use crate::Result;
+use crate::{Gradients, Result};
+
+/// The start of a graph of its own: an input and the context that goes with it, cut off from whatever made them.
+pub struct Leaves {
+    x: Var,
+    context: Option<Var>,
+}
+
+impl Leaves {
+    /// Takes `x`, and the context if there is one.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn new(x: &Tensor, context: Option<&Tensor>) -> Result<Self> {
+        let context = context.map(|c| Var::from_tensor(&c.detach())).transpose()?;
+        Ok(Leaves { x: Var::from_tensor(&x.detach())?, context })
+    }
+
+    /// The input, from which gradients are tracked.
+    pub fn x(&self) -> &Tensor {
+        self.x.as_tensor()
+    }
+
+    /// The context, from which gradients are tracked.
+    pub fn context(&self) -> Option<&Tensor> {
+        self.context.as_ref().map(Var::as_tensor)
+    }
+
+    /// The gradients of `objective`, a scalar, with respect to input and context, detached; those of parameters are added
+    /// to `gradients`.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn pull_back(&self, objective: &Tensor, gradients: &mut Gradients) -> Result<(Tensor, Option<Tensor>)> {
+        let store = objective.backward()?;
+        gradients.accumulate(&store)?;
+        let of_context = self.context().map(|c| gradient_or_zero(&store, c)).transpose()?;
+        Ok((gradient_or_zero(&store, self.x())?, of_context))
+    }
+}
 
 /// `⟨value, cotangent⟩`, whose gradient is the vector-Jacobian product.
 pub fn pair(value: &Tensor, cotangent: &Tensor) -> Result<Tensor> {

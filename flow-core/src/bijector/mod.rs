@@ -10,13 +10,13 @@ mod inspect;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Tensor};
 
 pub use chain::{Chain, Inverse};
 pub(crate) use inspect::scale_range;
 pub use inspect::{LayerReport, largest};
 
-use crate::autodiff::{gradient_or_zero, pair};
+use crate::autodiff::{Leaves, pair};
 use crate::error::Direction;
 use crate::{Error, FlowRng, Gradients, Result};
 
@@ -169,19 +169,11 @@ pub fn backprop_locally<B: Bijector + ?Sized>(
         }
         _ => return Err(Error::config(layer.name(), "cannot use the tape it was given")),
     };
-    let x = Var::from_tensor(&x.detach())?;
-    let context = match (context, layer.context_shape()) {
-        (Some(c), Some(_)) => Some(Var::from_tensor(&c.detach())?),
-        _ => None,
-    };
-    let (value, log_det) = layer.encode(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
-    let store = pair(&value, grad_z)?.add(&pair(&log_det, grad_log_det)?)?.backward()?;
-    gradients.accumulate(&store)?;
-    Ok(Pullback {
-        grad_x: gradient_or_zero(&store, &x)?,
-        grad_context: context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?,
-        x: x.as_detached_tensor(),
-    })
+    let leaves = Leaves::new(&x, context.filter(|_| layer.context_shape().is_some()))?;
+    let (value, log_det) = layer.encode(leaves.x(), leaves.context())?;
+    let objective = (pair(&value, grad_z)? + pair(&log_det, grad_log_det)?)?;
+    let (grad_x, grad_context) = leaves.pull_back(&objective, gradients)?;
+    Ok(Pullback { x: leaves.x().detach(), grad_x, grad_context })
 }
 
 /// A pointer to a bijector is a bijector.

@@ -1,10 +1,10 @@
 //! The vector-Jacobian product of one evaluation: the only graph that training a continuous flow needs.
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 
 use super::dynamics::Dynamics;
 use super::{Regularization, VectorField};
-use crate::autodiff::{gradient_or_zero, pair};
+use crate::autodiff::{Leaves, pair};
 use crate::{Gradients, Result};
 
 /// What comes back from one evaluation.
@@ -69,23 +69,17 @@ fn whole<F: VectorField>(
     weights: Regularization,
     gradients: &mut Gradients,
 ) -> Result<Vjp> {
-    let x = Var::from_tensor(&x.detach())?;
-    let context = dynamics.context.as_ref().map(|c| Var::from_tensor(&c.detach())).transpose()?;
-    let tracked = dynamics.with_context(context.as_ref().map(|c| c.as_tensor().clone()));
+    let leaves = Leaves::new(x, dynamics.context.as_ref())?;
+    let (x, tracked) = (leaves.x(), dynamics.with_context(leaves.context().cloned()));
     let (value, objective) = match &cotangents.log_det {
-        Some(grad) if tracked.channels.any() => penalised(&tracked, s, &x, &cotangents.x, grad, weights)?,
+        Some(grad) if tracked.channels.any() => penalised(&tracked, s, x, &cotangents.x, grad, weights)?,
         log_det => {
-            let (objective, value) = tracked.pairing(s, &x, &cotangents.x, log_det.as_ref())?;
+            let (objective, value) = tracked.pairing(s, x, &cotangents.x, log_det.as_ref())?;
             (value, objective)
         }
     };
-    let graph = objective.backward()?;
-    gradients.accumulate(&graph)?;
-    Ok(Vjp {
-        value: value.detach(),
-        x: gradient_or_zero(&graph, &x)?,
-        context: context.as_ref().map(|c| gradient_or_zero(&graph, c)).transpose()?,
-    })
+    let (x, context) = leaves.pull_back(&objective, gradients)?;
+    Ok(Vjp { value: value.detach(), x, context })
 }
 
 /// The value and the objective with the penalties' terms.

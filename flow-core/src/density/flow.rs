@@ -1,9 +1,9 @@
 //! A flow: a bijector and the density of its latent. What can be trained by maximum likelihood.
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 
 use super::reversible::{self, Backprop, DRIFT_TOLERANCE};
-use crate::autodiff::{add_optional, gradient_or_zero, pair};
+use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, check_batch};
 use crate::distribution::Distribution;
 use crate::param::ParamStore;
@@ -221,17 +221,10 @@ pub(crate) fn plain_backward(
     weight: &Tensor,
     gradients: &mut Gradients,
 ) -> Result<Scored> {
-    let x = Var::from_tensor(&x.detach())?;
-    let context = context.map(|c| Var::from_tensor(&c.detach())).transpose()?;
-    let value = f(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
-    let store = pair(&value, weight)?.backward()?;
-    gradients.accumulate(&store)?;
-    Ok(Scored {
-        log_prob: value.detach(),
-        grad_x: gradient_or_zero(&store, &x)?,
-        grad_context: context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?,
-        fell_back: false,
-    })
+    let leaves = Leaves::new(x, context)?;
+    let value = f(leaves.x(), leaves.context())?;
+    let (grad_x, grad_context) = leaves.pull_back(&pair(&value, weight)?, gradients)?;
+    Ok(Scored { log_prob: value.detach(), grad_x, grad_context, fell_back: false })
 }
 
 #[cfg(test)]

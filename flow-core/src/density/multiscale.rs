@@ -5,11 +5,11 @@
 //! conditioned on the kept one (Dinh et al. 2017, section 3.6; Kingma & Dhariwal 2018, section 3).
 //! There are several latents, so this is a type of its own and not a [`Bijector`].
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 
 use super::flow::{Density, Scored, plain_backward, reversible_or};
 use super::reversible::Backprop;
-use crate::autodiff::{add_optional, gradient_or_zero, pair};
+use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, LayerReport, Tape, check_batch};
 use crate::distribution::Distribution;
 use crate::param::ParamStore;
@@ -295,13 +295,12 @@ impl MultiScale {
         for (level, tape) in self.levels.iter().zip(&tapes).rev() {
             if let Some(split) = &level.split {
                 let factored = out.pop().ok_or_else(|| Error::config("multi-scale", "lost a latent"))?;
-                let (kept, part) = (Var::from_tensor(&h)?, Var::from_tensor(&factored)?);
-                let term = split.log_prob(part.as_tensor(), Some(kept.as_tensor()))?;
-                let store = pair(&term, weight)?.backward()?;
-                gradients.accumulate(&store)?;
+                let leaves = Leaves::new(&factored, Some(&h))?;
+                let term = split.log_prob(leaves.x(), leaves.context())?;
+                let (grad_factored, grad_kept) = leaves.pull_back(&pair(&term, weight)?, gradients)?;
                 log_prob = (log_prob + term.detach())?;
-                let grad_kept = (grad + gradient_or_zero(&store, &kept)?)?;
-                grad = Tensor::cat(&[&grad_kept, &gradient_or_zero(&store, &part)?], 1)?;
+                let grad_kept = add_optional(Some(grad), grad_kept)?;
+                grad = Tensor::cat(&grad_kept.iter().chain([&grad_factored]).collect::<Vec<_>>(), 1)?;
                 h = Tensor::cat(&[&h, &factored], 1)?;
             }
             let below = level.flow.backprop(&h, tape, context, &grad, weight, gradients)?;

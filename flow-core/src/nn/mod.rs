@@ -1,10 +1,10 @@
-//! Conditioner networks and the CPU kernels that make them fast.
+//! Conditioner networks, and what they are built of.
 //!
 //! Composed Candle operations are the specification and the path for CUDA and Metal; on the CPU the
-//! same functions take fused kernels. Tests assert that both agree, values and
+//! same functions take fused [`kernels`](crate::kernels). Tests assert that both agree, values and
 //! gradients.
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 
 mod batch_norm;
 mod conv;
@@ -26,7 +26,7 @@ pub use statistics::RunningStatistics;
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 
-use crate::autodiff::{gradient_or_zero, pair};
+use crate::autodiff::{Leaves, pair};
 use crate::{Gradients, Result};
 
 /// A network that turns the untouched half of a coupling, or a context, into parameters.
@@ -59,15 +59,11 @@ pub fn evaluate_by_graph<'a, C: Conditioner + ?Sized>(
     x: &Tensor,
     context: Option<&Tensor>,
 ) -> Result<Evaluation<'a>> {
-    let x = Var::from_tensor(&x.detach())?;
-    let context = context.map(|c| Var::from_tensor(&c.detach())).transpose()?;
-    let graph = net.forward(x.as_tensor(), context.as_ref().map(Var::as_tensor))?;
+    let leaves = Leaves::new(x, context)?;
+    let graph = net.forward(leaves.x(), leaves.context())?;
     let value = graph.detach();
     let pullback = move |cotangent: &Tensor, gradients: &mut Gradients| {
-        let store = pair(&graph, cotangent)?.backward()?;
-        gradients.accumulate(&store)?;
-        let grad_context = context.as_ref().map(|c| gradient_or_zero(&store, c)).transpose()?;
-        Ok((gradient_or_zero(&store, &x)?, grad_context))
+        leaves.pull_back(&pair(&graph, cotangent)?, gradients)
     };
     Ok(Evaluation { value, pullback: Box::new(pullback) })
 }
