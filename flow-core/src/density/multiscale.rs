@@ -26,6 +26,17 @@ pub struct Level {
     pub split: Option<Box<dyn Distribution>>,
 }
 
+impl Level {
+    /// What goes on to the next level of `h`, and what is factored out with its density.
+    fn halves(&self, h: Tensor) -> Result<(Tensor, Option<(&dyn Distribution, Tensor)>)> {
+        let Some(split) = self.split.as_deref() else { return Ok((h, None)) };
+        let out = split.event_shape()[0];
+        let kept = h.dim(1)? - out;
+        let part = h.narrow(1, kept, out)?.contiguous()?;
+        Ok((h.narrow(1, 0, kept)?.contiguous()?, Some((split, part))))
+    }
+}
+
 /// The latents of a batch, whitened: with a Gaussian prior each entry is `N(0, 1)` under the model.
 ///
 /// One type for encode, decode and interpolation; finest level first, the top latent last.
@@ -145,8 +156,8 @@ impl MultiScale {
         for (i, level) in self.levels.iter().enumerate() {
             let layers = level.flow.describe(&x, context)?;
             reports.extend(layers.into_iter().map(|r| r.within(&format!("level{i}"))));
-            if let Some(split) = &level.split {
-                x = halves(&level.flow.encode(&x, context)?.0, split.as_ref())?.0;
+            if level.split.is_some() {
+                x = level.halves(level.flow.encode(&x, context)?.0)?.0;
             }
         }
         Ok(reports)
@@ -220,17 +231,13 @@ impl MultiScale {
         let mut x = x.clone();
         let mut total: Option<Tensor> = None;
         for level in &self.levels {
-            let (h, log_det) = level.flow.encode(&x, context)?;
-            let mut term = log_det;
-            x = match &level.split {
-                None => h,
-                Some(split) => {
-                    let (kept, out) = halves(&h, split.as_ref())?;
-                    term = (term + split.log_prob(&out, Some(&kept))?)?;
-                    visit(split.as_ref(), &out, &kept)?;
-                    kept
-                }
-            };
+            let (h, mut term) = level.flow.encode(&x, context)?;
+            let (kept, factored) = level.halves(h)?;
+            if let Some((split, out)) = factored {
+                term = (term + split.log_prob(&out, Some(&kept))?)?;
+                visit(split, &out, &kept)?;
+            }
+            x = kept;
             total = add_optional(total, Some(term))?;
         }
         let log_prob = add_optional(total, Some(self.top.log_prob(&x, context)?))?;
@@ -264,14 +271,9 @@ impl MultiScale {
             let (h, term, tape) = level.flow.encode_taped(&top, context)?;
             tapes.push(tape);
             log_det = add_optional(log_det, Some(term))?;
-            top = match &level.split {
-                None => h,
-                Some(split) => {
-                    let (kept, factored) = halves(&h, split.as_ref())?;
-                    out.push(factored);
-                    kept
-                }
-            };
+            let (kept, factored) = level.halves(h)?;
+            out.extend(factored.map(|(_, part)| part));
+            top = kept;
         }
         let log_det = log_det.ok_or_else(|| Error::config("multi-scale", "has no level"))?;
         Ok(Encoded { out, top, tapes, log_det })
@@ -311,13 +313,6 @@ impl MultiScale {
     }
 }
 
-/// Splits `h` into the kept part and the part that `split` is a density over.
-fn halves(h: &Tensor, split: &dyn Distribution) -> Result<(Tensor, Tensor)> {
-    let out = split.event_shape()[0];
-    let kept = h.dim(1)? - out;
-    Ok((h.narrow(1, 0, kept)?.contiguous()?, h.narrow(1, kept, out)?.contiguous()?))
-}
-
 impl Density for MultiScale {
     fn store(&self) -> &ParamStore {
         &self.store
@@ -335,11 +330,7 @@ impl Density for MultiScale {
         let _paused = self.store.no_grad();
         let mut x = x.clone();
         for level in &self.levels {
-            let (h, _) = level.flow.initialize(&x, context)?;
-            x = match &level.split {
-                Some(split) => halves(&h, split.as_ref())?.0,
-                None => h,
-            };
+            x = level.halves(level.flow.initialize(&x, context)?.0)?.0;
         }
         Ok(())
     }

@@ -62,9 +62,8 @@ pub fn evaluate_by_graph<'a, C: Conditioner + ?Sized>(
     let leaves = Leaves::new(x, context)?;
     let graph = net.forward(leaves.x(), leaves.context())?;
     let value = graph.detach();
-    let pullback = move |cotangent: &Tensor, gradients: &mut Gradients| {
-        leaves.pull_back(&pair(&graph, cotangent)?, gradients)
-    };
+    let pullback =
+        move |cotangent: &Tensor, gradients: &mut Gradients| leaves.pull_back(&pair(&graph, cotangent)?, gradients);
     Ok(Evaluation { value, pullback: Box::new(pullback) })
 }
 
