@@ -6,6 +6,7 @@ pub mod bijector;
 pub mod bits;
 pub mod chain;
 pub mod cnf;
+mod context;
 pub mod dequantize;
 pub mod distribution;
 pub mod error;

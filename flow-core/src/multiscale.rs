@@ -7,13 +7,16 @@
 
 use candle_core::{Tensor, Var};
 
-use crate::bijector::{Bijector, Tape, check_batch};
+use crate::bijector::{Bijector, Tape};
+use crate::context::{Declared, Door, reduce_gradient};
 use crate::distribution::Distribution;
 use crate::flow::{Density, Scored, plain_backward, reversible_or};
 use crate::inspect::LayerReport;
 use crate::param::ParamStore;
 use crate::reversible::{Backprop, add_optional, gradient_or_zero, pair};
 use crate::{Error, FlowRng, Gradients, Result};
+
+const NAME: &str = "multi-scale flow";
 
 /// One level: a bijector, and for all but the last level the prior of what is factored out.
 pub struct Level {
@@ -46,6 +49,7 @@ pub type TopObjective<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 /// A stack of [`Level`]s with a top prior.
 pub struct MultiScale {
     store: ParamStore,
+    door: Door,
     levels: Vec<Level>,
     top: Box<dyn Distribution>,
 }
@@ -54,7 +58,7 @@ impl MultiScale {
     /// Checks that levels, splits and the top prior fit together.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first level that does not.
+    /// [`Error::Config`] naming the first level that does not, or parts that want different contexts.
     pub fn new(store: &ParamStore, levels: Vec<Level>, top: Box<dyn Distribution>) -> Result<Self> {
         let count = levels.len();
         if count == 0 {
@@ -79,7 +83,14 @@ impl MultiScale {
                 return Err(Error::config(format!("level {i}"), reason));
             }
         }
-        Ok(MultiScale { store: store.clone(), levels, top })
+        let flows = levels.iter().map(|l| &l.flow).map(|flow| Declared {
+            name: flow.name(),
+            shape: flow.context_shape(),
+            grouped: flow.groups_context(),
+        });
+        let prior = Declared { name: top.name(), shape: top.context_shape(), grouped: false };
+        let door = Door::new(NAME, levels[0].flow.event_shape(), store, flows.chain([prior]))?;
+        Ok(MultiScale { store: store.clone(), door, levels, top })
     }
 
     /// The levels, finest first.
@@ -109,6 +120,8 @@ impl MultiScale {
     /// [`Error::Shape`] when `x` does not fit.
     pub fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)> {
         let _paused = self.store.no_grad();
+        let context = self.door.admit(x, context)?;
+        let context = context.as_ref();
         let mut latents = Vec::with_capacity(self.levels.len());
         let (log_prob, top) = self.score(x, context, |split, out, kept| {
             latents.push(split.whiten(out, Some(kept))?);
@@ -128,6 +141,9 @@ impl MultiScale {
             return Err(Error::config("latents", reason));
         }
         let _paused = self.store.no_grad();
+        let rows = latents.0.first().map_or(Ok(0), |latent| latent.dim(0))?;
+        let context = self.door.admit_context(rows, context)?;
+        let context = context.as_ref();
         let mut parts = latents.0.iter().rev();
         self.generate(context, |prior, kept, _level| match parts.next() {
             Some(noise) => prior.color(noise, kept),
@@ -141,6 +157,8 @@ impl MultiScale {
     /// As [`MultiScale::encode`].
     pub fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
         let _paused = self.store.no_grad();
+        let context = self.door.admit(x, context)?;
+        let context = context.as_ref();
         let (mut x, mut reports) = (x.clone(), Vec::new());
         for (i, level) in self.levels.iter().enumerate() {
             let layers = level.flow.describe(&x, context)?;
@@ -168,7 +186,11 @@ impl MultiScale {
             return Err(Error::config("temperatures", reason));
         }
         let _paused = self.store.no_grad();
-        self.generate(context, |prior, kept, level| prior.sample(n, kept, temperatures[level], rng))
+        let context = self.door.admit_context(n, context)?.map(|c| c.detach());
+        let x =
+            self.generate(context.as_ref(), |prior, kept, level| prior.sample(n, kept, temperatures[level], rng))?;
+        self.store.check_untracked(NAME, &[&x])?;
+        Ok(x)
     }
 
     /// Like [`Density::log_prob_backward`] with an extra per-sample objective on the top latent, to
@@ -182,7 +204,9 @@ impl MultiScale {
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<(Scored, Option<Tensor>)> {
-        check_batch("multi-scale flow", x, self.event_shape())?;
+        let (x, given) = (&x.detach(), context);
+        let context = self.door.admit(x, given)?.map(|c| c.detach());
+        let context = context.as_ref();
         let bonus = std::cell::RefCell::new(None);
         let head = |top: &Tensor, log_p: Tensor| -> Result<Tensor> {
             let Some(extra) = extra else { return Ok(log_p) };
@@ -207,6 +231,7 @@ impl MultiScale {
         if let Some(bonus) = &bonus {
             scored.log_prob = (scored.log_prob - bonus)?;
         }
+        scored.grad_context = reduce_gradient(scored.grad_context, given)?;
         Ok((scored, bonus))
     }
 
@@ -287,7 +312,9 @@ impl MultiScale {
     ) -> Result<(Scored, Tensor)> {
         let Encoded { mut out, top, tapes, log_det } = {
             let _paused = self.store.no_grad();
-            self.encode_taped(x, context)?
+            let encoded = self.encode_taped(x, context)?;
+            self.store.check_untracked(NAME, &[&encoded.top, &encoded.log_det])?;
+            encoded
         };
         let scored = plain_backward(|top, c| head(top, self.top.log_prob(top, c)?), &top, context, weight, gradients)?;
         let mut log_prob = (scored.log_prob + log_det)?;
@@ -297,7 +324,9 @@ impl MultiScale {
                 let factored = out.pop().ok_or_else(|| Error::config("multi-scale", "lost a latent"))?;
                 let (kept, part) = (Var::from_tensor(&h)?, Var::from_tensor(&factored)?);
                 let term = split.log_prob(part.as_tensor(), Some(kept.as_tensor()))?;
-                let store = pair(&term, weight)?.backward()?;
+                let objective = pair(&term, weight)?;
+                gradients.check_variables(&objective, &[part.as_tensor(), kept.as_tensor()])?;
+                let store = objective.backward()?;
                 gradients.accumulate(&store)?;
                 log_prob = (log_prob + term.detach())?;
                 let grad_kept = (grad + gradient_or_zero(&store, &kept)?)?;
@@ -329,14 +358,17 @@ impl Density for MultiScale {
     }
 
     fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        Ok(self.score(x, context, |_, _, _| Ok(()))?.0)
+        let context = self.door.admit(x, context)?;
+        Ok(self.score(x, context.as_ref(), |_, _, _| Ok(()))?.0)
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
         let _paused = self.store.no_grad();
-        let mut x = x.clone();
+        let context = self.door.admit(x, context)?.map(|c| c.detach());
+        let mut x = x.detach();
         for level in &self.levels {
-            let (h, _) = level.flow.initialize(&x, context)?;
+            let (h, log_det) = level.flow.initialize(&x, context.as_ref())?;
+            self.store.check_untracked(NAME, &[&h, &log_det])?;
             x = match &level.split {
                 Some(split) => halves(&h, split.as_ref())?.0,
                 None => h,

@@ -3,13 +3,13 @@
 mod embedding;
 mod op;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::activation::sigmoid;
 use super::field::{pairing_of_products, squared_error_of_values};
 use super::{FieldActivation, VectorField, groups};
-use crate::bijector::check_batch;
+use crate::bijector::check_batch_as;
 use crate::nn::kernels::accepts;
 use crate::nn::kernels::concat_squash::{Act, Shape};
 use crate::param::{Init, Param, ParamPath};
@@ -200,9 +200,14 @@ impl ConcatSquash {
         Ok((h, dots))
     }
 
+    /// The element type of the parameters.
+    fn dtype(&self) -> DType {
+        self.layers[0].weight.dtype()
+    }
+
     /// `c`, `(G, 1 + C)` or of the embedding's width, checked against the rows of `x`.
     fn conditions(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let rows = check_batch(NAME, x, &[self.widths[0]])?;
+        let rows = check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         if t.rank() != 1 {
             let (layer, expected) = (format!("{NAME} (time)"), "(1,) or (G,)".into());
             return Err(Error::Shape { layer, expected, actual: t.dims().to_vec() });
@@ -214,7 +219,7 @@ impl ConcatSquash {
             let reason = format!("needs a context of shape (G, {width}), none was given");
             return Err(Error::Context { layer: NAME.into(), reason });
         };
-        let count = check_batch(&format!("{NAME} (context)"), context, &[width])?;
+        let count = check_batch_as(&format!("{NAME} (context)"), context, &[width], self.dtype())?;
         groups(NAME, rows, count)?;
         let time = match t.elem_count() {
             1 => time.broadcast_as((count, 1))?,
@@ -305,7 +310,7 @@ impl VectorField for ConcatSquash {
     }
 
     fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
-        check_batch(NAME, x, &[self.widths[0]])?;
+        check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         self.check_tangents(x, v)?;
         // The kernel has no gradient with respect to tangents.
         if !accepts(x) || x.elem_count() == 0 || v.iter().any(Tensor::track_op) {
@@ -324,7 +329,7 @@ impl VectorField for ConcatSquash {
         context: Option<&Tensor>,
         cotangents: &[Tensor],
     ) -> Result<(Tensor, Tensor)> {
-        check_batch(NAME, x, &[self.widths[0]])?;
+        check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         self.check_tangents(x, v)?;
         if accepts(x) && x.elem_count() > 0 && !v.iter().any(Tensor::track_op) && cotangents.len() == 1 + v.len() {
             self.check_tangents(x, cotangents)?;
@@ -337,7 +342,7 @@ impl VectorField for ConcatSquash {
     }
 
     fn squared_error(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>, target: &Tensor) -> Result<Tensor> {
-        check_batch(NAME, x, &[self.widths[0]])?;
+        check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         if accepts(x) && x.elem_count() > 0 && !target.track_op() {
             self.check_tangents(x, std::slice::from_ref(target))?;
             let call = self.call(t, x, &[], context)?;

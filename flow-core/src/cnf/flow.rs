@@ -9,7 +9,7 @@ use super::direct::{self, Coefficients, Record};
 use super::dynamics::{Channels, Dynamics, End};
 use super::ode::{self, RowStep, RowTimes, SolveOptions, Statistics, Step};
 use super::{CnfConfig, Divergence, EndTime, OdeGradient, Probe, Regularization, VectorField, groups};
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::bijector::{Bijector, Pullback, Tape, check_batch_as};
 use crate::error::Direction;
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, FlowRng, Gradients, Result};
@@ -181,11 +181,12 @@ impl<F: VectorField> Cnf<F> {
         channels: Channels,
         probe: Option<&Tensor>,
     ) -> Result<Dynamics<'_, F>> {
-        let batch = check_batch(&self.name, x, &self.event)?;
+        let batch = check_batch_as(&self.name, x, &self.event, self.store.dtype())?;
         let context = match (self.context, context) {
             (None, _) => None,
             (Some(shape), Some(context)) => {
-                let count = check_batch(&format!("{} (context)", self.name), context, &shape)?;
+                let name = format!("{} (context)", self.name);
+                let count = check_batch_as(&name, context, &shape, self.store.dtype())?;
                 groups(&self.name, batch, count)?;
                 Some(context.clone())
             }
@@ -321,6 +322,10 @@ impl<F: VectorField> Bijector for Cnf<F> {
 
     fn context_shape(&self) -> Option<&[usize]> {
         self.context.as_ref().map(<[usize; 1]>::as_slice)
+    }
+
+    fn groups_context(&self) -> bool {
+        true
     }
 
     fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::bijector::{Bijector, Pullback, Tape, check_batch_as};
 use crate::inspect::{LayerReport, scale_range};
 use crate::nn::kernels::{Real, accepts, channels as kernel, read};
 use crate::param::{Init, Param, ParamPath};
@@ -93,7 +93,7 @@ impl Bijector for ActNorm {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch("actnorm", x, &self.shape)?;
+        let batch = check_batch_as("actnorm", x, &self.shape, self.bias.dtype())?;
         if !x.track_op() && !self.bias.tracked() && accepts(x) {
             let (scale, shift) = self.folded(false)?;
             return Ok((scale_shift(x, &self.shape, &scale, &shift)?, self.log_det(batch, 1.0)?));
@@ -104,7 +104,7 @@ impl Bijector for ActNorm {
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch("actnorm", z, &self.shape)?;
+        let batch = check_batch_as("actnorm", z, &self.shape, self.bias.dtype())?;
         if !z.track_op() && !self.bias.tracked() && accepts(z) {
             let (scale, shift) = self.folded(true)?;
             return Ok((scale_shift(z, &self.shape, &scale, &shift)?, self.log_det(batch, -1.0)?));
@@ -115,7 +115,7 @@ impl Bijector for ActNorm {
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("actnorm", x, &self.shape)?;
+        check_batch_as("actnorm", x, &self.shape, self.bias.dtype())?;
         let (mean, std) = channel_moments(x)?;
         self.bias.set(&mean.neg()?)?;
         self.log_scale.set(&(std + 1e-6)?.log()?.affine(-1.0 / LOG_SCALE_FACTOR, 0.0)?)?;
@@ -138,7 +138,7 @@ impl Bijector for ActNorm {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        check_batch("actnorm", z, &self.shape)?;
+        check_batch_as("actnorm", z, &self.shape, self.bias.dtype())?;
         if !accepts(z) {
             return backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }

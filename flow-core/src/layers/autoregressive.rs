@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::bijector::{Bijector, check_batch, check_context, sum_event};
+use crate::bijector::{Bijector, check_batch_as, check_context, sum_event};
 use crate::error::Direction;
 use crate::nn::{Conditioner, Made, MlpConfig};
 use crate::param::ParamPath;
@@ -43,9 +43,10 @@ impl<T: Transformer> MaskedAutoregressive<T> {
     }
 
     fn check(&self, x: &Tensor, context: Option<&Tensor>) -> Result<usize> {
-        let batch = check_batch(&self.name(), x, &self.shape)?;
+        let dtype = self.net.dtype();
+        let batch = check_batch_as(&self.name(), x, &self.shape, dtype)?;
         if let Some(shape) = &self.context_shape {
-            check_context(&self.name(), context, batch, shape)?;
+            check_context(&self.name(), context, batch, shape, dtype)?;
         }
         Ok(batch)
     }

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::bijector::{Bijector, Pullback, Tape, check_batch_as};
 use crate::inspect::LayerReport;
 use crate::linalg;
 use crate::nn::kernels::{Real, accepts, contiguous, mix, read};
@@ -63,6 +63,13 @@ pub(super) fn reflected(w: &Tensor, v: &Tensor) -> Result<Tensor> {
 }
 
 impl InvertibleConv {
+    /// The element type of the parameters.
+    fn dtype(&self) -> DType {
+        match &self.form {
+            Form::Plu { l: param, .. } | Form::Full { w: param } | Form::Householder { v: param, .. } => param.dtype(),
+        }
+    }
+
     /// A mixing of the channels of events of `shape`.
     ///
     /// # Errors
@@ -238,12 +245,12 @@ impl Bijector for InvertibleConv {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch(NAME, x, &self.shape)?;
+        let batch = check_batch_as(NAME, x, &self.shape, self.dtype())?;
         Ok((self.mix(&self.weight()?, x)?, self.log_det(batch, 1.0)?))
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch(NAME, z, &self.shape)?;
+        let batch = check_batch_as(NAME, z, &self.shape, self.dtype())?;
         let weight = self.weight()?;
         let inverse =
             if weight.track_op() { weight.apply_op1(Inverse)? } else { self.matrix(&self.inverse_f64()?, z)? };
@@ -263,7 +270,7 @@ impl Bijector for InvertibleConv {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        check_batch(NAME, z, &self.shape)?;
+        check_batch_as(NAME, z, &self.shape, self.dtype())?;
         if !accepts(z) {
             return crate::reversible::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }

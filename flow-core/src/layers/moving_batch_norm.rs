@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::bijector::{Bijector, Pullback, Tape, check_batch_as};
 use crate::inspect::{LayerReport, scale_range};
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, Gradients, Result};
@@ -155,7 +155,7 @@ impl Bijector for MovingBatchNorm {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("moving batch norm", x, &self.event)?;
+        check_batch_as("moving batch norm", x, &self.event, self.shift.dtype())?;
         let encoded = self.normalise(x, &self.used()?)?;
         if self.store.tracking() {
             self.advance(x)?;
@@ -164,7 +164,7 @@ impl Bijector for MovingBatchNorm {
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("moving batch norm", z, &self.event)?;
+        check_batch_as("moving batch norm", z, &self.event, self.shift.dtype())?;
         self.restore(z, &self.used()?)
     }
 
@@ -179,7 +179,7 @@ impl Bijector for MovingBatchNorm {
 
     /// Keeps the `2D` statistics that the pass has used.
     fn encode_taped(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
-        check_batch("moving batch norm", x, &self.event)?;
+        check_batch_as("moving batch norm", x, &self.event, self.shift.dtype())?;
         let used = self.used()?;
         let (z, log_det) = self.normalise(x, &used)?;
         self.advance(x)?;
@@ -195,7 +195,7 @@ impl Bijector for MovingBatchNorm {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        check_batch("moving batch norm", z, &self.event)?;
+        check_batch_as("moving batch norm", z, &self.event, self.shift.dtype())?;
         let saved = if let Tape::Saved(saved) = tape { saved.as_slice() } else { &[] };
         let [mean, variance] = saved else {
             return Err(Error::config("moving batch norm", "was given the tape of another bijector"));

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::Result;
-use crate::bijector::{Bijector, check_batch};
+use crate::bijector::{Bijector, check_batch_as};
 use crate::inspect::{LayerReport, scale_range};
 use crate::param::{Init, Param, ParamPath};
 
@@ -31,7 +31,7 @@ impl Scaling {
 
     /// `x · exp(sign · s)` and its log-determinant.
     fn scale(&self, x: &Tensor, sign: f64) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch("scaling", x, &self.shape)?;
+        let batch = check_batch_as("scaling", x, &self.shape, self.log_scale.dtype())?;
         let log_scale = self.log_scale.tensor().affine(sign, 0.0)?;
         let log_det = log_scale.sum_all()?.reshape(1)?.broadcast_as(batch)?;
         Ok((x.broadcast_mul(&log_scale.exp()?)?, log_det))

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, Result};
@@ -70,6 +70,11 @@ impl BatchStatistics {
             store,
             training: AtomicBool::new(true),
         })
+    }
+
+    /// The element type of the averages.
+    pub(crate) fn dtype(&self) -> DType {
+        self.mean.dtype()
     }
 
     pub(crate) fn training(&self) -> bool {

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Conditioner, Linear};
-use crate::bijector::{check_batch, check_context};
+use crate::bijector::{check_batch_as, check_context};
 use crate::param::{Init, ParamPath};
 use crate::{Error, Result};
 
@@ -88,6 +88,11 @@ impl MlpConfig {
         self
     }
 
+    /// The length of the context as a shape.
+    pub(super) fn context_shape(&self) -> Option<&[usize]> {
+        self.context.as_ref().map(std::slice::from_ref)
+    }
+
     /// How the last layer starts.
     pub(super) fn output_init(&self) -> Init {
         if self.output_bound == 0.0 { Init::Const(0.0) } else { Init::Uniform(self.output_bound) }
@@ -142,11 +147,16 @@ impl Mlp {
 }
 
 impl Conditioner for Mlp {
+    fn context_shape(&self) -> Option<&[usize]> {
+        self.config.context_shape()
+    }
+
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let batch = check_batch("mlp", x, &[self.inputs])?;
+        let dtype = self.layers[0].dtype();
+        let batch = check_batch_as("mlp", x, &[self.inputs], dtype)?;
         let mut h = match self.config.context {
             None => x.clone(),
-            Some(k) => Tensor::cat(&[x, check_context("mlp", context, batch, &[k])?], 1)?,
+            Some(k) => Tensor::cat(&[x, check_context("mlp", context, batch, &[k], dtype)?], 1)?,
         };
         for (i, layer) in self.layers.iter().enumerate() {
             h = layer.forward(&h)?;

@@ -58,7 +58,7 @@ impl Concat {
     }
 
     fn shared(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        shared_inputs("concat", x, self.dim, &t.unsqueeze(1)?, context, self.context)
+        shared_inputs("concat", self.stack.dtype(), x, self.dim, &t.unsqueeze(1)?, context, self.context)
     }
 }
 

@@ -72,7 +72,8 @@ impl MlpField {
             let angle = t.affine(TAU * k as f64, 0.0)?;
             features.extend([angle.sin()?, angle.cos()?]);
         }
-        shared_inputs("mlp field", x, self.dim, &Tensor::cat(&features, 1)?, context, self.context)
+        let (time, dtype) = (Tensor::cat(&features, 1)?, self.stack.dtype());
+        shared_inputs("mlp field", dtype, x, self.dim, &time, context, self.context)
     }
 }
 
