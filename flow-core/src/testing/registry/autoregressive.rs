@@ -1,5 +1,6 @@
 //! Autoregressive flows, in the fast direction (MAF) and inverted (IAF), and couplings of perceptrons.
 
+use super::couplings::spline_knots;
 use crate::layers::{Coupling, MaskedAutoregressive, Partition};
 use crate::nn::{Activation, Mlp, MlpConfig};
 use crate::testing::Case;
@@ -17,7 +18,8 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(both("affine (sigmoid)", 3, Some(2), || Ok(Affine::new(ScaleBound::Sigmoid))));
-    cases.extend(both("spline", 3, None, || RationalQuadraticSpline::new(4, 3.0)));
+    let spline = both("spline", 3, None, || RationalQuadraticSpline::new(4, 3.0));
+    cases.extend(spline.map(|case| case.knots(&spline_knots(4, 3.0))));
     cases.extend(both("logistic mixture", 2, None, || LogisticMixture::new(2)));
     cases.extend(networks());
     cases.push(Case::new("Chain", "MAF, then IAF", move |p| {
