@@ -115,7 +115,9 @@ impl Bijector for ActNorm {
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch_as("actnorm", x, &self.shape, self.bias.dtype())?;
+        if check_batch_as("actnorm", x, &self.shape, self.bias.dtype())? == 0 {
+            return Err(Error::config("actnorm", "needs at least one sample to be initialised from, got none"));
+        }
         let (mean, std) = channel_moments(x)?;
         self.bias.set(&mean.neg()?)?;
         self.log_scale.set(&(std + 1e-6)?.log()?.affine(-1.0 / LOG_SCALE_FACTOR, 0.0)?)?;
