@@ -16,6 +16,7 @@ use crate::{Error, FlowRng, Result};
 
 /// How a new parameter is filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Init {
     /// Every entry the same.
     Const(f64),

@@ -37,6 +37,7 @@ pub fn drift(x: &Tensor, reconstructed: &Tensor) -> Result<f64> {
 /// How gradients of a flow are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Backprop {
     /// Layer by layer from the output, memory independent of depth; a batch whose reconstruction drifts
     /// beyond [`DRIFT_TOLERANCE`] is done again the plain way.

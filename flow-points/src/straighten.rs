@@ -49,12 +49,10 @@ pub fn straighten(run: &PointRun, teacher: &PointFlow, clouds: usize, solver: &S
     let student = run.build(teacher.store().device())?;
     student.set_training(false);
     let draw = |count, name| draw_pairs(teacher, count, run.points, Some(solver), &mut FlowRng::named(run.seed, name));
-    let config = ReflowConfig {
-        end_time: matching.point.end_time,
-        distill: matching.distilled,
-        batch: run.batch,
-        times_per_group: times_per_cloud(matching, run.points),
-    };
+    let config = ReflowConfig::new(matching.point.end_time)
+        .distill(matching.distilled)
+        .batch(run.batch)
+        .times_per_group(times_per_cloud(matching, run.points));
     // Plain data with string keys always serialises.
     let described = serde_json::to_value(run).unwrap_or_default();
     let pairs = [draw(clouds, "pairs")?, draw(HELD_OUT, "held-out pairs")?];

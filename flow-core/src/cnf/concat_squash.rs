@@ -22,6 +22,7 @@ const NAME: &str = "concat-squash network";
 /// The hidden part of a [`ConcatSquash`] network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ConcatSquashConfig {
     /// Widths of the hidden layers.
     pub hidden: Vec<usize>,
@@ -48,6 +49,7 @@ fn one() -> f64 {
 /// The factor of a unit as a function of what depends on time and context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Gate {
     /// `σ(W_g c + b_g)`, between nought and one: the papers' choice.
     #[default]
@@ -77,6 +79,34 @@ impl ConcatSquashConfig {
             input_gain: one(),
             embedding: None,
         }
+    }
+
+    /// The same with another nonlinearity.
+    #[must_use]
+    pub fn activation(mut self, activation: FieldActivation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The same with another gate.
+    #[must_use]
+    pub fn gate(mut self, gate: Gate) -> Self {
+        self.gate = gate;
+        self
+    }
+
+    /// The same with another factor of the first layer.
+    #[must_use]
+    pub fn input_gain(mut self, input_gain: f64) -> Self {
+        self.input_gain = input_gain;
+        self
+    }
+
+    /// The same with a perceptron between time and context and the gates, or without one.
+    #[must_use]
+    pub fn embedding(mut self, embedding: impl Into<Option<EmbeddingConfig>>) -> Self {
+        self.embedding = embedding.into();
+        self
     }
 }
 

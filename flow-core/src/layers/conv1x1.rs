@@ -14,6 +14,7 @@ use crate::{Error, Gradients, Result};
 /// How the matrix of an [`InvertibleConv`] is parametrised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Parametrization {
     /// `W = P·L·(U + diag(s))` with fixed `P` and fixed signs of `s`: the log-determinant is `Σ ln |s|`
     /// and the matrix cannot become singular.

@@ -11,6 +11,7 @@ use crate::{Error, Gradients, Result};
 
 /// Which entries a coupling leaves alone and which it transforms.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Partition {
     /// The first `⌈C/2⌉` channels condition the rest; with `swap` the last `⌈C/2⌉` condition the rest.
     Channels {

@@ -19,6 +19,7 @@ const EPSILON: f64 = 1e-4;
 /// What the running statistics of a [`MovingBatchNorm`] are taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum MovingStatistics {
     /// Each axis over all rows.
     #[default]

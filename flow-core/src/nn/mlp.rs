@@ -11,6 +11,7 @@ use crate::{Error, Result};
 /// A nonlinearity, applied entry by entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Activation {
     /// `max(x, 0)`.
     #[default]
@@ -46,6 +47,7 @@ impl Activation {
 /// The hidden part of an [`Mlp`] or of a [`Made`](super::Made): what a configuration file holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MlpConfig {
     /// The widths of the hidden layers, input side first.
     pub hidden: Vec<usize>,
@@ -74,10 +76,10 @@ impl MlpConfig {
         self
     }
 
-    /// The same with a context vector of length `context`.
+    /// The same with a context vector of this length, or none.
     #[must_use]
-    pub fn context(mut self, context: usize) -> Self {
-        self.context = Some(context);
+    pub fn context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
         self
     }
 

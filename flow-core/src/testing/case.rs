@@ -7,6 +7,7 @@ use crate::{Bijector, FlowRng, ParamPath, ParamStore, Result};
 
 /// Where a bijector's input or output lives.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Domain {
     /// The real line: drawn from `N(0, 1)`, extremes at zero and ±1000.
     Real,
