@@ -31,6 +31,11 @@ impl Leaves {
         self.context.as_ref().map(Var::as_tensor)
     }
 
+    /// Input and context, for [`Gradients::check_variables`].
+    pub fn inputs(&self) -> Vec<&Tensor> {
+        std::iter::once(self.x()).chain(self.context()).collect()
+    }
+
     /// The gradients of `objective`, a scalar, with respect to input and context, detached; those of parameters are added
     /// to `gradients`.
     ///

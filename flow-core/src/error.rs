@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use candle_core::DType;
+
 /// A direction of a [`Bijector`](crate::Bijector), for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -44,6 +46,16 @@ pub enum Error {
         layer: String,
         /// What was wrong with the context.
         reason: String,
+    },
+    /// A tensor of another element type than the layer computes in; there are no implicit conversions.
+    #[error("{layer}: expected element type {expected}, got {actual:?}")]
+    DType {
+        /// The layer or function that refused the tensor.
+        layer: String,
+        /// The type it wanted, in words: `F32`, `F32 or F64`.
+        expected: String,
+        /// The type it was given.
+        actual: DType,
     },
     /// A direction that the layer does not have in closed form.
     #[error("{layer} cannot {direction}: {reason}")]

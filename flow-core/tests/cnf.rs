@@ -13,7 +13,7 @@ use flow_core::testing::randomise;
 use flow_core::{Backprop, Bijector, Density, Direction, Flow, FlowRng, Gradients, ParamStore};
 
 fn adaptive(method: Method, tolerance: f64) -> SolveOptions {
-    SolveOptions { method, stepping: Stepping::adaptive(tolerance, tolerance), ..SolveOptions::default() }
+    SolveOptions::new(method, Stepping::adaptive(tolerance, tolerance))
 }
 
 #[test]
@@ -22,8 +22,7 @@ fn a_linear_field_is_a_matrix_exponential_with_its_trace_as_log_determinant() {
     for end in [0.7, 2.0] {
         let store = store(1);
         let field = LinearField::new(&store.root(), &matrix);
-        let config =
-            CnfConfig { solver: adaptive(Method::Dopri5, 1e-9), end_time: EndTime::Fixed(end), ..CnfConfig::default() };
+        let config = CnfConfig::new(adaptive(Method::Dopri5, 1e-9)).end_time(EndTime::Fixed(end));
         let cnf = Cnf::new(&store.root(), field, config).unwrap();
         let _paused = store.no_grad();
         let x = normal(1, &[5, 3]);
@@ -44,7 +43,7 @@ fn a_linear_field_is_a_matrix_exponential_with_its_trace_as_log_determinant() {
 fn densities_add_up_to_one() {
     for seed in 0..2 {
         let store = store(seed);
-        let config = CnfConfig { solver: adaptive(Method::Dopri5, 1e-6), ..CnfConfig::default() };
+        let config = CnfConfig::new(adaptive(Method::Dopri5, 1e-6));
         let cnf = Cnf::new(&store.root(), concat(&store, 2, None), config).unwrap();
         let flow = Flow::new(&store, cnf, StandardGaussian::new(&[2], DType::F64, &Device::Cpu)).unwrap();
         randomise(&store, 0.4, &mut FlowRng::seed_from(seed)).unwrap();
@@ -63,7 +62,7 @@ fn the_stochastic_divergence_is_unbiased() {
     const PROBES: usize = 20_000;
     let log_dets = |divergence: Divergence, rows: usize| {
         let store = store(3);
-        let config = CnfConfig { solver: fixed(Method::Rk4, 3), divergence, ..CnfConfig::default() };
+        let config = CnfConfig::new(fixed(Method::Rk4, 3)).divergence(divergence);
         let cnf = Cnf::new(&store.root(), concat(&store, 3, None), config).unwrap();
         randomise(&store, 0.5, &mut FlowRng::seed_from(3)).unwrap();
         let _paused = store.no_grad();
@@ -92,7 +91,7 @@ fn round_trips_are_as_good_as_the_tolerance() {
     let x = normal(6, &[20, 2]);
     let mut errors = Vec::new();
     for (i, tolerance) in [1e-4, 1e-6, 1e-8].into_iter().enumerate() {
-        let config = CnfConfig { solver: adaptive(Method::Dopri5, tolerance), ..CnfConfig::default() };
+        let config = CnfConfig::new(adaptive(Method::Dopri5, tolerance));
         let path = store.root().pp(i);
         let cnf = Cnf::new(&path, mlp(&path, 2, None), config).unwrap();
         let _paused = store.no_grad();
@@ -113,20 +112,20 @@ fn round_trips_are_as_good_as_the_tolerance() {
 
 /// Every way to configure a flow over two groups of three points with a context, as the gradients see it.
 fn configurations() -> Vec<CnfConfig> {
-    let base = CnfConfig { end_time: EndTime::Learned { initial: 0.6 }, ..CnfConfig::default() };
-    let regularization = Regularization { kinetic: 0.3, jacobian: 0.2 };
+    let base = CnfConfig::default().end_time(EndTime::Learned { initial: 0.6 });
+    let regularization = Regularization::new(0.3, 0.2);
     let hutchinson = Divergence::Hutchinson(Probe::Gaussian);
     let mut configs: Vec<CnfConfig> =
         [Method::Euler, Method::Midpoint, Method::Heun, Method::Rk4, Method::Bosh3, Method::Dopri5, Method::Tsit5]
             .into_iter()
             .chain([Method::Dopri8])
-            .map(|method| CnfConfig { solver: fixed(method, 2), ..base.clone() })
+            .map(|method| base.clone().solver(fixed(method, 2)))
             .collect();
     let loose = adaptive(Method::Dopri5, 1e-3);
-    configs.push(CnfConfig { solver: loose.clone(), divergence: hutchinson, ..base.clone() });
-    configs.push(CnfConfig { solver: loose.clone(), regularization, ..base.clone() });
-    configs.push(CnfConfig { solver: loose.clone(), per_group_steps: true, regularization, ..base.clone() });
-    configs.push(CnfConfig { solver: loose, per_group_steps: true, divergence: hutchinson, ..base });
+    configs.push(base.clone().solver(loose.clone()).divergence(hutchinson));
+    configs.push(base.clone().solver(loose.clone()).regularization(regularization));
+    configs.push(base.clone().solver(loose.clone()).per_group_steps(true).regularization(regularization));
+    configs.push(base.solver(loose).per_group_steps(true).divergence(hutchinson));
     configs
 }
 
@@ -145,14 +144,14 @@ fn recomputed_gradients_are_those_of_one_graph() {
 #[test]
 fn recomputed_gradients_are_the_numerical_ones() {
     let solver = fixed(Method::Bosh3, 2);
-    let base = CnfConfig { solver, end_time: EndTime::Learned { initial: 0.6 }, ..CnfConfig::default() };
+    let base = CnfConfig::new(solver).end_time(EndTime::Learned { initial: 0.6 });
     let hutchinson = Divergence::Hutchinson(Probe::Rademacher);
-    let penalised = Regularization { kinetic: 0.3, jacobian: 0.2 };
+    let penalised = Regularization::new(0.3, 0.2);
     for config in [
         base.clone(),
-        CnfConfig { per_group_steps: true, divergence: hutchinson, ..base.clone() },
-        CnfConfig { regularization: penalised, ..base.clone() },
-        CnfConfig { regularization: penalised, divergence: hutchinson, ..base },
+        base.clone().per_group_steps(true).divergence(hutchinson),
+        base.clone().regularization(penalised),
+        base.regularization(penalised).divergence(hutchinson),
     ] {
         let objective = Objective::new(config.clone());
         let worst = objective.differs_from_numerical(&objective.backprop());
@@ -163,13 +162,12 @@ fn recomputed_gradients_are_the_numerical_ones() {
 #[test]
 fn the_adjoint_tends_to_the_recomputed_gradient() {
     let solver = adaptive(Method::Dopri5, 1e-8);
-    let regularization = Regularization { kinetic: 0.1, jacobian: 0.1 };
-    let direct =
-        CnfConfig { solver, end_time: EndTime::Learned { initial: 0.6 }, regularization, ..CnfConfig::default() };
+    let regularization = Regularization::new(0.1, 0.1);
+    let direct = CnfConfig::new(solver).end_time(EndTime::Learned { initial: 0.6 }).regularization(regularization);
     let exact = Objective::new(direct.clone()).backprop();
     let mut evaluations = Vec::new();
     for seminorm in [false, true] {
-        let config = CnfConfig { gradient: OdeGradient::Adjoint { solver: None, seminorm }, ..direct.clone() };
+        let config = direct.clone().gradient(OdeGradient::Adjoint { solver: None, seminorm });
         let objective = Objective::new(config);
         let worst = exact.distance(&objective.backprop());
         assert!(worst < 1e-5, "off by {worst:e}, seminorm {seminorm}");
@@ -181,7 +179,7 @@ fn the_adjoint_tends_to_the_recomputed_gradient() {
 /// A group's value, gradient and step count do not depend on what else is in the batch.
 #[test]
 fn groups_with_their_own_steps_do_not_see_each_other() {
-    let config = CnfConfig { solver: adaptive(Method::Dopri5, 1e-5), per_group_steps: true, ..CnfConfig::default() };
+    let config = CnfConfig::new(adaptive(Method::Dopri5, 1e-5)).per_group_steps(true);
     let store = store(7);
     let cnf = Cnf::new(&store.root(), mlp(&store.root(), 2, Some(2)), config).unwrap();
     randomise(&store, 0.5, &mut FlowRng::seed_from(7)).unwrap();
@@ -222,11 +220,7 @@ fn groups_with_their_own_steps_do_not_see_each_other() {
 fn both_directions_share_a_probe_until_new_noise_is_set() {
     for probe in [Probe::Gaussian, Probe::Rademacher] {
         let store = store(8);
-        let config = CnfConfig {
-            solver: fixed(Method::Dopri8, 4),
-            divergence: Divergence::Hutchinson(probe),
-            ..CnfConfig::default()
-        };
+        let config = CnfConfig::new(fixed(Method::Dopri8, 4)).divergence(Divergence::Hutchinson(probe));
         let cnf = Cnf::new(&store.root(), concat(&store, 4, None), config).unwrap();
         let _paused = store.no_grad();
         let x = normal(1, &[6, 4]);
@@ -250,13 +244,13 @@ fn both_directions_share_a_probe_until_new_noise_is_set() {
 #[test]
 fn a_penalty_changes_the_gradient_and_not_the_value() {
     let value = |regularization: Regularization| {
-        let config = CnfConfig { solver: fixed(Method::Rk4, 4), regularization, ..CnfConfig::default() };
+        let config = CnfConfig::new(fixed(Method::Rk4, 4)).regularization(regularization);
         let objective = Objective::new(config);
         let penalties = objective.cnf.penalties(&objective.x, objective.context.as_ref()).unwrap();
         (values(&objective.encode().1), objective.plain(), values(&penalties.kinetic), values(&penalties.jacobian))
     };
     let (bare, gradient, kinetic, jacobian) = value(Regularization::default());
-    let (same, other, _, _) = value(Regularization { kinetic: 1.0, jacobian: 1.0 });
+    let (same, other, _, _) = value(Regularization::new(1.0, 1.0));
     assert_eq!(bare, same);
     assert!(gradient.distance(&other) > 1e-3);
     assert!(kinetic.iter().chain(&jacobian).all(|p| *p > 0.0));
@@ -268,8 +262,7 @@ fn penalties_of_a_linear_field_are_known() {
     let store = store(1);
     let (rate, end) = (0.8, 1.5);
     let field = LinearField::new(&store.root(), &[[rate, 0.0], [0.0, -rate]]);
-    let config =
-        CnfConfig { solver: adaptive(Method::Dopri5, 1e-10), end_time: EndTime::Fixed(end), ..CnfConfig::default() };
+    let config = CnfConfig::new(adaptive(Method::Dopri5, 1e-10)).end_time(EndTime::Fixed(end));
     let cnf = Cnf::new(&store.root(), field, config).unwrap();
     let _paused = store.no_grad();
     let x = Tensor::new(&[[2.0, 0.0], [0.0, 3.0]], &Device::Cpu).unwrap();
@@ -287,7 +280,7 @@ fn the_end_time_is_learned() {
         let store = store(1);
         let field = LinearField::constant(&[[-1.0]]);
         let end_time = EndTime::Learned { initial: 0.5 };
-        let config = CnfConfig { solver: fixed(Method::Rk4, 12), end_time, ..CnfConfig::default() };
+        let config = CnfConfig::new(fixed(Method::Rk4, 12)).end_time(end_time);
         let cnf = Cnf::new(&store.root(), field, config).unwrap();
         let flow = Flow::new(&store, cnf, StandardGaussian::new(&[1], DType::F64, &Device::Cpu)).unwrap();
         let x = Tensor::new(&[[4.0], [-4.0]], &Device::Cpu).unwrap();
@@ -307,8 +300,7 @@ fn the_end_time_is_learned() {
 #[test]
 fn a_trajectory_leads_from_one_end_to_the_other() {
     let store = store(2);
-    let config =
-        CnfConfig { solver: adaptive(Method::Dopri5, 1e-8), end_time: EndTime::Fixed(0.8), ..CnfConfig::default() };
+    let config = CnfConfig::new(adaptive(Method::Dopri5, 1e-8)).end_time(EndTime::Fixed(0.8));
     let cnf = Cnf::new(&store.root(), concat(&store, 2, None), config).unwrap();
     let _paused = store.no_grad();
     let x = normal(1, &[3, 2]);
@@ -337,9 +329,9 @@ fn a_field_may_jump_at_a_known_time() {
                     store.root().param_from(name, &value).unwrap()
                 };
                 let field = Jumping { before: rate("before", 0.8), after: rate("after", -1.5), jump };
-                let solver = SolveOptions { jump_times: vec![jump], ..fixed(Method::Dopri8, 12) };
+                let solver = fixed(Method::Dopri8, 12).jump_times(vec![jump]);
                 let end = if learned { EndTime::Learned { initial: end_time } } else { EndTime::Fixed(end_time) };
-                let config = CnfConfig { solver, end_time: end, ..CnfConfig::default() };
+                let config = CnfConfig::new(solver).end_time(end);
                 let cnf = Cnf::new(&store.root(), field, config).unwrap();
                 let x = normal(3, &[4, 2]).to_dtype(dtype).unwrap();
                 let (z, log_det, tape) = {
@@ -377,7 +369,7 @@ fn options_are_in_units_of_time() {
         if let Stepping::Adaptive { max_step, first_step, .. } = &mut solver.stepping {
             (*max_step, *first_step) = (Some(step), Some(step));
         }
-        let config = CnfConfig { solver, end_time: EndTime::Fixed(end), ..CnfConfig::default() };
+        let config = CnfConfig::new(solver).end_time(EndTime::Fixed(end));
         let cnf = Cnf::new(&store.root(), LinearField::constant(&[[-0.1]]), config).unwrap();
         let _paused = store.no_grad();
         cnf.encode(&normal(1, &[2, 1]), None).unwrap();
@@ -399,9 +391,9 @@ fn a_configuration_survives_being_written_and_refuses_what_it_does_not_know() {
         Cnf::new(&store.root(), concat(&store, 2, None), config).err().unwrap().to_string()
     };
     let end_time = EndTime::Learned { initial: 0.0 };
-    assert!(refused(CnfConfig { end_time, ..CnfConfig::default() }).contains("cnf(concat) end time"));
-    let regularization = Regularization { kinetic: -1.0, jacobian: 0.0 };
-    assert!(refused(CnfConfig { regularization, ..CnfConfig::default() }).contains("kinetic"));
+    assert!(refused(CnfConfig::default().end_time(end_time)).contains("cnf(concat) end time"));
+    let regularization = Regularization::new(-1.0, 0.0);
+    assert!(refused(CnfConfig::default().regularization(regularization)).contains("kinetic"));
     assert_eq!(scalar(&Tensor::new(1.0, &Device::Cpu).unwrap()), 1.0);
     assert_eq!(concat(&store(1), 2, None).name(), "concat");
 }

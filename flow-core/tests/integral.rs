@@ -217,6 +217,12 @@ enum Lie {
     Backprop,
     /// A little of the first entry in the second, too little for a determinant to show.
     Mixing,
+    /// Not a number at one, and nowhere else.
+    Knot,
+    /// Panics on a batch without rows.
+    Panic,
+    /// Integers and the other precision are converted in silence.
+    Casting,
 }
 
 /// `z = x · exp(s)` over two entries, right but for one [`Lie`].
@@ -264,7 +270,13 @@ impl Bijector for Liar {
         if self.lie == Lie::Shapeless && x.dims() != [x.dims()[0], 2] {
             return Ok((x.clone(), x.flatten_all()?));
         }
+        assert!(self.lie != Lie::Panic || x.dims()[0] > 0, "there are no rows");
+        let x = &if self.lie == Lie::Casting { x.to_dtype(self.scale.dtype())? } else { x.clone() };
         let mut encoded = self.inner.encode(x, context)?;
+        if self.lie == Lie::Knot {
+            let from_one = x.affine(1.0, -1.0)?;
+            encoded.0 = (encoded.0 * (&from_one / &from_one)?)?;
+        }
         if self.lie == Lie::Detached {
             encoded.0 = x.broadcast_mul(&self.scale.tensor().exp()?.detach())?;
         }
@@ -303,14 +315,18 @@ fn the_kit_catches_every_lie() {
         (Lie::Overflow, "extreme inputs"),
         (Lie::Backprop, "backprop"),
         (Lie::Mixing, "pattern"),
+        (Lie::Knot, "knots"),
+        (Lie::Panic, "no rows"),
+        (Lie::Casting, "wrong types"),
     ];
     for (lie, property) in lies {
         let case = Case::new("Liar", property, move |p| Ok(Box::new(Liar::new(p, lie)?)));
         // The scaling acts on each entry alone.
-        let case = case.pattern(|i, j| i == j);
+        let case = case.pattern(|i, j| i == j).knots(&[1.0]);
         let failure = Check::f64().run(&case).expect_err(property);
         assert!(failure.property.contains(property), "expected '{property}' to fail, got: {failure}");
         assert!(failure.bijector.contains("Liar"), "{failure}");
+        assert_eq!(failure.got.contains("panic: there are no rows"), lie == Lie::Panic, "{failure}");
     }
 }
 

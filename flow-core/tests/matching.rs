@@ -112,7 +112,7 @@ fn fit(net: &Net, steps: u64, mut loss: impl FnMut(u64) -> Result<Tensor>) {
 
 fn matched(coupling: Pairing) -> Net {
     let (net, mut rng) = (Net::new(3), FlowRng::seed_from(1));
-    let matching = FlowMatching { coupling, times: TimeSampling::Stratified, ..FlowMatching::default() };
+    let matching = FlowMatching::new(coupling).times(TimeSampling::Stratified);
     fit(&net, 300, |_| matching.loss(&net, &data(128, &mut rng), None, 128, &mut rng));
     net
 }

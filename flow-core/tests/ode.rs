@@ -23,11 +23,11 @@ const ALL: [Method; 8] = [
 ];
 
 fn fixed(method: Method, steps: usize) -> SolveOptions {
-    SolveOptions { method, stepping: Stepping::fixed(steps), ..SolveOptions::default() }
+    SolveOptions::new(method, Stepping::fixed(steps))
 }
 
 fn adaptive(method: Method, tolerance: f64) -> SolveOptions {
-    SolveOptions { method, stepping: Stepping::adaptive(tolerance, tolerance), ..SolveOptions::default() }
+    SolveOptions::new(method, Stepping::adaptive(tolerance, tolerance))
 }
 
 /// `A`, 10 × 10, of entries `N(0, ½)`, row by row.
@@ -233,7 +233,7 @@ fn steps_keep_their_limits_and_end_at_given_times() {
     let mut lengths = Vec::new();
     let mut ends = Vec::new();
     let stepping = Stepping::Adaptive {
-        tolerance: Tolerance { rtol: 1e-4, atol: 1e-4 },
+        tolerance: Tolerance::new(1e-4, 1e-4),
         controller: Default::default(),
         first_step: Some(0.01),
         min_step: 0.0,
@@ -241,7 +241,7 @@ fn steps_keep_their_limits_and_end_at_given_times() {
         max_steps: 1000,
         fallback: Fallback::Fail,
     };
-    let options = SolveOptions { stepping, step_times: vec![0.7, 0.123, 9.0], ..SolveOptions::default() };
+    let options = SolveOptions::default().stepping(stepping).step_times(vec![0.7, 0.123, 9.0]);
     solve_recorded(&mut |_, y: &[f64; 1]| Ok([-y[0]]), &[1.0], [0.0, 2.0], &options, &mut |s| {
         lengths.push(s.h);
         ends.push(s.t + s.h);
@@ -258,14 +258,14 @@ fn steps_keep_their_limits_and_end_at_given_times() {
 fn a_known_jump_saves_evaluations() {
     let field = |t: f64, _: &[f64; 1]| Ok([if t < 1.0 { 1.0 } else { -3.0 }]);
     let cost = |jump_times: Vec<f64>| {
-        let options = SolveOptions { jump_times, ..adaptive(Method::Dopri5, 1e-8) };
+        let options = adaptive(Method::Dopri5, 1e-8).jump_times(jump_times);
         let solution = solve(&mut field.clone(), &[0.0], [0.0, 2.0], &options).unwrap();
         assert!((solution.y[0] + 2.0).abs() < 1e-5);
         solution.statistics.evaluations
     };
     let (known, unknown) = (cost(vec![1.0]), cost(vec![]));
     // The same on the way back: the slope at the jump is that of the step's own side.
-    let options = SolveOptions { jump_times: vec![1.0], ..fixed(Method::Rk4, 2) };
+    let options = fixed(Method::Rk4, 2).jump_times(vec![1.0]);
     for (span, expected) in [([0.0, 2.0], -2.0), ([2.0, 0.0], 2.0)] {
         let y = solve(&mut field.clone(), &[0.0], span, &options).unwrap().y[0];
         assert!((y - expected).abs() < 1e-12, "{span:?}: {y}");
@@ -295,7 +295,7 @@ fn jumps_are_kept_apart_at_odd_times_and_at_the_ends_of_the_span() {
     }
     // A jump that is also a time to stop at costs nothing.
     let field = |t: f64, _: &[f64; 1]| Ok([if t < 1.0 { 1.0 } else { -3.0 }]);
-    let options = SolveOptions { jump_times: vec![1.0], ..adaptive(Method::Dopri5, 1e-8) };
+    let options = adaptive(Method::Dopri5, 1e-8).jump_times(vec![1.0]);
     let (states, statistics) = solve_at(&mut field.clone(), &[0.0], &[0.0, 1.0, 2.0], &options).unwrap();
     assert!((states[1][0] - 1.0_f64).abs() < 1e-12 && (states[2][0] + 2.0_f64).abs() < 1e-12);
     assert_eq!(statistics.rejected, 0, "{statistics:?}");
@@ -393,9 +393,16 @@ fn failures_say_where_and_why() {
     else {
         panic!("adaptive stepping is adaptive");
     };
-    let few = |max_steps, min_step, fallback| SolveOptions {
-        stepping: Stepping::Adaptive { tolerance, controller, first_step, min_step, max_step, max_steps, fallback },
-        ..SolveOptions::default()
+    let few = |max_steps, min_step, fallback| {
+        SolveOptions::default().stepping(Stepping::Adaptive {
+            tolerance,
+            controller,
+            first_step,
+            min_step,
+            max_step,
+            max_steps,
+            fallback,
+        })
     };
     let (t, _, _, reason) = failure(run(|t, y| y * (50.0 * t).cos(), &few(20, min_step, Fallback::Fail)));
     assert!(t > 0.0 && t < 3.0 && reason.contains("20 steps"), "{reason}");
@@ -417,7 +424,7 @@ fn the_seminorm_looks_at_the_first_parts_only() {
     let part = |v: f64| Tensor::new(&[v], &Device::Cpu).unwrap();
     let norm = |counted| {
         let state = |a, b| Parts { y: vec![part(a), part(b)], counted };
-        let tolerance = Tolerance { rtol: 0.0, atol: 1.0 };
+        let tolerance = Tolerance::new(0.0, 1.0);
         Parts::error_norm(&state(0.5, 9.0), &state(0.0, 0.0), &state(0.0, 0.0), tolerance).unwrap()
     };
     assert_eq!((norm(1), norm(2)), (0.5, 9.0));

@@ -31,7 +31,7 @@ fn a_copy_learns_straight_paths_or_one_step_from_the_pairs_it_is_given() {
     };
     for distill in [false, true] {
         let (store, field) = build(2);
-        let config = ReflowConfig { end_time: 1.0, distill, batch: 16, times_per_group: 2 };
+        let config = ReflowConfig::new(1.0).distill(distill).batch(16).times_per_group(2);
         let run = serde_json::json!({ "distill": distill });
         let mut task = ReflowTask::new(run, config, (&store, field), &teacher, [pairs(3), pairs(4)]).unwrap();
         let mut rng = FlowRng::seed_from(5);
@@ -50,7 +50,7 @@ fn a_copy_learns_straight_paths_or_one_step_from_the_pairs_it_is_given() {
     }
     // Pairs that do not fit are named.
     let (store, field) = build(2);
-    let config = ReflowConfig { end_time: 1.0, distill: false, batch: 16, times_per_group: 2 };
+    let config = ReflowConfig::new(1.0).distill(false).batch(16).times_per_group(2);
     let attempt = |wrong: ReflowPairs| {
         ReflowTask::new(serde_json::Value::Null, config, (&store, field.clone()), &teacher, [pairs(3), wrong])
             .err()

@@ -55,12 +55,10 @@ pub fn straighten(
     let student = run.build(teacher.store().device())?;
     student.set_training(false);
     let draw = |count, name| draw_pairs(teacher, count, run.points, Some(solver), &mut FlowRng::named(run.seed, name));
-    let config = ReflowConfig {
-        end_time: matching.point.end_time,
-        distill: matching.distilled,
-        batch: run.batch,
-        times_per_group: times_per_cloud(matching, run.points),
-    };
+    let config = ReflowConfig::new(matching.point.end_time)
+        .distill(matching.distilled)
+        .batch(run.batch)
+        .times_per_group(times_per_cloud(matching, run.points));
     let pairs = [draw(clouds, "pairs")?, draw(HELD_OUT, "held-out pairs")?];
     let copy = (student.store(), student.point_field());
     Ok(ReflowTask::new(run.clone(), config, copy, teacher.store(), pairs)?)

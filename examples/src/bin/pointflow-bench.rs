@@ -114,7 +114,7 @@ impl Args {
         config.point.hidden.iter_mut().for_each(|w| *w = self.width);
         if let Objective::Likelihood(c) = &mut config.objective {
             if let Some(steps) = self.rk4 {
-                c.solver = SolveOptions { method: Method::Rk4, stepping: Stepping::fixed(steps), ..c.solver.clone() };
+                c.solver = c.solver.clone().method(Method::Rk4).stepping(Stepping::fixed(steps));
             }
             c.point_divergence = if self.exact { Divergence::Exact } else { Divergence::Hutchinson(Probe::Gaussian) };
             if self.adjoint {
@@ -125,7 +125,7 @@ impl Args {
     }
 
     fn sample(&self, model: &PointFlow, latents: &Tensor, rng: &mut FlowRng) -> Result<f64> {
-        let euler = SolveOptions { method: Method::Euler, stepping: Stepping::fixed(10), ..SolveOptions::default() };
+        let euler = SolveOptions::new(Method::Euler, Stepping::fixed(10));
         // The paper's model brings its own solver.
         let solver = matches!(self.what, What::Sampling).then_some(&euler);
         let draw = Draw { solver, ..Draw::default() };

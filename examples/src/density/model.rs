@@ -166,7 +166,7 @@ impl Model {
             let chain = Chain::new(config.layers(&store.root(), dims)?)?;
             return Ok(Model::Discrete(Flow::new(&store, chain, base)?));
         }
-        let net = ConcatSquashConfig { input_gain: config.input_gain, ..ConcatSquashConfig::new(&config.hidden) };
+        let net = ConcatSquashConfig::new(&config.hidden).input_gain(config.input_gain);
         let field = Arc::new(ConcatSquash::new(&store.root().pp("field"), dims, None, &net)?);
         let cnf = Cnf::new(&store.root(), field, config.cnf(dims, purpose))?;
         Ok(Model::Continuous(Box::new(Flow::new(&store, cnf, base)?)))
@@ -243,12 +243,10 @@ impl ModelConfig {
             Kind::Ffjord => (1, vec![64, 64, 64]),
             Kind::Matching => (1, vec![128, 128, 128]),
         };
-        let matching = FlowMatching {
-            coupling: Pairing::MinibatchOt { block: 128 },
-            times: TimeSampling::Stratified,
-            end_time: END_TIME,
-            sigma_min: 0.0,
-        };
+        let matching = FlowMatching::new(Pairing::MinibatchOt { block: 128 })
+            .times(TimeSampling::Stratified)
+            .end_time(END_TIME)
+            .sigma_min(0.0);
         // A matched field learns thin structures late, and no solver's stiffness punishes fast variation in training.
         let input_gain = if kind == Kind::Matching { 4.0 } else { one() };
         ModelConfig { kind, layers, hidden, input_gain, bins: 16, tolerance: 1e-3, matching }
@@ -261,8 +259,8 @@ impl ModelConfig {
             Purpose::Use => (self.tolerance.min(TIGHT), true),
         };
         let divergence = if exact { Divergence::Exact } else { Divergence::Hutchinson(Probe::Rademacher) };
-        let solver = SolveOptions { stepping: Stepping::adaptive(tolerance, tolerance), ..SolveOptions::default() };
-        CnfConfig { solver, divergence, end_time: EndTime::Fixed(END_TIME), ..CnfConfig::default() }
+        let solver = SolveOptions::default().stepping(Stepping::adaptive(tolerance, tolerance));
+        CnfConfig::new(solver).divergence(divergence).end_time(EndTime::Fixed(END_TIME))
     }
 
     fn layers(&self, path: &ParamPath, dims: usize) -> Result<Vec<Box<dyn Bijector>>> {

@@ -99,8 +99,7 @@ impl StraightenArgs {
         eprintln!("drawing {} pairs", self.pairs);
         let draw = |count, name| draw_pairs(&teacher, &run, count, &mut FlowRng::named(self.seed, name));
         let pairs = [draw(self.pairs, "pairs")?, draw(HELD_OUT, "held-out pairs")?];
-        let learned =
-            ReflowConfig { end_time: END_TIME, distill: self.distill, batch: self.batch_size, times_per_group: 1 };
+        let learned = ReflowConfig::new(END_TIME).distill(self.distill).batch(self.batch_size).times_per_group(1);
         let copy = (student.store(), student.field().context("a discrete flow has no paths")?);
         let task = ReflowTask::new(serde_json::to_value(&run)?, learned, copy, teacher.store(), pairs)?;
         let held_out = task.held_out().clone();

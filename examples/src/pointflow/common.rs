@@ -346,7 +346,7 @@ impl SolverArg {
             }
             (None, _) => bail!("--solver {:?} has no error estimate: give --solver-steps", method),
         };
-        let options = SolveOptions { method, stepping, ..SolveOptions::default() };
+        let options = SolveOptions::new(method, stepping);
         options.check()?;
         Ok(Some(options))
     }

@@ -87,8 +87,7 @@ impl StraightenArgs {
         }
         let (taught, teacher) = load(&self.checkpoint, &self.device.open()?)?;
         let run = self.plan(&taught)?;
-        let solver =
-            SolveOptions { method: Method::Heun, stepping: Stepping::fixed(SOLVED), ..SolveOptions::default() };
+        let solver = SolveOptions::new(Method::Heun, Stepping::fixed(SOLVED));
         eprintln!("drawing {} clouds of {} points", self.clouds, self.points);
         let task = straighten(&run, &teacher, self.clouds, &solver)?;
         let held_out = task.held_out().clone();
@@ -118,8 +117,7 @@ impl StraightenArgs {
             bail!("straightening is for models trained by flow matching, the checkpoint was trained by likelihood");
         };
         let (method, steps) = if self.distill { (Method::Euler, 1) } else { (Method::Heun, self.solver_steps) };
-        config.point_sampler =
-            Some(SolveOptions { method, stepping: Stepping::fixed(steps), ..SolveOptions::default() });
+        config.point_sampler = Some(SolveOptions::new(method, Stepping::fixed(steps)));
         config.distilled |= self.distill;
         let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
         Ok(PointRun {

@@ -98,6 +98,10 @@ impl Bijector for Chain {
         self.context_shape.as_deref()
     }
 
+    fn groups_context(&self) -> bool {
+        self.context_shape.is_some() && self.layers.iter().all(|l| l.context_shape().is_none() || l.groups_context())
+    }
+
     fn analytic(&self, direction: Direction) -> bool {
         self.layers.iter().all(|l| l.analytic(direction))
     }
@@ -181,6 +185,9 @@ impl<B: Bijector> Bijector for Inverse<B> {
     }
     fn context_shape(&self) -> Option<&[usize]> {
         self.0.context_shape()
+    }
+    fn groups_context(&self) -> bool {
+        self.0.groups_context()
     }
     fn analytic(&self, direction: Direction) -> bool {
         self.0.analytic(match direction {

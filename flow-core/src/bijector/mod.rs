@@ -51,10 +51,11 @@ pub struct Pullback {
 ///
 /// # Shapes
 /// - `x`: `(B, event_shape…)`; `z`: `(B, latent_shape…)`; log-determinants: `(B,)`.
-/// - `context`: `(B, context_shape…)` if [`Bijector::context_shape`] is `Some`, ignored otherwise.
+/// - `context`: `(B, context_shape…)` if [`Bijector::context_shape`] is `Some`, ignored otherwise: what no layer of a
+///   flow takes, the [`Flow`](crate::Flow) refuses.
 ///
 /// # Errors
-/// Methods check their arguments and return [`Error::Shape`] or [`Error::Context`]
+/// Methods check their arguments and return [`Error::Shape`], [`Error::DType`] or [`Error::Context`]
 /// naming the layer; they never panic on input.
 pub trait Bijector: Send + Sync {
     /// A short name for messages, `coupling(affine)`.
@@ -71,6 +72,13 @@ pub trait Bijector: Send + Sync {
     /// The shape of one context sample, `None` if the context is ignored.
     fn context_shape(&self) -> Option<&[usize]> {
         None
+    }
+
+    /// Whether a context may have fewer rows than the batch: `G` rows of which each serves `B/G` consecutive samples.
+    ///
+    /// Where `false`, a flow gives its bijector one row of context for each sample, repeating a single one.
+    fn groups_context(&self) -> bool {
+        false
     }
 
     /// Whether `direction` has a closed form costing about as much as the other one.
@@ -192,6 +200,9 @@ macro_rules! forward_bijector {
             fn context_shape(&self) -> Option<&[usize]> {
                 (**self).context_shape()
             }
+            fn groups_context(&self) -> bool {
+                (**self).groups_context()
+            }
             fn analytic(&self, direction: Direction) -> bool {
                 (**self).analytic(direction)
             }
@@ -232,11 +243,49 @@ macro_rules! forward_bijector {
 }
 forward_bijector!(Box, Arc);
 
-/// Checks that `x` is `(B, event…)` and returns `B`.
+/// Checks that `x` is `(B, event…)` in single or double precision and returns `B`.
+///
+/// For layers without parameters, which work in either; a layer with parameters calls [`check_batch_as`].
+///
+/// # Errors
+/// [`Error::Shape`] naming `layer` and both shapes, [`Error::DType`] for another type, integers among them.
+pub fn check_batch(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
+    let batch = check_shape(layer, x, event)?;
+    if matches!(x.dtype(), DType::F32 | DType::F64) {
+        return Ok(batch);
+    }
+    let expected = "F32 or F64".to_string();
+    Err(Error::DType { layer: layer.to_string(), expected, actual: x.dtype() })
+}
+
+/// Checks that `x` is `(B, event…)` of the type `dtype` and returns `B`.
+///
+/// The rule: whoever owns parameters checks for their type ([`Param::dtype`](crate::Param::dtype)).
+///
+/// # Errors
+/// [`Error::Shape`] naming `layer` and both shapes, [`Error::DType`] naming `layer` and both types.
+pub fn check_batch_as(layer: &str, x: &Tensor, event: &[usize], dtype: DType) -> Result<usize> {
+    let batch = check_shape(layer, x, event)?;
+    check_dtype(layer, x, dtype)?;
+    Ok(batch)
+}
+
+/// Checks that `x` is of the type `dtype`.
+///
+/// # Errors
+/// [`Error::DType`] naming `layer` and both types.
+pub fn check_dtype(layer: &str, x: &Tensor, dtype: DType) -> Result<()> {
+    if x.dtype() == dtype {
+        return Ok(());
+    }
+    Err(Error::DType { layer: layer.to_string(), expected: format!("{dtype:?}"), actual: x.dtype() })
+}
+
+/// Checks that `x` is `(B, event…)`, of whatever type, and returns `B`.
 ///
 /// # Errors
 /// [`Error::Shape`] naming `layer` and both shapes.
-pub fn check_batch(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
+pub fn check_shape(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
     match x.dims().split_first() {
         Some((&batch, rest)) if rest == event => Ok(batch),
         _ => Err(Error::Shape {
@@ -258,21 +307,23 @@ pub fn first_non_finite_row(x: &Tensor) -> Result<Option<usize>> {
     Ok(zeros.iter().position(|zero| !zero.is_finite()))
 }
 
-/// Checks that a context of shape `(batch, shape…)` is present, and returns it.
+/// Checks that a context of shape `(batch, shape…)` and type `dtype` is present, and returns it.
 ///
 /// # Errors
-/// [`Error::Context`] when it is missing, [`Error::Shape`] when it is misshapen.
+/// [`Error::Context`] when it is missing or has another number of rows, [`Error::Shape`] when it is misshapen,
+/// [`Error::DType`] when it is of another type.
 pub fn check_context<'a>(
     layer: &str,
     context: Option<&'a Tensor>,
     batch: usize,
     shape: &[usize],
+    dtype: DType,
 ) -> Result<&'a Tensor> {
     let Some(context) = context else {
-        let reason = format!("needs a context of shape ({batch}, {shape:?}), none was given");
+        let reason = format!("needs a context of shape {:?}, none was given", [&[batch], shape].concat());
         return Err(Error::Context { layer: layer.to_string(), reason });
     };
-    let found = check_batch(&format!("{layer} (context)"), context, shape)?;
+    let found = check_batch_as(&format!("{layer} (context)"), context, shape, dtype)?;
     if found != batch {
         let reason = format!("the context has {found} rows, the input {batch}");
         return Err(Error::Context { layer: layer.to_string(), reason });

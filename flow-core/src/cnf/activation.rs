@@ -12,6 +12,7 @@ use crate::numerics::softmax::log_sigmoid;
 /// likelihood the second, so rectifiers are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FieldActivation {
     /// `tanh x`, slope `1 - tanh² x` (PointFlow's choice).
     #[default]

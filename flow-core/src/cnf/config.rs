@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// How a [`Cnf`](super::Cnf) is integrated and differentiated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct CnfConfig {
     /// Method and steps; times and steps are in units of `t`. By default Dopri5 at tolerance 1e-5.
     pub solver: SolveOptions,
@@ -39,6 +40,53 @@ impl Default for CnfConfig {
 }
 
 impl CnfConfig {
+    /// These steps; an exact divergence, the gradient of the steps taken, end time 1, steps shared, no penalties.
+    pub fn new(solver: SolveOptions) -> Self {
+        CnfConfig { solver, ..CnfConfig::default() }
+    }
+
+    /// The same with another method or other steps.
+    #[must_use]
+    pub fn solver(mut self, solver: SolveOptions) -> Self {
+        self.solver = solver;
+        self
+    }
+
+    /// The same with another way to compute the divergence.
+    #[must_use]
+    pub fn divergence(mut self, divergence: Divergence) -> Self {
+        self.divergence = divergence;
+        self
+    }
+
+    /// The same with another way to compute gradients.
+    #[must_use]
+    pub fn gradient(mut self, gradient: OdeGradient) -> Self {
+        self.gradient = gradient;
+        self
+    }
+
+    /// The same with another end time.
+    #[must_use]
+    pub fn end_time(mut self, end_time: EndTime) -> Self {
+        self.end_time = end_time;
+        self
+    }
+
+    /// The same with steps of its own for each group, or shared ones.
+    #[must_use]
+    pub fn per_group_steps(mut self, per_group_steps: bool) -> Self {
+        self.per_group_steps = per_group_steps;
+        self
+    }
+
+    /// The same with penalties on the trajectories.
+    #[must_use]
+    pub fn regularization(mut self, regularization: Regularization) -> Self {
+        self.regularization = regularization;
+        self
+    }
+
     /// Refuses times and weights that make no sense.
     pub(super) fn check(&self, name: &str) -> Result<()> {
         let (EndTime::Fixed(end) | EndTime::Learned { initial: end }) = self.end_time;
@@ -62,6 +110,7 @@ impl CnfConfig {
 /// says; its gradient is that of [`OdeGradient::Direct`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum OdeGradient {
     /// The exact gradient of the discrete steps that were taken. Every step's start and the slopes of its stages are kept,
     /// `steps · stages` states of the size of `x`; the evaluations are repeated and differentiated one at a time, so that
@@ -84,6 +133,7 @@ pub enum OdeGradient {
 /// The end `T` of the time interval `[0, T]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum EndTime {
     /// Always the same.
     Fixed(f64),
@@ -101,9 +151,17 @@ pub enum EndTime {
 /// penalised by the weights below, and what is reported stays a likelihood.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Regularization {
     /// The weight of `K = ∫ |f|²/D dt`, the mean square speed of a sample.
     pub kinetic: f64,
     /// The weight of `J = ∫ |∂f/∂x|²/D dt` in the Frobenius norm, exact or estimated by the probe of the divergence.
     pub jacobian: f64,
+}
+
+impl Regularization {
+    /// Penalties of these weights.
+    pub const fn new(kinetic: f64, jacobian: f64) -> Self {
+        Regularization { kinetic, jacobian }
+    }
 }

@@ -159,6 +159,7 @@ forward_vector_field!(Box, Arc);
 /// The distribution of the random vectors of Hutchinson's estimator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Probe {
     /// Standard normal entries (FFJORD's default, PointFlow's only choice).
     Gaussian,
@@ -169,6 +170,7 @@ pub enum Probe {
 /// How `tr ∂f/∂x` is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Divergence {
     /// One Jacobian-vector product per dimension: exact, for few dimensions.
     Exact,

@@ -9,7 +9,7 @@ use super::direct::{self, Coefficients, Record};
 use super::dynamics::{Channels, Dynamics, End};
 use super::ode::{self, RowStep, RowTimes, SolveOptions, Statistics, Step};
 use super::{CnfConfig, Divergence, EndTime, OdeGradient, Probe, Regularization, VectorField, groups};
-use crate::bijector::{Bijector, Pullback, Tape, check_batch};
+use crate::bijector::{Bijector, Pullback, Tape, check_batch_as, zero_log_det};
 use crate::error::Direction;
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, FlowRng, Gradients, Result};
@@ -181,11 +181,12 @@ impl<F: VectorField> Cnf<F> {
         channels: Channels,
         probe: Option<&Tensor>,
     ) -> Result<Dynamics<'_, F>> {
-        let batch = check_batch(&self.name, x, &self.event)?;
+        let batch = check_batch_as(&self.name, x, &self.event, self.store.dtype())?;
         let context = match (self.context, context) {
             (None, _) => None,
             (Some(shape), Some(context)) => {
-                let count = check_batch(&format!("{} (context)", self.name), context, &shape)?;
+                let name = format!("{} (context)", self.name);
+                let count = check_batch_as(&name, context, &shape, self.store.dtype())?;
                 groups(&self.name, batch, count)?;
                 Some(context.clone())
             }
@@ -274,7 +275,15 @@ impl<F: VectorField> Cnf<F> {
         Ok((x.reshape(((), self.event[0]))?, log_det))
     }
 
+    /// Whether `x` has no rows: then there is nothing to solve, and no error that a step could be measured by.
+    fn is_empty(&self, x: &Tensor) -> Result<bool> {
+        Ok(check_batch_as(&self.name, x, &self.event, self.store.dtype())? == 0)
+    }
+
     fn transport(&self, x: &Tensor, context: Option<&Tensor>, direction: Direction) -> Result<(Tensor, Tensor)> {
+        if self.is_empty(x)? {
+            return Ok((x.clone(), zero_log_det(x)?));
+        }
         let dynamics = self.dynamics(x, context, self.channels(), None)?;
         self.finish(&self.solve(&dynamics, x, direction, None)?, direction)
     }
@@ -323,6 +332,10 @@ impl<F: VectorField> Bijector for Cnf<F> {
         self.context.as_ref().map(<[usize; 1]>::as_slice)
     }
 
+    fn groups_context(&self) -> bool {
+        true
+    }
+
     fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         self.transport(x, context, Direction::Encode)
     }
@@ -338,6 +351,9 @@ impl<F: VectorField> Bijector for Cnf<F> {
     /// Keeps the input, and of every accepted step its start and the slopes of its stages; for the adjoint only
     /// Hutchinson's probe.
     fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        if self.is_empty(x)? {
+            return Ok((x.clone(), zero_log_det(x)?, Tape::Parts(Vec::new())));
+        }
         let dynamics = self.dynamics(x, context, self.channels(), None)?;
         let probe = match self.config.divergence {
             Divergence::Exact => Vec::new(),
@@ -364,6 +380,10 @@ impl<F: VectorField> Bijector for Cnf<F> {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
+        if self.is_empty(z)? {
+            let grad_context = context.map(Tensor::zeros_like).transpose()?;
+            return Ok(Pullback { x: z.clone(), grad_x: grad_z.clone(), grad_context });
+        }
         let parts = if let Tape::Parts(parts) = tape { parts.as_slice() } else { &[] };
         let [Tape::Saved(probe), parts @ ..] = parts else { return Err(self.foreign_tape()) };
         let dynamics = self.dynamics(z, context, self.channels(), probe.first())?;

@@ -129,7 +129,7 @@ impl<B: Bijector> VariationalDequantizer<B> {
     /// # Errors
     /// [`Error::Config`] for entries that are no levels, [`Error::Shape`] when `k` is not `(B, event…)`.
     pub fn dequantize(&self, k: &Tensor, dtype: DType, rng: &mut FlowRng) -> Result<Dequantized> {
-        let batch = crate::bijector::check_batch("dequantizer", k, self.bijector.event_shape())?;
+        let batch = crate::bijector::check_shape("dequantizer", k, self.bijector.event_shape())?;
         check_entries(k, self.levels)?;
         let k = k.to_dtype(dtype)?;
         let context = match self.bijector.context_shape() {
@@ -187,6 +187,7 @@ impl<B: Bijector> VariationalDequantizer<B> {
         let Dequantized { x, log_q } = self.dequantize(k, density.store().dtype(), rng)?;
         let scored = density.log_prob_backward(&x.detach(), context, weight, mode, gradients)?;
         let noise = (pair(&x, &scored.grad_x)? - pair(&log_q, weight)?)?;
+        gradients.check_variables(&noise, &[])?;
         gradients.accumulate(&noise.backward()?)?;
         self.assemble(&scored.log_prob, &log_q.detach())
     }

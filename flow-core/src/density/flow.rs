@@ -2,9 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::context::{Declared, Door, reduce_gradient};
 use super::reversible::{self, Backprop, DRIFT_TOLERANCE};
 use crate::autodiff::{Leaves, add_optional, pair};
-use crate::bijector::{Bijector, check_batch};
+use crate::bijector::Bijector;
 use crate::distribution::Distribution;
 use crate::param::ParamStore;
 use crate::{Error, FlowRng, Gradients, Result};
@@ -31,6 +32,12 @@ pub trait Density: Send + Sync {
     fn event_shape(&self) -> &[usize];
 
     /// `log p(x | context)` in nats, `(B,)`, tracked for differentiation unless tracking is paused.
+    ///
+    /// A context has one row for each sample, or one for all of them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::DType`] for what does not fit the model, [`Error::Context`] for a context that
+    /// the model does not take, that is missing, or that has another number of rows.
     fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
 
     /// Data-dependent initialisation from one batch.
@@ -55,6 +62,11 @@ pub trait Density: Send + Sync {
     ) -> Result<Scored>;
 
     /// `n` samples at `temperature`, detached.
+    ///
+    /// A context has `n` rows, one for each sample, or one for all of them.
+    ///
+    /// # Errors
+    /// [`Error::Context`] and [`Error::Shape`] as for [`Density::log_prob`].
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor>;
 }
 
@@ -76,15 +88,18 @@ pub trait Density: Send + Sync {
 /// ```
 pub struct Flow<B, D> {
     store: ParamStore,
+    door: Door,
     bijector: B,
     base: D,
 }
 
 impl<B: Bijector, D: Distribution> Flow<B, D> {
-    /// Joins a bijector and a base density over its latent.
+    /// Joins a bijector and a base density over its latent, whose parameters live in `store`.
     ///
     /// # Errors
-    /// [`Error::Config`] when the latent and the base have different shapes.
+    /// [`Error::Config`] when the latent and the base have different shapes, or want different contexts. That a
+    /// parameter lives in another store shows in the first pass: [`Density::initialize`],
+    /// [`Density::log_prob_backward`] and sampling return [`Error::Config`] then.
     pub fn new(store: &ParamStore, bijector: B, base: D) -> Result<Self> {
         if bijector.latent_shape() != base.event_shape() {
             return Err(Error::config(
@@ -92,7 +107,13 @@ impl<B: Bijector, D: Distribution> Flow<B, D> {
                 format!("the bijector gives {:?}, the base is over {:?}", bijector.latent_shape(), base.event_shape()),
             ));
         }
-        Ok(Flow { store: store.clone(), bijector, base })
+        let context = bijector.context_shape();
+        let parts = [
+            Declared { name: bijector.name(), shape: context, grouped: bijector.groups_context() },
+            Declared { name: base.name(), shape: base.context_shape(), grouped: false },
+        ];
+        let door = Door::new("flow", bijector.event_shape(), store, parts)?;
+        Ok(Flow { store: store.clone(), door, bijector, base })
     }
 
     /// The bijector.
@@ -105,7 +126,7 @@ impl<B: Bijector, D: Distribution> Flow<B, D> {
         &self.base
     }
 
-    /// Samples together with their `log p`, in one pass.
+    /// Samples together with their `log p`, in one pass; the context is that of [`Density::sample`].
     pub fn sample_and_log_prob(
         &self,
         n: usize,
@@ -114,9 +135,12 @@ impl<B: Bijector, D: Distribution> Flow<B, D> {
         rng: &mut FlowRng,
     ) -> Result<(Tensor, Tensor)> {
         let _paused = self.store.no_grad();
+        let context = self.door.admit_context(n, context)?.map(|c| c.detach());
+        let context = context.as_ref();
         let z = self.base.sample(n, context, temperature, rng)?;
         let (x, log_det) = self.bijector.decode(&z, context)?;
         let log_prob = (self.base.log_prob(&z, context)? - log_det)?;
+        self.store.check_untracked("flow", &[&x, &log_prob])?;
         Ok((x, log_prob))
     }
 }
@@ -132,7 +156,9 @@ impl<B: Bijector, D: Distribution> Flow<B, D> {
     ) -> Result<(Scored, Tensor)> {
         let (z, log_det, tape) = {
             let _paused = self.store.no_grad();
-            self.bijector.encode_taped(x, context)?
+            let (z, log_det, tape) = self.bijector.encode_taped(x, context)?;
+            self.store.check_untracked("flow", &[&z, &log_det])?;
+            (z, log_det, tape)
         };
         let head = plain_backward(|z, c| self.base.log_prob(z, c), &z, context, weight, gradients)?;
         let below = self.bijector.backprop(&z, &tape, context, &head.grad_x, weight, gradients)?;
@@ -152,13 +178,17 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
     }
 
     fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        let context = self.door.admit(x, context)?;
+        let context = context.as_ref();
         let (z, log_det) = self.bijector.encode(x, context)?;
         Ok((self.base.log_prob(&z, context)? + log_det)?)
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
         let _paused = self.store.no_grad();
-        self.bijector.initialize(x, context).map(drop)
+        let (x, context) = (&x.detach(), self.door.admit(x, context)?.map(|c| c.detach()));
+        let (z, log_det) = self.bijector.initialize(x, context.as_ref())?;
+        self.store.check_untracked("flow", &[&z, &log_det])
     }
 
     fn set_training(&self, training: bool) {
@@ -177,19 +207,27 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<Scored> {
-        check_batch("flow", x, self.bijector.event_shape())?;
+        let (x, given) = (&x.detach(), context);
+        let context = self.door.admit(x, given)?.map(|c| c.detach());
+        let context = context.as_ref();
         let plain =
             |gradients: &mut Gradients| plain_backward(|x, c| self.log_prob(x, c), x, context, weight, gradients);
-        if mode == Backprop::Plain {
-            return plain(gradients);
-        }
-        reversible_or(x, gradients, |gradients| self.reversible(x, context, weight, gradients), plain)
+        let scored = match mode {
+            Backprop::Plain => plain(gradients)?,
+            Backprop::Reversible => reversible_or(x, gradients, |g| self.reversible(x, context, weight, g), plain)?,
+        };
+        let grad_context = reduce_gradient(scored.grad_context, given)?;
+        Ok(Scored { grad_context, ..scored })
     }
 
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
         let _paused = self.store.no_grad();
+        let context = self.door.admit_context(n, context)?.map(|c| c.detach());
+        let context = context.as_ref();
         let z = self.base.sample(n, context, temperature, rng)?;
-        Ok(self.bijector.decode(&z, context)?.0)
+        let x = self.bijector.decode(&z, context)?.0;
+        self.store.check_untracked("flow", &[&x])?;
+        Ok(x)
     }
 }
 
@@ -223,7 +261,9 @@ pub(crate) fn plain_backward(
 ) -> Result<Scored> {
     let leaves = Leaves::new(x, context)?;
     let value = f(leaves.x(), leaves.context())?;
-    let (grad_x, grad_context) = leaves.pull_back(&pair(&value, weight)?, gradients)?;
+    let objective = pair(&value, weight)?;
+    gradients.check_variables(&objective, &leaves.inputs())?;
+    let (grad_x, grad_context) = leaves.pull_back(&objective, gradients)?;
     Ok(Scored { log_prob: value.detach(), grad_x, grad_context, fell_back: false })
 }
 

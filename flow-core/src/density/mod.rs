@@ -2,6 +2,7 @@
 //! over discrete data.
 
 pub mod bits;
+mod context;
 pub mod dequantize;
 mod flow;
 mod multiscale;

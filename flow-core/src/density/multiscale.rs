@@ -7,13 +7,16 @@
 
 use candle_core::Tensor;
 
+use super::context::{Declared, Door, reduce_gradient};
 use super::flow::{Density, Scored, plain_backward, reversible_or};
 use super::reversible::Backprop;
 use crate::autodiff::{Leaves, add_optional, pair};
-use crate::bijector::{Bijector, LayerReport, Tape, check_batch};
+use crate::bijector::{Bijector, LayerReport, Tape};
 use crate::distribution::Distribution;
 use crate::param::ParamStore;
 use crate::{Error, FlowRng, Gradients, Result};
+
+const NAME: &str = "multi-scale flow";
 
 /// One level: a bijector, and for all but the last level the prior of what is factored out.
 pub struct Level {
@@ -57,6 +60,7 @@ pub type TopObjective<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 /// A stack of [`Level`]s with a top prior.
 pub struct MultiScale {
     store: ParamStore,
+    door: Door,
     levels: Vec<Level>,
     top: Box<dyn Distribution>,
 }
@@ -65,7 +69,7 @@ impl MultiScale {
     /// Checks that levels, splits and the top prior fit together.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first level that does not.
+    /// [`Error::Config`] naming the first level that does not, or parts that want different contexts.
     pub fn new(store: &ParamStore, levels: Vec<Level>, top: Box<dyn Distribution>) -> Result<Self> {
         let count = levels.len();
         if count == 0 {
@@ -90,7 +94,14 @@ impl MultiScale {
                 return Err(Error::config(format!("level {i}"), reason));
             }
         }
-        Ok(MultiScale { store: store.clone(), levels, top })
+        let flows = levels.iter().map(|l| &l.flow).map(|flow| Declared {
+            name: flow.name(),
+            shape: flow.context_shape(),
+            grouped: flow.groups_context(),
+        });
+        let prior = Declared { name: top.name(), shape: top.context_shape(), grouped: false };
+        let door = Door::new(NAME, levels[0].flow.event_shape(), store, flows.chain([prior]))?;
+        Ok(MultiScale { store: store.clone(), door, levels, top })
     }
 
     /// The levels, finest first.
@@ -120,6 +131,8 @@ impl MultiScale {
     /// [`Error::Shape`] when `x` does not fit.
     pub fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)> {
         let _paused = self.store.no_grad();
+        let context = self.door.admit(x, context)?;
+        let context = context.as_ref();
         let mut latents = Vec::with_capacity(self.levels.len());
         let (log_prob, top) = self.score(x, context, |split, out, kept| {
             latents.push(split.whiten(out, Some(kept))?);
@@ -139,6 +152,9 @@ impl MultiScale {
             return Err(Error::config("latents", reason));
         }
         let _paused = self.store.no_grad();
+        let rows = latents.0.first().map_or(Ok(0), |latent| latent.dim(0))?;
+        let context = self.door.admit_context(rows, context)?;
+        let context = context.as_ref();
         let mut parts = latents.0.iter().rev();
         self.generate(context, |prior, kept, _level| match parts.next() {
             Some(noise) => prior.color(noise, kept),
@@ -152,6 +168,8 @@ impl MultiScale {
     /// As [`MultiScale::encode`].
     pub fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
         let _paused = self.store.no_grad();
+        let context = self.door.admit(x, context)?;
+        let context = context.as_ref();
         let (mut x, mut reports) = (x.clone(), Vec::new());
         for (i, level) in self.levels.iter().enumerate() {
             let layers = level.flow.describe(&x, context)?;
@@ -179,7 +197,11 @@ impl MultiScale {
             return Err(Error::config("temperatures", reason));
         }
         let _paused = self.store.no_grad();
-        self.generate(context, |prior, kept, level| prior.sample(n, kept, temperatures[level], rng))
+        let context = self.door.admit_context(n, context)?.map(|c| c.detach());
+        let x =
+            self.generate(context.as_ref(), |prior, kept, level| prior.sample(n, kept, temperatures[level], rng))?;
+        self.store.check_untracked(NAME, &[&x])?;
+        Ok(x)
     }
 
     /// Like [`Density::log_prob_backward`] with an extra per-sample objective on the top latent, to
@@ -193,7 +215,9 @@ impl MultiScale {
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<(Scored, Option<Tensor>)> {
-        check_batch("multi-scale flow", x, self.event_shape())?;
+        let (x, given) = (&x.detach(), context);
+        let context = self.door.admit(x, given)?.map(|c| c.detach());
+        let context = context.as_ref();
         let bonus = std::cell::RefCell::new(None);
         let head = |top: &Tensor, log_p: Tensor| -> Result<Tensor> {
             let Some(extra) = extra else { return Ok(log_p) };
@@ -218,6 +242,7 @@ impl MultiScale {
         if let Some(bonus) = &bonus {
             scored.log_prob = (scored.log_prob - bonus)?;
         }
+        scored.grad_context = reduce_gradient(scored.grad_context, given)?;
         Ok((scored, bonus))
     }
 
@@ -289,7 +314,9 @@ impl MultiScale {
     ) -> Result<(Scored, Tensor)> {
         let Encoded { mut out, top, tapes, log_det } = {
             let _paused = self.store.no_grad();
-            self.encode_taped(x, context)?
+            let encoded = self.encode_taped(x, context)?;
+            self.store.check_untracked(NAME, &[&encoded.top, &encoded.log_det])?;
+            encoded
         };
         let scored = plain_backward(|top, c| head(top, self.top.log_prob(top, c)?), &top, context, weight, gradients)?;
         let mut log_prob = (scored.log_prob + log_det)?;
@@ -299,7 +326,9 @@ impl MultiScale {
                 let factored = out.pop().ok_or_else(|| Error::config("multi-scale", "lost a latent"))?;
                 let leaves = Leaves::new(&factored, Some(&h))?;
                 let term = split.log_prob(leaves.x(), leaves.context())?;
-                let (grad_factored, grad_kept) = leaves.pull_back(&pair(&term, weight)?, gradients)?;
+                let objective = pair(&term, weight)?;
+                gradients.check_variables(&objective, &leaves.inputs())?;
+                let (grad_factored, grad_kept) = leaves.pull_back(&objective, gradients)?;
                 log_prob = (log_prob + term.detach())?;
                 let grad_kept = add_optional(Some(grad), grad_kept)?;
                 grad = Tensor::cat(&grad_kept.iter().chain([&grad_factored]).collect::<Vec<_>>(), 1)?;
@@ -323,14 +352,18 @@ impl Density for MultiScale {
     }
 
     fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        Ok(self.score(x, context, |_, _, _| Ok(()))?.0)
+        let context = self.door.admit(x, context)?;
+        Ok(self.score(x, context.as_ref(), |_, _, _| Ok(()))?.0)
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
         let _paused = self.store.no_grad();
-        let mut x = x.clone();
+        let context = self.door.admit(x, context)?.map(|c| c.detach());
+        let mut x = x.detach();
         for level in &self.levels {
-            x = level.halves(level.flow.initialize(&x, context)?.0)?.0;
+            let (h, log_det) = level.flow.initialize(&x, context.as_ref())?;
+            self.store.check_untracked(NAME, &[&h, &log_det])?;
+            x = level.halves(h)?.0;
         }
         Ok(())
     }

@@ -20,6 +20,9 @@ pub const DRIFT_TOLERANCE: f64 = 1e-3;
 
 /// The reconstruction error of a batch relative to `max(1, max |x|)`; not a number if it diverged.
 pub fn drift(x: &Tensor, reconstructed: &Tensor) -> Result<f64> {
+    if x.elem_count() == 0 {
+        return Ok(0.0);
+    }
     let largest = |t: &Tensor| -> Result<f64> {
         // A sum keeps NaN, which a maximum may lose.
         let flat = t.abs()?.flatten_all()?;
@@ -33,6 +36,7 @@ pub fn drift(x: &Tensor, reconstructed: &Tensor) -> Result<f64> {
 /// How gradients of a flow are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Backprop {
     /// Layer by layer from the output, memory independent of depth; a batch whose reconstruction drifts
     /// beyond [`DRIFT_TOLERANCE`] is done again the plain way.

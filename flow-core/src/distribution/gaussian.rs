@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::bijector::{check_batch, check_context, sum_event};
+use crate::bijector::{check_batch, check_batch_as, check_context, check_dtype, sum_event};
 use crate::distribution::{Distribution, HALF_LN_2PI, batched};
 use crate::nn::Conditioner;
 use crate::param::{Init, Param, ParamPath};
@@ -90,11 +90,11 @@ impl Distribution for DiagonalGaussian {
         self.color(&rng.normal(batched(n, &self.shape), var.dtype(), var.device())?.affine(temperature, 0.0)?, context)
     }
     fn whiten(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
-        check_batch("diagonal gaussian", z, &self.shape)?;
+        check_batch_as("diagonal gaussian", z, &self.shape, self.mean.dtype())?;
         Ok(z.broadcast_sub(&self.mean.tensor())?.broadcast_mul(&self.log_std.tensor().neg()?.exp()?)?)
     }
     fn color(&self, noise: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
-        check_batch("diagonal gaussian", noise, &self.shape)?;
+        check_batch_as("diagonal gaussian", noise, &self.shape, self.mean.dtype())?;
         Ok(noise.broadcast_mul(&self.log_std.tensor().exp()?)?.broadcast_add(&self.mean.tensor())?)
     }
 }
@@ -121,7 +121,9 @@ impl<C: Conditioner> ConditionalGaussian<C> {
     }
 
     fn parameters(&self, batch: usize, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let context = check_context("conditional gaussian", context, batch, &self.context_shape)?;
+        // Its type is the net's to check, which has the parameters.
+        let dtype = context.map_or(DType::F32, Tensor::dtype);
+        let context = check_context("conditional gaussian", context, batch, &self.context_shape, dtype)?;
         let h = self.net.forward(context, None)?;
         let mut split = vec![batch, self.shape[0], 2];
         split.extend(&self.shape[1..]);
@@ -131,6 +133,14 @@ impl<C: Conditioner> ConditionalGaussian<C> {
         }
         let h = h.reshape(split)?;
         Ok((h.narrow(2, 0, 1)?.squeeze(2)?, h.narrow(2, 1, 1)?.squeeze(2)?))
+    }
+
+    /// The same for the rows of `z`.
+    fn parameters_of(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let batch = check_batch("conditional gaussian", z, &self.shape)?;
+        let (mean, log_std) = self.parameters(batch, context)?;
+        check_dtype("conditional gaussian", z, mean.dtype())?;
+        Ok((mean, log_std))
     }
 }
 
@@ -145,7 +155,7 @@ impl<C: Conditioner> Distribution for ConditionalGaussian<C> {
         Some(&self.context_shape)
     }
     fn log_prob(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let (mean, log_std) = self.parameters(check_batch("conditional gaussian", z, &self.shape)?, context)?;
+        let (mean, log_std) = self.parameters_of(z, context)?;
         log_normal(&((z - mean)? * log_std.neg()?.exp()?)?, Some(&log_std))
     }
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
@@ -154,11 +164,11 @@ impl<C: Conditioner> Distribution for ConditionalGaussian<C> {
         Ok(((noise * temperature)? * log_std.exp()?)?.add(&mean)?)
     }
     fn whiten(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let (mean, log_std) = self.parameters(check_batch("conditional gaussian", z, &self.shape)?, context)?;
+        let (mean, log_std) = self.parameters_of(z, context)?;
         Ok(((z - mean)? * log_std.neg()?.exp()?)?)
     }
     fn color(&self, noise: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let (mean, log_std) = self.parameters(check_batch("conditional gaussian", noise, &self.shape)?, context)?;
+        let (mean, log_std) = self.parameters_of(noise, context)?;
         Ok(((noise * log_std.exp()?)? + mean)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::bijector::{check_batch, sum_event};
+use crate::bijector::{check_batch, check_batch_as, sum_event};
 use crate::distribution::{Distribution, batched};
 use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
@@ -104,11 +104,11 @@ impl Distribution for LearnedLogistic {
         self.color(&noise.affine(temperature, 0.0)?, context)
     }
     fn whiten(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
-        check_batch("learned logistic", z, &self.shape)?;
+        check_batch_as("learned logistic", z, &self.shape, self.location.dtype())?;
         Ok(z.broadcast_sub(&self.location.tensor())?.broadcast_mul(&self.log_scale.tensor().neg()?.exp()?)?)
     }
     fn color(&self, noise: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
-        check_batch("learned logistic", noise, &self.shape)?;
+        check_batch_as("learned logistic", noise, &self.shape, self.location.dtype())?;
         Ok(noise.broadcast_mul(&self.log_scale.tensor().exp()?)?.broadcast_add(&self.location.tensor())?)
     }
 }

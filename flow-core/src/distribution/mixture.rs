@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::bijector::check_batch;
+use crate::bijector::check_batch_as;
 use crate::distribution::{Distribution, HALF_LN_2PI, batched};
 use crate::numerics::softmax::{log_softmax, log_sum_exp};
 use crate::param::{Init, Param, ParamPath};
@@ -62,7 +62,7 @@ impl GaussianMixture {
     /// # Errors
     /// [`Error::Shape`] when `z` does not fit.
     pub fn responsibilities(&self, z: &Tensor) -> Result<Tensor> {
-        check_batch("gaussian mixture", z, &self.shape)?;
+        check_batch_as("gaussian mixture", z, &self.shape, self.means.dtype())?;
         let joint = self.joint(z)?;
         Ok(joint.broadcast_sub(&log_sum_exp(&joint, 1)?)?.exp()?)
     }
@@ -93,7 +93,7 @@ impl Distribution for GaussianMixture {
         &self.shape
     }
     fn log_prob(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
-        check_batch("gaussian mixture", z, &self.shape)?;
+        check_batch_as("gaussian mixture", z, &self.shape, self.means.dtype())?;
         Ok(log_sum_exp(&self.joint(z)?, 1)?.squeeze(1)?)
     }
     /// The component is drawn by inverting the CDF of the weights. The temperature multiplies the

@@ -10,6 +10,7 @@ use super::gemm::{Size, Start, View, gemm, transpose};
 
 /// The geometry of a convolution: what Candle's own `conv2d` cannot say per axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConvGeometry {
     /// Kernel height and width.
     pub kernel: [usize; 2],
@@ -20,10 +21,29 @@ pub struct ConvGeometry {
 }
 
 impl ConvGeometry {
+    /// A kernel of this height and width without dilation or padding.
+    pub fn new(kernel: [usize; 2]) -> Self {
+        ConvGeometry { kernel, dilation: [1; 2], padding: [[0; 2]; 2] }
+    }
+
     /// An odd square kernel whose output has the input's size.
     pub fn same(kernel: usize) -> Self {
         let pad = kernel / 2;
         ConvGeometry { kernel: [kernel; 2], dilation: [1; 2], padding: [[pad, pad]; 2] }
+    }
+
+    /// The same with rows and columns this far apart.
+    #[must_use]
+    pub fn dilation(mut self, dilation: [usize; 2]) -> Self {
+        self.dilation = dilation;
+        self
+    }
+
+    /// The same with this many zeros before and after.
+    #[must_use]
+    pub fn padding(mut self, padding: [[usize; 2]; 2]) -> Self {
+        self.padding = padding;
+        self
     }
 
     /// The output size for an input of height `h` and width `w`, `None` if the kernel does not fit.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch, scale_range};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch_as, scale_range};
 use crate::kernels::{LOG_SCALE_FACTOR, Real, accepts, channels as kernel, read};
 use crate::nn::statistics::whitening;
 use crate::param::{Init, Param, ParamPath};
@@ -89,7 +89,7 @@ impl Bijector for ActNorm {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch("actnorm", x, &self.shape)?;
+        let batch = check_batch_as("actnorm", x, &self.shape, self.bias.dtype())?;
         if !x.track_op() && !self.bias.tracked() && accepts(x) {
             let (scale, shift) = self.folded(false)?;
             return Ok((scale_shift(x, &self.shape, &scale, &shift)?, self.log_det(batch, 1.0)?));
@@ -100,7 +100,7 @@ impl Bijector for ActNorm {
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch("actnorm", z, &self.shape)?;
+        let batch = check_batch_as("actnorm", z, &self.shape, self.bias.dtype())?;
         if !z.track_op() && !self.bias.tracked() && accepts(z) {
             let (scale, shift) = self.folded(true)?;
             return Ok((scale_shift(z, &self.shape, &scale, &shift)?, self.log_det(batch, -1.0)?));
@@ -111,7 +111,9 @@ impl Bijector for ActNorm {
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("actnorm", x, &self.shape)?;
+        if check_batch_as("actnorm", x, &self.shape, self.bias.dtype())? == 0 {
+            return Err(Error::config("actnorm", "needs at least one sample to be initialised from, got none"));
+        }
         let (bias, log_scale) = whitening(x)?;
         self.bias.set(&bias)?;
         self.log_scale.set(&log_scale)?;
@@ -134,7 +136,7 @@ impl Bijector for ActNorm {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        check_batch("actnorm", z, &self.shape)?;
+        check_batch_as("actnorm", z, &self.shape, self.bias.dtype())?;
         if !accepts(z) {
             return backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::bijector::{Bijector, check_batch, check_context, sum_event};
+use crate::bijector::{Bijector, check_batch_as, check_context, sum_event, zero_log_det};
 use crate::error::Direction;
 use crate::nn::{Conditioner, Made, MlpConfig};
 use crate::param::ParamPath;
@@ -43,9 +43,10 @@ impl<T: Transformer> MaskedAutoregressive<T> {
     }
 
     fn check(&self, x: &Tensor, context: Option<&Tensor>) -> Result<usize> {
-        let batch = check_batch(&self.name(), x, &self.shape)?;
+        let dtype = self.net.dtype();
+        let batch = check_batch_as(&self.name(), x, &self.shape, dtype)?;
         if let Some(shape) = &self.context_shape {
-            check_context(&self.name(), context, batch, shape)?;
+            check_context(&self.name(), context, batch, shape, dtype)?;
         }
         Ok(batch)
     }
@@ -75,13 +76,18 @@ impl<T: Transformer> Bijector for MaskedAutoregressive<T> {
     }
 
     fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        self.check(x, context)?;
+        if self.check(x, context)? == 0 {
+            return Ok((x.clone(), zero_log_det(x)?));
+        }
         let (z, log) = self.transformer.encode(x, &self.params(x, context)?)?;
         Ok((z, sum_event(&log)?))
     }
 
     fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (batch, dims, per) = (self.check(z, context)?, self.shape[0], self.transformer.params_per_element());
+        if batch == 0 {
+            return Ok((z.clone(), zero_log_det(z)?));
+        }
         let (mut columns, mut logs) = (Vec::with_capacity(dims), Vec::with_capacity(dims));
         let net = self.net.prepare(batch, context)?;
         for d in 0..dims {

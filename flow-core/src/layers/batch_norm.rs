@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch, scale_range};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch_as, scale_range};
 use crate::layers::Partition;
 use crate::nn::statistics::{BatchStatistics, Moments, from_rows, to_rows};
 use crate::param::{Init, Param, ParamPath};
@@ -146,13 +146,13 @@ impl Bijector for BatchNorm {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("batch norm", x, &self.shape)?;
+        check_batch_as("batch norm", x, &self.shape, self.statistics.dtype())?;
         let rows = to_rows(x)?;
         self.normalise(x, &self.statistics.of(&rows, self.mask.as_ref())?, &rows)
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("batch norm", z, &self.shape)?;
+        check_batch_as("batch norm", z, &self.shape, self.statistics.dtype())?;
         self.restore(z, &self.statistics.running()?)
     }
 
@@ -167,7 +167,7 @@ impl Bijector for BatchNorm {
     }
 
     fn encode_taped(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
-        check_batch("batch norm", x, &self.shape)?;
+        check_batch_as("batch norm", x, &self.shape, self.statistics.dtype())?;
         let rows = to_rows(x)?;
         let moments = self.statistics.of(&rows, self.mask.as_ref())?;
         let (z, log_det) = self.normalise(x, &moments, &rows)?;
@@ -185,7 +185,7 @@ impl Bijector for BatchNorm {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        check_batch("batch norm", z, &self.shape)?;
+        check_batch_as("batch norm", z, &self.shape, self.statistics.dtype())?;
         let saved = if let Tape::Saved(saved) = tape { saved.as_slice() } else { &[] };
         let [mean, variance] = saved else {
             return Err(Error::config("batch norm", "was given the tape of another bijector"));

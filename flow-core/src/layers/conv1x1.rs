@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::autodiff::pair;
-use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch_as};
 use crate::kernels::{Real, accepts, contiguous, mix, read};
 use crate::numerics::linalg;
 use crate::param::{Init, Param, ParamPath};
@@ -13,6 +13,7 @@ use crate::{Error, Gradients, Result};
 /// How the matrix of an [`InvertibleConv`] is parametrised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Parametrization {
     /// `W = P·L·(U + diag(s))` with fixed `P` and fixed signs of `s`: the log-determinant is `Σ ln |s|`
     /// and the matrix cannot become singular.
@@ -62,6 +63,13 @@ pub(super) fn reflected(w: &Tensor, v: &Tensor) -> Result<Tensor> {
 }
 
 impl InvertibleConv {
+    /// The element type of the parameters.
+    fn dtype(&self) -> DType {
+        match &self.form {
+            Form::Plu { l: param, .. } | Form::Full { w: param } | Form::Householder { v: param, .. } => param.dtype(),
+        }
+    }
+
     /// A mixing of the channels of events of `shape`.
     ///
     /// # Errors
@@ -237,12 +245,12 @@ impl Bijector for InvertibleConv {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch(NAME, x, &self.shape)?;
+        let batch = check_batch_as(NAME, x, &self.shape, self.dtype())?;
         Ok((self.mix(&self.weight()?, x)?, self.log_det(batch, 1.0)?))
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch(NAME, z, &self.shape)?;
+        let batch = check_batch_as(NAME, z, &self.shape, self.dtype())?;
         let weight = self.weight()?;
         let inverse =
             if weight.track_op() { weight.apply_op1(Inverse)? } else { self.matrix(&self.inverse_f64()?, z)? };
@@ -262,7 +270,7 @@ impl Bijector for InvertibleConv {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        check_batch(NAME, z, &self.shape)?;
+        check_batch_as(NAME, z, &self.shape, self.dtype())?;
         if !accepts(z) {
             return crate::bijector::backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }

@@ -10,6 +10,7 @@ use crate::{Error, Gradients, Result};
 
 /// Which entries a coupling leaves alone and which it transforms.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Partition {
     /// The first `⌈C/2⌉` channels condition the rest; with `swap` the last `⌈C/2⌉` condition the rest.
     Channels {
@@ -41,6 +42,35 @@ impl Partition {
         let mask: Vec<f32> = (0..len).map(|i| f32::from(u8::from((i + offset) % 2 == 0))).collect();
         Ok(Partition::Mask(Tensor::from_vec(mask, len, &candle_core::Device::Cpu)?))
     }
+
+    /// Whether this divides events of `shape` into two sides, neither of them empty.
+    fn check(&self, shape: &[usize]) -> Result<()> {
+        const REMEDY: &str = "use an autoregressive layer (`MaskedAutoregressive`), which transforms every entry";
+        let Some(&channels) = shape.first() else {
+            return Err(Error::config("coupling", "needs an event with at least one dimension"));
+        };
+        let mask = match self {
+            Partition::Channels { .. } if channels < 2 => {
+                let reason = format!("the event {shape:?} has {channels} channel(s), two are needed: {REMEDY}");
+                return Err(Error::config("coupling", reason));
+            }
+            Partition::Channels { .. } => return Ok(()),
+            Partition::Mask(mask) => mask,
+        };
+        if mask.dims() != shape {
+            return Err(Error::config("coupling mask", format!("has shape {:?}, the event {shape:?}", mask.dims())));
+        }
+        let entries: Vec<f64> = mask.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        if let Some(other) = entries.iter().find(|&&m| m != 0.0 && m != 1.0) {
+            return Err(Error::config("coupling mask", format!("contains {other}, only zeros and ones are allowed")));
+        }
+        let nothing = match (entries.contains(&0.0), entries.contains(&1.0)) {
+            (true, true) => return Ok(()),
+            (false, _) => "transformed",
+            (true, false) => "conditioned on",
+        };
+        Err(Error::config("coupling mask", format!("leaves no entry of {shape:?} to be {nothing}: {REMEDY}")))
+    }
 }
 
 /// `z_A = x_A`, `z_B = τ(x_B; θ(x_A, context))`, and `log |det| = Σ ln |∂τ/∂x_B|`.
@@ -58,23 +88,21 @@ pub struct Coupling<T, C> {
 impl<T: Transformer, C: Conditioner> Coupling<T, C> {
     /// A coupling over events of `shape`.
     ///
-    /// The conditioner returns [`Coupling::output_channels`] channels for [`Coupling::input_channels`].
+    /// The conditioner returns [`Coupling::output_channels`] channels for [`Coupling::input_channels`]. The coupling
+    /// takes the context that it declares ([`Conditioner::context_shape`]).
     ///
     /// # Errors
-    /// [`Error::Config`] for an event without channels or a mask of another shape.
+    /// [`Error::Config`] for an event without channels, a mask of another shape or with other entries than zeros and
+    /// ones, and for a partition with an empty side: a coupling over one channel would be the identity.
     pub fn new(shape: &[usize], partition: Partition, transformer: T, net: C) -> Result<Self> {
-        if shape.is_empty() {
-            return Err(Error::config("coupling", "needs an event with at least one dimension"));
-        }
-        if let Partition::Mask(mask) = &partition
-            && mask.dims() != shape
-        {
-            return Err(Error::config("coupling mask", format!("has shape {:?}, the event {shape:?}", mask.dims())));
-        }
-        Ok(Coupling { shape: shape.to_vec(), context_shape: None, partition, transformer, net })
+        partition.check(shape)?;
+        let context_shape = net.context_shape().map(<[usize]>::to_vec);
+        Ok(Coupling { shape: shape.to_vec(), context_shape, partition, transformer, net })
     }
 
-    /// Declares that the conditioner takes a context of this shape.
+    /// Declares the shape of the context for a conditioner that takes one and does not say so itself.
+    ///
+    /// A conditioner is given no context that is declared neither here nor by itself.
     #[must_use]
     pub fn with_context(mut self, shape: &[usize]) -> Self {
         self.context_shape = Some(shape.to_vec());
@@ -108,11 +136,16 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
         &self.transformer
     }
 
+    /// What the conditioner is given of a context: nothing unless one is declared.
+    fn declared<'a>(&self, context: Option<&'a Tensor>) -> Option<&'a Tensor> {
+        self.context_shape.as_ref().and(context)
+    }
+
     /// Checks arguments and separates what conditions from what is transformed.
     fn split(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let batch = check_batch(&self.name(), x, &self.shape)?;
         if let Some(shape) = &self.context_shape {
-            check_context(&self.name(), context, batch, shape)?;
+            check_context(&self.name(), context, batch, shape, x.dtype())?;
         }
         match &self.partition {
             Partition::Channels { swap } => {
@@ -162,13 +195,13 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
         Ok(h.reshape(dims)?)
     }
 
-    /// The range of `∂τ/∂x` over the entries that are transformed; `None` if there are none.
+    /// The range of `∂τ/∂x` over the entries that are transformed; `None` without rows.
     fn scales(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Option<(f64, f64)>> {
         let (kept, moved) = self.split(x, context)?;
-        if moved.elem_count() == 0 {
+        if x.dim(0)? == 0 {
             return Ok(None);
         }
-        let params = self.as_params(&self.net.forward(&kept, context)?, &moved)?;
+        let params = self.as_params(&self.net.forward(&kept, self.declared(context))?, &moved)?;
         let (_, log) = self.transformer.encode(&moved, &params)?;
         let numbers = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?) };
         let logs = numbers(&log)?;
@@ -202,10 +235,10 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
 
     fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (kept, moved) = self.split(x, context)?;
-        if moved.elem_count() == 0 {
+        if x.dim(0)? == 0 {
             return Ok((x.clone(), crate::bijector::zero_log_det(x)?));
         }
-        let params = self.as_params(&self.net.forward(&kept, context)?, &moved)?;
+        let params = self.as_params(&self.net.forward(&kept, self.declared(context))?, &moved)?;
         if let Partition::Channels { .. } = &self.partition {
             let (y, log_det) = self.transformer.encode_summed(&moved, &params)?;
             return Ok((self.join(&kept, &y)?, log_det));
@@ -216,10 +249,10 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
 
     fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (kept, moved) = self.split(z, context)?;
-        if moved.elem_count() == 0 {
+        if z.dim(0)? == 0 {
             return Ok((z.clone(), crate::bijector::zero_log_det(z)?));
         }
-        let params = self.as_params(&self.net.forward(&kept, context)?, &moved)?;
+        let params = self.as_params(&self.net.forward(&kept, self.declared(context))?, &moved)?;
         if let Partition::Channels { .. } = &self.partition {
             let (x, log_det) = self.transformer.decode_summed(&moved, &params)?;
             return Ok((self.join(&kept, &x)?, log_det));
@@ -229,9 +262,9 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let (kept, moved) = self.split(x, context)?;
-        if moved.elem_count() > 0 {
-            self.net.initialize(&kept, context)?;
+        let (kept, _) = self.split(x, context)?;
+        if x.dim(0)? > 0 {
+            self.net.initialize(&kept, self.declared(context))?;
         }
         self.encode(x, context)
     }
@@ -254,11 +287,11 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
         let (kept, moved) = self.split(z, context)?;
-        if moved.elem_count() == 0 {
+        if z.dim(0)? == 0 {
             return Ok(Pullback { x: z.clone(), grad_x: grad_z.clone(), grad_context: None });
         }
         // One evaluation of the conditioner inverts the layer and is then differentiated.
-        let evaluation = self.net.evaluate(&kept, context)?;
+        let evaluation = self.net.evaluate(&kept, self.declared(context))?;
         let params = self.as_params(&evaluation.value, &moved)?;
         let (grad_kept, grad_moved) = match &self.partition {
             Partition::Channels { .. } => self.split(grad_z, context)?,
@@ -286,5 +319,59 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
             grad_x: self.join(&grad_kept, &inner.grad_x)?,
             grad_context: add_optional(None, grad_context)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::nn::{Mlp, MlpConfig};
+    use crate::testing::numbers::{normal, store64};
+    use crate::transformer::Additive;
+
+    fn coupling(shape: &[usize], partition: Partition) -> Result<Coupling<Additive, Mlp>> {
+        Coupling::new(shape, partition, Additive, Mlp::new(&store64(0).root(), 1, 1, &MlpConfig::new(&[2])).unwrap())
+    }
+
+    fn mask(entries: &[f64]) -> Partition {
+        Partition::Mask(Tensor::new(entries, &Device::Cpu).unwrap())
+    }
+
+    #[test]
+    fn a_partition_with_an_empty_side_is_refused_with_the_remedy() {
+        let lone = Partition::checkerboard(&[3, 1, 1], false).unwrap();
+        let cases: [(&[usize], Partition); 7] = [
+            (&[1], Partition::Channels { swap: false }),
+            (&[1, 4, 4], Partition::Channels { swap: true }),
+            (&[3, 1, 1], lone),
+            (&[1], Partition::alternating(1, false).unwrap()),
+            (&[1], Partition::alternating(1, true).unwrap()),
+            (&[2], mask(&[1.0, 1.0])),
+            (&[2], mask(&[0.0, 0.0])),
+        ];
+        for (shape, partition) in cases {
+            let message = coupling(shape, partition.clone()).map(drop).unwrap_err().to_string();
+            assert!(message.contains("autoregressive"), "{shape:?}, {partition:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn other_partitions_of_small_events_stay() {
+        coupling(&[2], Partition::Channels { swap: true }).unwrap();
+        coupling(&[1, 2, 1], Partition::checkerboard(&[1, 2, 1], true).unwrap()).unwrap();
+        coupling(&[2], mask(&[0.0, 1.0])).unwrap();
+        assert!(coupling(&[2], mask(&[0.5, 1.0])).map(drop).unwrap_err().to_string().contains("0.5"));
+    }
+
+    #[test]
+    fn the_context_is_the_one_that_the_conditioner_declares() {
+        let net = |context| Mlp::new(&store64(0).root(), 1, 1, &MlpConfig { context, ..MlpConfig::new(&[2]) }).unwrap();
+        let layer = |net| Coupling::new(&[2], Partition::Channels { swap: false }, Additive, net).unwrap();
+        assert_eq!(layer(net(Some(3))).context_shape(), Some(&[3][..]));
+        assert_eq!(layer(net(None)).context_shape(), None);
+        let missing = layer(net(Some(3))).encode(&normal(1, &[4, 2]), None);
+        assert!(matches!(missing, Err(Error::Context { .. })));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch, scale_range};
+use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch_as, scale_range};
 use crate::nn::RunningStatistics;
 use crate::nn::statistics::{Moments, RUNNING};
 use crate::param::{Init, Param, ParamPath, ParamStore};
@@ -17,6 +17,7 @@ const EPSILON: f64 = 1e-4;
 /// What the running statistics of a [`MovingBatchNorm`] are taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum MovingStatistics {
     /// Each axis over all rows.
     #[default]
@@ -138,7 +139,7 @@ impl Bijector for MovingBatchNorm {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("moving batch norm", x, &self.event)?;
+        check_batch_as("moving batch norm", x, &self.event, self.shift.dtype())?;
         let encoded = self.normalise(x, &self.used()?)?;
         if self.store.tracking() {
             self.advance(x)?;
@@ -147,7 +148,7 @@ impl Bijector for MovingBatchNorm {
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch("moving batch norm", z, &self.event)?;
+        check_batch_as("moving batch norm", z, &self.event, self.shift.dtype())?;
         self.restore(z, &self.used()?)
     }
 
@@ -162,7 +163,7 @@ impl Bijector for MovingBatchNorm {
 
     /// Keeps the `2D` statistics that the pass has used.
     fn encode_taped(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
-        check_batch("moving batch norm", x, &self.event)?;
+        check_batch_as("moving batch norm", x, &self.event, self.shift.dtype())?;
         let used = self.used()?;
         let (z, log_det) = self.normalise(x, &used)?;
         self.advance(x)?;
@@ -178,7 +179,7 @@ impl Bijector for MovingBatchNorm {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        check_batch("moving batch norm", z, &self.event)?;
+        check_batch_as("moving batch norm", z, &self.event, self.shift.dtype())?;
         let saved = if let Tape::Saved(saved) = tape { saved.as_slice() } else { &[] };
         let [mean, variance] = saved else {
             return Err(Error::config("moving batch norm", "was given the tape of another bijector"));

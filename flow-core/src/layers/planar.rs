@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::sylvester::{SLACK, TanhRoot};
-use crate::bijector::{Bijector, check_batch};
+use crate::bijector::{Bijector, check_batch_as};
 use crate::error::Direction;
 use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
@@ -104,14 +104,14 @@ impl Bijector for Planar {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch(NAME, x, &self.shape)?;
+        check_batch_as(NAME, x, &self.shape, self.w.dtype())?;
         let plane = self.plane()?;
         let (bump, log_det) = plane.bump(&plane.height(x)?.tanh()?)?;
         Ok(((x + bump)?, log_det))
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch(NAME, z, &self.shape)?;
+        check_batch_as(NAME, z, &self.shape, self.w.dtype())?;
         let plane = self.plane()?;
         let height = TanhRoot { layer: NAME, slope: &plane.slope }.solve(&plane.height(z)?)?;
         let (bump, log_det) = plane.bump(&height.tanh()?)?;

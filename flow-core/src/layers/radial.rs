@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::bijector::{Bijector, check_batch};
+use crate::bijector::{Bijector, check_batch_as};
 use crate::error::Direction;
 use crate::numerics::root;
 use crate::numerics::softmax::log_sigmoid;
@@ -138,7 +138,7 @@ impl Bijector for Radial {
     }
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch(NAME, x, &self.shape)?;
+        check_batch_as(NAME, x, &self.shape, self.alpha.dtype())?;
         let ball = self.ball()?;
         let offset = x.broadcast_sub(&ball.centre)?;
         let stretch = ball.stretch(&offset.sqr()?.sum(1)?)?;
@@ -147,7 +147,7 @@ impl Bijector for Radial {
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        check_batch(NAME, z, &self.shape)?;
+        check_batch_as(NAME, z, &self.shape, self.alpha.dtype())?;
         let ball = self.ball()?;
         let offset = z.broadcast_sub(&ball.centre)?;
         let stretch = ball.stretch(&ball.before(&offset.sqr()?.sum(1)?)?)?;

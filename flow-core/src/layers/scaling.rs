@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::Result;
-use crate::bijector::{Bijector, LayerReport, check_batch, scale_range};
+use crate::bijector::{Bijector, LayerReport, check_batch_as, scale_range};
 use crate::param::{Init, Param, ParamPath};
 
 /// `z = x · exp(s)` with one learned `s` for every entry of the event, and `log |det| = Σ s`.
@@ -30,7 +30,7 @@ impl Scaling {
 
     /// `x · exp(sign · s)` and its log-determinant.
     fn scale(&self, x: &Tensor, sign: f64) -> Result<(Tensor, Tensor)> {
-        let batch = check_batch("scaling", x, &self.shape)?;
+        let batch = check_batch_as("scaling", x, &self.shape, self.log_scale.dtype())?;
         let log_scale = self.log_scale.tensor().affine(sign, 0.0)?;
         let log_det = log_scale.sum_all()?.reshape(1)?.broadcast_as(batch)?;
         Ok((x.broadcast_mul(&log_scale.exp()?)?, log_det))

@@ -66,7 +66,8 @@ impl CouplingNet {
 
     fn check(&self, x: &Tensor) -> Result<()> {
         let s = &self.shape;
-        crate::bijector::check_batch("coupling network", x, &[s.inputs, s.height, s.width]).map(drop)
+        crate::bijector::check_batch_as("coupling network", x, &[s.inputs, s.height, s.width], self.params[0].dtype())
+            .map(drop)
     }
 
     /// The same network in Candle's operations.

@@ -1,7 +1,8 @@
 //! The affine layer of a multi-layer perceptron, with an optional 0/1 mask on its weight.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
+use crate::bijector::check_dtype;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
@@ -42,6 +43,11 @@ impl Linear {
         Ok(Linear { mask: Some(mask.detach()), ..Linear::new(path, inputs, outputs, init, true)? })
     }
 
+    /// The element type of the parameters.
+    pub(super) fn dtype(&self) -> DType {
+        self.weight.dtype()
+    }
+
     /// `W`, or `M ∘ W`: what multiplies the input, `(I, O)`.
     pub(super) fn weight(&self) -> Result<Tensor> {
         Ok(match &self.mask {
@@ -58,7 +64,7 @@ impl Linear {
     /// The layer applied to the last dimension of `x`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when that dimension is not `I`.
+    /// [`Error::Shape`] when that dimension is not `I`, [`Error::DType`] for another type than the parameters'.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (inputs, outputs) = self.weight.var().dims2()?;
         let mut dims = x.dims().to_vec();
@@ -72,6 +78,7 @@ impl Linear {
                 });
             }
         }
+        check_dtype("linear", x, self.dtype())?;
         // One product over contiguous rows: with a transposed batch Candle's own fold is wrong.
         let rows = dims[..dims.len() - 1].iter().product::<usize>();
         let y = x.contiguous()?.reshape((rows, inputs))?.matmul(&self.weight()?)?;

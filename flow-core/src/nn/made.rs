@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{Activation, Conditioner, Linear, MlpConfig};
-use crate::bijector::{check_batch, check_context};
+use crate::bijector::{check_batch_as, check_context};
 use crate::param::{Init, ParamPath};
 use crate::{Error, Result};
 
@@ -66,13 +66,18 @@ impl Made {
         Ok(())
     }
 
+    /// The element type of the parameters.
+    pub(crate) fn dtype(&self) -> DType {
+        self.layers[0].dtype()
+    }
+
     /// Masks the weights and adds the context to the biases: what passes over one batch share.
     ///
     /// # Errors
     /// [`Error::Context`] or [`Error::Shape`] when the context is missing or does not fit `batch` rows.
     pub(crate) fn prepare(&self, batch: usize, context: Option<&Tensor>) -> Result<Prepared> {
         let context = match self.config.context {
-            Some(k) => Some(check_context("made", context, batch, &[k])?),
+            Some(k) => Some(check_context("made", context, batch, &[k], self.dtype())?),
             None => None,
         };
         let mut layers = Vec::with_capacity(self.layers.len());
@@ -145,8 +150,12 @@ fn mask(sources: &[usize], units: &[usize], seen: impl Fn(usize, usize) -> bool)
 }
 
 impl Conditioner for Made {
+    fn context_shape(&self) -> Option<&[usize]> {
+        self.config.context_shape()
+    }
+
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let batch = check_batch("made", x, &[self.dims])?;
+        let batch = check_batch_as("made", x, &[self.dims], self.dtype())?;
         self.prepare(batch, context)?.outputs(x, 0..self.dims)
     }
 }

@@ -4,13 +4,14 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Conditioner, Linear};
-use crate::bijector::{check_batch, check_context};
+use crate::bijector::{check_batch_as, check_context};
 use crate::param::{Init, ParamPath};
 use crate::{Error, Result};
 
 /// A nonlinearity, applied entry by entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Activation {
     /// `max(x, 0)`.
     #[default]
@@ -46,6 +47,7 @@ impl Activation {
 /// The hidden part of an [`Mlp`] or of a [`Made`](super::Made): what a configuration file holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MlpConfig {
     /// The widths of the hidden layers, input side first.
     pub hidden: Vec<usize>,
@@ -74,10 +76,10 @@ impl MlpConfig {
         self
     }
 
-    /// The same with a context vector of length `context`.
+    /// The same with a context vector of this length, or none.
     #[must_use]
-    pub fn context(mut self, context: usize) -> Self {
-        self.context = Some(context);
+    pub fn context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
         self
     }
 
@@ -86,6 +88,11 @@ impl MlpConfig {
     pub fn output_bound(mut self, bound: f64) -> Self {
         self.output_bound = bound;
         self
+    }
+
+    /// The length of the context as a shape.
+    pub(super) fn context_shape(&self) -> Option<&[usize]> {
+        self.context.as_ref().map(std::slice::from_ref)
     }
 
     /// How the last layer starts.
@@ -142,11 +149,16 @@ impl Mlp {
 }
 
 impl Conditioner for Mlp {
+    fn context_shape(&self) -> Option<&[usize]> {
+        self.config.context_shape()
+    }
+
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let batch = check_batch("mlp", x, &[self.inputs])?;
+        let dtype = self.layers[0].dtype();
+        let batch = check_batch_as("mlp", x, &[self.inputs], dtype)?;
         let mut h = match self.config.context {
             None => x.clone(),
-            Some(k) => Tensor::cat(&[x, check_context("mlp", context, batch, &[k])?], 1)?,
+            Some(k) => Tensor::cat(&[x, check_context("mlp", context, batch, &[k], dtype)?], 1)?,
         };
         for (i, layer) in self.layers.iter().enumerate() {
             h = layer.forward(&h)?;

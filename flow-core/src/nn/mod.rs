@@ -35,6 +35,11 @@ use crate::{Gradients, Result};
 /// - input `(B, C, …)`; output `(B, P·C′, …)`, where the transformer of `C′` channels takes `P`
 ///   parameters each, and output channel `P·c + p` is parameter `p` of channel `c`.
 pub trait Conditioner: Send + Sync {
+    /// The shape of one context sample, `None` if the network takes no context.
+    fn context_shape(&self) -> Option<&[usize]> {
+        None
+    }
+
     /// The network's output.
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
 
@@ -68,6 +73,9 @@ pub fn evaluate_by_graph<'a, C: Conditioner + ?Sized>(
 }
 
 impl<C: Conditioner + ?Sized> Conditioner for Box<C> {
+    fn context_shape(&self) -> Option<&[usize]> {
+        (**self).context_shape()
+    }
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         (**self).forward(x, context)
     }

@@ -113,13 +113,19 @@ impl BatchStatistics {
         Ok(BatchStatistics { running, store: path.store().clone(), training: AtomicBool::new(true) })
     }
 
+    /// The element type of the averages.
+    pub(crate) fn dtype(&self) -> DType {
+        self.running.mean.dtype()
+    }
+
     pub(crate) fn set_training(&self, training: bool) {
         self.training.store(training, Ordering::Relaxed);
     }
 
     /// What normalises `rows` now: see the module's text for when the running averages move.
     pub(crate) fn of(&self, rows: &Tensor, mask: Option<&Tensor>) -> Result<Moments> {
-        if !self.training.load(Ordering::Relaxed) {
+        // A batch without rows has no statistics.
+        if !self.training.load(Ordering::Relaxed) || rows.elem_count() == 0 {
             return self.running();
         }
         let moments = Moments::of(rows, mask)?;
@@ -139,8 +145,8 @@ impl BatchStatistics {
 /// `(B, C, …)` as `(C, B, P)`: sums over the last dimension are fast and exact, those over leading ones
 /// are neither.
 pub(crate) fn to_rows(x: &Tensor) -> Result<Tensor> {
-    let (b, c) = (x.dim(0)?, x.dim(1)?);
-    Ok(x.reshape((b, c, ()))?.transpose(0, 1)?.contiguous()?)
+    let (b, c, pixels) = (x.dim(0)?, x.dim(1)?, x.dims()[2..].iter().product::<usize>());
+    Ok(x.reshape((b, c, pixels))?.transpose(0, 1)?.contiguous()?)
 }
 
 /// The inverse of [`to_rows`] for a tensor shaped like `like`.

@@ -8,11 +8,19 @@ use crate::param::{Init, Param, ParamPath};
 
 /// How a [`WeightNormConv2d`] scales its unit-norm kernels and whether it adds a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WeightNormOptions {
     /// A learned magnitude for every output; without it kernels keep norm one (before a batch norm).
     pub magnitude: bool,
     /// A bias, zero at the start.
     pub bias: bool,
+}
+
+impl WeightNormOptions {
+    /// With or without a learned magnitude and a bias.
+    pub const fn new(magnitude: bool, bias: bool) -> Self {
+        WeightNormOptions { magnitude, bias }
+    }
 }
 
 /// A convolution with kernels `w_o = g_o · v_o / ‖v_o‖` (Salimans & Kingma 2016).

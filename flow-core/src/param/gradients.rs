@@ -42,14 +42,35 @@ impl Gradients {
     }
 
     /// Adds `gradient` to the slot of `param`. Buffers are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a trainable parameter of another store, or one created after these gradients.
     pub fn add(&mut self, param: &Param, gradient: &Tensor) -> Result<()> {
         match self.index.get(&param.var().as_tensor().id()) {
             Some(&i) => self.add_at(i, gradient),
+            None if param.trainable() => Err(foreign(&format!("'{}'", param.name()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an `objective` that depends on a variable which is neither one of these parameters nor one of `inputs`:
+    /// the gradient of a parameter in another store would be dropped, and the parameter never trained.
+    ///
+    /// [`Gradients::accumulate`] cannot notice: to Candle's `GradStore` such a parameter looks like a constant.
+    ///
+    /// # Errors
+    /// [`Error::Config`] giving the shape of the first such variable.
+    pub fn check_variables(&self, objective: &Tensor, inputs: &[&Tensor]) -> Result<()> {
+        let known = |v: &Tensor| self.index.contains_key(&v.id()) || inputs.iter().any(|input| input.id() == v.id());
+        match objective.sorted_nodes().into_iter().find(|v| v.is_variable() && !known(v)) {
+            Some(v) => Err(foreign(&format!("of shape {:?}", v.dims()))),
             None => Ok(()),
         }
     }
 
     /// Adds every parameter gradient found in `store`; gradients of other tensors are dropped.
+    ///
+    /// Those may be inputs and constants, or parameters of another store: [`Gradients::check_variables`] tells.
     pub fn accumulate(&mut self, store: &GradStore) -> Result<()> {
         let mut found: Vec<(usize, TensorId)> =
             store.get_ids().filter_map(|id| self.index.get(id).map(|&i| (i, *id))).collect();
@@ -82,8 +103,14 @@ impl Gradients {
         self.params.iter().zip(self.values.iter().map(Option::as_ref))
     }
 
-    /// Adds all gradients of `other`, which must be over the same store.
+    /// Adds all gradients of `other`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `other` is over another store.
     pub fn merge(&mut self, other: &Gradients) -> Result<()> {
+        if !self.store.is_same(&other.store) {
+            return Err(Error::config("gradients", "those of one store were to be added to those of another"));
+        }
         for (i, value) in other.values.iter().enumerate().take(self.values.len()) {
             if let Some(value) = value {
                 self.add_at(i, value)?;
@@ -146,6 +173,13 @@ impl Gradients {
         }
         Ok(())
     }
+}
+
+/// The error for a parameter that has no slot.
+fn foreign(parameter: &str) -> Error {
+    let reason = "is not among the parameters of the store that is trained; build all layers of a flow under the root \
+                  of the store that it is given, before its gradients";
+    Error::config(format!("parameter {parameter}"), reason)
 }
 
 /// `Σ g²`, in one pass over contiguous CPU memory.

@@ -21,6 +21,7 @@ pub use gradients::Gradients;
 
 /// How a new parameter is filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Init {
     /// Every entry the same.
     Const(f64),
@@ -59,6 +60,11 @@ impl Param {
         } else {
             self.var.as_detached_tensor()
         }
+    }
+
+    /// The element type, that of the store.
+    pub fn dtype(&self) -> DType {
+        self.var.dtype()
     }
 
     /// Whether [`Param::tensor`] would be tracked now.
@@ -101,7 +107,10 @@ pub struct ParamStore {
 }
 
 impl ParamStore {
-    /// An empty store. Parameters created through it have `dtype` (`F32` or `F64`) on `device`.
+    /// An empty store. Parameters created through it have `dtype` on `device`.
+    ///
+    /// `dtype` is `F32` or `F64`. With another type the store stays empty: every call that would create a parameter or
+    /// a buffer returns [`Error::DType`].
     pub fn new(seed: u64, dtype: DType, device: &Device) -> Self {
         ParamStore { params: Arc::default(), paused: Arc::default(), seed, dtype, device: device.clone() }
     }
@@ -154,6 +163,34 @@ impl ParamStore {
     pub fn no_grad(&self) -> NoGrad {
         self.paused.fetch_add(1, Ordering::Relaxed);
         NoGrad(self.paused.clone())
+    }
+
+    /// Whether both are handles of one store.
+    pub fn is_same(&self, other: &ParamStore) -> bool {
+        Arc::ptr_eq(&self.params, &other.params)
+    }
+
+    /// Refuses results that are tracked although this store's tracking is paused and the inputs were constants: they
+    /// depend on a parameter of another store.
+    pub(crate) fn check_untracked(&self, layer: &str, results: &[&Tensor]) -> Result<()> {
+        if self.tracking() || !results.iter().any(|t| t.track_op()) {
+            return Ok(());
+        }
+        let reason = "depends on parameters of another store than the one it was given; build all layers under the \
+                      root of that one, or they are never trained";
+        Err(Error::config(layer, reason))
+    }
+
+    /// Refuses a store of a type in which no parameter can be, on behalf of `user`.
+    pub(crate) fn check_dtype(&self, user: &str) -> Result<()> {
+        if matches!(self.dtype, DType::F32 | DType::F64) {
+            return Ok(());
+        }
+        Err(Error::DType {
+            layer: format!("parameter store of {user}"),
+            expected: "F32 or F64".into(),
+            actual: self.dtype,
+        })
     }
 
     /// Whether tracking is on: whether a pass over the model now builds a graph.
@@ -271,8 +308,9 @@ impl ParamPath {
     /// A new trainable parameter.
     ///
     /// # Errors
-    /// [`Error::Config`] when the name is taken.
+    /// [`Error::Config`] when the name is taken, [`Error::DType`] in a store whose type is not `F32` or `F64`.
     pub fn param(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
+        self.store.check_dtype(&format!("'{}'", self.join(name)))?;
         let (shape, dtype, device) = (shape.into(), self.store.dtype, &self.store.device);
         let mut rng = self.rng(name);
         let value = match init {
@@ -283,12 +321,18 @@ impl ParamPath {
         self.store.insert(self.join(name), value, true)
     }
 
-    /// A new trainable parameter with a given value.
+    /// A new trainable parameter with a given value, converted to the store's type.
+    ///
+    /// # Errors
+    /// As for [`ParamPath::param`].
     pub fn param_from(&self, name: &str, value: &Tensor) -> Result<Param> {
         self.insert_from(name, value, true)
     }
 
-    /// A tensor that is saved with the model but never trained.
+    /// A tensor that is saved with the model but never trained, converted to the store's type.
+    ///
+    /// # Errors
+    /// As for [`ParamPath::param`].
     pub fn buffer(&self, name: &str, value: &Tensor) -> Result<Param> {
         self.insert_from(name, value, false)
     }
@@ -299,6 +343,7 @@ impl ParamPath {
     }
 
     fn insert_from(&self, name: &str, value: &Tensor, trainable: bool) -> Result<Param> {
+        self.store.check_dtype(&format!("'{}'", self.join(name)))?;
         let value = value.to_dtype(self.store.dtype)?.to_device(&self.store.device)?;
         self.store.insert(self.join(name), value.contiguous()?.detach(), trainable)
     }

@@ -7,6 +7,7 @@ use crate::{Bijector, FlowRng, ParamPath, ParamStore, Result};
 
 /// Where a bijector's input or output lives.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Domain {
     /// The real line: drawn from `N(0, 1)`, extremes at zero and ±1000.
     Real,
@@ -53,6 +54,7 @@ pub struct Case {
     pub(super) idle: Vec<String>,
     pub(super) decode_differentiable: bool,
     pub(super) pattern: Option<Box<Pattern>>,
+    pub(super) knots: Vec<f64>,
     looser: f64,
     reasons: Vec<String>,
 }
@@ -77,6 +79,7 @@ impl Case {
             idle: Vec::new(),
             decode_differentiable: true,
             pattern: None,
+            knots: Vec::new(),
             looser: 1.0,
             reasons: Vec::new(),
         }
@@ -115,6 +118,14 @@ impl Case {
     #[must_use]
     pub fn pattern(mut self, depends: impl Fn(usize, usize) -> bool + Send + Sync + 'static) -> Self {
         self.pattern = Some(Box::new(depends));
+        self
+    }
+
+    /// Inputs at which the map changes its formula, as a spline does at its knots: there, and one step of the last
+    /// digit to either side, values and gradients must be finite and decoding must undo encoding.
+    #[must_use]
+    pub fn knots(mut self, knots: &[f64]) -> Self {
+        self.knots = knots.to_vec();
         self
     }
 
@@ -214,6 +225,26 @@ impl<'a> Subject<'a> {
     pub(super) fn tolerance(&self) -> Tolerance {
         let (t, k) = (self.check.tolerance, self.case.looser);
         Tolerance { round_trip: k * t.round_trip, log_det: k * t.log_det, gradient: k * t.gradient }
+    }
+
+    /// Batches like `like` whose entries run through the knots, so that every entry meets every knot.
+    pub(super) fn at_knots(&self, like: &Tensor) -> Result<Vec<Tensor>> {
+        let around = |&k: &f64| [k, k.next_up(), k.next_down()];
+        let knots: Vec<f64> = self.case.knots.iter().flat_map(around).collect();
+        let batch = |shift: usize| -> Result<Tensor> {
+            let entries: Vec<f64> = (0..like.elem_count()).map(|i| knots[(i + shift) % knots.len()]).collect();
+            Ok(Tensor::from_vec(entries, like.shape(), like.device())?.to_dtype(like.dtype())?)
+        };
+        (0..knots.len()).map(batch).collect()
+    }
+
+    /// Data, latents and context of the same shapes without rows.
+    pub(super) fn without_rows(&self) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+        let none = |t: &Tensor| -> Result<Tensor> {
+            let dims: Vec<usize> = [&[0], &t.dims()[1..]].concat();
+            Ok(Tensor::zeros(dims, t.dtype(), t.device())?)
+        };
+        Ok((none(&self.x)?, none(&self.z)?, self.context.as_ref().map(none).transpose()?))
     }
 
     pub(super) fn encode(&self) -> Result<(Tensor, Tensor)> {

@@ -23,6 +23,8 @@ pub(super) const ALL: &[Property] = &[
         s.layer.set_training(true);
         backprop(s)
     }),
+    Property { parameters: &[Initial, Randomised], ..property("finite gradients at knots", gradients_at_knots) },
+    property("backprop without rows", backprop_without_rows),
     property("pattern of the jacobian", pattern),
     Property { f64_only: true, ..property("encode gradients", |s| differences(s, Direction::Encode)) },
     Property { f64_only: true, ..property("decode gradients", |s| differences(s, Direction::Decode)) },
@@ -85,6 +87,16 @@ impl Plain {
             parameters,
         })
     }
+
+    fn finite(&self) -> Outcome {
+        finite("the input's gradient", &self.input)?;
+        for (param, gradient) in self.parameters.iter() {
+            if let Some(gradient) = gradient {
+                finite(&format!("the gradient of '{}'", param.name()), gradient)?;
+            }
+        }
+        Ok(0.0)
+    }
 }
 
 /// Gradients are finite for ordinary data and for far-out data.
@@ -94,12 +106,41 @@ fn finite_gradients(s: &Subject<'_>) -> Outcome {
             None => s.x.clone(),
             Some(i) => s.x.affine(0.0, s.case.data.extremes(s.case.reach)[i])?,
         };
-        let plain = Plain::at(s, Direction::Encode, &Var::from_tensor(&input)?)?;
-        finite("the input's gradient", &plain.input)?;
-        for (param, gradient) in plain.parameters.iter() {
-            if let Some(gradient) = gradient {
-                finite(&format!("the gradient of '{}'", param.name()), gradient)?;
-            }
+        Plain::at(s, Direction::Encode, &Var::from_tensor(&input)?)?.finite()?;
+    }
+    Ok(0.0)
+}
+
+/// Gradients are finite where the map changes its formula.
+fn gradients_at_knots(s: &Subject<'_>) -> Outcome {
+    for input in s.at_knots(&s.x)? {
+        Plain::at(s, Direction::Encode, &Var::from_tensor(&input)?)?.finite()?;
+    }
+    if s.case.decode_differentiable {
+        for input in s.at_knots(&s.z)? {
+            Plain::at(s, Direction::Decode, &Var::from_tensor(&input)?)?.finite()?;
+        }
+    }
+    Ok(0.0)
+}
+
+/// Nothing is pulled back through a batch without rows, and no parameter is spoilt.
+fn backprop_without_rows(s: &Subject<'_>) -> Outcome {
+    let (x, _, context) = s.without_rows()?;
+    let (z, log_det, tape) = {
+        let _paused = s.store.no_grad();
+        s.layer.encode_taped(&x, context.as_ref())?
+    };
+    let mut gradients = Gradients::new(&s.store);
+    let pulled = s.layer.backprop(&z, &tape, context.as_ref(), &z, &log_det, &mut gradients)?;
+    for (what, t) in [("input", &pulled.x), ("gradient of x", &pulled.grad_x)] {
+        if t.dims() != x.dims() {
+            return Err(Fault::differs(format!("{what} of shape {:?}", t.dims()), format!("{:?}", x.dims())));
+        }
+    }
+    for (param, gradient) in gradients.iter() {
+        if let Some(gradient) = gradient {
+            finite(&format!("the gradient of '{}'", param.name()), gradient)?;
         }
     }
     Ok(0.0)

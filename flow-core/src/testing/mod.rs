@@ -6,17 +6,38 @@
 //! every claim against something that does not share the layer's code: numerical Jacobians in both
 //! directions, finite differences of an objective, a second model of another seed, one row at a time.
 //!
+//! The kit is behind the feature `testing`, which only tests need. A crate with bijectors of its own has
+//!
+//! ```toml
+//! [dependencies]
+//! flow-core = "0.1"
+//!
+//! [dev-dependencies]
+//! flow-core = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! and in its tests
+//!
 //! ```
 //! use flow_core::layers::ActNorm;
-//! use flow_core::testing::{Case, Check};
+//! use flow_core::testing::{Case, check};
 //!
 //! let case = Case::new("ActNorm", "three channels", |path| Ok(Box::new(ActNorm::new(path, &[3])?)));
-//! let report = Check::f64().run(&case).map_err(|failure| failure.to_string());
-//! assert!(report.is_ok(), "{report:?}");
+//! check(&case).unwrap_or_else(|failure| panic!("{failure}"));
 //! ```
+//!
+//! Every [`Check`] builds the bijector several times, with fresh and with randomised parameters, and holds it against:
+//! inverses and log-determinants in both directions, row by row, far out, at the knots that [`Case::knots`] names and
+//! on a batch without rows; gradients, automatic, hand-written and numerical; saving and loading; and errors that name
+//! the layer for wrong shapes, contexts and element types. A panic is a [`Failure`] that names the case. What a layer
+//! cannot keep is declared with a reason ([`Case::looser`], [`Case::reach`], [`Case::idle`]), which
+//! [`Case::reasons`] lists.
 //!
 //! [`registry`] lists every bijector of this crate, [`quadrature`] integrates densities, [`jacobian`]
 //! differentiates by central differences.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 
 use candle_core::{DType, Tensor};
 
@@ -95,17 +116,28 @@ impl Check {
                 continue;
             }
             for &parameters in property.parameters {
-                let outcome = Subject::build(case, self, parameters).map(|s| (property.check)(&s));
-                let worst = outcome.unwrap_or_else(|e| Err(e.into())).map_err(|fault| {
-                    let (got, expected) = fault.into_parts();
-                    let property = format!("{} ({parameters} parameters, {:?})", property.name, self.dtype);
-                    Failure { bijector: case.to_string(), property, got, expected }
-                })?;
+                let measure = || (property.check)(&Subject::build(case, self, parameters)?);
+                // A layer that panics is a finding like any other, and must not hide those of the other cases.
+                let outcome = std::panic::catch_unwind(AssertUnwindSafe(measure));
+                let worst =
+                    outcome.unwrap_or_else(|payload| Err(Fault::Panicked(message(payload)))).map_err(|fault| {
+                        let (got, expected) = fault.into_parts();
+                        let property = format!("{} ({parameters} parameters, {:?})", property.name, self.dtype);
+                        Failure { bijector: case.to_string(), property, got, expected }
+                    })?;
                 report.measured.push((property.name, worst));
             }
         }
         Ok(report)
     }
+}
+
+/// Checks `case` in double and in single precision: what the test of a layer of yours calls.
+///
+/// # Errors
+/// The first [`Failure`].
+pub fn check(case: &Case) -> std::result::Result<[Report; 2], Failure> {
+    Ok([Check::f64().run(case)?, Check::f32().run(case)?])
 }
 
 /// What held, and how closely.
@@ -156,6 +188,8 @@ enum Fault {
     Differs { got: String, expected: String },
     /// The bijector returned an error.
     Erred(Error),
+    /// The bijector panicked.
+    Panicked(String),
 }
 
 impl Fault {
@@ -167,6 +201,7 @@ impl Fault {
         match self {
             Fault::Differs { got, expected } => (got, expected),
             Fault::Erred(error) => (format!("the error '{error}'"), "no error".into()),
+            Fault::Panicked(message) => (format!("a panic: {message}"), "a value or an error".into()),
         }
     }
 }
@@ -175,6 +210,12 @@ impl<E: Into<Error>> From<E> for Fault {
     fn from(error: E) -> Self {
         Fault::Erred(error.into())
     }
+}
+
+/// What a panic said.
+fn message(payload: Box<dyn Any + Send>) -> String {
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
 }
 
 /// All entries in f64.

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::bijector::check_dtype;
 use crate::layers::{Coupling, Partition};
 use crate::nn::Conditioner;
 use crate::transformer::Transformer;
@@ -46,6 +47,7 @@ impl SmoothNet {
 
 impl Conditioner for SmoothNet {
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        check_dtype("smooth net", x, self.hidden.dtype())?;
         let rows = x.flatten_from(1)?.contiguous()?;
         let mut h = rows.matmul(&self.hidden.tensor().t()?)?.broadcast_add(&self.bias.tensor())?;
         if let (Some(weight), Some(context)) = (&self.context, context) {

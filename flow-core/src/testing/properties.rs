@@ -20,9 +20,13 @@ pub(super) const ALL: &[Property] = &[
     property("rows are independent", independence),
     property("data-dependent initialisation", initialisation),
     property("extreme inputs", extremes),
+    property("knots", knots),
+    property("no rows", no_rows),
+    Property { parameters: &[Randomised], ..property("no rows while training", no_rows_in_training) },
     Property { parameters: &[Randomised], ..property("snapshot and restore", persistence) },
     Property { parameters: &[Initial], ..property("wrong shapes", wrong_shapes) },
     Property { parameters: &[Initial], ..property("wrong contexts", wrong_contexts) },
+    Property { parameters: &[Initial], ..property("wrong types", wrong_types) },
 ];
 
 /// Values keep their shapes, log-determinants are one number per row, and elements are conserved.
@@ -118,6 +122,54 @@ fn extremes(s: &Subject<'_>) -> Outcome {
     Ok(0.0)
 }
 
+/// Where the map changes its formula it is finite and one to one.
+fn knots(s: &Subject<'_>) -> Outcome {
+    let (context, tolerance) = (s.context.as_ref(), s.tolerance().round_trip);
+    let mut worst = 0.0_f64;
+    for (direction, back, like) in
+        [(Direction::Encode, Direction::Decode, &s.x), (Direction::Decode, Direction::Encode, &s.z)]
+    {
+        for input in s.at_knots(like)? {
+            let (value, log_det) = run(s.layer.as_ref(), direction, &input, context)?;
+            finite(&format!("{direction} at knots"), &value)?;
+            finite(&format!("{direction} log-determinant at knots"), &log_det)?;
+            let (again, _) = run(s.layer.as_ref(), back, &value, context)?;
+            worst = worst.max(close(&format!("{back} of {direction} at knots"), &again, &input, tolerance)?);
+        }
+    }
+    Ok(worst)
+}
+
+/// A batch without rows gives values and log-determinants without rows.
+fn no_rows(s: &Subject<'_>) -> Outcome {
+    let (x, z, context) = s.without_rows()?;
+    for (direction, input, shape) in
+        [(Direction::Encode, x, s.layer.latent_shape()), (Direction::Decode, z, s.layer.event_shape())]
+    {
+        let (value, log_det) = run(s.layer.as_ref(), direction, &input, context.as_ref())?;
+        let expected: Vec<usize> = [&[0], shape].concat();
+        if value.dims() != expected || log_det.dims() != [0] {
+            let got = format!("{direction} of shapes {:?} and {:?}", value.dims(), log_det.dims());
+            return Err(Fault::differs(got, format!("{expected:?} and [0]")));
+        }
+    }
+    Ok(0.0)
+}
+
+/// A batch without rows spoils neither parameters nor running statistics; to initialise from it is an error or nothing.
+fn no_rows_in_training(s: &Subject<'_>) -> Outcome {
+    let (x, _, context) = s.without_rows()?;
+    s.layer.set_training(true);
+    s.layer.encode(&x, context.as_ref())?;
+    s.layer.encode_taped(&x, context.as_ref())?;
+    let _ = s.layer.initialize(&x, context.as_ref());
+    s.layer.set_training(false);
+    for (name, value) in s.store.snapshot()? {
+        finite(&format!("'{name}' after a batch without rows"), &value)?;
+    }
+    Ok(0.0)
+}
+
 fn run(
     layer: &dyn Bijector,
     direction: Direction,
@@ -186,9 +238,29 @@ fn wrong_contexts(s: &Subject<'_>) -> Outcome {
     Ok(0.0)
 }
 
+/// Integers are refused, and so is the other precision unless the layer works in it: by an error that names the types.
+fn wrong_types(s: &Subject<'_>) -> Outcome {
+    let other = if s.check.dtype == DType::F64 { DType::F32 } else { DType::F64 };
+    for dtype in [DType::U32, other] {
+        let convert = |t: &Tensor| t.abs()?.to_dtype(dtype);
+        let context = s.context.as_ref().map(convert).transpose()?;
+        for (direction, input) in [(Direction::Encode, &s.x), (Direction::Decode, &s.z)] {
+            let outcome = run(s.layer.as_ref(), direction, &convert(input)?, context.as_ref());
+            if let (Ok((value, log_det)), true) = (&outcome, dtype == other)
+                && [value, log_det].iter().all(|t| t.dtype() == dtype)
+            {
+                continue;
+            }
+            let call = format!("{direction} of {dtype:?}");
+            expect(outcome, &call, |e| matches!(e, Error::DType { layer, .. } if !layer.is_empty()))?;
+        }
+    }
+    Ok(0.0)
+}
+
 /// The call must fail, with an error that satisfies `right`.
 fn expect(outcome: Result<(Tensor, Tensor)>, call: &str, right: impl Fn(&Error) -> bool) -> Outcome {
-    let expected = "a shape or context error that names the layer";
+    let expected = "a shape, context or type error that names the layer";
     match outcome {
         Err(error) if right(&error) => Ok(0.0),
         Err(error) => Err(Fault::differs(format!("for {call} the error '{error}'"), expected)),

@@ -48,6 +48,7 @@ impl Transformer for Additive {
 /// How the raw log-scale `h` of an [`Affine`] transformer is bounded, so that no scale can overflow.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ScaleBound {
     /// `s = sigmoid(h + 2)`, in `(0, 1)`: the Glow authors' code.
     Sigmoid,

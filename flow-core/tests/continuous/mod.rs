@@ -30,17 +30,17 @@ pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 pub fn fixed(method: Method, steps: usize) -> SolveOptions {
-    SolveOptions { method, stepping: Stepping::fixed(steps), ..SolveOptions::default() }
+    SolveOptions::new(method, Stepping::fixed(steps))
 }
 
 pub fn concat(store: &ParamStore, dim: usize, context: Option<usize>) -> Concat {
-    let config = ConcatConfig { context, ..ConcatConfig::new(&[8, 8]) };
+    let config = ConcatConfig::new(&[8, 8]).context(context);
     Concat::new(&store.root().pp("field"), dim, &config).unwrap()
 }
 
 pub fn mlp(path: &ParamPath, dim: usize, context: Option<usize>) -> MlpField {
     let activation = FieldActivation::Softplus;
-    let config = MlpFieldConfig { context, activation, time_frequencies: 1, ..MlpFieldConfig::new(&[10]) };
+    let config = MlpFieldConfig::new(&[10]).context(context).activation(activation).time_frequencies(1);
     MlpField::new(&path.pp("field"), dim, &config).unwrap()
 }
 
@@ -149,7 +149,7 @@ impl Found {
 impl Objective {
     pub fn new(config: CnfConfig) -> Self {
         let store = store(11);
-        let field = ConcatConfig { context: Some(2), ..ConcatConfig::new(&[5]) };
+        let field = ConcatConfig::new(&[5]).context(2);
         let field = Concat::new(&store.root().pp("field"), 2, &field).unwrap();
         let cnf = Cnf::new(&store.root(), field, config).unwrap();
         randomise(&store, 0.3, &mut FlowRng::seed_from(12)).unwrap();

@@ -44,7 +44,7 @@ impl TopPrior {
             None => Tensor::zeros((1, 2 * c, height, width), like.dtype(), like.device())?,
         };
         if let (Some(class), Some(shape)) = (&self.class, &self.context_shape) {
-            let context = check_context("glow top prior", context, batch, shape)?;
+            let context = check_context("glow top prior", context, batch, shape, like.dtype())?;
             h = h.broadcast_add(&class.forward(context)?.reshape((batch, 2 * c, 1, 1))?)?;
         }
         Ok((h.narrow(1, 0, c)?, h.narrow(1, c, c)?))

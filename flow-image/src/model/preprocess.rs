@@ -6,7 +6,7 @@
 //! that bound for every number of levels.
 
 use candle_core::{DType, Device, Tensor};
-use flow_core::bijector::check_batch;
+use flow_core::bijector::check_shape;
 use flow_core::density::dequantize;
 use flow_core::layers::Logit;
 use flow_core::{Bijector, Error, FlowRng, Result};
@@ -112,7 +112,7 @@ impl Preprocess {
     }
 
     fn on_cpu(&self, levels: &Tensor) -> Result<Tensor> {
-        check_batch("image model", levels, &self.spec.event_shape())?;
+        check_shape("image model", levels, &self.spec.event_shape())?;
         Ok(levels.to_device(&Device::Cpu)?)
     }
 

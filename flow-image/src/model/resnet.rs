@@ -13,9 +13,9 @@ pub(crate) struct ResNetSize {
     pub(crate) blocks: usize,
 }
 
-const UNIT: WeightNormOptions = WeightNormOptions { magnitude: false, bias: true };
-const BEFORE_NORM: WeightNormOptions = WeightNormOptions { magnitude: false, bias: false };
-const SCALED: WeightNormOptions = WeightNormOptions { magnitude: true, bias: true };
+const UNIT: WeightNormOptions = WeightNormOptions::new(false, true);
+const BEFORE_NORM: WeightNormOptions = WeightNormOptions::new(false, false);
+const SCALED: WeightNormOptions = WeightNormOptions::new(true, true);
 
 /// `max(x, 0)`, which unlike Candle's `relu` does not turn a NaN into a zero.
 fn rectify(x: &Tensor) -> Result<Tensor> {

@@ -192,9 +192,9 @@ impl PointFlowConfig {
 /// Hidden layers and the embedding before their gates. Swish and linear gates: on the built-in shapes, at equal
 /// steps, reconstructions come nearer than with the papers' tanh and sigmoids (BENCHMARKS.md).
 fn embedded_field(hidden: &[usize], input_gain: f64, embedding: &[usize]) -> ConcatSquashConfig {
-    let embedding = Some(EmbeddingConfig { widths: embedding.to_vec(), frequencies: 8 });
+    let embedding = EmbeddingConfig::new(embedding).frequencies(8);
     let (activation, gate) = (FieldActivation::Swish, Gate::Linear);
-    ConcatSquashConfig { activation, gate, input_gain, embedding, ..ConcatSquashConfig::new(hidden) }
+    ConcatSquashConfig::new(hidden).activation(activation).gate(gate).input_gain(input_gain).embedding(embedding)
 }
 
 impl LikelihoodConfig {
@@ -226,7 +226,7 @@ impl MatchingConfig {
 
 impl Default for MatchingConfig {
     fn default() -> Self {
-        let matching = |coupling| FlowMatching { coupling, times: TimeSampling::Stratified, ..FlowMatching::default() };
+        let matching = |coupling| FlowMatching::new(coupling).times(TimeSampling::Stratified);
         MatchingConfig {
             point: matching(Pairing::Independent),
             prior: matching(Pairing::Independent),
@@ -234,7 +234,7 @@ impl Default for MatchingConfig {
             draws_per_latent: 8,
             kl_weight: 1e-4,
             solver: SolveOptions::default(),
-            sampler: SolveOptions { method: Method::Heun, stepping: Stepping::fixed(20), ..SolveOptions::default() },
+            sampler: SolveOptions::new(Method::Heun, Stepping::fixed(20)),
             preconditioned: false,
             point_sampler: None,
             distilled: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use flow_core::cnf::ode::{SolveOptions, Statistics};
-use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, EndTime, OdeGradient, Regularization, VectorField};
+use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, Regularization, VectorField};
 use flow_core::distribution::StandardGaussian;
 use flow_core::layers::MovingStatistics;
 use flow_core::{Bijector, Chain, Density, Flow, FlowRng, ParamStore};
@@ -281,13 +281,12 @@ impl Default for Draw<'_> {
 fn parts(objective: &Objective) -> (CnfConfig, CnfConfig, Norms, Norms) {
     match objective {
         Objective::Likelihood(c) => {
-            let cnf = |divergence, regularization| CnfConfig {
-                solver: c.solver.clone(),
-                divergence,
-                gradient: c.gradient.clone(),
-                end_time: c.end_time,
-                per_group_steps: false,
-                regularization,
+            let cnf = |divergence, regularization| {
+                CnfConfig::new(c.solver.clone())
+                    .divergence(divergence)
+                    .gradient(c.gradient.clone())
+                    .end_time(c.end_time)
+                    .regularization(regularization)
             };
             (
                 cnf(c.point_divergence, c.regularization),
@@ -316,12 +315,5 @@ fn prior_divergence() -> Divergence {
 }
 
 fn matched(config: &MatchingConfig, divergence: Divergence) -> CnfConfig {
-    CnfConfig {
-        solver: config.solver.clone(),
-        divergence,
-        gradient: OdeGradient::Direct,
-        end_time: EndTime::Fixed(1.0),
-        per_group_steps: false,
-        regularization: Regularization::default(),
-    }
+    CnfConfig::new(config.solver.clone()).divergence(divergence)
 }

@@ -6,7 +6,7 @@ use flow_core::{FlowRng, Gradients, ParamStore};
 use super::*;
 
 fn fixed(steps: usize) -> SolveOptions {
-    SolveOptions { method: Method::Rk4, stepping: Stepping::fixed(steps), ..SolveOptions::default() }
+    SolveOptions::new(Method::Rk4, Stepping::fixed(steps))
 }
 
 /// All parts of the model, narrow.
@@ -134,7 +134,7 @@ fn latents_and_points_come_back_from_their_noise() {
     for objective in [likelihood(Divergence::Exact), PointFlowConfig::small().objective] {
         let (_, model) = model(tiny(objective), DType::F64);
         model.set_training(false);
-        let solver = SolveOptions { stepping: Stepping::adaptive(1e-10, 1e-10), ..SolveOptions::default() };
+        let solver = SolveOptions::default().stepping(Stepping::adaptive(1e-10, 1e-10));
         let draw = Draw { solver: Some(&solver), ..Draw::default() };
         let noise = FlowRng::seed_from(2).normal((5, 4), DType::F64, &Device::Cpu).unwrap();
         let latents = model.latents_of_noise(&noise, &draw).unwrap();

@@ -14,12 +14,27 @@ use crate::{Error, Result};
 /// nothing; it lets few hidden units follow many shapes and sharp changes in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct EmbeddingConfig {
     /// Widths of the layers, `x · sigmoid x` after each of them; the last is what gates and shifts see.
     pub widths: Vec<usize>,
     /// `K`: the time enters as `t, sin πkt, cos πkt` for `k = 1 … K`. Times are taken to be of order one.
     #[serde(default)]
     pub frequencies: usize,
+}
+
+impl EmbeddingConfig {
+    /// Layers of these widths that see the time itself.
+    pub fn new(widths: &[usize]) -> Self {
+        EmbeddingConfig { widths: widths.to_vec(), frequencies: 0 }
+    }
+
+    /// The same with this many frequencies of the time.
+    #[must_use]
+    pub fn frequencies(mut self, frequencies: usize) -> Self {
+        self.frequencies = frequencies;
+        self
+    }
 }
 
 /// The perceptron of an [`EmbeddingConfig`].

@@ -3,13 +3,13 @@
 mod embedding;
 mod op;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::activation::sigmoid;
 use super::field::{pairing_of_products, squared_error_of_values};
 use super::{FieldActivation, VectorField, groups};
-use crate::bijector::check_batch;
+use crate::bijector::check_batch_as;
 use crate::kernels::accepts;
 use crate::kernels::concat_squash::{Act, Shape};
 use crate::param::{Init, Param, ParamPath};
@@ -22,6 +22,7 @@ const NAME: &str = "concat-squash network";
 /// The hidden part of a [`ConcatSquash`] network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ConcatSquashConfig {
     /// Widths of the hidden layers.
     pub hidden: Vec<usize>,
@@ -48,6 +49,7 @@ fn one() -> f64 {
 /// The factor of a unit as a function of what depends on time and context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Gate {
     /// `σ(W_g c + b_g)`, between nought and one: the papers' choice.
     #[default]
@@ -77,6 +79,34 @@ impl ConcatSquashConfig {
             input_gain: one(),
             embedding: None,
         }
+    }
+
+    /// The same with another nonlinearity.
+    #[must_use]
+    pub fn activation(mut self, activation: FieldActivation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The same with another gate.
+    #[must_use]
+    pub fn gate(mut self, gate: Gate) -> Self {
+        self.gate = gate;
+        self
+    }
+
+    /// The same with another factor of the first layer.
+    #[must_use]
+    pub fn input_gain(mut self, input_gain: f64) -> Self {
+        self.input_gain = input_gain;
+        self
+    }
+
+    /// The same with a perceptron between time and context and the gates, or without one.
+    #[must_use]
+    pub fn embedding(mut self, embedding: impl Into<Option<EmbeddingConfig>>) -> Self {
+        self.embedding = embedding.into();
+        self
     }
 }
 
@@ -200,9 +230,14 @@ impl ConcatSquash {
         Ok((h, dots))
     }
 
+    /// The element type of the parameters.
+    fn dtype(&self) -> DType {
+        self.layers[0].weight.dtype()
+    }
+
     /// `c`, `(G, 1 + C)` or of the embedding's width, checked against the rows of `x`.
     fn conditions(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let rows = check_batch(NAME, x, &[self.widths[0]])?;
+        let rows = check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         if t.rank() != 1 {
             let (layer, expected) = (format!("{NAME} (time)"), "(1,) or (G,)".into());
             return Err(Error::Shape { layer, expected, actual: t.dims().to_vec() });
@@ -214,7 +249,7 @@ impl ConcatSquash {
             let reason = format!("needs a context of shape (G, {width}), none was given");
             return Err(Error::Context { layer: NAME.into(), reason });
         };
-        let count = check_batch(&format!("{NAME} (context)"), context, &[width])?;
+        let count = check_batch_as(&format!("{NAME} (context)"), context, &[width], self.dtype())?;
         groups(NAME, rows, count)?;
         let time = match t.elem_count() {
             1 => time.broadcast_as((count, 1))?,
@@ -305,7 +340,7 @@ impl VectorField for ConcatSquash {
     }
 
     fn jvp(&self, t: &Tensor, x: &Tensor, v: &[Tensor], context: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
-        check_batch(NAME, x, &[self.widths[0]])?;
+        check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         self.check_tangents(x, v)?;
         // The kernel has no gradient with respect to tangents.
         if !accepts(x) || x.elem_count() == 0 || v.iter().any(Tensor::track_op) {
@@ -324,7 +359,7 @@ impl VectorField for ConcatSquash {
         context: Option<&Tensor>,
         cotangents: &[Tensor],
     ) -> Result<(Tensor, Tensor)> {
-        check_batch(NAME, x, &[self.widths[0]])?;
+        check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         self.check_tangents(x, v)?;
         if accepts(x) && x.elem_count() > 0 && !v.iter().any(Tensor::track_op) && cotangents.len() == 1 + v.len() {
             self.check_tangents(x, cotangents)?;
@@ -337,7 +372,7 @@ impl VectorField for ConcatSquash {
     }
 
     fn squared_error(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>, target: &Tensor) -> Result<Tensor> {
-        check_batch(NAME, x, &[self.widths[0]])?;
+        check_batch_as(NAME, x, &[self.widths[0]], self.dtype())?;
         if accepts(x) && x.elem_count() > 0 && !target.track_op() {
             self.check_tangents(x, std::slice::from_ref(target))?;
             let call = self.call(t, x, &[], context)?;

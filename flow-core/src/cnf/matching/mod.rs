@@ -50,7 +50,7 @@ const NAME: &str = "flow matching";
 /// let mut rng = FlowRng::seed_from(1);
 /// // Two clouds of four points each: one time per cloud, transport within each cloud.
 /// let clouds = rng.normal((8, 3), DType::F32, &Device::Cpu)?;
-/// let matching = FlowMatching { coupling: Pairing::MinibatchOt { block: 4 }, ..FlowMatching::default() };
+/// let matching = FlowMatching::new(Pairing::MinibatchOt { block: 4 });
 /// let pairs = matching.pairs(&clouds, 2, &mut rng)?;
 /// assert_eq!((pairs.time.dims(), pairs.x_t.dims(), pairs.target.dims()), (&[2][..], &[8, 3][..], &[8, 3][..]));
 /// # Ok(())
@@ -58,6 +58,7 @@ const NAME: &str = "flow matching";
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct FlowMatching {
     /// Which noise goes with which data.
     pub coupling: Pairing,
@@ -90,6 +91,32 @@ pub struct Pairs {
 }
 
 impl FlowMatching {
+    /// Noise and data paired by `coupling`; uniform times, `T = 1`, `σ = 0`.
+    pub fn new(coupling: Pairing) -> Self {
+        FlowMatching { coupling, ..FlowMatching::default() }
+    }
+
+    /// The same with times drawn in another way.
+    #[must_use]
+    pub fn times(mut self, times: TimeSampling) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// The same with another end time.
+    #[must_use]
+    pub fn end_time(mut self, end_time: f64) -> Self {
+        self.end_time = end_time;
+        self
+    }
+
+    /// The same with noise of this deviation left at the data.
+    #[must_use]
+    pub fn sigma_min(mut self, sigma_min: f64) -> Self {
+        self.sigma_min = sigma_min;
+        self
+    }
+
     /// Checks every field.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use crate::{Error, FlowRng, Result};
 /// The joint distribution of data and noise, whose margins stay what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Pairing {
     /// Every row has noise of its own.
     #[default]

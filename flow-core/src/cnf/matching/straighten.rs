@@ -74,6 +74,7 @@ impl ReflowPairs {
 
 /// What a copy of a flow learns from its pairs.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct ReflowConfig {
     /// `T` of the field.
     pub end_time: f64,
@@ -83,6 +84,34 @@ pub struct ReflowConfig {
     pub batch: usize,
     /// Different times within a group and step; must divide its rows.
     pub times_per_group: usize,
+}
+
+impl ReflowConfig {
+    /// Straight paths of a field with this end time, one group of pairs and one time in a step.
+    pub fn new(end_time: f64) -> Self {
+        ReflowConfig { end_time, distill: false, batch: 1, times_per_group: 1 }
+    }
+
+    /// The same, drawing in one step instead (or not).
+    #[must_use]
+    pub fn distill(mut self, distill: bool) -> Self {
+        self.distill = distill;
+        self
+    }
+
+    /// The same with this many groups of pairs in a step.
+    #[must_use]
+    pub fn batch(mut self, batch: usize) -> Self {
+        self.batch = batch;
+        self
+    }
+
+    /// The same with this many times within a group and step.
+    #[must_use]
+    pub fn times_per_group(mut self, times_per_group: usize) -> Self {
+        self.times_per_group = times_per_group;
+        self
+    }
 }
 
 /// A copy of a trained flow that is matched with the flow's own pairs of noise and data: rectified flow (Liu et al. 2023,

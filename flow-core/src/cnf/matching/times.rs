@@ -9,6 +9,7 @@ use crate::{Error, FlowRng, Result};
 /// It weighs the regression only; the field that solves it is the same for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum TimeSampling {
     /// Uniform in `[0, 1)`, each group by itself.
     #[default]

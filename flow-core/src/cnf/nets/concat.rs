@@ -12,6 +12,7 @@ use crate::param::ParamPath;
 /// The shape of a [`Concat`] network: what a configuration file holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ConcatConfig {
     /// The widths of the hidden layers, input side first.
     pub hidden: Vec<usize>,
@@ -27,6 +28,20 @@ impl ConcatConfig {
     /// Hyperbolic tangents, no context.
     pub fn new(hidden: &[usize]) -> Self {
         ConcatConfig { hidden: hidden.to_vec(), activation: FieldActivation::Tanh, context: None }
+    }
+
+    /// The same with another nonlinearity.
+    #[must_use]
+    pub fn activation(mut self, activation: FieldActivation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The same with a context vector of this length, or none.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
+        self
     }
 }
 
@@ -58,7 +73,7 @@ impl Concat {
     }
 
     fn shared(&self, t: &Tensor, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        shared_inputs("concat", x, self.dim, &t.unsqueeze(1)?, context, self.context)
+        shared_inputs("concat", self.stack.dtype(), x, self.dim, &t.unsqueeze(1)?, context, self.context)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stacks of affine layers whose inputs are in part the same for many rows.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::cnf::FieldActivation;
 use crate::param::{Init, Param, ParamPath};
@@ -78,6 +78,11 @@ impl Stack {
             width = next;
         }
         Ok(Stack { layers, activation })
+    }
+
+    /// The element type of the parameters.
+    pub(super) fn dtype(&self) -> DType {
+        self.layers[0].weight.dtype()
     }
 
     pub(super) fn value(&self, x: &Tensor, shared: &Tensor) -> Result<Tensor> {

@@ -14,6 +14,7 @@ use crate::param::ParamPath;
 /// The shape of an [`MlpField`]: what a configuration file holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MlpFieldConfig {
     /// The widths of the hidden layers, input side first.
     pub hidden: Vec<usize>,
@@ -33,6 +34,27 @@ impl MlpFieldConfig {
     pub fn new(hidden: &[usize]) -> Self {
         let activation = FieldActivation::Swish;
         MlpFieldConfig { hidden: hidden.to_vec(), activation, context: None, time_frequencies: 0 }
+    }
+
+    /// The same with another nonlinearity.
+    #[must_use]
+    pub fn activation(mut self, activation: FieldActivation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// The same with a context vector of this length, or none.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
+        self
+    }
+
+    /// The same with this many frequencies of the time.
+    #[must_use]
+    pub fn time_frequencies(mut self, time_frequencies: usize) -> Self {
+        self.time_frequencies = time_frequencies;
+        self
     }
 }
 
@@ -72,7 +94,8 @@ impl MlpField {
             let angle = t.affine(TAU * k as f64, 0.0)?;
             features.extend([angle.sin()?, angle.cos()?]);
         }
-        shared_inputs("mlp field", x, self.dim, &Tensor::cat(&features, 1)?, context, self.context)
+        let (time, dtype) = (Tensor::cat(&features, 1)?, self.stack.dtype());
+        shared_inputs("mlp field", dtype, x, self.dim, &time, context, self.context)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{Error, Result};
 /// `factor = safety · e_n^-(P+I+D)/k · e_{n-1}^(P+2D)/k · e_{n-2}^-D/k`, clamped. The default is plain integral control.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Pid {
     /// `P`.
     pub proportional: f64,
@@ -32,9 +33,17 @@ impl Default for Pid {
     }
 }
 
+impl Pid {
+    /// A controller of these three coefficients, everything else at its default.
+    pub fn new(proportional: f64, integral: f64, derivative: f64) -> Self {
+        Pid { proportional, integral, derivative, ..Pid::default() }
+    }
+}
+
 /// What happens when steps become too small, too many, or meet a number that is not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Fallback {
     /// [`Error::Solver`].
     #[default]
@@ -46,6 +55,7 @@ pub enum Fallback {
 /// Steps of one size, or of sizes that follow the error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Stepping {
     /// Equal steps.
     Fixed {
@@ -104,6 +114,7 @@ impl Stepping {
 /// A method with its steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct SolveOptions {
     /// The method.
     pub method: Method,
@@ -128,6 +139,39 @@ impl Default for SolveOptions {
 }
 
 impl SolveOptions {
+    /// A method with its steps.
+    pub fn new(method: Method, stepping: Stepping) -> Self {
+        SolveOptions { method, stepping, ..SolveOptions::default() }
+    }
+
+    /// The same with another method.
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// The same with other steps.
+    #[must_use]
+    pub fn stepping(mut self, stepping: Stepping) -> Self {
+        self.stepping = stepping;
+        self
+    }
+
+    /// The same with times that a step must end at.
+    #[must_use]
+    pub fn step_times(mut self, step_times: Vec<f64>) -> Self {
+        self.step_times = step_times;
+        self
+    }
+
+    /// The same with times at which the right-hand side may jump.
+    #[must_use]
+    pub fn jump_times(mut self, jump_times: Vec<f64>) -> Self {
+        self.jump_times = jump_times;
+        self
+    }
+
     /// Checks every field.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ struct Piece<S> {
 /// use flow_core::cnf::ode::{SolveOptions, Stepping, solve_dense};
 ///
 /// # fn main() -> flow_core::Result<()> {
-/// let options = SolveOptions { stepping: Stepping::adaptive(1e-9, 1e-9), ..SolveOptions::default() };
+/// let options = SolveOptions::default().stepping(Stepping::adaptive(1e-9, 1e-9));
 /// let decay = solve_dense(&mut |_, y: &[f64; 1]| Ok([-y[0]]), &[1.0], [0.0, 2.0], &options)?;
 /// assert!((decay.at(1.234)?[0] - (-1.234_f64).exp()).abs() < 1e-8);
 /// assert!(decay.at(2.5).is_err());

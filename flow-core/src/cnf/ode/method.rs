@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// An explicit Runge–Kutta method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Method {
     /// Order 1, one evaluation a step.
     Euler,

@@ -8,7 +8,7 @@
 //! use flow_core::cnf::ode::{SolveOptions, Stepping, solve};
 //!
 //! # fn main() -> flow_core::Result<()> {
-//! let options = SolveOptions { stepping: Stepping::adaptive(1e-9, 1e-9), ..SolveOptions::default() };
+//! let options = SolveOptions::default().stepping(Stepping::adaptive(1e-9, 1e-9));
 //! let decay = solve(&mut |_, y: &[f64; 1]| Ok([-y[0]]), &[1.0], [0.0, 2.0], &options)?;
 //! assert!((decay.y[0] - (-2.0_f64).exp()).abs() < 1e-8);
 //! # Ok(())

@@ -7,11 +7,19 @@ use crate::Result;
 /// How large the local error of a step may be: `atol + rtol·|y|` for each entry.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Tolerance {
     /// Relative part.
     pub rtol: f64,
     /// Absolute part.
     pub atol: f64,
+}
+
+impl Tolerance {
+    /// A relative and an absolute part.
+    pub const fn new(rtol: f64, atol: f64) -> Self {
+        Tolerance { rtol, atol }
+    }
 }
 
 /// A state of an ordinary differential equation.

@@ -1,5 +1,6 @@
 //! Autoregressive flows, in the fast direction (MAF) and inverted (IAF), and couplings of perceptrons.
 
+use super::couplings::spline_knots;
 use crate::layers::{Coupling, MaskedAutoregressive, Partition};
 use crate::nn::{Activation, Mlp, MlpConfig};
 use crate::testing::Case;
@@ -18,7 +19,8 @@ pub(super) fn cases() -> Vec<Case> {
     }
     cases.extend(both("affine (sigmoid)", 3, Some(2), || Ok(Affine::new(ScaleBound::Sigmoid))));
     for (d, context) in [(1, Some(2)), (3, None), (3, Some(2))] {
-        cases.extend(both("spline", d, context, || RationalQuadraticSpline::new(4, 3.0)));
+        let spline = both("spline", d, context, || RationalQuadraticSpline::new(4, 3.0));
+        cases.extend(spline.map(|case| case.knots(&spline_knots(4, 3.0))));
         cases.extend(both("logistic mixture", d, context, || LogisticMixture::new(3)));
     }
     cases.extend(networks());
