@@ -9,7 +9,7 @@ use flow_core::FlowRng;
 use flow_core::cnf::matching::{ReflowConfig, ReflowPairs, ReflowTask};
 use flow_core::cnf::ode::SolveOptions;
 
-use crate::model::{Draw, Objective, PointFlow, times_per_cloud};
+use crate::model::{Draw, PointFlow};
 use crate::trainer::PointRun;
 use crate::{Error, Result};
 
@@ -43,7 +43,7 @@ pub fn draw_pairs(
 /// [`draw_pairs`].
 pub fn straighten(run: &PointRun, teacher: &PointFlow, clouds: usize, solver: &SolveOptions) -> Result<ReflowTask> {
     teacher.check_paths()?;
-    let Objective::Matching(matching) = &run.model.objective else {
+    let Some(matching) = run.model.objective.matching() else {
         return Err(Error::config("model", "only a flow that was trained by flow matching is straightened"));
     };
     let student = run.build(teacher.store().device())?;
@@ -53,7 +53,7 @@ pub fn straighten(run: &PointRun, teacher: &PointFlow, clouds: usize, solver: &S
         end_time: matching.point.end_time,
         distill: matching.distilled,
         batch: run.batch,
-        times_per_group: times_per_cloud(matching, run.points),
+        times_per_group: matching.times_for(run.points),
     };
     // Plain data with string keys always serialises.
     let described = serde_json::to_value(run).unwrap_or_default();

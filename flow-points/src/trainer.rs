@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use flow_core::train::{
-    self, CursorState, EmaConfig, EpochCursor, Metrics, OptimizerConfig, ScheduleConfig, Task, TrainConfig,
-};
+use flow_core::train::{self, CursorState, EpochCursor, Metrics, Task, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
@@ -107,20 +105,7 @@ pub fn load(path: &Path, device: &Device, average: bool) -> Result<(PointRun, Po
 /// Flow matching: Adam at 4e-3 with warm-up, cosine decay and averaged weights. Likelihood: the paper's Adam at 2e-3,
 /// constant for half of the run and then falling linearly to zero.
 pub fn train_config(objective: &Objective, steps: u64, seed: u64) -> TrainConfig {
-    let matching = matches!(objective, Objective::Matching(_));
-    let schedule = match objective {
-        Objective::Matching(_) => ScheduleConfig::cosine((steps / 20).min(200), 0.01),
-        Objective::Likelihood(_) => ScheduleConfig::linear(0, 0.5),
-    };
-    TrainConfig {
-        steps,
-        optimizer: OptimizerConfig::adam(if matching { 4e-3 } else { 2e-3 }),
-        schedule,
-        clip_norm: matching.then_some(1.0),
-        ema: matching.then_some(EmaConfig { decay: 0.999 }),
-        seed,
-        ..TrainConfig::default()
-    }
+    TrainConfig { seed, ..objective.train_config(steps) }
 }
 
 /// Clouds as one tensor `(B, N, 3)`.
@@ -177,7 +162,7 @@ impl PointTask {
         if !(run.warp >= 0.0 && run.warp <= 1.0) {
             return Err(Error::config("warp", format!("is {}, must lie in 0 to 1", run.warp)));
         }
-        if run.warp > 0.0 && matches!(run.model.objective, Objective::Likelihood(_)) {
+        if run.warp > 0.0 && !run.model.objective.takes_warped_clouds() {
             return Err(Error::config("warp", "is for flow matching; the evidence bound takes shapes as they are"));
         }
         if let Some(small) = train.iter().chain(validation).map(Vec::len).find(|&n| n < run.points && !run.replacement)
@@ -245,17 +230,12 @@ fn mean_terms(
     mut of: impl FnMut(&[Vec<Point>]) -> Result<Terms>,
 ) -> Result<Terms> {
     let points = clouds.iter().map(Vec::len).fold(points, usize::min);
-    let mut sum = Terms::default();
+    let mut batches = Vec::new();
     for some in clouds.chunks(batch.max(1)) {
         let cut: Vec<Vec<Point>> = some.iter().map(|c| c.iter().take(points).copied().collect()).collect();
-        let (terms, weight) = (of(&cut)?, some.len() as f64 / clouds.len() as f64);
-        sum.loss += weight * terms.loss;
-        sum.point += weight * terms.point;
-        sum.prior += weight * terms.prior;
-        sum.posterior += weight * terms.posterior;
-        sum.evaluations = terms.evaluations;
+        batches.push((some.len() as f64 / clouds.len() as f64, of(&cut)?));
     }
-    Ok(sum)
+    Terms::mean(batches).ok_or_else(|| Error::config("validation", "has no clouds, must have at least one"))
 }
 
 /// The crate's errors as the engine's: the message is kept, the variant where there is one.
@@ -266,24 +246,10 @@ pub(crate) fn core(error: Error) -> flow_core::Error {
     }
 }
 
-fn metrics(objective: &Objective, terms: &Terms) -> Metrics {
-    let named = |name: &str, value: f64| (name.to_string(), value);
-    match objective {
-        Objective::Likelihood(_) => vec![
-            named(objective.metric(), terms.loss),
-            named("point_nats", terms.point),
-            named("prior_nats", terms.prior),
-            named("entropy_nats", terms.posterior),
-            named("point_evaluations", terms.evaluations.0 as f64),
-            named("prior_evaluations", terms.evaluations.1 as f64),
-        ],
-        Objective::Matching(_) => vec![
-            named(objective.metric(), terms.loss),
-            named("point_error", terms.point),
-            named("prior_error", terms.prior),
-            named("kl_nats", terms.posterior),
-        ],
-    }
+/// The terms for the engine, the one that decides first.
+fn metrics(terms: &Terms, deciding: &str) -> Metrics {
+    let (first, others) = terms.led_by(deciding);
+    std::iter::once(first).chain(others).map(|term| (term.name.to_string(), term.value)).collect()
 }
 
 impl Task for PointTask {
@@ -303,18 +269,12 @@ impl Task for PointTask {
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
         let (clouds, plain) = self.batch().map_err(core)?;
         let terms = self.model.backward_with(&clouds, plain, rng, gradients).map_err(core)?;
-        Ok(metrics(&self.run.model.objective, &terms))
+        Ok(metrics(&terms, self.run.model.objective.metric()))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
         let terms = self.validation_terms(rng).map_err(core)?;
-        let mut metrics = metrics(&self.run.model.objective, &terms);
-        // The first one decides which checkpoint is best. The error of latents is no judge: what is whitened moves with
-        // the encoder, and the fewer of its entries carry noise alone, the larger the error.
-        if let Some(place) = metrics.iter().position(|(name, _)| name == "point_error") {
-            metrics.swap(0, place);
-        }
-        Ok(metrics)
+        Ok(metrics(&terms, self.run.model.objective.deciding_metric()))
     }
 
     fn data_state(&self) -> serde_json::Value {

@@ -86,7 +86,7 @@ impl Args {
                     let mut gradients = Gradients::new(&store);
                     let terms = model.backward(&clouds, &mut rng, &mut gradients)?;
                     optimizer.step(&gradients, 1.0)?;
-                    terms.loss
+                    terms.loss.value
                 }
                 What::Sampling | What::PaperSampling => self.sample(&model, &latents, &mut rng)?,
                 What::Likelihood => self.likelihood(&model, &clouds, &latents, &mut rng)?,

@@ -9,7 +9,7 @@ use flow_core::FlowRng;
 use flow_core::cnf::matching::Coupling;
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_points::data::{Loaded, Normalization, NormalizeMode};
-use flow_points::model::{Draw, Objective, PointFlowConfig};
+use flow_points::model::{Draw, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 use flow_points::{Cloud, Point};
 
@@ -179,17 +179,17 @@ impl TrainArgs {
         if let Some(width) = self.width {
             model.point.hidden.iter_mut().for_each(|w| *w = width);
         }
-        match &mut model.objective {
-            Objective::Matching(c) => {
-                c.kl_weight = self.kl_weight.unwrap_or(c.kl_weight);
+        match model.objective.matching_mut() {
+            Some(matching) => {
+                matching.kl_weight = self.kl_weight.unwrap_or(matching.kl_weight);
                 if let Some(block) = self.transport {
-                    c.point.coupling = Coupling::MinibatchOt { block };
+                    matching.point.coupling = Coupling::MinibatchOt { block };
                 }
             }
-            Objective::Likelihood(_) if self.kl_weight.is_some() || self.transport.is_some() => {
+            None if self.kl_weight.is_some() || self.transport.is_some() => {
                 bail!("--kl-weight and --transport are for models trained by flow matching")
             }
-            Objective::Likelihood(_) => {}
+            None => {}
         }
         model.check()?;
         Ok(model)
