@@ -129,7 +129,7 @@ impl Args {
         let euler = SolveOptions { method: Method::Euler, stepping: Stepping::fixed(10), ..SolveOptions::default() };
         // The paper's model brings its own solver.
         let solver = matches!(self.what, What::Sampling).then_some(&euler);
-        let draw = Draw { solver, ..Draw::default() };
+        let draw = Draw::default().with_solver(solver);
         let (clouds, _) = model.decode(latents, self.points, &draw, rng)?;
         Ok(f64::from(clouds.sqr()?.mean_all()?.to_scalar::<f32>()?))
     }

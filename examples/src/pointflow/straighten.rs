@@ -114,8 +114,8 @@ impl StraightenArgs {
 
     /// The run of the copy.
     fn plan(&self, taught: &PointRun) -> Result<PointRun> {
-        let mut model = taught.model.clone();
-        let Some(config) = model.objective.matching_mut() else {
+        let mut run = taught.clone();
+        let Some(config) = run.model.objective.matching_mut() else {
             bail!("straightening is for models trained by flow matching, the checkpoint was trained by likelihood");
         };
         let (method, steps) = if self.distill { (Method::Euler, 1) } else { (Method::Heun, self.solver_steps) };
@@ -123,14 +123,11 @@ impl StraightenArgs {
             Some(SolveOptions { method, stepping: Stepping::fixed(steps), ..SolveOptions::default() });
         config.distilled |= self.distill;
         let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
-        Ok(PointRun {
-            model,
-            source: format!("{} clouds drawn by {teacher}, which learned {}", self.clouds, taught.source),
-            batch: self.batch_size,
-            points: self.points,
-            seed: self.seed,
-            ..taught.clone()
-        })
+        run.source = format!("{} clouds drawn by {teacher}, which learned {}", self.clouds, taught.source);
+        run.batch = self.batch_size;
+        run.points = self.points;
+        run.seed = self.seed;
+        Ok(run)
     }
 
     /// How straight paths are and how far few steps lead, before and after, and clouds of the copy.

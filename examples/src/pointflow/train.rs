@@ -201,18 +201,15 @@ impl TrainArgs {
             Normalize::Axis => NormalizeMode::Axis,
             Normalize::Nothing => NormalizeMode::Nothing,
         };
-        Ok(PointRun {
-            model,
-            source: loaded.train.source.clone(),
-            normalization: Normalization::of(&loaded.train.clouds, mode)?,
-            batch: self.batch_size.min(loaded.train.clouds.len()),
-            points: self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS }),
-            replacement: self.replacement,
-            rotate: self.rotate,
-            warp: self.warp,
-            seed: self.seed,
-            validation_clouds: 64,
-        })
+        let normalization = Normalization::of(&loaded.train.clouds, mode)?;
+        let mut run = PointRun::new(model, loaded.train.source.as_str(), normalization);
+        run.batch = self.batch_size.min(loaded.train.clouds.len());
+        run.points = self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS });
+        run.replacement = self.replacement;
+        run.rotate = self.rotate;
+        run.warp = self.warp;
+        run.seed = self.seed;
+        Ok(run)
     }
 
     fn engine(&self, model: &PointFlowConfig) -> TrainConfig {

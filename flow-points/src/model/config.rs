@@ -10,6 +10,7 @@ use crate::{Error, Result};
 /// A PointFlow model: encoder, flow of latents, flow of points.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PointFlowConfig {
     /// Length `Z` of a shape's latent.
     pub latent: usize,

@@ -257,11 +257,26 @@ impl PointFlow {
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Draw<'a> {
     /// Multiplies the standard deviation of noise; 1 is the model's own distribution.
     pub temperature: f64,
     /// Another solver than the configuration's.
     pub solver: Option<&'a SolveOptions>,
+}
+
+impl<'a> Draw<'a> {
+    /// By a solver, `None` for that of the configuration.
+    #[must_use]
+    pub fn with_solver(self, solver: Option<&'a SolveOptions>) -> Self {
+        Draw { solver, ..self }
+    }
+
+    /// At a temperature.
+    #[must_use]
+    pub fn with_temperature(self, temperature: f64) -> Self {
+        Draw { temperature, ..self }
+    }
 }
 
 impl Default for Draw<'_> {

@@ -10,6 +10,7 @@ use crate::{Error, Result};
 
 /// How latents are searched for.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct SearchOptions {
     /// Steps of Adam.
     pub steps: u64,
@@ -30,6 +31,7 @@ impl Default for SearchOptions {
 
 /// How a partial cloud is completed.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct CompleteOptions {
     /// Searches run side by side: one starts at the encoder's latent for the partial cloud, the others at draws from
     /// the prior. The best one wins.

@@ -29,6 +29,7 @@ const NORMAL_ENTROPY: f64 = 1.418_938_533_204_672_7;
 /// | `point_evaluations`, `prior_evaluations` | evaluations of the two fields in one direction |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LikelihoodConfig {
     /// The solver, in training and evaluation.
     pub solver: SolveOptions,

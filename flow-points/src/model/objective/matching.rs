@@ -26,6 +26,7 @@ use crate::{Error, Result};
 /// | `kl_nats` | divergence of a posterior from the standard normal |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MatchingConfig {
     /// The matching of points.
     pub point: FlowMatching,

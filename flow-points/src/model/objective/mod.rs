@@ -27,6 +27,7 @@ use crate::{Error, Result};
 #[expect(clippy::large_enum_variant, reason = "a model has one")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Objective {
     /// By likelihood through the solver: the paper's evidence lower bound.
     Likelihood(LikelihoodConfig),
