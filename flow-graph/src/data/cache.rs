@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::open::Format;
+use super::format::Format;
 use super::{Cache, Loaded, OpenOptions, codec};
 
 const MAGIC: &[u8; 8] = b"FLOWMOLS";
