@@ -12,7 +12,8 @@ use flow_core::train::{
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Candidates, GraphAf, GraphAfConfig, SampleOptions, Sequence};
+pub use crate::model::random_order;
+use crate::model::{GraphAf, GraphAfConfig, SampleOptions, Sequence};
 use crate::{Error, Result};
 
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
@@ -113,20 +114,6 @@ impl GraphTask {
     fn ordered(&self, molecules: &[&Sequence], rng: &mut FlowRng) -> Result<Vec<Sequence>> {
         molecules.iter().map(|m| random_order(m, &self.run.model, rng)).collect()
     }
-}
-
-/// A random breadth-first order in which no bond reaches back beyond the model's window.
-///
-/// # Errors
-/// [`Error::Vocabulary`] when a hundred orders do not have one: the molecule needs a wider window.
-pub fn random_order(molecule: &Sequence, config: &GraphAfConfig, rng: &mut FlowRng) -> Result<Sequence> {
-    const TRIES: usize = 100;
-    let fits = |s: &Sequence| match config.candidates {
-        Candidates::Frontier => true,
-        Candidates::Window(window) => s.reach() <= window,
-    };
-    let found = (0..TRIES).map(|_| molecule.shuffled(rng)).find(fits);
-    found.ok_or_else(|| Error::Vocabulary("no breadth-first order keeps its bonds within the window".into()))
 }
 
 /// The crate's errors as the engine's: the message is kept, the variant where there is one.
