@@ -197,7 +197,7 @@ impl TrainArgs {
         model.width = self.width.unwrap_or(model.width);
         model.layers = self.layers.unwrap_or(model.layers);
         if let Some(hidden) = &self.hidden {
-            let Head::Spline { hidden: current } = &mut model.head else {
+            let Head::Categorical { hidden: current } = &mut model.head else {
                 bail!("--hidden is for the spline model; write a --config file");
             };
             current.clone_from(hidden);

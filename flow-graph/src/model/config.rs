@@ -66,10 +66,13 @@ pub enum Head {
         /// Width of the uniform noise, 0.9 in the paper.
         noise: f64,
     },
-    /// A linear spline (Müller et al. 2019, section 4.1) on the dequantized class index `y = class + U[0,1)`:
-    /// bin `k` of `[k, k+1)` is mapped onto an interval of length `p_k`, base uniform. Its density is `p_k`
-    /// itself: the exact likelihood of the class, no bound.
-    Spline {
+    /// The probabilities of the classes themselves, `p_k` from logits: the exact likelihood of the class, no bound. As
+    /// a flow it is a linear spline (Müller et al. 2019, section 4.1) on the dequantized class index
+    /// `y = class + U[0,1)`: bin `[k, k+1)` is mapped onto an interval of length `p_k`, base uniform.
+    ///
+    /// Written as `spline`, as it was called first, so that runs begun then can be resumed.
+    #[serde(rename = "spline", alias = "categorical")]
+    Categorical {
         /// Widths of the hidden layers, rectified.
         hidden: Vec<usize>,
     },
@@ -126,7 +129,7 @@ impl GraphAfConfig {
             features: Features::State,
             geometry: Geometry::Distances,
             residual: true,
-            head: Head::Spline { hidden: vec![512, 256] },
+            head: Head::Categorical { hidden: vec![512, 256] },
             ..Self::paper(vocabulary, max_atoms)
         }
     }
@@ -158,13 +161,14 @@ impl GraphAfConfig {
                 }
                 Ok(())
             }
-            Head::Spline { .. } if self.stop == Stop::Unconnected => {
-                Err(Error::config("stop", "is unconnected: a spline needs the class, a last atom has no type to score"))
-            }
-            Head::Spline { hidden } if hidden.is_empty() => {
+            Head::Categorical { .. } if self.stop == Stop::Unconnected => Err(Error::config(
+                "stop",
+                "is unconnected: a categorical head needs the class, a last atom has no type to score",
+            )),
+            Head::Categorical { hidden } if hidden.is_empty() => {
                 Err(Error::config("head.hidden", "is empty, at least one hidden layer is needed"))
             }
-            Head::Spline { hidden } => hidden.iter().try_for_each(|&h| at_least_one("head.hidden", h)),
+            Head::Categorical { hidden } => hidden.iter().try_for_each(|&h| at_least_one("head.hidden", h)),
         }
     }
 
@@ -179,3 +183,18 @@ pub const BOND_CLASSES: usize = 4;
 
 /// The class of "no bond".
 pub const NO_BOND: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_categorical_head_has_an_old_name_that_stays_in_files() {
+        let head = Head::Categorical { hidden: vec![8] };
+        for name in ["spline", "categorical"] {
+            let text = format!(r#"{{"kind":"{name}","hidden":[8]}}"#);
+            assert_eq!(serde_json::from_str::<Head>(&text).unwrap(), head);
+        }
+        assert_eq!(serde_json::to_string(&head).unwrap(), r#"{"kind":"spline","hidden":[8]}"#);
+    }
+}

@@ -18,7 +18,7 @@ const GROUP: usize = 64;
 /// How molecules are drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleOptions {
-    /// Standard deviation of the latents of a Gaussian head; a spline's class probabilities are raised to
+    /// Standard deviation of the latents of a Gaussian head; a categorical one's probabilities are raised to
     /// `1 / temperature`.
     pub temperature: f64,
     /// Whether choices that break a valence, or leave no way to go on, are excluded. Each remaining choice
@@ -279,7 +279,7 @@ impl<'a> Group<'a> {
 fn noise(head: &Head) -> f64 {
     match head {
         Head::Gaussian { noise, .. } => *noise,
-        Head::Spline { .. } => 1.0,
+        Head::Categorical { .. } => 1.0,
     }
 }
 
