@@ -19,6 +19,7 @@ use crate::{Error, Result};
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GraphRun {
     /// The model.
     pub model: GraphAfConfig,
@@ -33,6 +34,11 @@ pub struct GraphRun {
 }
 
 impl GraphRun {
+    /// A run of `model` on molecules from `source`, `batch` a step; validations look at a thousand held-out molecules.
+    pub fn new(model: GraphAfConfig, source: impl Into<String>, batch: usize, seed: u64) -> Self {
+        GraphRun { model, source: source.into(), batch, seed, validation_molecules: 1000 }
+    }
+
     /// The run that made a checkpoint, from its `config.json`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use super::Components;
 /// How a file becomes molecules.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// The column of SMILES in a table; without it the first that is named `smiles`, `canonical_smiles`,
     /// `mol`, `smi`, `molecule` or `structure`.
@@ -22,6 +23,7 @@ pub struct OpenOptions {
 /// Where the binary copy of a large file goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Cache {
     /// Beside the file as `<file>.flowcache`, or in `flow-graph` in the user's cache folder where that
     /// cannot be written.

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// Which earlier atoms a new atom may be bonded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Candidates {
     /// Those from the first neighbour of the atom before it on. In a breadth-first order no other bond can
     /// occur, so nothing is lost: 78 candidates for a molecule of ZINC250k where [`Candidates::Window`] has 199.
@@ -20,6 +21,7 @@ pub enum Candidates {
 /// How a model says that a molecule is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Stop {
     /// By an atom class of its own, decided before each atom.
     Class,
@@ -31,6 +33,7 @@ pub enum Stop {
 /// What a node of the growing graph shows to the graph network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Features {
     /// Its type.
     Type,
@@ -42,6 +45,7 @@ pub enum Features {
 /// What a bond decision sees besides the embeddings of its two atoms and of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Geometry {
     /// Nothing, as in the paper.
     None,
@@ -53,6 +57,7 @@ pub enum Geometry {
 /// The flow of one decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Head {
     /// The paper's: `layers` affine maps of the dequantized one-hot vector `x = onehot + noise·U[0,1)`,
     /// `x ← (x + t_l)·exp(s_l)`, with `s_l = exp(w_l)·tanh(·)` and `t_l` from a network with one hidden layer
@@ -81,6 +86,7 @@ pub enum Head {
 /// A GraphAF model (Shi et al. 2020, [arXiv:2001.09382](https://arxiv.org/abs/2001.09382)).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GraphAfConfig {
     /// The atom types.
     pub vocabulary: Vocabulary,

@@ -17,6 +17,7 @@ const GROUP: usize = 64;
 
 /// How molecules are drawn.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SampleOptions {
     /// Standard deviation of the latents of a Gaussian head; a categorical one's probabilities are raised to
     /// `1 / temperature`.
@@ -53,6 +54,7 @@ impl SampleOptions {
 
 /// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum End {
     /// The model said so.
     Stopped,
