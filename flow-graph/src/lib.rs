@@ -15,8 +15,9 @@
 //! let vocabulary = Vocabulary::of(&molecules)?;
 //! let sequences = molecules.iter().map(|m| Sequence::new(m, &vocabulary)).collect::<Result<Vec<_>, _>>()?;
 //!
-//! let model = GraphAfConfig { width: 16, ..GraphAfConfig::spline(vocabulary, 10) };
-//! let run = GraphRun { model, source: "alcohols".into(), batch: 6, seed: 0, validation_molecules: 6 };
+//! let mut model = GraphAfConfig::spline(vocabulary, 10);
+//! model.width = 16;
+//! let run = GraphRun::new(model, "alcohols", 6, 0);
 //! let task = GraphTask::new(run, sequences.clone(), sequences, &Device::Cpu)?;
 //! let out = std::env::temp_dir().join(format!("flow-graph-doc-{}", std::process::id()));
 //! let mut trainer = Trainer::new(train_config(50, 0), &out, task)?;
@@ -49,6 +50,11 @@ pub mod trainer;
 pub use chem::{Fingerprint, Perceived, Properties, SaScorer};
 pub use error::{Error, Result};
 pub use molecule::{Atom, Bond, Element, Molecule};
+
+/// Tensors and devices, of the version that this crate takes and returns.
+pub use candle_core;
+/// Graphs, of the version that [`Molecule::graph`] returns.
+pub use petgraph;
 
 /// The canonical SMILES of a molecule: one string for each molecule, whatever the order of its atoms.
 ///

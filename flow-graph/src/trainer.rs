@@ -12,12 +12,14 @@ use flow_core::train::{
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Candidates, GraphAf, GraphAfConfig, SampleOptions, Sequence};
+pub use crate::model::random_order;
+use crate::model::{GraphAf, GraphAfConfig, SampleOptions, Sequence};
 use crate::{Error, Result};
 
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GraphRun {
     /// The model.
     pub model: GraphAfConfig,
@@ -29,6 +31,13 @@ pub struct GraphRun {
     pub seed: u64,
     /// Held-out molecules that a validation looks at.
     pub validation_molecules: usize,
+}
+
+impl GraphRun {
+    /// A run of `model` on molecules from `source`, `batch` a step; validations look at a thousand held-out molecules.
+    pub fn new(model: GraphAfConfig, source: impl Into<String>, batch: usize, seed: u64) -> Self {
+        GraphRun { model, source: source.into(), batch, seed, validation_molecules: 1000 }
+    }
 }
 
 impl Run for GraphRun {
@@ -91,20 +100,6 @@ impl GraphTask {
     fn ordered(&self, molecules: &[&Sequence], rng: &mut FlowRng) -> Result<Vec<Sequence>> {
         molecules.iter().map(|m| random_order(m, &self.run.model, rng)).collect()
     }
-}
-
-/// A random breadth-first order in which no bond reaches back beyond the model's window.
-///
-/// # Errors
-/// [`Error::Vocabulary`] when a hundred orders do not have one: the molecule needs a wider window.
-pub fn random_order(molecule: &Sequence, config: &GraphAfConfig, rng: &mut FlowRng) -> Result<Sequence> {
-    const TRIES: usize = 100;
-    let fits = |s: &Sequence| match config.candidates {
-        Candidates::Frontier => true,
-        Candidates::Window(window) => s.reach() <= window,
-    };
-    let found = (0..TRIES).map(|_| molecule.shuffled(rng)).find(fits);
-    found.ok_or_else(|| Error::Vocabulary("no breadth-first order keeps its bonds within the window".into()))
 }
 
 fn bits_per_atom(value: f64) -> Metric {

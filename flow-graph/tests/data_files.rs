@@ -22,7 +22,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn options() -> OpenOptions {
-    OpenOptions { cache: Cache::Off, ..OpenOptions::default() }
+    let mut options = OpenOptions::default();
+    options.cache = Cache::Off;
+    options
 }
 
 /// Opens a file of this name and content.
@@ -117,7 +119,11 @@ fn paths_that_are_no_files() {
 
 #[test]
 fn a_wrong_column_lists_those_there_are() {
-    let wanted = |column: &str| OpenOptions { column: Some(column.into()), ..options() };
+    let wanted = |column: &str| {
+        let mut options = options();
+        options.column = Some(column.into());
+        options
+    };
     let bytes = b"id,\"a, b\",SMILES\n7,N,CCO\n";
     let error = load("a.csv", bytes, &wanted("smile")).0.unwrap_err().to_string();
     assert!(
@@ -147,7 +153,9 @@ fn good_lines_survive_bad_ones() {
         assert_eq!((loaded.bad[0].line, loaded.bad[1].line, loaded.bad[1].column), (4, 7, 2));
         assert_eq!((loaded.dropped.stereo, loaded.dropped.isotopes), (1, 1));
         assert_eq!(loaded.molecules.get(2).unwrap().len(), 4);
-        let refused = load(name, &bytes, &OpenOptions { components: Components::Refuse, ..options() }).0.unwrap();
+        let mut strict = options();
+        strict.components = Components::Refuse;
+        let refused = load(name, &bytes, &strict).0.unwrap();
         assert!(refused.len() == 3 && refused.bad[2].reason.contains("2 components"), "{:?}", refused.bad);
         let summary = loaded.summary();
         assert!(

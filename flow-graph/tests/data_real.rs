@@ -9,14 +9,17 @@ use common::data;
 use flow_graph::data::{Cache, OpenOptions, Splits, open};
 
 fn options() -> OpenOptions {
-    OpenOptions { cache: Cache::Off, ..OpenOptions::default() }
+    let mut options = OpenOptions::default();
+    options.cache = Cache::Off;
+    options
 }
 
 #[test]
 fn zinc250k_is_zinc250k() {
     let Some(path) = data("molecules/zinc250k.smi.gz") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let cached = OpenOptions { cache: Cache::Folder(folder.path().into()), ..options() };
+    let mut cached = options();
+    cached.cache = Cache::Folder(folder.path().into());
     let loaded = open(&path, &cached).unwrap();
     println!("{}", loaded.summary());
     assert_eq!(loaded.entry_count, 249_456);
@@ -49,7 +52,8 @@ fn the_800_of_zinc_are_a_table() {
     let Some(path) = data("molecules/zinc_800_jt.csv") else { return };
     let loaded = open(&path, &options()).unwrap();
     assert_eq!((loaded.len(), loaded.bad_count, loaded.lines[0]), (800, 0, 2));
-    let wrong = OpenOptions { column: Some("logp".into()), ..options() };
+    let mut wrong = options();
+    wrong.column = Some("logp".into());
     let error = open(&path, &wrong).unwrap_err().to_string();
     assert!(error.contains("zinc_800_jt.csv: line 1") && error.contains("'smiles', 'penalized_logp'"), "{error}");
 }

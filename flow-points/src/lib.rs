@@ -8,30 +8,23 @@
 //! use flow_points::Cloud;
 //! use flow_points::data::{Normalization, NormalizeMode, built_in};
 //! use flow_points::io::ply;
-//! use flow_points::model::{Draw, EncoderConfig, PointFlowConfig};
+//! use flow_points::model::{Draw, PointFlowConfig};
 //! use flow_points::shapes::Family;
 //! use flow_points::trainer::{PointRun, PointTask, draw_clouds, train_config};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mugs = built_in(&[Family::Mug], 8, 128)?;
-//! let mut model = PointFlowConfig { latent: 8, ..PointFlowConfig::small() };
-//! model.encoder = EncoderConfig { point: vec![16, 32], head: vec![16], ..model.encoder };
+//! let mut model = PointFlowConfig::small();
+//! model.latent = 8;
+//! model.encoder.point = vec![16, 32];
+//! model.encoder.head = vec![16];
 //! model.point.hidden = vec![32, 32];
 //!
 //! let normalization = Normalization::of(&mugs.train.clouds, NormalizeMode::Set)?;
 //! let config = train_config(&model.objective, 20, 0);
-//! let run = PointRun {
-//!     model,
-//!     source: mugs.train.source.clone(),
-//!     normalization,
-//!     batch: 4,
-//!     points: 64,
-//!     replacement: false,
-//!     rotate: false,
-//!     warp: 0.0,
-//!     seed: 0,
-//!     validation_clouds: 4,
-//! };
+//! let mut run = PointRun::new(model, mugs.train.source.as_str(), normalization);
+//! run.batch = 4;
+//! run.points = 64;
 //! let task = PointTask::new(run, &mugs.train.clouds, &mugs.validation.clouds, &Device::Cpu)?;
 //! let out = std::env::temp_dir().join(format!("flow-points-doc-{}", std::process::id()));
 //! let mut trainer = Trainer::new(config, &out, task)?;
@@ -60,3 +53,6 @@ pub mod trainer;
 
 pub use cloud::{Cloud, Mesh, Point};
 pub use error::{Error, Result};
+
+/// Tensors and devices, of the version that this crate takes and returns.
+pub use candle_core;

@@ -10,7 +10,7 @@ use flow_core::cnf::matching::{ReflowConfig, ReflowPairs, ReflowTask};
 use flow_core::cnf::ode::SolveOptions;
 use flow_core::train::Run;
 
-use crate::model::{Draw, Objective, PointFlow, times_per_cloud};
+use crate::model::{Draw, PointFlow};
 use crate::trainer::PointRun;
 use crate::{Error, Result};
 
@@ -49,7 +49,7 @@ pub fn straighten(
     solver: &SolveOptions,
 ) -> Result<ReflowTask<PointRun>> {
     teacher.check_paths()?;
-    let Objective::Matching(matching) = &run.model.objective else {
+    let Some(matching) = run.model.objective.matching() else {
         return Err(Error::config("model", "only a flow that was trained by flow matching is straightened"));
     };
     let student = run.build(teacher.store().device())?;
@@ -58,7 +58,7 @@ pub fn straighten(
     let config = ReflowConfig::new(matching.point.end_time)
         .distill(matching.distilled)
         .batch(run.batch)
-        .times_per_group(times_per_cloud(matching, run.points));
+        .times_per_group(matching.times_for(run.points));
     let pairs = [draw(clouds, "pairs")?, draw(HELD_OUT, "held-out pairs")?];
     let copy = (student.store(), student.point_field());
     Ok(ReflowTask::new(run.clone(), config, copy, teacher.store(), pairs)?)

@@ -10,7 +10,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{npy, valid};
-use flow_points::data::{OpenOptions, Splits, open};
+use flow_points::data::{OpenOptions, SplitSource, open};
 use tempfile::TempDir;
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -45,7 +45,8 @@ fn parts() -> TempDir {
 #[test]
 fn a_folder_in_parts_is_read_in_the_order_of_its_names() {
     let folder = parts();
-    let options = OpenOptions { points_per_mesh: 50, ..OpenOptions::default() };
+    let mut options = OpenOptions::default();
+    options.points_per_mesh = 50;
     let loaded = open(folder.path(), &options).unwrap();
     assert!(loaded.skipped.is_empty(), "{:?}", loaded.skipped);
     // Thirteen files, of which one array holds two clouds.
@@ -64,7 +65,8 @@ fn a_folder_in_parts_is_read_in_the_order_of_its_names() {
     std::fs::remove_file(folder.path().join("train/deep/er/a.ply")).unwrap();
     let fewer = open(folder.path(), &options).unwrap();
     assert!(fewer.train.clouds.iter().all(|cloud| loaded.train.clouds.contains(cloud)));
-    let other = open(folder.path(), &OpenOptions { seed: 1, ..options }).unwrap();
+    options.seed = 1;
+    let other = open(folder.path(), &options).unwrap();
     assert_ne!(other.train.clouds, fewer.train.clouds);
 }
 
@@ -76,7 +78,8 @@ fn what_cannot_be_read_is_left_out_by_name_or_ends_a_strict_reading() {
     assert_eq!(loaded.skipped.len(), 1);
     assert!(loaded.skipped[0].contains("bad.off"), "{:?}", loaded.skipped);
     assert_eq!(loaded.train.clouds.len(), valid().len() + 1);
-    let strict = OpenOptions { strict: true, ..OpenOptions::default() };
+    let mut strict = OpenOptions::default();
+    strict.strict = true;
     assert!(open(folder.path(), &strict).unwrap_err().to_string().contains(&bad.display().to_string()));
     // Where nothing can be read, the first fault is told.
     let only = tempfile::tempdir().unwrap();
@@ -103,10 +106,15 @@ fn a_folder_without_parts_and_an_array_without_splits_are_cut_at_random_but_alik
     assert_eq!([loaded.train.clouds.len(), loaded.validation.clouds.len(), loaded.test.clouds.len()], [34, 2, 4]);
     let all = [&loaded.train, &loaded.validation, &loaded.test].map(places).concat();
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 40);
-    assert_ne!(
-        places(&open(&path, &OpenOptions { seed: 3, ..OpenOptions::default() }).unwrap().test),
-        places(&twin.test)
-    );
+    let mut other = OpenOptions::default();
+    other.seed = 3;
+    assert_ne!(places(&open(&path, &other).unwrap().test), places(&twin.test));
+}
+
+fn from(splits: SplitSource) -> OpenOptions {
+    let mut options = OpenOptions::default();
+    options.splits = splits;
+    options
 }
 
 #[test]
@@ -114,8 +122,8 @@ fn splits_beside_an_array_or_named_and_every_fault_in_them() {
     let folder = tempfile::tempdir().unwrap();
     let data = write(folder.path(), "shapes.npy", &array(5));
     let with = |text: &str| {
-        let splits = Splits::File(write(folder.path(), "named.json", text.as_bytes()));
-        open(&data, &OpenOptions { splits, ..OpenOptions::default() })
+        let named = write(folder.path(), "named.json", text.as_bytes());
+        open(&data, &from(SplitSource::File(named)))
     };
     let loaded = with(r#"{"train": [4, 0], "val": [2], "test": [1]}"#).unwrap();
     assert_eq!([&loaded.train, &loaded.validation, &loaded.test].map(places), [vec![4, 0], vec![2], vec![1]]);
@@ -140,11 +148,11 @@ fn splits_beside_an_array_or_named_and_every_fault_in_them() {
     // Nor is a list without a name, which may be that of any array; a file that was asked for may be one.
     write(folder.path(), "splits.json", br#"{"train": [1], "test": [0]}"#);
     assert_eq!(open(&data, &OpenOptions::default()).unwrap().train.clouds.len(), 5);
-    let whole = OpenOptions { splits: Splits::Whole, ..OpenOptions::default() };
+    let whole = from(SplitSource::Whole);
     write(folder.path(), "splits.json", br#"{"shapes": {"train": [1, 2], "test": [0]}}"#);
     assert_eq!(places(&open(&data, &whole).unwrap().train), [0, 1, 2, 3, 4]);
     let parts = parts();
-    let other = OpenOptions { splits: Splits::File(folder.path().join("splits.json")), ..OpenOptions::default() };
+    let other = from(SplitSource::File(folder.path().join("splits.json")));
     for no_array in [parts.path(), &parts.path().join("val/one.xyz")] {
         let message = open(no_array, &other).unwrap_err().to_string();
         assert!(message.contains("splits.json") && message.contains("is none"), "{message}");

@@ -29,6 +29,7 @@ fn valid_files_are_read() {
             Shape::Cloud(c) => (c.len(), 0),
             Shape::Mesh(m) => (m.vertices.len(), m.faces.len()),
             Shape::Set(s) => (s.len(), s[0].len()),
+            other => panic!("{name} was read as {other:?}"),
         };
         let expected = match name {
             "a.ply" | "b.off" | "a.stl" | "b.stl" => (3, 1),
@@ -145,8 +146,10 @@ fn what_is_written_is_read_back() {
     for encoding in [ply::Encoding::LittleEndian, ply::Encoding::Ascii] {
         for cloud in [Cloud::new(whole.points.clone()), whole.clone()] {
             let path = folder.path().join("out.ply");
-            let comments = vec!["drawn by a test\nelement vertex 9".to_string()];
-            ply::write(&path, &cloud, &ply::PlyOptions { encoding, comments }).unwrap();
+            let mut options = ply::PlyOptions::default();
+            options.encoding = encoding;
+            options.comments = vec!["drawn by a test\nelement vertex 9".to_string()];
+            ply::write(&path, &cloud, &options).unwrap();
             assert_eq!(read(&path).unwrap(), Shape::Cloud(cloud), "{encoding:?}");
         }
     }

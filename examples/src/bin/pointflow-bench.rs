@@ -85,7 +85,7 @@ impl Args {
                     let mut gradients = Gradients::new(&store);
                     let terms = model.backward(&clouds, &mut rng, &mut gradients)?;
                     optimizer.step(&gradients, 1.0)?;
-                    terms.loss
+                    terms.loss.value
                 }
                 What::Sampling | What::PaperSampling => self.sample(&model, &latents, &mut rng)?,
                 What::Likelihood => self.likelihood(&model, &clouds, &latents, &mut rng)?,
@@ -128,7 +128,7 @@ impl Args {
         let euler = SolveOptions::new(Method::Euler, Stepping::fixed(10));
         // The paper's model brings its own solver.
         let solver = matches!(self.what, What::Sampling).then_some(&euler);
-        let draw = Draw { solver, ..Draw::default() };
+        let draw = Draw::default().with_solver(solver);
         let (clouds, _) = model.decode(latents, self.points, &draw, rng)?;
         Ok(f64::from(clouds.sqr()?.mean_all()?.to_scalar::<f32>()?))
     }

@@ -38,7 +38,8 @@ impl DataArg {
 /// Reads a file of molecules and says on stderr what was in it.
 pub(super) fn read(path: &Path, column: Option<&str>) -> Result<Loaded> {
     const SHOWN: usize = 5;
-    let options = OpenOptions { column: column.map(str::to_string), ..OpenOptions::default() };
+    let mut options = OpenOptions::default();
+    options.column = column.map(str::to_string);
     let loaded = open(path, &options)?;
     eprintln!("{}", loaded.summary());
     for bad in loaded.bad.iter().take(SHOWN) {

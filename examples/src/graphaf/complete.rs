@@ -72,12 +72,10 @@ impl CompleteArgs {
         let mut rng = FlowRng::named(self.seed, "complete");
         let starts = (0..self.count).map(|_| random_order(&scaffold, model.config(), &mut rng));
         let starts = starts.collect::<flow_graph::Result<Vec<_>>>()?;
-        let options = SampleOptions {
-            temperature: self.temperature,
-            min_atoms: self.min_atoms,
-            max_atoms: self.max_atoms,
-            ..SampleOptions::default()
-        };
+        let mut options = SampleOptions::default();
+        options.temperature = self.temperature;
+        options.min_atoms = self.min_atoms;
+        options.max_atoms = self.max_atoms;
         let grown = model.grow(&starts.iter().map(Some).collect::<Vec<_>>(), &options, &mut rng)?;
         let mut found = BTreeMap::new();
         for g in &grown {

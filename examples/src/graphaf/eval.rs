@@ -108,15 +108,17 @@ impl EvalArgs {
     fn model(&self, scorer: Option<&SaScorer>) -> Result<()> {
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let loaded = self.reference_of(&run)?;
-        let options =
-            SampleOptions { temperature: self.temperature, valid: !self.unchecked, ..SampleOptions::default() };
+        let mut options = SampleOptions::default();
+        options.temperature = self.temperature;
+        options.valid = !self.unchecked;
         let start = Instant::now();
         let drawn = draw(&model, self.count, &options, self.seed)?;
         let mut of_model =
             OfModel { molecules_per_second: self.count as f64 / start.elapsed().as_secs_f64(), ..OfModel::default() };
         eprintln!("{} molecules drawn at {:.0} molecules/s", self.count, of_model.molecules_per_second);
         if !self.unchecked {
-            let free = draw(&model, self.count, &SampleOptions { valid: false, ..options }, self.seed)?;
+            options.valid = false;
+            let free = draw(&model, self.count, &options, self.seed)?;
             of_model.validity_unchecked =
                 Some(evaluate(&free.into_iter().map(Some).collect::<Vec<_>>(), None, None).validity);
         }

@@ -9,7 +9,7 @@ use flow_core::train::{
     Bar, LogRecord, OptimizerConfig, RecordKind, ScheduleConfig, StopFlag, TrainConfig, Trainer, read_log,
 };
 use flow_graph::model::GraphAf;
-use flow_graph::optimize::{PenalizedLogP, PolicyTask, PpoConfig, Qed, Reward, Shaping};
+use flow_graph::optimize::{ConstrainedOptions, PenalizedLogP, PolicyTask, PpoConfig, Qed, Reward, Shaping};
 use flow_graph::trainer::GraphRun;
 use flow_graph::{Atom, Bond, Element, Molecule, SaScorer};
 
@@ -121,18 +121,18 @@ impl OptimizeArgs {
     }
 
     fn improvement<'a>(&'a self, path: &'a Path) -> improve::Plan<'a> {
+        let mut options = ConstrainedOptions::default();
+        options.attempts = self.attempts;
+        options.removed = self.removed;
+        options.temperature = self.temperature;
+        options.max_atoms = self.max_atoms;
         improve::Plan {
             path,
             column: self.column.as_deref(),
             count: self.count,
             out: &self.out,
             seed: self.seed,
-            options: flow_graph::optimize::ConstrainedOptions {
-                attempts: self.attempts,
-                removed: self.removed,
-                temperature: self.temperature,
-                max_atoms: self.max_atoms,
-            },
+            options,
         }
     }
 
@@ -141,16 +141,14 @@ impl OptimizeArgs {
             Property::Qed => Shaping::Linear { scale: 1.0 },
             Property::Plogp => Shaping::Exponential { scale: 3.0 },
         };
-        let ppo = PpoConfig {
-            batch: self.batch_size,
-            temperature: self.temperature,
-            min_atoms: self.min_atoms,
-            max_atoms: self.max_atoms,
-            discount: self.discount,
-            repeat: self.repeat,
-            shaping,
-            ..PpoConfig::default()
-        };
+        let mut ppo = PpoConfig::default();
+        ppo.batch = self.batch_size;
+        ppo.temperature = self.temperature;
+        ppo.min_atoms = self.min_atoms;
+        ppo.max_atoms = self.max_atoms;
+        ppo.discount = self.discount;
+        ppo.repeat = self.repeat;
+        ppo.shaping = shaping;
         let config = TrainConfig {
             steps: self.steps,
             optimizer: OptimizerConfig::adam(self.learning_rate),

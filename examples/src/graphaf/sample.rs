@@ -67,13 +67,11 @@ impl SampleArgs {
         output::check(&self.out)?;
         let scorer = self.scorer.open()?;
         let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let options = SampleOptions {
-            temperature: self.temperature,
-            valid: !self.unchecked,
-            min_atoms: self.min_atoms,
-            max_atoms: self.max_atoms,
-            scaffold: None,
-        };
+        let mut options = SampleOptions::default();
+        options.temperature = self.temperature;
+        options.valid = !self.unchecked;
+        options.min_atoms = self.min_atoms;
+        options.max_atoms = self.max_atoms;
         let start = Instant::now();
         let mut molecules = draw(&model, self.count, &options, self.seed)?;
         let seconds = start.elapsed().as_secs_f64();

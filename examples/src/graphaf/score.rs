@@ -7,8 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
-use flow_graph::model::{GraphAf, Sequence};
-use flow_graph::trainer::random_order;
+use flow_graph::model::Score;
 use flow_graph::{Molecule, canonical_smiles, smiles};
 
 use super::common::{load, read};
@@ -47,14 +46,6 @@ pub(super) struct ScoreArgs {
     device: DeviceArg,
 }
 
-/// The scores of one molecule.
-struct Score {
-    smiles: String,
-    atoms: usize,
-    mean: f64,
-    best: f64,
-}
-
 impl ScoreArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--orders", self.orders)?;
@@ -64,8 +55,8 @@ impl ScoreArgs {
         let mut rng = FlowRng::named(self.seed, "score");
         let (mut scores, mut refused) = (Vec::new(), Vec::new());
         for molecule in &molecules {
-            match score(&model, molecule, self.orders, &mut rng) {
-                Ok(score) => scores.push(score),
+            match model.score(molecule, self.orders, &mut rng) {
+                Ok(score) => scores.push((canonical_smiles(molecule), score)),
                 Err(reason) => refused.push((canonical_smiles(molecule), reason)),
             }
         }
@@ -75,7 +66,7 @@ impl ScoreArgs {
         if scores.is_empty() {
             bail!("no molecule that the model can express");
         }
-        scores.sort_by(|a, b| (b.mean / b.atoms as f64).total_cmp(&(a.mean / a.atoms as f64)));
+        scores.sort_by(|a, b| a.1.bits_per_atom().total_cmp(&b.1.bits_per_atom()));
         let text = table(&scores);
         match &self.out {
             Some(path) => {
@@ -96,22 +87,12 @@ impl ScoreArgs {
     }
 }
 
-fn score(model: &GraphAf, molecule: &Molecule, orders: usize, rng: &mut FlowRng) -> flow_graph::Result<Score> {
-    let sequence = Sequence::new(molecule, &model.config().vocabulary)?;
-    let orders: Vec<Sequence> =
-        (0..orders).map(|_| random_order(&sequence, model.config(), rng)).collect::<flow_graph::Result<_>>()?;
-    let log_probs = model.log_prob(&orders, rng)?.log_probs;
-    let best = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mean = best + (log_probs.iter().map(|l| (l - best).exp()).sum::<f64>() / log_probs.len() as f64).ln();
-    Ok(Score { smiles: canonical_smiles(molecule), atoms: sequence.len(), mean, best })
-}
-
-fn table(scores: &[Score]) -> String {
+fn table(scores: &[(String, Score)]) -> String {
     let mut text = String::from("smiles,heavy_atoms,nats,bits_per_atom,nats_of_best_order\n");
-    for s in scores {
-        let bits = -s.mean / std::f64::consts::LN_2 / s.atoms as f64;
+    for (smiles, s) in scores {
+        let (nats, bits, best) = (s.log_mean_exp(), s.bits_per_atom(), s.best());
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{},{},{:.3},{bits:.4},{:.3}", s.smiles, s.atoms, s.mean, s.best);
+        let _ = writeln!(text, "{smiles},{},{nats:.3},{bits:.4},{best:.3}", s.atoms);
     }
     text
 }

@@ -149,7 +149,7 @@ impl TrainArgs {
         let expressed = Expressed::new(loaded.molecules.iter(), &model).check(&loaded.source)?;
         let train = expressed.part(&splits.train);
         let batch = self.batch_size.unwrap_or_else(|| self.default_batch().min(train.len()));
-        let run = GraphRun { model, source: loaded.source.clone(), batch, seed: self.seed, validation_molecules: 1000 };
+        let run = GraphRun::new(model, loaded.source.as_str(), batch, self.seed);
         let config = self.engine(train.len(), batch)?;
         let task = GraphTask::new(run, train, expressed.part(&splits.validation), &device)?;
         let test = expressed.part(&splits.test);
@@ -197,7 +197,7 @@ impl TrainArgs {
         model.width = self.width.unwrap_or(model.width);
         model.layers = self.layers.unwrap_or(model.layers);
         if let Some(hidden) = &self.hidden {
-            let Head::Spline { hidden: current } = &mut model.head else {
+            let Head::Categorical { hidden: current } = &mut model.head else {
                 bail!("--hidden is for the spline model; write a --config file");
             };
             current.clone_from(hidden);
@@ -253,7 +253,9 @@ impl TrainArgs {
         let molecules = draw(&model, self.samples, &SampleOptions::default(), self.seed)?;
         let rows: Vec<Row> = molecules.iter().cloned().map(Row::plain).collect();
         output::write(&[self.out.join("samples.smi"), self.out.join("samples.png")], &rows, None)?;
-        let free = draw(&model, self.samples, &SampleOptions { valid: false, ..SampleOptions::default() }, self.seed)?;
+        let mut unruly = SampleOptions::default();
+        unruly.valid = false;
+        let free = draw(&model, self.samples, &unruly, self.seed)?;
         let free = free.iter().filter(|m| m.check_valences().is_ok()).count() as f64 / self.samples as f64;
         let train: Vec<Molecule> = splits.train.iter().filter_map(|&i| loaded.molecules.get(i)).collect();
         let reference = Reference::new::<&str>(&train, &[], None);

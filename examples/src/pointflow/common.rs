@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_points::Point;
-use flow_points::data::{Loaded, OpenOptions, PointSet, Splits, built_in, open, train_points};
+use flow_points::data::{Loaded, OpenOptions, PointSet, SplitSource, built_in, open, train_points};
 use flow_points::metrics::chamfer;
 use flow_points::model::{Draw, PointFlow, PointFlowConfig};
 use flow_points::shapes::Family;
@@ -101,12 +101,10 @@ impl DataArg {
             if !self.families.is_empty() {
                 bail!("--families are those of the built-in shapes; leave --data out to use them");
             }
-            let options = OpenOptions {
-                points_per_mesh: self.points_per_shape,
-                seed,
-                splits: self.splits.clone().map_or(Splits::Beside, Splits::File),
-                ..OpenOptions::default()
-            };
+            let mut options = OpenOptions::default();
+            options.points_per_mesh = self.points_per_shape;
+            options.seed = seed;
+            options.splits = self.splits.clone().map_or(SplitSource::Beside, SplitSource::File);
             open(&self.data, &options)?
         };
         eprintln!("{}", loaded.summary());
@@ -311,7 +309,10 @@ pub(super) fn subset(clouds: &[Vec<Point>], points: usize, rng: &mut FlowRng) ->
 
 /// All clouds of a file or folder, whatever part they belong to.
 pub(super) fn read_all(path: &Path, points_per_mesh: usize) -> Result<Vec<Vec<Point>>> {
-    let options = OpenOptions { points_per_mesh, splits: Splits::Whole, strict: true, ..OpenOptions::default() };
+    let mut options = OpenOptions::default();
+    options.points_per_mesh = points_per_mesh;
+    options.splits = SplitSource::Whole;
+    options.strict = true;
     let loaded = open(path, &options)?;
     Ok([loaded.train, loaded.validation, loaded.test].into_iter().flat_map(|set| set.clouds).collect())
 }
@@ -353,7 +354,7 @@ impl SolverArg {
 
     /// A [`Draw`] with these options.
     pub(super) fn draw<'a>(&self, solver: Option<&'a SolveOptions>, temperature: f64) -> Draw<'a> {
-        Draw { temperature, solver }
+        Draw::default().with_temperature(temperature).with_solver(solver)
     }
 }
 

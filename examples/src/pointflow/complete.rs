@@ -64,8 +64,9 @@ impl CompleteArgs {
         let partial = self.input.open_at_most(self.seen, side.as_ref().map(|s| |p: &Point| s.keeps(p)), &mut rng)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
-        let search = SearchOptions { steps: self.steps, ..SearchOptions::default() };
-        let options = CompleteOptions { starts: self.starts, search };
+        let mut options = CompleteOptions::default();
+        options.starts = self.starts;
+        options.search.steps = self.steps;
         let (mut pairs, mut clouds, mut objective) = (Vec::new(), Vec::new(), 0.0);
         for seen in &partial.clouds {
             let points = to_tensor(&[run.normalization.apply(seen)], &device)?;

@@ -125,6 +125,6 @@ impl EvalArgs {
             Emd::ApproxSquared => Some(EmdKind::ApproxSquared),
             Emd::None => None,
         };
-        Ok(EvaluateOptions { emd })
+        Ok(EvaluateOptions::default().with_emd(emd))
     }
 }

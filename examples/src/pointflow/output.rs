@@ -119,7 +119,9 @@ impl Output {
 
     fn save(&self, clouds: &[Cloud], names: &[String], provenance: &str) -> Result<()> {
         let encoding = if self.ascii { Encoding::Ascii } else { Encoding::LittleEndian };
-        let options = PlyOptions { encoding, comments: vec![provenance.to_string()] };
+        let mut options = PlyOptions::default();
+        options.encoding = encoding;
+        options.comments = vec![provenance.to_string()];
         match self.extension() {
             Some("npy") => Ok(write_npy(&self.path, clouds)?),
             Some(_) => {

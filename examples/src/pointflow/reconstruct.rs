@@ -60,7 +60,9 @@ impl ReconstructArgs {
         let input = self.input.open_halves(self.seen, &mut rng)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
-        let search = SearchOptions { steps: self.refine, points: run.points, ..SearchOptions::default() };
+        let mut search = SearchOptions::default();
+        search.steps = self.refine;
+        search.points = run.points;
         // Its own draws, so that the points start from the same noise with it and without.
         let mut search_rng = FlowRng::named(self.seed, "refine");
         let mut drawn = Vec::new();

@@ -9,7 +9,7 @@ use flow_core::cnf::matching::ReflowPairs;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig, find_checkpoint};
 use flow_points::Cloud;
-use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
+use flow_points::model::{Draw, PointFlow};
 use flow_points::straighten::straighten;
 use flow_points::trainer::{PointRun, draw_clouds};
 
@@ -113,21 +113,19 @@ impl StraightenArgs {
 
     /// The run of the copy.
     fn plan(&self, taught: &PointRun) -> Result<PointRun> {
-        let Objective::Matching(mut config) = taught.model.objective.clone() else {
+        let mut run = taught.clone();
+        let Some(config) = run.model.objective.matching_mut() else {
             bail!("straightening is for models trained by flow matching, the checkpoint was trained by likelihood");
         };
         let (method, steps) = if self.distill { (Method::Euler, 1) } else { (Method::Heun, self.solver_steps) };
         config.point_sampler = Some(SolveOptions::new(method, Stepping::fixed(steps)));
         config.distilled |= self.distill;
         let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
-        Ok(PointRun {
-            model: PointFlowConfig { objective: Objective::Matching(config), ..taught.model.clone() },
-            source: format!("{} clouds drawn by {teacher}, which learned {}", self.clouds, taught.source),
-            batch: self.batch_size,
-            points: self.points,
-            seed: self.seed,
-            ..taught.clone()
-        })
+        run.source = format!("{} clouds drawn by {teacher}, which learned {}", self.clouds, taught.source);
+        run.batch = self.batch_size;
+        run.points = self.points;
+        run.seed = self.seed;
+        Ok(run)
     }
 
     /// How straight paths are and how far few steps lead, before and after, and clouds of the copy.
@@ -147,7 +145,7 @@ impl StraightenArgs {
 
 /// The paths of points from the noise of these pairs.
 fn paths(model: &PointFlow, pairs: &ReflowPairs) -> Result<Paths> {
-    let Objective::Matching(config) = &model.config().objective else { bail!("a model trained by flow matching") };
+    let Some(config) = model.config().objective.matching() else { bail!("a model trained by flow matching") };
     let _paused = model.store().no_grad();
     let [noise, points] = pairs.rows()?;
     Paths::of(&*model.point_field(), &noise, &points, pairs.context.as_ref(), config.point.end_time)

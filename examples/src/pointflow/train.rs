@@ -9,7 +9,7 @@ use flow_core::FlowRng;
 use flow_core::cnf::matching::Pairing;
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_points::data::{Loaded, Normalization, NormalizeMode};
-use flow_points::model::{Draw, Objective, PointFlowConfig};
+use flow_points::model::{Draw, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 use flow_points::{Cloud, Point};
 
@@ -179,17 +179,17 @@ impl TrainArgs {
         if let Some(width) = self.width {
             model.point.hidden.iter_mut().for_each(|w| *w = width);
         }
-        match &mut model.objective {
-            Objective::Matching(c) => {
-                c.kl_weight = self.kl_weight.unwrap_or(c.kl_weight);
+        match model.objective.matching_mut() {
+            Some(matching) => {
+                matching.kl_weight = self.kl_weight.unwrap_or(matching.kl_weight);
                 if let Some(block) = self.transport {
-                    c.point.coupling = Pairing::MinibatchOt { block };
+                    matching.point.coupling = Pairing::MinibatchOt { block };
                 }
             }
-            Objective::Likelihood(_) if self.kl_weight.is_some() || self.transport.is_some() => {
+            None if self.kl_weight.is_some() || self.transport.is_some() => {
                 bail!("--kl-weight and --transport are for models trained by flow matching")
             }
-            Objective::Likelihood(_) => {}
+            None => {}
         }
         model.check()?;
         Ok(model)
@@ -201,18 +201,15 @@ impl TrainArgs {
             Normalize::Axis => NormalizeMode::Axis,
             Normalize::Nothing => NormalizeMode::Nothing,
         };
-        Ok(PointRun {
-            model,
-            source: loaded.train.source.clone(),
-            normalization: Normalization::of(&loaded.train.clouds, mode)?,
-            batch: self.batch_size.min(loaded.train.clouds.len()),
-            points: self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS }),
-            replacement: self.replacement,
-            rotate: self.rotate,
-            warp: self.warp,
-            seed: self.seed,
-            validation_clouds: 64,
-        })
+        let normalization = Normalization::of(&loaded.train.clouds, mode)?;
+        let mut run = PointRun::new(model, loaded.train.source.as_str(), normalization);
+        run.batch = self.batch_size.min(loaded.train.clouds.len());
+        run.points = self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS });
+        run.replacement = self.replacement;
+        run.rotate = self.rotate;
+        run.warp = self.warp;
+        run.seed = self.seed;
+        Ok(run)
     }
 
     fn engine(&self, model: &PointFlowConfig) -> TrainConfig {

@@ -108,9 +108,9 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
+    use crate::density::Level;
     use crate::distribution::{ConditionalGaussian, DiagonalGaussian, Distribution, StandardGaussian};
     use crate::layers::{ActNorm, Coupling, MaskedAutoregressive, Partition, Permute};
-    use crate::density::Level;
     use crate::nn::{Mlp, MlpConfig};
     use crate::testing::numbers::{distance, normal, store64, values};
     use crate::testing::randomise;

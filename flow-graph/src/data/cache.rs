@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flow_core::hash::Fnv;
 
-use super::open::Format;
+use super::format::Format;
 use super::{Cache, Loaded, OpenOptions, codec};
 
 const MAGIC: &[u8; 8] = b"FLOWMOLS";

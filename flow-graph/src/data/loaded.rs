@@ -30,6 +30,7 @@ impl std::fmt::Display for BadLine {
 /// What becomes of a molecule of several components: a salt, a hydrate, a mixture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Components {
     /// The component with most atoms is kept; [`Loaded::multi_component`] counts how often.
     #[default]

@@ -29,12 +29,12 @@ pub(crate) struct Outputs<'a> {
 }
 
 impl Law {
-    /// The law of decision `d` at a temperature: the base's standard deviation for a Gaussian head; a spline's
+    /// The law of decision `d` at a temperature: the base's standard deviation for a Gaussian head; a categorical one's
     /// probabilities are raised to `1/temperature` instead, its base being uniform.
     pub fn new(head: &Head, outputs: &Outputs<'_>, d: usize, temperature: f64) -> Self {
         let k = outputs.classes;
         match head {
-            Head::Spline { .. } => {
+            Head::Categorical { .. } => {
                 let logits = &outputs.values[d * k..(d + 1) * k];
                 let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let mut p: Vec<f64> =

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// Which earlier atoms a new atom may be bonded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Candidates {
     /// Those from the first neighbour of the atom before it on. In a breadth-first order no other bond can
     /// occur, so nothing is lost: 78 candidates for a molecule of ZINC250k where [`Candidates::Window`] has 199.
@@ -20,6 +21,7 @@ pub enum Candidates {
 /// How a model says that a molecule is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Stop {
     /// By an atom class of its own, decided before each atom.
     Class,
@@ -31,6 +33,7 @@ pub enum Stop {
 /// What a node of the growing graph shows to the graph network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Features {
     /// Its type.
     Type,
@@ -42,6 +45,7 @@ pub enum Features {
 /// What a bond decision sees besides the embeddings of its two atoms and of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Geometry {
     /// Nothing, as in the paper.
     None,
@@ -53,6 +57,7 @@ pub enum Geometry {
 /// The flow of one decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Head {
     /// The paper's: `layers` affine maps of the dequantized one-hot vector `x = onehot + noise·U[0,1)`,
     /// `x ← (x + t_l)·exp(s_l)`, with `s_l = exp(w_l)·tanh(·)` and `t_l` from a network with one hidden layer
@@ -66,10 +71,13 @@ pub enum Head {
         /// Width of the uniform noise, 0.9 in the paper.
         noise: f64,
     },
-    /// A linear spline (Müller et al. 2019, section 4.1) on the dequantized class index `y = class + U[0,1)`:
-    /// bin `k` of `[k, k+1)` is mapped onto an interval of length `p_k`, base uniform. Its density is `p_k`
-    /// itself: the exact likelihood of the class, no bound.
-    Spline {
+    /// The probabilities of the classes themselves, `p_k` from logits: the exact likelihood of the class, no bound. As
+    /// a flow it is a linear spline (Müller et al. 2019, section 4.1) on the dequantized class index
+    /// `y = class + U[0,1)`: bin `[k, k+1)` is mapped onto an interval of length `p_k`, base uniform.
+    ///
+    /// Written as `spline`, as it was called first, so that runs begun then can be resumed.
+    #[serde(rename = "spline", alias = "categorical")]
+    Categorical {
         /// Widths of the hidden layers, rectified.
         hidden: Vec<usize>,
     },
@@ -78,6 +86,7 @@ pub enum Head {
 /// A GraphAF model (Shi et al. 2020, [arXiv:2001.09382](https://arxiv.org/abs/2001.09382)).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GraphAfConfig {
     /// The atom types.
     pub vocabulary: Vocabulary,
@@ -126,7 +135,7 @@ impl GraphAfConfig {
             features: Features::State,
             geometry: Geometry::Distances,
             residual: true,
-            head: Head::Spline { hidden: vec![512, 256] },
+            head: Head::Categorical { hidden: vec![512, 256] },
             ..Self::paper(vocabulary, max_atoms)
         }
     }
@@ -158,13 +167,14 @@ impl GraphAfConfig {
                 }
                 Ok(())
             }
-            Head::Spline { .. } if self.stop == Stop::Unconnected => {
-                Err(Error::config("stop", "is unconnected: a spline needs the class, a last atom has no type to score"))
-            }
-            Head::Spline { hidden } if hidden.is_empty() => {
+            Head::Categorical { .. } if self.stop == Stop::Unconnected => Err(Error::config(
+                "stop",
+                "is unconnected: a categorical head needs the class, a last atom has no type to score",
+            )),
+            Head::Categorical { hidden } if hidden.is_empty() => {
                 Err(Error::config("head.hidden", "is empty, at least one hidden layer is needed"))
             }
-            Head::Spline { hidden } => hidden.iter().try_for_each(|&h| at_least_one("head.hidden", h)),
+            Head::Categorical { hidden } => hidden.iter().try_for_each(|&h| at_least_one("head.hidden", h)),
         }
     }
 
@@ -179,3 +189,18 @@ pub const BOND_CLASSES: usize = 4;
 
 /// The class of "no bond".
 pub const NO_BOND: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_categorical_head_has_an_old_name_that_stays_in_files() {
+        let head = Head::Categorical { hidden: vec![8] };
+        for name in ["spline", "categorical"] {
+            let text = format!(r#"{{"kind":"{name}","hidden":[8]}}"#);
+            assert_eq!(serde_json::from_str::<Head>(&text).unwrap(), head);
+        }
+        assert_eq!(serde_json::to_string(&head).unwrap(), r#"{"kind":"spline","hidden":[8]}"#);
+    }
+}

@@ -127,7 +127,7 @@ fn embed(config: &GraphAfConfig, net: &Net<Param>, dense: &Dense) -> Result<Tens
 
 /// Log-densities of all atom and of all bond decisions of some molecules, in the order of a pack.
 ///
-/// `noise` holds uniform numbers, `(decisions, classes)` for atoms and for bonds; a spline needs none.
+/// `noise` holds uniform numbers, `(decisions, classes)` for atoms and for bonds; a categorical head needs none.
 pub(crate) fn log_probs(
     config: &GraphAfConfig,
     net: &Net<Param>,
@@ -185,7 +185,7 @@ fn decide(
     let first = first.broadcast_add(&net.input_bias.tensor())?;
     let target = one_hot(steps.iter().map(|s| s.target), classes, first.dtype(), first.device())?;
     match &config.head {
-        Head::Spline { .. } => {
+        Head::Categorical { .. } => {
             let closed = steps.iter().flat_map(|s| {
                 let of_atom = s.pair.is_none().then(|| Rules::unrestricted(config, s.prefix.len()));
                 let allowed = of_atom.unwrap_or(u128::MAX);
@@ -193,7 +193,7 @@ fn decide(
             });
             let closed =
                 Tensor::from_iter(closed.collect::<Vec<f32>>(), &Device::Cpu)?.reshape((steps.len(), classes))?;
-            spline(net, first, &target, &closed.to_dtype(target.dtype())?.to_device(target.device())?)
+            categorical(net, first, &target, &closed.to_dtype(target.dtype())?.to_device(target.device())?)
         }
         Head::Gaussian { layers, hidden, noise: width } => {
             let x = (target + (noise * *width)?)?;
@@ -205,7 +205,7 @@ fn decide(
 /// Added to the logit of a class that is not allowed.
 const CLOSED: f32 = -1e30;
 
-fn spline(net: &HeadNet<Param>, first: Tensor, target: &Tensor, closed: &Tensor) -> Result<Tensor> {
+fn categorical(net: &HeadNet<Param>, first: Tensor, target: &Tensor, closed: &Tensor) -> Result<Tensor> {
     let mut h = first.maximum(0.0)?;
     for (weight, bias) in &net.hidden {
         h = linear(&h, &weight.tensor())?.broadcast_add(&bias.tensor())?.maximum(0.0)?;

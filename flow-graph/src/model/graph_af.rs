@@ -20,7 +20,7 @@ pub(crate) const CHUNK: usize = 8;
 
 /// A GraphAF model.
 ///
-/// A molecule is scored as the product of its decisions in one order of its atoms. For a spline head that is
+/// A molecule is scored as the product of its decisions in one order of its atoms. For a categorical head that is
 /// the exact probability of the molecule *in this order*, a lower bound of its probability; for a Gaussian
 /// head it is the density of the dequantized decisions.
 ///
@@ -193,12 +193,12 @@ impl GraphAf {
     pub fn log_prob(&self, sequences: &[Sequence], rng: &mut FlowRng) -> Result<Scored> {
         match self.store.dtype() {
             _ if self.direct => self.score_directly(sequences, rng, |_, _| Ok(())),
-            DType::F64 => self.score::<f64>(sequences, rng),
-            _ => self.score::<f32>(sequences, rng),
+            DType::F64 => self.score_fused::<f64>(sequences, rng),
+            _ => self.score_fused::<f32>(sequences, rng),
         }
     }
 
-    fn score<T: Real>(&self, sequences: &[Sequence], rng: &mut FlowRng) -> Result<Scored> {
+    fn score_fused<T: Real>(&self, sequences: &[Sequence], rng: &mut FlowRng) -> Result<Scored> {
         let net = self.net.values::<T>()?;
         let chunks = self.chunks::<T>(sequences, None, rng)?;
         let values: Vec<DecisionValues> =

@@ -17,7 +17,7 @@ use super::params::{HeadNet, Net};
 pub(crate) struct Pass<T> {
     /// Activated hidden layers, `(D, H)` each.
     hidden: Vec<Vec<T>>,
-    /// Spline: logits, `(D, K)`. Gaussian: shifts and raw scales, `(L, D, 2·K)`.
+    /// Categorical: logits, `(D, K)`. Gaussian: shifts and raw scales, `(L, D, 2·K)`.
     pub output: Vec<T>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn transposed<T: Real>(head: &Head, net: &Net<Matrix<T>>) -> Net<Matr
 fn blocks(head: &Head) -> usize {
     match head {
         Head::Gaussian { layers, .. } => *layers,
-        Head::Spline { .. } => 1,
+        Head::Categorical { .. } => 1,
     }
 }
 
@@ -70,7 +70,9 @@ pub(crate) fn tanh<T: Real>(x: T) -> T {
 fn activate<T: Real>(head: &Head, x: &mut [T]) {
     match head {
         Head::Gaussian { .. } => vectorized(|| x.iter_mut().for_each(|x| *x = tanh(*x))),
-        Head::Spline { .. } => vectorized(|| x.iter_mut().for_each(|x| *x = if *x < T::ZERO { T::ZERO } else { *x })),
+        Head::Categorical { .. } => {
+            vectorized(|| x.iter_mut().for_each(|x| *x = if *x < T::ZERO { T::ZERO } else { *x }))
+        }
     }
 }
 
@@ -79,7 +81,7 @@ fn activate_backward<T: Real>(head: &Head, y: &[T], d: &mut [T]) {
     let one = T::from_f64(1.0);
     match head {
         Head::Gaussian { .. } => vectorized(|| d.iter_mut().zip(y).for_each(|(d, &y)| *d *= one - y * y)),
-        Head::Spline { .. } => vectorized(|| {
+        Head::Categorical { .. } => vectorized(|| {
             d.iter_mut().zip(y).for_each(|(d, &y)| *d = if y > T::ZERO { *d } else { T::ZERO });
         }),
     }

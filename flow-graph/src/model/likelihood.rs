@@ -14,7 +14,7 @@ pub(crate) struct Choices<'a, T> {
     pub targets: Vec<u8>,
     /// Allowed classes as bits; the chosen one counts as allowed.
     pub allowed: Vec<u128>,
-    /// Uniform in `[0, 1)`, one number per decision and class; empty for a spline.
+    /// Uniform in `[0, 1)`, one number per decision and class; empty for a categorical head.
     pub noise: &'a [T],
     /// Number of classes.
     pub classes: usize,
@@ -31,7 +31,7 @@ pub(crate) struct FlowParams<'a, T> {
 /// The log-density of every decision, in nats.
 pub(crate) fn log_probs<T: Real>(head: &Head, params: &FlowParams<'_, T>, choices: &Choices<'_, T>) -> Vec<f64> {
     match head {
-        Head::Spline { .. } => {
+        Head::Categorical { .. } => {
             (0..choices.targets.len()).map(|d| categorical(params.output, choices, d, |_, _| ())).collect()
         }
         Head::Gaussian { layers, noise, .. } => {
@@ -51,7 +51,7 @@ pub(crate) fn gradient<T: Real>(
     let mut d_output = vec![T::ZERO; params.output.len()];
     let mut d_range = vec![0.0; params.log_range.len()];
     match head {
-        Head::Spline { .. } => {
+        Head::Categorical { .. } => {
             for (d, (out, &w)) in d_output.chunks_exact_mut(choices.classes).zip(weights).enumerate() {
                 categorical(params.output, choices, d, |class, residual| out[class] = T::from_f64(w * residual));
             }

@@ -18,6 +18,7 @@ mod prefix;
 mod quadrature;
 pub(crate) mod rules;
 mod sampler;
+mod score;
 mod sequence;
 mod vocabulary;
 
@@ -26,6 +27,7 @@ pub(crate) use graph_af::CHUNK;
 pub use graph_af::{GraphAf, Scored};
 pub use pass::DecisionValues;
 pub use sampler::{End, Generated, Latents, SampleOptions};
+pub use score::{Score, random_order};
 pub use sequence::{LARGEST_MOLECULE, Sequence, SequenceBond};
 pub use vocabulary::Vocabulary;
 

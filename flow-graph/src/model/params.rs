@@ -40,9 +40,9 @@ pub(crate) struct HeadNet<P> {
     pub geometry: Option<(P, P)>,
     /// Weights `(H, H′)` and biases of further hidden layers.
     pub hidden: Vec<(P, P)>,
-    /// Spline: `(H, K)`. Gaussian: `(L·H, 2·K)`, shifts before scales.
+    /// Categorical: `(H, K)`. Gaussian: `(L·H, 2·K)`, shifts before scales.
     pub output: P,
-    /// Spline: `(K)`. Gaussian: `(L, 2·K)`.
+    /// Categorical: `(K)`. Gaussian: `(L, 2·K)`.
     pub output_bias: P,
     /// Gaussian: `(L)`, the logarithms of the largest log-scales.
     pub log_range: Option<P>,
@@ -121,7 +121,7 @@ impl Net<Param> {
     /// Fresh parameters under `path`.
     ///
     /// Hidden layers start uniform with the variance that their activation keeps; output layers start at zero,
-    /// so that a fresh model is the identity (Gaussian) or the uniform choice (spline).
+    /// so that a fresh model is the identity (Gaussian) or the uniform choice (categorical).
     pub fn new(config: &GraphAfConfig, path: &ParamPath) -> Result<Self> {
         config.check()?;
         let width = config.width;
@@ -175,13 +175,13 @@ impl HeadNet<Param> {
         let inputs = parts * config.width;
         let widths = match &config.head {
             Head::Gaussian { layers, hidden, .. } => vec![layers * hidden],
-            Head::Spline { hidden } => hidden.clone(),
+            Head::Categorical { hidden } => hidden.clone(),
         };
         let first = widths.first().copied().unwrap_or_default();
         // A hyperbolic tangent keeps the variance of small inputs, a rectifier halves it.
         let input = match &config.head {
             Head::Gaussian { .. } => uniform(2 * inputs),
-            Head::Spline { .. } => uniform(inputs),
+            Head::Categorical { .. } => uniform(inputs),
         };
         let geometry = (parts == 3 && config.geometry == Geometry::Distances).then(|| {
             let table = |name, rows| path.param(name, (rows, first), Init::Const(0.0));
@@ -202,7 +202,7 @@ impl HeadNet<Param> {
                 output.param("bias", (*layers, 2 * classes), zero)?,
                 Some(output.param("log_range", *layers, zero)?),
             ),
-            Head::Spline { .. } => {
+            Head::Categorical { .. } => {
                 let last = widths.last().copied().unwrap_or_default();
                 (output.param("weight", (last, classes), zero)?, output.param("bias", classes, zero)?, None)
             }

@@ -31,7 +31,7 @@ impl DecisionValues {
     }
 }
 
-/// Uniform noise for the dequantization of a pack's decisions; empty for a spline, which needs none.
+/// Uniform noise for the dequantization of a pack's decisions; empty for a categorical head, which needs none.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Noise<T> {
     pub atoms: Vec<T>,
@@ -42,7 +42,7 @@ pub(crate) struct Noise<T> {
 pub(crate) fn noise_lengths(config: &GraphAfConfig, pack: &Pack) -> (usize, usize) {
     match config.head {
         Head::Gaussian { .. } => (pack.atoms.len() * config.atom_classes(), pack.bonds.len() * BOND_CLASSES),
-        Head::Spline { .. } => (0, 0),
+        Head::Categorical { .. } => (0, 0),
     }
 }
 

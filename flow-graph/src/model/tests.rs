@@ -35,7 +35,7 @@ fn small(mut config: GraphAfConfig) -> GraphAfConfig {
     config.width = 6;
     config.head = match config.head {
         Head::Gaussian { noise, .. } => Head::Gaussian { layers: 3, hidden: 5, noise },
-        Head::Spline { .. } => Head::Spline { hidden: vec![7, 5] },
+        Head::Categorical { .. } => Head::Categorical { hidden: vec![7, 5] },
     };
     config
 }
@@ -310,9 +310,7 @@ fn a_molecule_of_zinc_needs_few_decisions_and_rows() {
     let mut measure = |config: GraphAfConfig| {
         let orders: Vec<Sequence> = molecules
             .iter()
-            .map(|m| {
-                crate::trainer::random_order(&Sequence::new(m, &config.vocabulary).unwrap(), &config, &mut rng).unwrap()
-            })
+            .map(|m| random_order(&Sequence::new(m, &config.vocabulary).unwrap(), &config, &mut rng).unwrap())
             .collect();
         let pack = pack::Pack::new(&config, &orders, None);
         let each = |n: usize| n as f64 / orders.len() as f64;
@@ -326,7 +324,7 @@ fn a_molecule_of_zinc_needs_few_decisions_and_rows() {
                 let wide = (layers * hidden) as f64;
                 atoms * wide * (w + 2.0 * k) + bonds * wide * (w + 8.0) + contexts * wide * 2.0 * w
             }
-            Head::Spline { hidden } => {
+            Head::Categorical { hidden } => {
                 let (h, g) = (hidden[0] as f64, hidden[1] as f64);
                 atoms * (h * (w + g) + g * k) + bonds * (h * (w + g) + g * 4.0) + contexts * h * 2.0 * w
             }

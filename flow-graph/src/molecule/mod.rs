@@ -1,5 +1,6 @@
 //! Molecules as graphs of heavy atoms with Kekulé bonds.
 
+pub(crate) mod draft;
 mod element;
 mod valence;
 

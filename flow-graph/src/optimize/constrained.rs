@@ -8,9 +8,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::reward::Reward;
-use crate::model::{GraphAf, SampleOptions, Sequence};
+use crate::model::{GraphAf, SampleOptions, Sequence, random_order};
 use crate::molecule::Molecule;
-use crate::trainer::random_order;
 use crate::{Error, Result};
 
 /// The least similarities at which results are reported.
@@ -18,6 +17,7 @@ pub const THRESHOLDS: [f64; 4] = [0.0, 0.2, 0.4, 0.6];
 
 /// How hard to try.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ConstrainedOptions {
     /// Attempts for each molecule.
     pub attempts: usize,

@@ -19,6 +19,7 @@ use crate::{Error, Result};
 /// Constants of the fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct PpoConfig {
     /// Molecules drawn at a time.
     pub batch: usize,

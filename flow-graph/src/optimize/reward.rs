@@ -18,6 +18,7 @@ pub trait Reward: Send + Sync {
 /// How a property becomes a reward.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Shaping {
     /// `property / scale`.
     Linear {

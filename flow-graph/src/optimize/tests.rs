@@ -26,7 +26,7 @@ impl Reward for Oxygen {
 fn config() -> GraphAfConfig {
     let types = [Element::CARBON, Element::NITROGEN, Element::OXYGEN].map(Atom::neutral);
     let config = GraphAfConfig::spline(Vocabulary::new(types.to_vec()).unwrap(), 8);
-    GraphAfConfig { width: 12, head: Head::Spline { hidden: vec![16] }, ..config }
+    GraphAfConfig { width: 12, head: Head::Categorical { hidden: vec![16] }, ..config }
 }
 
 fn run(model: GraphAfConfig) -> GraphRun {

@@ -1,7 +1,7 @@
 //! MOL blocks and SD files, version V2000.
 //!
 //! [`open`] walks through a file record by record and goes on after a bad one; [`write_record`] writes one.
-//! Aromatic bonds (type 4) become single and double ones by the matching that [`smiles`](crate::smiles) uses,
+//! Aromatic bonds (type 4) become single and double ones by the matching that SMILES goes through as well,
 //! hydrogens written as atoms join their neighbours.
 //!
 //! ```

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::str::FromStr;
 
+use crate::molecule::draft::{Draft, DraftAtom, DraftBond, Dropped, Hydrogens};
 use crate::molecule::{Atom, Bond, Element, Molecule};
-use crate::smiles::Dropped;
-use crate::smiles::draft::{Draft, DraftAtom, DraftBond, Hydrogens};
 use crate::{Error, Result};
 
 /// A molecule of an SD file.

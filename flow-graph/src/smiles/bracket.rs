@@ -1,9 +1,7 @@
 //! Bracket atoms: `[13C@@H2+:7]`.
 
+use crate::molecule::draft::{DraftAtom, Dropped, Hydrogens};
 use crate::molecule::{Atom, Element};
-
-use super::draft::{DraftAtom, Hydrogens};
-use super::read::Dropped;
 
 /// Why the text is no bracket atom, at an offset in it.
 pub(super) type Refusal = (usize, String);

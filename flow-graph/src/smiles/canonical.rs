@@ -5,10 +5,9 @@
 //! ties are broken by trying every choice and keeping the one with the smallest list of bonds. Among the
 //! Kekulé forms the one whose double bonds join the lowest ranks is written.
 
+use crate::molecule::draft::{Adjacency, Matching};
 use crate::molecule::{Atom, Bond, Molecule};
 
-use super::adjacency::Adjacency;
-use super::matching::Matching;
 use super::partition::{Coloured, Partition};
 use super::write::write_ranked;
 

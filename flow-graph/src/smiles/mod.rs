@@ -14,18 +14,15 @@
 //! # Ok::<(), flow_graph::Error>(())
 //! ```
 
-mod adjacency;
 mod bracket;
 mod canonical;
-pub(crate) mod draft;
-mod kekulize;
-mod matching;
 mod partition;
 mod read;
 mod write;
 
+pub use crate::molecule::draft::Dropped;
 pub use canonical::canonical;
-pub use read::{Dropped, Reading, parse, read};
+pub use read::{Reading, parse, read};
 pub use write::{write, write_ordered};
 
 #[cfg(doc)]

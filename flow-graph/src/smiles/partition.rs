@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::adjacency::Adjacency;
+use crate::molecule::draft::Adjacency;
 
 /// A graph with coloured edges.
 pub(super) struct Coloured {

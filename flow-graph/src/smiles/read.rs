@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use crate::molecule::draft::{Draft, DraftAtom, DraftBond, Dropped, Hydrogens};
 use crate::molecule::{Atom, Bond, Element, Molecule};
 use crate::{Error, Result};
 
 use super::bracket;
-use super::draft::{Draft, DraftAtom, DraftBond, Hydrogens};
 
 /// A molecule and what its SMILES said beyond it.
 #[derive(Debug, Clone)]
@@ -19,19 +19,6 @@ pub struct Reading {
     pub molecule: Molecule,
     /// What was passed over.
     pub dropped: Dropped,
-}
-
-/// How much of a SMILES a [`Molecule`] does not carry.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// Atoms marked with `@` and bonds marked with `/` or `\`.
-    pub stereo: usize,
-    /// Isotopes.
-    pub isotopes: usize,
-    /// Atom maps.
-    pub atom_maps: usize,
-    /// Hydrogens written as atoms, which became hydrogens of their neighbours.
-    pub hydrogens: usize,
 }
 
 /// The molecule of a SMILES.

@@ -3,9 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::molecule::draft::Adjacency;
 use crate::molecule::{Bond, Element, Molecule};
-
-use super::adjacency::Adjacency;
 
 /// The Kekulé SMILES of a molecule, determined by the order of its atoms.
 ///

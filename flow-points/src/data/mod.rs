@@ -8,4 +8,4 @@ mod splits;
 pub use normalization::{Normalization, NormalizeMode};
 pub use open::{Loaded, OpenOptions, PointSet, built_in, open};
 pub use points::{rotate_about_y, train_points, warp};
-pub use splits::Splits;
+pub use splits::SplitSource;

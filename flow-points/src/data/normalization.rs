@@ -16,6 +16,7 @@ pub struct Normalization {
 
 /// What a [`Normalization`] is computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NormalizeMode {
     /// The mean of each axis and one deviation of all coordinates (PointFlow).
     Set,

@@ -6,27 +6,28 @@ use std::path::{Path, PathBuf};
 use flow_core::FlowRng;
 use rayon::prelude::*;
 
-use super::splits::{self, Splits};
+use super::splits::{self, SplitSource, Splits};
 use crate::io::{self, Format, Shape};
 use crate::shapes::{self, Family};
 use crate::{Error, Point, Result};
 
 /// How to read data.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// Points sampled from every mesh.
     pub points_per_mesh: usize,
     /// Seed of that sampling and of random splits.
     pub seed: u64,
     /// Which shapes of an array are for what.
-    pub splits: Splits,
+    pub splits: SplitSource,
     /// Fail on the first file of a folder that cannot be read instead of leaving it out.
     pub strict: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { points_per_mesh: 4096, seed: 0, splits: Splits::Beside, strict: false }
+        OpenOptions { points_per_mesh: 4096, seed: 0, splits: SplitSource::Beside, strict: false }
     }
 }
 
@@ -85,7 +86,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded> {
         return Err(Error::io(path)(std::io::ErrorKind::NotFound.into()));
     }
     let array = !path.is_dir() && matches!(Format::of(path), Some(Format::Npy | Format::Npz));
-    if let (Splits::File(splits), false) = (&options.splits, array) {
+    if let (SplitSource::File(splits), false) = (&options.splits, array) {
         let reason = format!("says which shapes of an array are for what, {} is none", path.display());
         return Err(Error::File { path: splits.clone(), reason });
     }
@@ -114,7 +115,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Loaded> {
 }
 
 /// The parts of a set.
-fn cut(whole: &PointSet, split: &splits::Split) -> Loaded {
+fn cut(whole: &PointSet, split: &Splits) -> Loaded {
     let part = |indices: &[usize]| PointSet {
         clouds: indices.iter().filter_map(|&i| whole.clouds.get(i).cloned()).collect(),
         names: indices.iter().filter_map(|&i| whole.names.get(i).cloned()).collect(),
@@ -138,7 +139,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Loaded> {
         None => {
             let whole = read_below(path, path, options, &mut skipped)?;
             let split = match options.splits {
-                Splits::Whole => splits::Split { train: (0..whole.clouds.len()).collect(), ..Default::default() },
+                SplitSource::Whole => Splits { train: (0..whole.clouds.len()).collect(), ..Default::default() },
                 _ => splits::random(whole.clouds.len(), options.seed),
             };
             cut(&whole, &split)

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Places in an array.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Split {
+pub(super) struct Splits {
     pub train: Vec<usize>,
     #[serde(default, alias = "val")]
     pub validation: Vec<usize>,
@@ -21,7 +21,8 @@ pub(super) struct Split {
 
 /// Where the parts of an array of shapes come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Splits {
+#[non_exhaustive]
+pub enum SplitSource {
     /// `splits.json` beside the data if it names them, else drawn at random.
     #[default]
     Beside,
@@ -33,24 +34,24 @@ pub enum Splits {
 
 /// The split of `data` in a file of JSON: `{"name of the data": {"train": [0, 2, …], "test": [1, …]}, …}`, or, in a file
 /// that was asked for, one such object by itself.
-pub(super) fn named(data: &Path, splits: &Splits, count: usize) -> Result<Option<Split>> {
+pub(super) fn named(data: &Path, splits: &SplitSource, count: usize) -> Result<Option<Splits>> {
     let beside = data.with_file_name("splits.json");
     let (path, asked) = match splits {
-        Splits::Whole => return Ok(Some(Split { train: (0..count).collect(), ..Split::default() })),
-        Splits::File(path) => (path, true),
-        Splits::Beside if beside.is_file() => (&beside, false),
-        Splits::Beside => return Ok(None),
+        SplitSource::Whole => return Ok(Some(Splits { train: (0..count).collect(), ..Splits::default() })),
+        SplitSource::File(path) => (path, true),
+        SplitSource::Beside if beside.is_file() => (&beside, false),
+        SplitSource::Beside => return Ok(None),
     };
     let fault = |reason: String| Error::File { path: path.clone(), reason };
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let stem = data.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let all: std::result::Result<BTreeMap<String, Split>, _> = serde_json::from_str(&text);
+    let all: std::result::Result<BTreeMap<String, Splits>, _> = serde_json::from_str(&text);
     let split = match all.map(|mut all| all.remove(&stem)) {
         Ok(Some(split)) => split,
         Ok(None) if asked => return Err(fault(format!("has no entry '{stem}', the name of the data"))),
         Ok(None) => return Ok(None),
         Err(_) => {
-            let one: Split = serde_json::from_str(&text).map_err(|e| fault(format!("is no list of splits: {e}")))?;
+            let one: Splits = serde_json::from_str(&text).map_err(|e| fault(format!("is no list of splits: {e}")))?;
             // A list without a name may be that of any array in the folder.
             match asked {
                 true => one,
@@ -72,10 +73,10 @@ pub(super) fn named(data: &Path, splits: &Splits, count: usize) -> Result<Option
 }
 
 /// A random split: a tenth for test, a twentieth for validation, both empty below ten shapes.
-pub(super) fn random(count: usize, seed: u64) -> Split {
+pub(super) fn random(count: usize, seed: u64) -> Splits {
     let order = FlowRng::named(seed, "split").permutation(count);
     let (test, validation) = if count < 10 { (0, 0) } else { ((count / 10).max(1), (count / 20).max(1)) };
-    let mut split = Split {
+    let mut split = Splits {
         test: order[..test].to_vec(),
         validation: order[test..test + validation].to_vec(),
         train: order[test + validation..].to_vec(),

@@ -19,6 +19,7 @@ pub use npy::write_npy;
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Shape {
     /// Points.
     Cloud(Cloud),
@@ -30,6 +31,7 @@ pub enum Shape {
 
 /// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// Stanford's PLY, text or binary of either byte order.
     Ply,

@@ -13,6 +13,7 @@ use crate::{Point, Result};
 /// Which earth mover's distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum EmdKind {
     /// [`super::emd_exact`].
     Exact,
@@ -26,9 +27,18 @@ pub enum EmdKind {
 
 /// What to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EvaluateOptions {
     /// The earth mover's distance beside the Chamfer distance, if any: it takes most of the time.
     pub emd: Option<EmdKind>,
+}
+
+impl EvaluateOptions {
+    /// Another earth mover's distance, `None` for the Chamfer distance only.
+    #[must_use]
+    pub fn with_emd(self, emd: Option<EmdKind>) -> Self {
+        EvaluateOptions { emd }
+    }
 }
 
 impl Default for EvaluateOptions {

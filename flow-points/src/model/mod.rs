@@ -9,10 +9,9 @@ mod parity;
 mod point_flow;
 mod search;
 
-pub use config::{LikelihoodConfig, MatchingConfig, Objective, PointFlowConfig};
+pub use config::PointFlowConfig;
 pub use encoder::{Encoder, EncoderConfig, EncoderNorm, Posterior};
-pub use objective::Terms;
-pub(crate) use objective::times_per_cloud;
+pub use objective::{LikelihoodConfig, MatchingConfig, Objective, Term, Terms};
 pub use point_flow::{Draw, PointFlow};
 pub use search::{CompleteOptions, SearchOptions};
 

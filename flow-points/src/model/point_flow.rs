@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use flow_core::cnf::ode::{SolveOptions, Statistics};
-use flow_core::cnf::{CnfConfig, ConcatSquash, Divergence, Regularization, VectorField};
+use flow_core::cnf::{ConcatSquash, VectorField};
 use flow_core::distribution::StandardGaussian;
-use flow_core::layers::MovingStatistics;
 use flow_core::{Bijector, Chain, Density, Flow, FlowRng, ParamStore};
 
-use super::block::{Block, Field, Norms};
-use super::config::{MatchingConfig, Objective, PointFlowConfig};
+use super::block::{Block, Field};
+use super::config::PointFlowConfig;
 use super::encoder::{Encoder, Posterior};
+use super::objective::Parts;
 use crate::{Error, Result};
 
 /// Clouds that are solved at once when drawing: memory, and steps that one cloud imposes on others, stay bounded.
@@ -40,15 +40,14 @@ impl PointFlow {
         config.check()?;
         let root = store.root();
         let encoder = Encoder::new(&root.pp("encoder"), &config.encoder, config.latent, config.variational)?;
-        let [point_end, prior_end] = linear_parts(&config.objective);
+        let Parts { point, prior } = config.objective.criterion().parts();
         let field = |name: &str, dim, context, net, end| -> Result<Field> {
             Ok(Field::new(ConcatSquash::new(&root.pp(name).pp("field"), dim, context, net)?, end))
         };
-        let point_field = field("point", 3, Some(config.latent), &config.point, point_end)?;
-        let prior_field = field("prior", config.latent, None, &config.prior, prior_end)?;
-        let (point_config, prior_config, point_norms, prior_norms) = parts(&config.objective);
-        let point = Block::new(&root.pp("point"), point_field, point_config, point_norms)?;
-        let prior = Block::new(&root.pp("prior"), prior_field, prior_config, prior_norms)?;
+        let point_field = field("point", 3, Some(config.latent), &config.point, point.linear_end)?;
+        let prior_field = field("prior", config.latent, None, &config.prior, prior.linear_end)?;
+        let point = Block::new(&root.pp("point"), point_field, point.cnf, point.norms)?;
+        let prior = Block::new(&root.pp("prior"), prior_field, prior.cnf, prior.norms)?;
         Ok(PointFlow { config, store: store.clone(), encoder, prior, point })
     }
 
@@ -79,18 +78,12 @@ impl PointFlow {
 
     /// The solver of samples: that of the configuration.
     pub fn sampler(&self) -> &SolveOptions {
-        match &self.config.objective {
-            Objective::Likelihood(c) => &c.solver,
-            Objective::Matching(c) => &c.sampler,
-        }
+        self.criterion().samplers().latents
     }
 
     /// The solver of points: as [`PointFlow::sampler`] unless their paths were straightened.
     pub fn point_sampler(&self) -> &SolveOptions {
-        match &self.config.objective {
-            Objective::Matching(MatchingConfig { point_sampler: Some(solver), .. }) => solver,
-            _ => self.sampler(),
-        }
+        self.criterion().samplers().points
     }
 
     /// `(B, points, 3)` for latents `(B, Z)`; the noise of points is drawn from `rng` at `temperature`.
@@ -190,7 +183,7 @@ impl PointFlow {
 
     /// Whether the prior over latents was part of the objective.
     pub fn has_prior(&self) -> bool {
-        self.config.variational || matches!(self.config.objective, Objective::Matching(_))
+        self.config.variational || self.criterion().nature().always_trains_prior
     }
 
     fn check_prior(&self) -> Result<()> {
@@ -206,7 +199,7 @@ impl PointFlow {
     /// # Errors
     /// [`flow_core::Error::Config`] for a distilled model.
     pub fn check_paths(&self) -> Result<()> {
-        if matches!(&self.config.objective, Objective::Matching(c) if c.distilled) {
+        if !self.criterion().nature().has_paths {
             let reason = "its flow of points is distilled into one step: it draws clouds, but has no density of points";
             return Err(Error::config("model", reason));
         }
@@ -264,6 +257,7 @@ impl PointFlow {
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Draw<'a> {
     /// Multiplies the standard deviation of noise; 1 is the model's own distribution.
     pub temperature: f64,
@@ -271,49 +265,22 @@ pub struct Draw<'a> {
     pub solver: Option<&'a SolveOptions>,
 }
 
+impl<'a> Draw<'a> {
+    /// By a solver, `None` for that of the configuration.
+    #[must_use]
+    pub fn with_solver(self, solver: Option<&'a SolveOptions>) -> Self {
+        Draw { solver, ..self }
+    }
+
+    /// At a temperature.
+    #[must_use]
+    pub fn with_temperature(self, temperature: f64) -> Self {
+        Draw { temperature, ..self }
+    }
+}
+
 impl Default for Draw<'_> {
     fn default() -> Self {
         Draw { temperature: 1.0, solver: None }
     }
-}
-
-/// The configurations of the two flows, and the normalizations around them.
-fn parts(objective: &Objective) -> (CnfConfig, CnfConfig, Norms, Norms) {
-    match objective {
-        Objective::Likelihood(c) => {
-            let cnf = |divergence, regularization| {
-                CnfConfig::new(c.solver.clone())
-                    .divergence(divergence)
-                    .gradient(c.gradient.clone())
-                    .end_time(c.end_time)
-                    .regularization(regularization)
-            };
-            (
-                cnf(c.point_divergence, c.regularization),
-                cnf(c.prior_divergence, Regularization::default()),
-                Norms::Both(c.statistics),
-                Norms::Both(MovingStatistics::PerAxis),
-            )
-        }
-        Objective::Matching(c) => {
-            (matched(c, Divergence::Exact), matched(c, prior_divergence()), Norms::None, Norms::Before)
-        }
-    }
-}
-
-/// The end times of fields that get the linear velocity of normal data: of points, and of latents.
-fn linear_parts(objective: &Objective) -> [Option<f64>; 2] {
-    match objective {
-        Objective::Matching(c) if c.preconditioned => [Some(c.point.end_time), Some(c.prior.end_time)],
-        _ => [None, None],
-    }
-}
-
-/// A latent has too many dimensions for the exact trace.
-fn prior_divergence() -> Divergence {
-    Divergence::Hutchinson(flow_core::cnf::Probe::Rademacher)
-}
-
-fn matched(config: &MatchingConfig, divergence: Divergence) -> CnfConfig {
-    CnfConfig::new(config.solver.clone()).divergence(divergence)
 }

@@ -1,17 +1,16 @@
 //! Search for latents: the one under which the points at hand are likeliest, of part of a shape or of all of it.
 
-use candle_core::Tensor;
-use flow_core::cnf::matching::repeat_rows;
+use candle_core::{DType, Tensor, Var};
+use flow_core::autodiff::gradient_or_zero;
 use flow_core::train::{Optimizer, OptimizerConfig};
-use flow_core::{Backprop, Density, FlowRng, Gradients, ParamStore};
+use flow_core::{FlowRng, Gradients, ParamStore};
 
-use super::config::Objective;
-use super::objective::times_per_cloud;
 use super::point_flow::{Draw, PointFlow};
 use crate::{Error, Result};
 
 /// How latents are searched for.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct SearchOptions {
     /// Steps of Adam.
     pub steps: u64,
@@ -32,6 +31,7 @@ impl Default for SearchOptions {
 
 /// How a partial cloud is completed.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct CompleteOptions {
     /// Searches run side by side: one starts at the encoder's latent for the partial cloud, the others at draws from
     /// the prior. The best one wins.
@@ -150,40 +150,11 @@ impl PointFlow {
         prior_weight: f64,
         rng: &mut FlowRng,
     ) -> Result<(Vec<f64>, Tensor)> {
-        let starts = latents.dim(0)?;
-        let z = candle_core::Var::from_tensor(latents)?;
-        let (values, grad) = match &self.config.objective {
-            Objective::Matching(config) => {
-                let _paused = self.store.no_grad();
-                let per_start = points.dim(0)? / starts;
-                let times = times_per_cloud(config, per_start);
-                let context = repeat_rows(z.as_tensor(), times)?;
-                let losses =
-                    config.point.group_losses(&*self.point.field, points, Some(&context), starts * times, rng)?;
-                let losses = losses.reshape((starts, times))?.mean(1)?;
-                let grads = losses.sum_all()?.backward()?;
-                (losses.detach(), flow_core::autodiff::gradient_or_zero(&grads, &z)?)
-            }
-            Objective::Likelihood(_) => {
-                self.set_noise(rng);
-                let per_start = points.dim(0)? / starts;
-                let weight = Tensor::full(-1.0 / per_start as f64, points.dim(0)?, points.device())?;
-                // The parameters' gradients are not wanted.
-                let mut unused = Gradients::new(&self.store);
-                let scored = self.point.flow.log_prob_backward(
-                    points,
-                    Some(latents),
-                    &weight.to_dtype(points.dtype())?,
-                    Backprop::Reversible,
-                    &mut unused,
-                )?;
-                let values = scored.log_prob.reshape((starts, per_start))?.mean(1)?.neg()?;
-                (values, scored.grad_context.map_or_else(|| latents.zeros_like(), Ok)?)
-            }
-        };
+        let (values, grad) = self.criterion().explain(self, points, latents, rng)?;
+        let z = Var::from_tensor(latents)?;
         let unusual = self.prior.whiten(z.as_tensor())?.sqr()?.mean(1)?.affine(0.5 * prior_weight, 0.0)?;
-        let pull = flow_core::autodiff::gradient_or_zero(&unusual.sum_all()?.backward()?, &z)?;
-        let values = (values + unusual.detach())?.to_dtype(candle_core::DType::F64)?.to_vec1()?;
+        let pull = gradient_or_zero(&unusual.sum_all()?.backward()?, &z)?;
+        let values = (values + unusual.detach())?.to_dtype(DType::F64)?.to_vec1()?;
         Ok((values, (grad + pull)?))
     }
 }

@@ -2,6 +2,7 @@
 
 /// A camera that looks at the centre of the shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Camera {
     /// Angle about the vertical axis `y` in radians; 0 looks along `-z`, from the front.
     pub azimuth: f64,

@@ -14,6 +14,7 @@ pub use files::{mitsuba_xml, write_gif, write_png};
 
 /// How to draw.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RenderOptions {
     /// Pixels of a square picture's side.
     pub size: u32,

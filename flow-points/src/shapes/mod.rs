@@ -20,6 +20,7 @@ use crate::{Error, Mesh, Point, Result};
 
 /// A family of shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Family {
     /// Seat, back with or without slats, legs, pedestal or sled, sometimes arms.
     Chair,

@@ -2,14 +2,10 @@
 
 use std::fmt::Write;
 
-use super::label::{self, BLACK, Label, colour};
+use super::label::Label;
+use super::style::{BLACK, BOND, LETTERS, Point, colour};
 use crate::molecule::{Bond, Molecule};
 
-/// A place, `y` downwards.
-pub(super) type Point = (f64, f64);
-
-/// Length of a bond in pixels where there is room; a molecule that would not fit is drawn smaller.
-pub(super) const BOND: f64 = 34.0;
 /// Length of a bond in a [`layout`](super::layout).
 const LAYOUT_BOND: f64 = 1.5;
 /// Distance of the lines of a double bond by its length.
@@ -165,6 +161,6 @@ impl<'a> Picture<'a> {
 }
 
 fn labels(molecule: &Molecule, places: &[Point], scale: f64) -> Vec<Option<Label>> {
-    let size = (label::SIZE * scale).max(SMALLEST_LETTERS);
+    let size = (LETTERS * scale).max(SMALLEST_LETTERS);
     (0..molecule.len()).map(|i| Label::of(molecule, places, i, size)).collect()
 }

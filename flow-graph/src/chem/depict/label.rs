@@ -2,11 +2,9 @@
 
 use std::fmt::Write;
 
-use super::drawing::Point;
+use super::style::{Point, colour};
 use crate::molecule::{Element, Molecule};
 
-/// Size of the letters at full scale, where a bond has [`super::drawing::BOND`] pixels.
-pub(super) const SIZE: f64 = 17.0;
 /// Height of a capital letter by the size of the font.
 const CAPITAL: f64 = 0.70;
 /// Size of an index by that of the letters.
@@ -190,21 +188,3 @@ fn width(text: &str) -> f64 {
     };
     text.chars().map(letter).sum()
 }
-
-/// The colours that chemists expect, dark enough for a white ground.
-pub(super) fn colour(element: Element) -> &'static str {
-    match element.symbol() {
-        "N" => "#2448d0",
-        "O" => "#d62020",
-        "S" => "#a58000",
-        "P" => "#d07000",
-        "F" | "Cl" => "#1a8a2e",
-        "Br" => "#8a3a14",
-        "I" => "#6a2a9a",
-        "B" => "#b06a5a",
-        _ => BLACK,
-    }
-}
-
-/// Carbon and whatever has no colour.
-pub(super) const BLACK: &str = "#1a1a1a";

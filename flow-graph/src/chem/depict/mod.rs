@@ -3,6 +3,7 @@
 mod drawing;
 mod label;
 mod raster;
+mod style;
 
 use std::fmt::Write;
 use std::path::Path;

@@ -24,7 +24,7 @@ fn samples_follow_the_likelihood() {
     let types = vec![Atom::neutral(Element::CARBON), Atom::neutral(Element::OXYGEN)];
     let mut config = GraphAfConfig::spline(Vocabulary::new(types).unwrap(), 3);
     config.width = 8;
-    config.head = Head::Spline { hidden: vec![7] };
+    config.head = Head::Categorical { hidden: vec![7] };
     let model = model(&config, 5);
     let draws = 60_000;
     let options = SampleOptions { valid: false, ..SampleOptions::default() };

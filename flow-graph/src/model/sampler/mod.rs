@@ -17,8 +17,9 @@ const GROUP: usize = 64;
 
 /// How molecules are drawn.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SampleOptions {
-    /// Standard deviation of the latents of a Gaussian head; a spline's class probabilities are raised to
+    /// Standard deviation of the latents of a Gaussian head; a categorical one's probabilities are raised to
     /// `1 / temperature`.
     pub temperature: f64,
     /// Whether choices that break a valence, or leave no way to go on, are excluded. Each remaining choice
@@ -53,6 +54,7 @@ impl SampleOptions {
 
 /// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum End {
     /// The model said so.
     Stopped,
@@ -279,7 +281,7 @@ impl<'a> Group<'a> {
 fn noise(head: &Head) -> f64 {
     match head {
         Head::Gaussian { noise, .. } => *noise,
-        Head::Spline { .. } => 1.0,
+        Head::Categorical { .. } => 1.0,
     }
 }
 

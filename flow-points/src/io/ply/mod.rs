@@ -22,6 +22,7 @@ use payload::Source;
 
 /// How a PLY stores its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Encoding {
     /// `binary_little_endian`.
     #[default]
@@ -32,6 +33,7 @@ pub enum Encoding {
 
 /// What to write besides the points.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct PlyOptions {
     /// How numbers are stored.
     pub encoding: Encoding,

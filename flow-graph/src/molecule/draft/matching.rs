@@ -11,7 +11,7 @@ const NONE: usize = usize::MAX;
 ///
 /// One search costs about the edges of the component that it walks; what it touched is remembered, so that
 /// many small components cost no more than one.
-pub(super) struct Matching<'a> {
+pub(crate) struct Matching<'a> {
     graph: &'a Adjacency,
     mate: Vec<usize>,
     blocked: Vec<bool>,
@@ -28,7 +28,7 @@ pub(super) struct Matching<'a> {
 
 impl<'a> Matching<'a> {
     /// The empty matching.
-    pub(super) fn new(graph: &'a Adjacency, blocked: Vec<bool>) -> Self {
+    pub(crate) fn new(graph: &'a Adjacency, blocked: Vec<bool>) -> Self {
         let n = graph.len();
         Matching {
             graph,
@@ -44,12 +44,12 @@ impl<'a> Matching<'a> {
     }
 
     /// The partner of a vertex.
-    pub(super) fn mate(&self, vertex: usize) -> Option<usize> {
+    pub(crate) fn mate(&self, vertex: usize) -> Option<usize> {
         Some(self.mate[vertex]).filter(|&m| m != NONE)
     }
 
     /// Matches two vertices that have no partners.
-    pub(super) fn join(&mut self, a: usize, b: usize) {
+    pub(crate) fn join(&mut self, a: usize, b: usize) {
         (self.mate[a], self.mate[b]) = (b, a);
     }
 
@@ -61,7 +61,7 @@ impl<'a> Matching<'a> {
     }
 
     /// Takes a vertex out of the graph, or puts it back.
-    pub(super) fn block(&mut self, vertex: usize, blocked: bool) {
+    pub(crate) fn block(&mut self, vertex: usize, blocked: bool) {
         self.blocked[vertex] = blocked;
     }
 
@@ -69,7 +69,7 @@ impl<'a> Matching<'a> {
     ///
     /// # Errors
     /// A vertex that no matching covers together with those before it.
-    pub(super) fn complete(&mut self) -> Result<(), usize> {
+    pub(crate) fn complete(&mut self) -> Result<(), usize> {
         // Most of the pairs need no search.
         for vertex in 0..self.graph.len() {
             if self.is_exposed(vertex) {
@@ -89,7 +89,7 @@ impl<'a> Matching<'a> {
     }
 
     /// Makes the matching as large as it can be; what it covers stays covered.
-    pub(super) fn extend(&mut self) {
+    pub(crate) fn extend(&mut self) {
         for vertex in 0..self.graph.len() {
             if self.is_exposed(vertex)
                 && let Some(end) = self.search(vertex)
@@ -102,12 +102,12 @@ impl<'a> Matching<'a> {
     /// Whether some perfect matching pairs `a` with `b`, given that the present one is perfect.
     ///
     /// The matching stays as it is.
-    pub(super) fn can_pair(&mut self, a: usize, b: usize) -> bool {
+    pub(crate) fn can_pair(&mut self, a: usize, b: usize) -> bool {
         self.with_pair(a, b, false)
     }
 
     /// Rearranges a perfect matching so that `a` is paired with `b`; returns whether that is possible.
-    pub(super) fn pair(&mut self, a: usize, b: usize) -> bool {
+    pub(crate) fn pair(&mut self, a: usize, b: usize) -> bool {
         self.with_pair(a, b, true)
     }
 

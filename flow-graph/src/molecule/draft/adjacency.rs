@@ -1,14 +1,14 @@
-//! Neighbour lists in one allocation, for the graph walks of this module.
+//! Neighbour lists in one allocation, for the walks over the atoms of a draft or a molecule.
 
 /// For every vertex its neighbours, each with the index of the edge that leads there.
-pub(super) struct Adjacency {
+pub(crate) struct Adjacency {
     starts: Vec<usize>,
     entries: Vec<(usize, usize)>,
 }
 
 impl Adjacency {
     /// The graph of `edges` on `vertices` vertices; neighbours come in the order of the edges.
-    pub(super) fn new(vertices: usize, edges: impl Iterator<Item = (usize, usize)> + Clone) -> Self {
+    pub(crate) fn new(vertices: usize, edges: impl Iterator<Item = (usize, usize)> + Clone) -> Self {
         let mut starts = vec![0; vertices + 1];
         for (a, b) in edges.clone() {
             starts[a + 1] += 1;
@@ -31,17 +31,17 @@ impl Adjacency {
     }
 
     /// Number of vertices.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.starts.len() - 1
     }
 
     /// The neighbours of a vertex as (vertex, edge).
-    pub(super) fn of(&self, vertex: usize) -> &[(usize, usize)] {
+    pub(crate) fn of(&self, vertex: usize) -> &[(usize, usize)] {
         &self.entries[self.starts[vertex]..self.starts[vertex + 1]]
     }
 
     /// Brings every list into rising order of a key of the neighbour.
-    pub(super) fn sort_by_key<K: Ord>(&mut self, key: impl Fn(usize) -> K) {
+    pub(crate) fn sort_by_key<K: Ord>(&mut self, key: impl Fn(usize) -> K) {
         for vertex in 0..self.len() {
             self.entries[self.starts[vertex]..self.starts[vertex + 1]].sort_by_key(|&(other, _)| key(other));
         }
@@ -50,7 +50,7 @@ impl Adjacency {
     /// For each of `edges` edges whether it lies on a cycle: whether it is no bridge.
     ///
     /// Tarjan's low points, without recursion: a chain may be as long as memory allows.
-    pub(super) fn edges_in_rings(&self, edges: usize) -> Vec<bool> {
+    pub(crate) fn edges_in_rings(&self, edges: usize) -> Vec<bool> {
         const UNSEEN: usize = usize::MAX;
         let mut in_ring = vec![false; edges];
         let mut reached = vec![UNSEEN; self.len()];

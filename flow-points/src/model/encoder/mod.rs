@@ -19,6 +19,7 @@ use plain::PlainPool;
 /// The widths of an [`Encoder`], and what keeps its activations in range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct EncoderConfig {
     /// Layers applied to every point, before the maximum over points.
     pub point: Vec<usize>,
@@ -32,6 +33,7 @@ pub struct EncoderConfig {
 /// What keeps an encoder's activations in range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum EncoderNorm {
     /// Batch normalization after every layer, as in the paper. The latent of a cloud then depends on the other clouds of a
     /// batch in training, and on running averages in evaluation: the flow of points meets other latents than those it was
@@ -51,9 +53,14 @@ impl EncoderNorm {
 }
 
 impl EncoderConfig {
+    /// These widths with the paper's normalization: of the layers for each point, and of the hidden layers of a head.
+    pub fn new(point: &[usize], head: &[usize]) -> Self {
+        EncoderConfig { point: point.to_vec(), head: head.to_vec(), norm: EncoderNorm::Batch }
+    }
+
     /// The paper's: 128, 128, 256, 512 for each point, heads of 256 and 128 (Yang et al. 2019, appendix A.1).
     pub fn paper() -> Self {
-        EncoderConfig { point: vec![128, 128, 256, 512], head: vec![256, 128], norm: EncoderNorm::Batch }
+        Self::new(&[128, 128, 256, 512], &[256, 128])
     }
 }
 

@@ -1,56 +1,9 @@
-//! What a file format states about a molecule, before it is one.
-//!
-//! SMILES and MOL blocks both end here: hydrogens written as atoms join their neighbours, aromatic bonds
-//! become single and double ones, and every atom's valence is held against what was written.
+//! From a draft to a molecule: hydrogens joined, charges separated, bonds made plain, valences checked.
 
-use crate::molecule::{Atom, Bond, Element, Molecule, implied_hydrogens, largest_valence, normal_valences};
+use crate::molecule::{Atom, Bond, Element, Molecule, implied_hydrogens, normal_valences};
 
 use super::kekulize::kekulize;
-
-/// An atom as written.
-pub(crate) struct DraftAtom {
-    pub(crate) atom: Atom,
-    pub(crate) aromatic: bool,
-    pub(crate) hydrogens: Hydrogens,
-    /// Hydrogens written as atoms that have been merged into this one.
-    pub(crate) merged: u8,
-}
-
-/// What the text says about an atom's hydrogens.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hydrogens {
-    /// Exactly so many (a bracket atom).
-    Written(u8),
-    /// Those that fill the valence, but none on an aromatic atom other than carbon and boron (SMILES outside
-    /// brackets).
-    Filled,
-    /// Nothing is said: an aromatic nitrogen may turn out to have one (MOL blocks).
-    Unsaid,
-}
-
-/// A bond as written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DraftBond {
-    /// Stated by order.
-    Plain(Bond),
-    /// Stated to be aromatic.
-    Aromatic,
-    /// Nothing between two aromatic atoms: aromatic in a ring, single outside.
-    Unwritten,
-}
-
-/// Atoms and bonds as written; the two of a bond differ and no two bonds join the same atoms.
-#[derive(Default)]
-pub(crate) struct Draft {
-    pub(crate) atoms: Vec<DraftAtom>,
-    pub(crate) bonds: Vec<(usize, usize, DraftBond)>,
-}
-
-/// Why a draft is no molecule, at one of its atoms as they were written.
-pub(crate) struct Fault {
-    pub(crate) atom: usize,
-    pub(crate) reason: String,
-}
+use super::parts::{Draft, DraftAtom, DraftBond, Fault, Hydrogens, exceeded};
 
 /// A molecule and where its atoms stood in the draft.
 pub(crate) struct Finished {
@@ -172,30 +125,7 @@ impl Draft {
     }
 }
 
-impl DraftBond {
-    /// The order, once no bond is aromatic any more.
-    fn order(self) -> Bond {
-        match self {
-            DraftBond::Plain(bond) => bond,
-            DraftBond::Aromatic | DraftBond::Unwritten => Bond::Single,
-        }
-    }
-}
-
 impl DraftAtom {
-    /// A hydrogen that can be counted instead of kept.
-    fn is_hydrogen(&self) -> bool {
-        self.atom == Atom::neutral(Element::HYDROGEN)
-            && !self.aromatic
-            && matches!(self.hydrogens, Hydrogens::Written(0) | Hydrogens::Unsaid)
-    }
-
-    /// Hydrogens that were written, in brackets or as atoms.
-    fn hydrogen_atoms(&self) -> u8 {
-        let written = if let Hydrogens::Written(count) = self.hydrogens { count } else { 0 };
-        written.saturating_add(self.merged)
-    }
-
     /// Whether the hydrogens that were written are those that a [`Molecule`] implies.
     fn check(&self, used: u8) -> Result<(), String> {
         let atom = self.atom;
@@ -215,13 +145,5 @@ impl DraftAtom {
             return Err(format!("{atom} is read without bonds and hydrogens only, it is written with {stated} H"));
         }
         Err(format!("{atom} is written with {stated} H where its bonds imply {implied}; radicals are not read"))
-    }
-}
-
-/// Why so many bonds are too many.
-pub(super) fn exceeded(atom: Atom, used: u8) -> String {
-    match largest_valence(atom) {
-        0 => format!("{atom} is read without bonds only, it has {used} (counted by order)"),
-        most => format!("{atom} has {used} bonds counted by order, at most {most} fit"),
     }
 }

@@ -7,8 +7,8 @@
 use crate::molecule::{Atom, Bond, Element, normal_valences};
 
 use super::adjacency::Adjacency;
-use super::draft::{Draft, DraftAtom, DraftBond, Fault, Hydrogens, exceeded};
 use super::matching::Matching;
+use super::parts::{Draft, DraftAtom, DraftBond, Fault, Hydrogens, exceeded};
 
 /// What an aromatic atom needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
