@@ -76,4 +76,6 @@ impl ModelConfig {
 }
 
 #[cfg(test)]
+mod regression;
+#[cfg(test)]
 mod tests;
