@@ -40,6 +40,13 @@ struct Encoded {
     log_det: Tensor,
 }
 
+/// What a level factors out of its latent.
+struct Factored<'a> {
+    split: &'a dyn Distribution,
+    out: Tensor,
+    kept: &'a Tensor,
+}
+
 /// An extra objective on the top latent (a class loss): per-sample values, shape `(B,)`.
 pub type TopObjective<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
@@ -141,14 +148,12 @@ impl MultiScale {
     /// As [`MultiScale::encode`].
     pub fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
         let _paused = self.store.no_grad();
-        let (mut x, mut reports) = (x.clone(), Vec::new());
-        for (i, level) in self.levels.iter().enumerate() {
-            let layers = level.flow.describe(&x, context)?;
-            reports.extend(layers.into_iter().map(|r| r.within(&format!("level{i}"))));
-            if let Some(split) = &level.split {
-                x = halves(&level.flow.encode(&x, context)?.0, split.as_ref())?.0;
-            }
-        }
+        let mut reports = Vec::new();
+        let step = |flow: &dyn Bijector, x: &Tensor| Ok((flow.encode(x, context)?.0, flow.describe(x, context)?));
+        self.ascend(x, step, |level, layers, _| {
+            reports.extend(layers.into_iter().map(|r| r.within(&format!("level{level}"))));
+            Ok(())
+        })?;
         Ok(reports)
     }
 
@@ -217,25 +222,51 @@ impl MultiScale {
         context: Option<&Tensor>,
         mut visit: impl FnMut(&dyn Distribution, &Tensor, &Tensor) -> Result<()>,
     ) -> Result<(Tensor, Tensor)> {
-        let mut x = x.clone();
         let mut total: Option<Tensor> = None;
-        for level in &self.levels {
-            let (h, log_det) = level.flow.encode(&x, context)?;
-            let mut term = log_det;
-            x = match &level.split {
-                None => h,
+        let top = self.ascend(
+            x,
+            |flow, x| flow.encode(x, context),
+            |_, log_det, factored| {
+                let mut term = log_det;
+                if let Some(Factored { split, out, kept }) = factored {
+                    term = (term + split.log_prob(&out, Some(kept))?)?;
+                    visit(split, &out, kept)?;
+                }
+                total = add_optional(total.take(), Some(term))?;
+                Ok(())
+            },
+        )?;
+        let log_prob = add_optional(total, Some(self.top.log_prob(&top, context)?))?;
+        let log_prob = log_prob.ok_or_else(|| Error::config("multi-scale", "has no level"))?;
+        Ok((log_prob, top))
+    }
+
+    /// Takes a batch up through all levels and returns the raw top latent.
+    ///
+    /// `step` gives the latent of a level's bijector and whatever else comes with it; `visit` sees the latter, with
+    /// the number of the level and what was factored out there.
+    fn ascend<T>(
+        &self,
+        x: &Tensor,
+        step: impl Fn(&dyn Bijector, &Tensor) -> Result<(Tensor, T)>,
+        mut visit: impl FnMut(usize, T, Option<Factored<'_>>) -> Result<()>,
+    ) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (i, level) in self.levels.iter().enumerate() {
+            let (h, found) = step(level.flow.as_ref(), &x)?;
+            x = match level.split.as_deref() {
+                None => {
+                    visit(i, found, None)?;
+                    h
+                }
                 Some(split) => {
-                    let (kept, out) = halves(&h, split.as_ref())?;
-                    term = (term + split.log_prob(&out, Some(&kept))?)?;
-                    visit(split.as_ref(), &out, &kept)?;
+                    let (kept, out) = halves(&h, split)?;
+                    visit(i, found, Some(Factored { split, out, kept: &kept }))?;
                     kept
                 }
             };
-            total = add_optional(total, Some(term))?;
         }
-        let log_prob = add_optional(total, Some(self.top.log_prob(&x, context)?))?;
-        let log_prob = log_prob.ok_or_else(|| Error::config("multi-scale", "has no level"))?;
-        Ok((log_prob, x))
+        Ok(x)
     }
 
     /// Decodes from the top; `draw` gives each level's latent from its prior and kept part.
@@ -259,20 +290,16 @@ impl MultiScale {
     fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Encoded> {
         let (mut out, mut tapes) = (Vec::new(), Vec::with_capacity(self.levels.len()));
         let mut log_det: Option<Tensor> = None;
-        let mut top = x.clone();
-        for level in &self.levels {
-            let (h, term, tape) = level.flow.encode_taped(&top, context)?;
+        let step = |flow: &dyn Bijector, x: &Tensor| {
+            let (h, term, tape) = flow.encode_taped(x, context)?;
+            Ok((h, (term, tape)))
+        };
+        let top = self.ascend(x, step, |_, (term, tape), factored| {
             tapes.push(tape);
-            log_det = add_optional(log_det, Some(term))?;
-            top = match &level.split {
-                None => h,
-                Some(split) => {
-                    let (kept, factored) = halves(&h, split.as_ref())?;
-                    out.push(factored);
-                    kept
-                }
-            };
-        }
+            log_det = add_optional(log_det.take(), Some(term))?;
+            out.extend(factored.map(|f| f.out));
+            Ok(())
+        })?;
         let log_det = log_det.ok_or_else(|| Error::config("multi-scale", "has no level"))?;
         Ok(Encoded { out, top, tapes, log_det })
     }
@@ -334,15 +361,7 @@ impl Density for MultiScale {
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
         let _paused = self.store.no_grad();
-        let mut x = x.clone();
-        for level in &self.levels {
-            let (h, _) = level.flow.initialize(&x, context)?;
-            x = match &level.split {
-                Some(split) => halves(&h, split.as_ref())?.0,
-                None => h,
-            };
-        }
-        Ok(())
+        self.ascend(x, |flow, x| flow.initialize(x, context), |_, _, _| Ok(())).map(drop)
     }
 
     fn set_training(&self, training: bool) {
