@@ -86,7 +86,7 @@ impl ImageModel {
     /// Data-dependent initialisation from one batch.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn initialize(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<()> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, _) = self.preprocess.dequantize(levels, rng)?;
@@ -98,7 +98,7 @@ impl ImageModel {
     /// # Errors
     /// [`Error::Shape`] for another image size, [`Error::Config`] for values that are not levels or not
     /// classes, [`Error::Context`] when a conditional model is given no labels.
-    pub fn log_prob_levels(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
+    pub fn log_prob(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, log_det) = self.preprocess.dequantize(levels, rng)?;
         Ok((self.density.log_prob(&y, context.as_ref())? + log_det)?)
@@ -108,16 +108,16 @@ impl ImageModel {
     /// [`ImageModel::set_training`] chose.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn bits_per_dim(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
         let _paused = self.store().no_grad();
-        Ok(self.log_prob_levels(levels, labels, rng)?.affine(-self.bits(), 0.0)?)
+        Ok(self.log_prob(levels, labels, rng)?.affine(-self.bits(), 0.0)?)
     }
 
     /// Adds the gradient of the mean bits/dim, plus penalties in the same unit, to `gradients`.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn backward(
         &self,
         levels: &Tensor,
@@ -164,7 +164,7 @@ impl ImageModel {
     /// [`ImageModel::decode`] gives the same levels back.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn encode(&self, levels: &Tensor, labels: Option<&[u32]>) -> Result<(Latents, Tensor)> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, pre) = self.preprocess.center(levels)?;

@@ -52,7 +52,7 @@ impl ImageModel {
     /// What every layer does to these images, pixels at the centre of their levels, in evaluation mode.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn describe(&self, levels: &Tensor, labels: Option<&[u32]>) -> Result<Vec<LayerReport>> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, _) = self.preprocess.center(levels)?;
@@ -62,7 +62,7 @@ impl ImageModel {
     /// Encodes and decodes these images, and encodes what came back.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn round_trip(&self, levels: &Tensor, labels: Option<&[u32]>) -> Result<RoundTrip> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, _) = self.preprocess.center(levels)?;

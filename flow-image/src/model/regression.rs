@@ -136,7 +136,7 @@ fn measure(config: &ModelConfig, spec: &ImageSpec) -> Kept {
     randomise(&store, 0.05, &mut rng).unwrap();
     // Running averages, where there are any, move to where training would bring them.
     for _ in 0..20 {
-        model.log_prob_levels(&levels, Some(&labels), &mut rng).unwrap();
+        model.log_prob(&levels, Some(&labels), &mut rng).unwrap();
     }
 
     let mut gradients = Gradients::new(&store);
@@ -146,7 +146,7 @@ fn measure(config: &ModelConfig, spec: &ImageSpec) -> Kept {
 
     model.set_training(false);
     let (two, two_labels) = (levels.narrow(0, 0, 2).unwrap(), Some(&labels[..2]));
-    let log_prob = model.log_prob_levels(&two, two_labels, &mut rng).unwrap().to_vec1::<f64>().unwrap();
+    let log_prob = model.log_prob(&two, two_labels, &mut rng).unwrap().to_vec1::<f64>().unwrap();
     let latents = model.encode(&two, two_labels).unwrap().0;
     let samples = model.sample(6, Some(&labels), &[0.7], &mut rng).unwrap();
     Kept {

@@ -55,7 +55,7 @@ fn images(spec: &ImageSpec, batch: usize, seed: u64) -> Tensor {
 fn warm(model: &ImageModel, batch: &Tensor) {
     model.set_training(true);
     for seed in 0..20 {
-        model.log_prob_levels(batch, None, &mut FlowRng::seed_from(seed)).unwrap();
+        model.log_prob(batch, None, &mut FlowRng::seed_from(seed)).unwrap();
     }
 }
 
@@ -319,7 +319,7 @@ fn evaluation_does_not_move_running_averages_and_samples_leave_training_on() {
     model.encode(&levels, None).unwrap();
     model.bits_per_dim(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
     assert_eq!(state(), before);
-    model.log_prob_levels(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
+    model.log_prob(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
     assert_ne!(state(), before, "training mode was kept");
 }
 
@@ -345,7 +345,7 @@ fn images_that_do_not_fit_are_refused_with_a_remedy() {
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
     let model = ImageModel::new(&realnvp(2), &spec, &store).unwrap();
     let small = images(&ImageSpec::new(1, 14, 14, 256).unwrap(), 2, 1);
-    assert!(model.log_prob_levels(&small, None, &mut FlowRng::seed_from(1)).is_err());
+    assert!(model.log_prob(&small, None, &mut FlowRng::seed_from(1)).is_err());
     for config in [RealNvpConfig { scales: 0, ..Default::default() }, RealNvpConfig { blocks: 0, ..Default::default() }]
     {
         let store = ParamStore::new(0, DType::F32, &Device::Cpu);
