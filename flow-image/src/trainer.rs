@@ -166,8 +166,7 @@ impl ImageTask {
 
 /// A conditional model needs a label in range for every image.
 fn check_classes(run: &ImageRun, train: &Dataset) -> Result<()> {
-    let ModelConfig::Glow(glow) = &run.model else { return Ok(()) };
-    let Some(classes) = glow.class_condition else { return Ok(()) };
+    let Some(classes) = run.model.classes() else { return Ok(()) };
     match train.labels() {
         None => Err(Error::config("class-conditional model", "the training images have no labels")),
         Some(labels) => match labels.iter().find(|&&l| l as usize >= classes) {
@@ -267,7 +266,6 @@ pub fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
 
 /// One class per row of a grid for a conditional model, `None` otherwise.
 pub fn class_rows(run: &ImageRun, count: usize, columns: usize) -> Option<Vec<u32>> {
-    let ModelConfig::Glow(glow) = &run.model else { return None };
-    let classes = glow.class_condition?.max(1);
+    let classes = run.model.classes()?.max(1);
     Some((0..count).map(|i| (i / columns.max(1) % classes) as u32).collect())
 }

@@ -57,8 +57,8 @@ impl EncodeArgs {
         println!(
             "{} images as {} latents {:?} in {}; decoded again, {different} of {pixels} values differ",
             indices.len(),
-            model.density().latent_shapes().len(),
-            model.density().latent_shapes(),
+            model.flow().latent_shapes().len(),
+            model.flow().latent_shapes(),
             self.out.display()
         );
         Ok(())
