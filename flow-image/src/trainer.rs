@@ -198,7 +198,7 @@ impl Task for ImageTask {
         let order = rng.permutation(self.splits.train.len());
         let indices = &order[..self.run.init_batch.min(order.len())];
         let images = self.splits.train.batch(indices, self.model.store().device()).map_err(core)?;
-        let labels = labels_of(&self.splits.train, indices);
+        let labels = self.splits.train.labels_of(indices);
         self.model.set_training(true);
         self.model.initialize(&images, labels.as_deref(), rng)
     }
@@ -206,7 +206,7 @@ impl Task for ImageTask {
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
         let device = self.model.store().device().clone();
         let batch = self.cursor.next_batch(&self.splits.train, self.run.augment.as_ref(), &device).map_err(core)?;
-        let labels = labels_of(&self.splits.train, &batch.indices);
+        let labels = self.splits.train.labels_of(&batch.indices);
         self.model.set_training(true);
         let step = self.model.backward(&batch.images, labels.as_deref(), rng, self.run.backprop, gradients)?;
         let mut metrics = vec![("bits_per_dim".to_string(), step.bits_per_dim)];
@@ -256,12 +256,6 @@ impl Task for ImageTask {
         let style = GridStyle { columns: SIDE, ..GridStyle::default() };
         write_grid(&folder.join(format!("samples-{step:08}.png")), &pixels, &style).map_err(core)
     }
-}
-
-/// The labels of some images, where there are labels.
-pub fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
-    let labels = set.labels()?;
-    Some(indices.iter().filter_map(|&i| labels.get(i).copied()).collect())
 }
 
 /// One class per row of a grid for a conditional model, `None` otherwise.

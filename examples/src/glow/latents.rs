@@ -12,7 +12,6 @@ use flow_core::multiscale::Latents;
 use flow_image::data::{Dataset, sequential};
 use flow_image::io::atomic_write;
 use flow_image::model::ImageModel;
-use flow_image::trainer::labels_of;
 use indicatif::ProgressBar;
 use safetensors::SafeTensors;
 
@@ -31,7 +30,7 @@ pub(super) fn encode_images(
     let mut parts = Vec::new();
     for batch in indices.chunks(BATCH) {
         let images = set.batch(batch, model.store().device())?;
-        parts.push(model.encode(&images, labels_of(set, batch).as_deref())?.0.0);
+        parts.push(model.encode(&images, set.labels_of(batch).as_deref())?.0.0);
         bar.inc(batch.len() as u64);
     }
     let levels = model.flow().latent_shapes().len();
