@@ -96,7 +96,7 @@ impl EditArgs {
         let set = self.split.of(splits)?;
         let indices = self.edited(&run, &set)?;
         let images = self.sweep(&model, &set, &indices, &direction)?;
-        let style = GridStyle { columns: self.steps, ..GridStyle::default() };
+        let style = GridStyle::with_columns(self.steps);
         write_grid(&self.out, &Pixels::from_tensor(&images, run.spec.levels)?, &style)?;
         if let Some(path) = &self.save_vector {
             LatentFile { latents: direction, labels: None, source: words.clone() }.write(path, &model)?;

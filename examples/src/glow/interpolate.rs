@@ -107,7 +107,7 @@ impl InterpolateArgs {
     fn write(&self, model: &ImageModel, frames: &[Tensor]) -> Result<()> {
         let levels = model.spec().levels;
         let rows = Tensor::stack(frames, 1)?.flatten(0, 1)?;
-        let style = GridStyle { columns: self.steps, ..GridStyle::default() };
+        let style = GridStyle::with_columns(self.steps);
         write_grid(&self.out, &Pixels::from_tensor(&rows, levels)?, &style)?;
         let Some(path) = &self.gif else { return Ok(()) };
         let picture = |f: &Tensor| Ok(grid(&Pixels::from_tensor(f, levels)?, &GridStyle::default())?);

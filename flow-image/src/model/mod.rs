@@ -38,6 +38,7 @@ pub use spec::ImageSpec;
 /// The hyper-parameters of a model of any family: `{"family": "realnvp", "scales": 2, …}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ModelConfig {
     /// Kingma & Dhariwal 2018.
     Glow(GlowConfig),

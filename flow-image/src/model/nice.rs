@@ -15,6 +15,7 @@ use super::{ImageFlow, ImageSpec, PixelScaling};
 /// The density of NICE's latent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum NicePrior {
     /// Independent standard logistic entries: MNIST, SVHN, CIFAR-10.
     #[default]
@@ -26,6 +27,7 @@ pub enum NicePrior {
 /// Hyper-parameters of NICE; the defaults are the paper's MNIST model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct NiceConfig {
     /// Additive couplings, alternating which half they transform.
     pub couplings: usize,
@@ -44,6 +46,11 @@ impl Default for NiceConfig {
 }
 
 impl NiceConfig {
+    /// `couplings` couplings with networks of `hidden_layers` layers of `width` units before a logistic prior.
+    pub fn new(couplings: usize, hidden_layers: usize, width: usize) -> Self {
+        NiceConfig { couplings, hidden_layers, width, ..NiceConfig::default() }
+    }
+
     /// `couplings × additive coupling`, then `z = h · exp(s)`, over the `D = C · H · W` entries of an image, with
     /// parameters under `path`.
     ///

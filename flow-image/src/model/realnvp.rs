@@ -13,6 +13,7 @@ use super::{ImageFlow, ImageSpec, Penalty, PixelScaling};
 /// Hyper-parameters of RealNVP; the defaults are the paper's CIFAR-10 model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RealNvpConfig {
     /// Number of scales; the image is halved one time less.
     pub scales: usize,
@@ -35,6 +36,12 @@ impl Default for RealNvpConfig {
 }
 
 impl RealNvpConfig {
+    /// `scales` scales with networks of `blocks` blocks, `base_width` channels at the first scale; everything else as in
+    /// the paper's CIFAR-10 model.
+    pub fn new(scales: usize, base_width: usize, blocks: usize) -> Self {
+        RealNvpConfig { scales, base_width, blocks, ..RealNvpConfig::default() }
+    }
+
     /// The multi-scale RealNVP of section 3.6 over images already mapped by the logit, with parameters under `path`.
     ///
     /// Every scale but the last is three couplings on alternating checkerboards, a squeeze, three couplings on
