@@ -11,6 +11,8 @@ pub mod metrics;
 pub mod model;
 pub mod trainer;
 
+/// The tensors that this crate's functions take and return.
+pub use candle_core;
 pub use data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
 pub use error::{Error, Result};
 

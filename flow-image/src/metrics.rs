@@ -5,7 +5,6 @@ use flow_core::FlowRng;
 use crate::Result;
 use crate::data::{Dataset, sequential};
 use crate::model::ImageModel;
-use crate::trainer::labels_of;
 
 /// Images per evaluation batch.
 const BATCH: usize = 64;
@@ -33,7 +32,7 @@ pub fn bits_per_image(
     for range in sequential(count.min(set.len()), BATCH) {
         let indices: Vec<usize> = range.collect();
         let images = set.batch(&indices, model.store().device())?;
-        let labels = labels_of(set, &indices);
+        let labels = set.labels_of(&indices);
         let mut scores = vec![Vec::with_capacity(draws.max(1)); indices.len()];
         for _ in 0..draws.max(1) {
             let b = model.bits_per_dim(&images, labels.as_deref(), rng)?;

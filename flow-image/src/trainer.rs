@@ -150,8 +150,7 @@ impl ImageTask {
 
 /// A conditional model needs a label in range for every image.
 fn check_classes(run: &ImageRun, train: &Dataset) -> Result<()> {
-    let ModelConfig::Glow(glow) = &run.model else { return Ok(()) };
-    let Some(classes) = glow.class_condition else { return Ok(()) };
+    let Some(classes) = run.model.classes() else { return Ok(()) };
     match train.labels() {
         None => Err(Error::config("class-conditional model", "the training images have no labels")),
         Some(labels) => match labels.iter().find(|&&l| l as usize >= classes) {
@@ -178,7 +177,7 @@ impl Task for ImageTask {
         let order = rng.permutation(self.splits.train.len());
         let indices = &order[..self.run.init_batch.min(order.len())];
         let images = self.splits.train.batch(indices, self.model.store().device())?;
-        let labels = labels_of(&self.splits.train, indices);
+        let labels = self.splits.train.labels_of(indices);
         self.model.set_training(true);
         Ok(self.model.initialize(&images, labels.as_deref(), rng)?)
     }
@@ -186,7 +185,7 @@ impl Task for ImageTask {
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let device = self.model.store().device().clone();
         let batch = self.cursor.next_batch(&self.splits.train, self.run.augment.as_ref(), &device)?;
-        let labels = labels_of(&self.splits.train, &batch.indices);
+        let labels = self.splits.train.labels_of(&batch.indices);
         self.model.set_training(true);
         let step = self.model.backward(&batch.images, labels.as_deref(), rng, self.run.backprop, gradients)?;
         let mut metrics = Metrics::new(bits_per_dim(step.bits_per_dim));
@@ -236,15 +235,8 @@ fn bits_per_dim(value: f64) -> Metric {
     Metric::new("bits_per_dim", "bits/dim", value)
 }
 
-/// The labels of some images, where there are labels.
-pub fn labels_of(set: &Dataset, indices: &[usize]) -> Option<Vec<u32>> {
-    let labels = set.labels()?;
-    Some(indices.iter().filter_map(|&i| labels.get(i).copied()).collect())
-}
-
 /// One class per row of a grid for a conditional model, `None` otherwise.
 pub fn class_rows(run: &ImageRun, count: usize, columns: usize) -> Option<Vec<u32>> {
-    let ModelConfig::Glow(glow) = &run.model else { return None };
-    let classes = glow.class_condition?.max(1);
+    let classes = run.model.classes()?.max(1);
     Some((0..count).map(|i| (i / columns.max(1) % classes) as u32).collect())
 }

@@ -262,8 +262,7 @@ fn images_and_labels_must_agree() {
     let path = labels(&[3, 1]);
     assert_eq!(idx::read(&images, Some(&path)).unwrap().labels().unwrap(), [3, 1]);
     // The labels beside the images are found without being named.
-    let splits =
-        data::open(root.path(), &OpenOptions { test: 0.0, validation: 0.5, ..OpenOptions::default() }).unwrap();
+    let splits = data::open(root.path(), &OpenOptions::default().with_held_out(0.5, 0.0)).unwrap();
     assert_eq!(splits.train.class_names().len(), 4);
     let path = labels(&[3, 1, 2]);
     assert_message(&idx::read(&images, Some(&path)).unwrap_err(), &images, "2 images but 3 labels");

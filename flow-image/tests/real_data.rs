@@ -23,7 +23,7 @@ fn folder(name: &str) -> Option<PathBuf> {
 }
 
 fn open(path: &Path) -> Splits {
-    data::open(path, &OpenOptions { validation: 0.0, ..OpenOptions::default() }).unwrap()
+    data::open(path, &OpenOptions::default().with_held_out(0.0, 0.1)).unwrap()
 }
 
 /// Mean and standard deviation of one channel over all images, in units of 255.

@@ -44,13 +44,8 @@ fn main() -> Result<()> {
     let idle = memory("VmHWM");
     let spec = ImageSpec::new(3, args.size, args.size, 256)?;
     let coupling = if args.additive { GlowCoupling::Additive } else { GlowCoupling::Affine };
-    let config = GlowConfig {
-        levels: args.levels,
-        steps: args.steps_per_level,
-        width: args.width,
-        coupling,
-        ..GlowConfig::default()
-    };
+    let mut config = GlowConfig::new(args.levels, args.steps_per_level, args.width);
+    config.coupling = coupling;
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
     let model = ImageModel::new(&ModelConfig::Glow(config), &spec, &store)?;
     let mut rng = FlowRng::seed_from(1);

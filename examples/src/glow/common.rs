@@ -70,7 +70,7 @@ pub(super) fn images_for(run: &ImageRun, path: &Path) -> Result<Splits> {
 pub(super) fn images_resized_for(run: &ImageRun, path: &Path) -> Result<Splits> {
     let mut options = run.open;
     if options.folder.resize.is_none() && options.pad.is_none() {
-        options.folder.resize = Some(Resize { height: run.spec.height as u32, width: run.spec.width as u32 });
+        options.folder.resize = Some(Resize::new(run.spec.height as u32, run.spec.width as u32));
     }
     fitting(run, path, &options)
 }

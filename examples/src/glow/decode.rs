@@ -44,7 +44,7 @@ impl DecodeArgs {
         let images = decode_images(&model, &file.latents, file.labels.as_deref(), &bar)?;
         bar.finish_and_clear();
         let pixels = Pixels::from_tensor(&images, run.spec.levels)?;
-        write_grid(&self.out, &pixels, &GridStyle { columns: self.columns, ..GridStyle::default() })?;
+        write_grid(&self.out, &pixels, &GridStyle::with_columns(self.columns))?;
         if let Some(folder) = &self.images {
             create_folder(folder)?;
             write_images(folder, "image", &pixels)?;

@@ -9,7 +9,7 @@ use flow_core::density::Latents;
 use flow_image::data::Dataset;
 use flow_image::io::{GridStyle, Pixels, write_grid};
 use flow_image::model::ImageModel;
-use flow_image::trainer::{ImageRun, labels_of};
+use flow_image::trainer::ImageRun;
 
 use super::common::{DataArg, Part, class_number, images_for, load, progress};
 use super::latents::{LatentFile, combine, count, decode_images, encode_images};
@@ -96,7 +96,7 @@ impl EditArgs {
         let set = self.split.of(splits)?;
         let indices = self.edited(&run, &set)?;
         let images = self.sweep(&model, &set, &indices, &direction)?;
-        let style = GridStyle { columns: self.steps, ..GridStyle::default() };
+        let style = GridStyle::with_columns(self.steps);
         write_grid(&self.out, &Pixels::from_tensor(&images, run.spec.levels)?, &style)?;
         if let Some(path) = &self.save_vector {
             LatentFile { latents: direction, labels: None, source: words.clone() }.write(path, &model)?;
@@ -174,7 +174,7 @@ impl EditArgs {
     fn sweep(&self, model: &ImageModel, set: &Dataset, indices: &[usize], direction: &Latents) -> Result<Tensor> {
         let bar = progress(indices.len() * (self.steps + 1), "editing");
         let latents = encode_images(model, set, indices, &bar)?;
-        let labels = labels_of(set, indices);
+        let labels = set.labels_of(indices);
         let (from, to) = self.strength;
         let column = |step: usize| -> Result<Tensor> {
             let t = step as f64 / (self.steps - 1).max(1) as f64;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use flow_image::data::Dataset;
-use flow_image::trainer::labels_of;
 
 use super::common::{DataArg, Part, images_for, load, progress};
 use super::latents::{LatentFile, decode_images, encode_images};
@@ -47,7 +46,7 @@ impl EncodeArgs {
         let indices: Vec<usize> = (0..self.count.unwrap_or(set.len()).min(set.len())).collect();
         let bar = progress(2 * indices.len(), "encoding");
         let latents = encode_images(&model, &set, &indices, &bar)?;
-        let labels = labels_of(&set, &indices);
+        let labels = set.labels_of(&indices);
         let back = decode_images(&model, &latents, labels.as_deref(), &bar)?;
         bar.finish_and_clear();
         let different = differing(&set, &indices, &back.flatten_all()?.to_vec1()?)?;
@@ -57,8 +56,8 @@ impl EncodeArgs {
         println!(
             "{} images as {} latents {:?} in {}; decoded again, {different} of {pixels} values differ",
             indices.len(),
-            model.density().latent_shapes().len(),
-            model.density().latent_shapes(),
+            model.flow().latent_shapes().len(),
+            model.flow().latent_shapes(),
             self.out.display()
         );
         Ok(())

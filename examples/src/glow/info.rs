@@ -37,7 +37,7 @@ impl InfoArgs {
             if run.class_names.is_empty() { "none".into() } else { run.class_names.join(", ") }
         );
         println!("parameters   {}", model.store().parameter_count());
-        println!("latents      {:?}", model.density().latent_shapes());
+        println!("latents      {:?}", model.flow().latent_shapes());
         self.checkpoint.print_training("glow", "bits/dim")
     }
 }

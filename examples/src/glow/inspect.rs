@@ -5,7 +5,6 @@ use clap::Args;
 use flow_core::bijector::LayerReport;
 use flow_core::density::Latents;
 use flow_image::model::{LatentStatistics, RoundTrip};
-use flow_image::trainer::labels_of;
 
 use super::common::{DataArg, Part, images_for, load};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
@@ -52,7 +51,7 @@ impl InspectArgs {
         let set = self.split.of(images_for(&run, &self.data.data)?)?;
         let indices: Vec<usize> = (0..self.count.min(set.len())).collect();
         let images = set.batch(&indices, &device)?;
-        let labels = labels_of(&set, &indices);
+        let labels = set.labels_of(&indices);
         let layers = model.describe(&images, labels.as_deref())?;
         let (latents, _) = model.encode(&images, labels.as_deref())?;
         let trip = model.round_trip(&images, labels.as_deref())?;

@@ -9,7 +9,6 @@ use flow_core::FlowRng;
 use flow_core::density::Latents;
 use flow_image::io::{GridStyle, Pixels, grid, write_gif, write_grid};
 use flow_image::model::ImageModel;
-use flow_image::trainer::labels_of;
 
 use super::common::{DataArg, Part, images_for, load, progress};
 use super::latents::{count, decode_images, encode_images};
@@ -72,7 +71,7 @@ impl InterpolateArgs {
         let (from, to) = self.choose(set.len())?;
         let bar = progress(from.len() * (self.steps + 2), "interpolating");
         let (a, b) = (encode_images(&model, &set, &from, &bar)?, encode_images(&model, &set, &to, &bar)?);
-        let labels = [labels_of(&set, &from), labels_of(&set, &to)];
+        let labels = [set.labels_of(&from), set.labels_of(&to)];
         let frame = |step: usize| -> Result<Tensor> {
             let t = step as f64 / (self.steps - 1) as f64;
             let labels = labels[usize::from(t > 0.5)].as_deref();
@@ -108,7 +107,7 @@ impl InterpolateArgs {
     fn write(&self, model: &ImageModel, frames: &[Tensor]) -> Result<()> {
         let levels = model.spec().levels;
         let rows = Tensor::stack(frames, 1)?.flatten(0, 1)?;
-        let style = GridStyle { columns: self.steps, ..GridStyle::default() };
+        let style = GridStyle::with_columns(self.steps);
         write_grid(&self.out, &Pixels::from_tensor(&rows, levels)?, &style)?;
         let Some(path) = &self.gif else { return Ok(()) };
         let picture = |f: &Tensor| Ok(grid(&Pixels::from_tensor(f, levels)?, &GridStyle::default())?);

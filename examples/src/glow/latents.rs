@@ -12,7 +12,6 @@ use flow_core::density::Latents;
 use flow_image::data::{Dataset, sequential};
 use flow_image::io::atomic_write;
 use flow_image::model::ImageModel;
-use flow_image::trainer::labels_of;
 use indicatif::ProgressBar;
 use safetensors::SafeTensors;
 
@@ -31,10 +30,10 @@ pub(super) fn encode_images(
     let mut parts = Vec::new();
     for batch in indices.chunks(BATCH) {
         let images = set.batch(batch, model.store().device())?;
-        parts.push(model.encode(&images, labels_of(set, batch).as_deref())?.0.0);
+        parts.push(model.encode(&images, set.labels_of(batch).as_deref())?.0.0);
         bar.inc(batch.len() as u64);
     }
-    let levels = model.density().latent_shapes().len();
+    let levels = model.flow().latent_shapes().len();
     let level = |i: usize| -> Result<Tensor> {
         let parts: Vec<&Tensor> = parts.iter().filter_map(|p| p.get(i)).collect();
         Ok(Tensor::cat(&parts, 0)?)
@@ -133,7 +132,7 @@ impl LatentFile {
             }
             Ok(Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?)
         };
-        let shapes = model.density().latent_shapes();
+        let shapes = model.flow().latent_shapes();
         let level = |(i, shape): (usize, &Vec<usize>)| -> Result<Tensor> {
             let z = tensor(&format!("z{i}"), DType::F32)?;
             if z.dims().get(1..) != Some(shape) || z.elem_count() == 0 {

@@ -60,7 +60,7 @@ impl SampleArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let pixels = if self.sweep.is_empty() { self.grid(&run, &model)? } else { self.rows(&run, &model)? };
-        write_grid(&self.out, &pixels, &GridStyle { columns: self.columns, ..GridStyle::default() })?;
+        write_grid(&self.out, &pixels, &GridStyle::with_columns(self.columns))?;
         if let Some(folder) = &self.images {
             create_folder(folder)?;
             write_images(folder, "sample", &pixels)?;

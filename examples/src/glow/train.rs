@@ -175,8 +175,10 @@ impl TrainArgs {
             Colour::Gray => Channels::Gray,
             Colour::Rgb => Channels::Rgb,
         };
-        let resize = self.resize.map(|side| Resize { height: side, width: side });
-        OpenOptions { folder: FolderOptions { resize, channels }, pad: self.pad, bits: self.bits, ..Default::default() }
+        let mut options = OpenOptions::default();
+        options.folder = FolderOptions::new(self.resize.map(Resize::from), channels);
+        (options.pad, options.bits) = (self.pad, self.bits);
+        options
     }
 
     /// The run and the engine's configuration from preset, flags and data.
@@ -197,11 +199,9 @@ impl TrainArgs {
             // What was asked for is refused rather than made smaller.
             run.batch = recipe.batch;
         }
-        run.augment = (self.flip || self.shift.is_some()).then(|| Augment {
-            flip: self.flip,
-            shift: self.shift.unwrap_or(0.0),
-            edge: if run.spec.channels == 1 { Edge::Zero } else { Edge::Replicate },
-        });
+        let edge = if run.spec.channels == 1 { Edge::Zero } else { Edge::Replicate };
+        let augment = || Augment::new(self.flip, self.shift.unwrap_or(0.0), edge);
+        run.augment = (self.flip || self.shift.is_some()).then(augment);
         if self.plain_backprop {
             run.backprop = Backprop::Plain;
         }
@@ -251,7 +251,7 @@ impl TrainArgs {
         const SIDE: usize = 10;
         let labels = class_rows(&run, SIDE * SIDE, SIDE);
         let samples = model.sample(SIDE * SIDE, labels.as_deref(), &[0.7], &mut rng)?;
-        let style = GridStyle { columns: SIDE, ..GridStyle::default() };
+        let style = GridStyle::with_columns(SIDE);
         write_grid(&self.out.join("samples.png"), &Pixels::from_tensor(&samples, run.spec.levels)?, &style)?;
         let bits = bits_per_image(&model, test, self.test_images, 1, &mut rng, |_| ())?;
         let (mean, error) = mean_and_error(&bits);

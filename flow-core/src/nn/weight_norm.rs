@@ -61,6 +61,11 @@ impl WeightNormConv2d {
         })
     }
 
+    /// The learned magnitudes `g`, `(O,)`, if there are any: what a penalty on the size of the weights is on.
+    pub fn magnitude(&self) -> Option<&Param> {
+        self.magnitude.as_ref()
+    }
+
     /// The kernels `g · v / ‖v‖`, `(O, C, kh, kw)`.
     pub fn weight(&self) -> Result<Tensor> {
         let v = self.direction.tensor();

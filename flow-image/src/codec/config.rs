@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// `Default` suits small grey images; [`IdfConfig::preset`] knows the data sets of the literature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct IdfConfig {
     /// Factor-out levels at most; a side that is odd or below four ends the pyramid earlier.
     pub scales: usize,

@@ -15,6 +15,7 @@ const VALIDATION_BATCH: usize = 50;
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct IdfRun {
     /// The architecture.
     pub codec: IdfConfig,

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// What appears where a shifted image has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Edge {
     /// Level zero: right for digits on black.
     Zero,
@@ -23,6 +24,7 @@ pub enum Edge {
 /// Random changes of a training image, drawn anew each time it is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Augment {
     /// Mirror left and right with probability one half. Not for digits or text.
     pub flip: bool,
@@ -40,6 +42,11 @@ impl Default for Augment {
 }
 
 impl Augment {
+    /// Mirrors if `flip`, and shifts up to this fraction of each axis; `edge` fills the gap.
+    pub fn new(flip: bool, shift: f64, edge: Edge) -> Self {
+        Augment { flip, shift, edge }
+    }
+
     /// Checks the range of the shift.
     ///
     /// # Errors

@@ -171,6 +171,12 @@ impl Dataset {
         levels_tensor(&self.gather(indices)?, self.shape, device)
     }
 
+    /// The class indices of the images at `indices`, where the source has classes.
+    pub fn labels_of(&self, indices: &[usize]) -> Option<Vec<u32>> {
+        let labels = self.labels()?;
+        Some(indices.iter().filter_map(|&i| labels.get(i).copied()).collect())
+    }
+
     /// `(B,)` of class indices in u32; `None` without labels.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ const MAX_DEPTH: usize = 16;
 /// Whether pictures become one channel or three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Channels {
     /// One if no picture has a coloured pixel, else three.
     #[default]
@@ -37,11 +38,19 @@ pub enum Channels {
 
 /// The size that pictures are brought to: the largest centred crop of that aspect, then resampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Resize {
     /// Rows.
     pub height: u32,
     /// Columns.
     pub width: u32,
+}
+
+impl Resize {
+    /// To `height` rows and `width` columns.
+    pub fn new(height: u32, width: u32) -> Self {
+        Resize { height, width }
+    }
 }
 
 impl From<u32> for Resize {
@@ -54,11 +63,19 @@ impl From<u32> for Resize {
 /// How a folder of pictures becomes a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FolderOptions {
     /// Crop and resample; without it all pictures must have one size.
     pub resize: Option<Resize>,
     /// Colour or not.
     pub channels: Channels,
+}
+
+impl FolderOptions {
+    /// Pictures of this size, as they are if `None`, and colour.
+    pub fn new(resize: Option<Resize>, channels: Channels) -> Self {
+        FolderOptions { resize, channels }
+    }
 }
 
 /// All pictures under a folder. Transparency is ignored, an EXIF rotation is applied.

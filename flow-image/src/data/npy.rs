@@ -82,7 +82,7 @@ pub fn write(path: &Path, set: &Dataset) -> Result<()> {
         .map_err(Error::io(path))?;
     writer.extend(set.images().iter().copied()).map_err(Error::io(path))?;
     writer.finish().map_err(Error::io(path))?;
-    crate::io::atomic_write(path, &bytes)
+    Ok(flow_core::files::atomic_write(path, &bytes)?)
 }
 
 /// What the axes of the array mean.

@@ -16,6 +16,7 @@ const DIGITS: &str = "digits";
 /// How a path becomes three parts ready for training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// Size and colour of pictures in a folder.
     pub folder: FolderOptions,
@@ -35,6 +36,15 @@ impl Default for OpenOptions {
     /// No change to the images; five per cent to validate on, ten to test on.
     fn default() -> Self {
         OpenOptions { folder: FolderOptions::default(), pad: None, bits: None, validation: 0.05, test: 0.1, seed: 0 }
+    }
+}
+
+impl OpenOptions {
+    /// The same options with these fractions held out to validate and to test on.
+    #[must_use]
+    pub fn with_held_out(mut self, validation: f64, test: f64) -> Self {
+        (self.validation, self.test) = (validation, test);
+        self
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 /// How a grid looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GridStyle {
     /// Images in a row; 0 makes the grid as square as it can be.
     pub columns: usize,
@@ -24,6 +25,13 @@ impl Default for GridStyle {
     /// Square, upscaled as needed, two pixels of dark grey between images.
     fn default() -> Self {
         GridStyle { columns: 0, upscale: 0, padding: 2, background: [40; 3] }
+    }
+}
+
+impl GridStyle {
+    /// The default style with this many images in a row; 0 makes the grid as square as it can be.
+    pub fn with_columns(columns: usize) -> Self {
+        GridStyle { columns, ..GridStyle::default() }
     }
 }
 

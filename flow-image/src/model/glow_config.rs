@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The coupling of a Glow step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum GlowCoupling {
     /// `z₂ = x₂ + NN(x₁)`: cheaper, and its samples look better at few bits.
     Additive,
@@ -16,6 +17,7 @@ pub enum GlowCoupling {
 /// How a Glow step mixes channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum GlowPermutation {
     /// An invertible 1×1 convolution as `P L (U + diag s)`: the log-determinant is a sum.
     #[default]
@@ -35,6 +37,7 @@ pub enum GlowPermutation {
 /// Needs an image whose sides can be halved `levels` times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GlowConfig {
     /// `L`, the number of scales.
     pub levels: usize,
@@ -52,6 +55,13 @@ pub struct GlowConfig {
     pub class_condition: Option<usize>,
     /// Weight of the classification loss of a conditional model, relative to bits/dim.
     pub class_weight: f64,
+}
+
+impl GlowConfig {
+    /// `levels` scales of `steps` steps with `width` hidden channels, everything else as in the paper's CIFAR-10 model.
+    pub fn new(levels: usize, steps: usize, width: usize) -> Self {
+        GlowConfig { levels, steps, width, ..GlowConfig::default() }
+    }
 }
 
 impl Default for GlowConfig {

@@ -1,10 +1,12 @@
-//! The top prior of Glow and the classifier that goes with it.
+//! The top prior of Glow.
 
 use candle_core::Tensor;
 use flow_core::bijector::{check_batch, check_context};
 use flow_core::distribution::gaussian_log_prob;
 use flow_core::nn::ZeroConv;
-use flow_core::{Distribution, FlowRng, Init, Param, ParamPath, Result};
+use flow_core::{Distribution, FlowRng, Param, ParamPath, Result};
+
+use super::class_head::ZeroLinear;
 
 /// `N(μ, diag σ²)` over the top latent, with `(μ, ln σ) = h` and `h = h_top + h_class`.
 ///
@@ -77,46 +79,5 @@ impl Distribution for TopPrior {
     fn color(&self, noise: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         let (mean, log_std) = self.parameters(check_batch("glow top prior", noise, &self.shape)?, context)?;
         Ok(noise.broadcast_mul(&log_std.exp()?)?.broadcast_add(&mean)?)
-    }
-}
-
-/// `(x·W + b) · exp(3 l)`, zero at the start: the authors' `linear_zeros`.
-pub(super) struct ZeroLinear {
-    weight: Param,
-    bias: Param,
-    log_scale: Param,
-}
-
-impl ZeroLinear {
-    pub(super) fn new(path: &ParamPath, inputs: usize, outputs: usize) -> Result<Self> {
-        let zero = Init::Const(0.0);
-        Ok(ZeroLinear {
-            weight: path.param("weight", (inputs, outputs), zero)?,
-            bias: path.param("bias", outputs, zero)?,
-            log_scale: path.param("log_scale", outputs, zero)?,
-        })
-    }
-
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.contiguous()?.matmul(&self.weight.tensor())?.broadcast_add(&self.bias.tensor())?;
-        Ok(y.broadcast_mul(&self.log_scale.tensor().affine(3.0, 0.0)?.exp()?)?)
-    }
-}
-
-/// The classifier on the top latent: logits are a [`ZeroLinear`] of its mean over space.
-pub(super) struct ClassHead(ZeroLinear);
-
-impl ClassHead {
-    pub(super) fn new(path: &ParamPath, channels: usize, classes: usize) -> Result<Self> {
-        Ok(ClassHead(ZeroLinear::new(path, channels, classes)?))
-    }
-
-    /// `ln p(class | z)` in nats, `(B,)`, for one-hot classes.
-    pub(super) fn log_prob(&self, top: &Tensor, one_hot: &Tensor) -> Result<Tensor> {
-        let logits = self.0.forward(&top.flatten_from(2)?.mean(2)?)?;
-        // Shifted by a constant (no gradient flows through the maximum, which it does not need).
-        let logits = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
-        let normalizer = logits.exp()?.sum(1)?.log()?;
-        Ok(((logits * one_hot)?.sum(1)? - normalizer)?)
     }
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Tensor};
 use flow_core::density::Latents;
 use flow_core::density::bits::bits_per_dim_at;
-use flow_core::{Backprop, Error, FlowRng, Gradients, ParamStore, Result};
+use flow_core::{Backprop, Density, Error, FlowRng, Gradients, MultiScale, ParamStore, Result, Scored};
 
 use super::preprocess::Preprocess;
-use super::{ImageDensity, ImageSpec, ModelConfig};
+use super::{ClassHead, ImageFlow, ImageSpec, ModelConfig, Penalty};
 
 /// A model of images whose pixels are integers `0 … levels - 1`.
 ///
@@ -23,7 +23,9 @@ pub struct ImageModel {
     config: ModelConfig,
     spec: ImageSpec,
     pub(super) preprocess: Preprocess,
-    density: Box<dyn ImageDensity>,
+    flow: MultiScale,
+    class_head: Option<ClassHead>,
+    penalty: Penalty,
     training: AtomicBool,
 }
 
@@ -32,7 +34,7 @@ pub struct ImageModel {
 pub struct ImageStep {
     /// The mean over the batch.
     pub bits_per_dim: f64,
-    /// The mean auxiliary objective of a conditional model, as the model defines it.
+    /// The mean `ln p(class | z)` of a conditional model, in nats.
     pub auxiliary: Option<f64>,
     /// The penalty on the parameters, in nats per image.
     pub penalty: f64,
@@ -46,12 +48,14 @@ impl ImageModel {
     /// # Errors
     /// [`Error::Config`] when configuration and image size do not fit.
     pub fn new(config: &ModelConfig, spec: &ImageSpec, store: &ParamStore) -> Result<Self> {
-        spec.validate()?;
+        let ImageFlow { flow, scaling, class_head, penalty } = config.build(spec, &store.root())?;
         Ok(ImageModel {
-            preprocess: Preprocess::new(config.scaling(), spec, store.dtype(), store.device())?,
-            density: config.density(spec, store)?,
+            preprocess: Preprocess::new(scaling, spec, store.dtype(), store.device())?,
             config: config.clone(),
             spec: *spec,
+            flow,
+            class_head,
+            penalty,
             training: AtomicBool::new(true),
         })
     }
@@ -68,28 +72,38 @@ impl ImageModel {
 
     /// The parameters.
     pub fn store(&self) -> &ParamStore {
-        self.density.store()
+        self.flow.store()
     }
 
     /// The density of preprocessed images.
-    pub fn density(&self) -> &dyn ImageDensity {
-        self.density.as_ref()
+    pub fn flow(&self) -> &MultiScale {
+        &self.flow
+    }
+
+    /// The classifier of a conditional model.
+    pub fn class_head(&self) -> Option<&ClassHead> {
+        self.class_head.as_ref()
+    }
+
+    /// The penalty on parameters that [`ImageModel::backward`] adds.
+    pub fn penalty(&self) -> &Penalty {
+        &self.penalty
     }
 
     /// Switches batch statistics (training) or running averages (evaluation).
     pub fn set_training(&self, training: bool) {
         self.training.store(training, Ordering::Relaxed);
-        self.density.set_training(training);
+        self.flow.set_training(training);
     }
 
     /// Data-dependent initialisation from one batch.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn initialize(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<()> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, _) = self.preprocess.dequantize(levels, rng)?;
-        self.density.initialize(&y, context.as_ref())
+        self.flow.initialize(&y, context.as_ref())
     }
 
     /// `log P(x)` in nats, `(B,)`: a lower bound from one draw of the noise.
@@ -97,26 +111,26 @@ impl ImageModel {
     /// # Errors
     /// [`Error::Shape`] for another image size, [`Error::Config`] for values that are not levels or not
     /// classes, [`Error::Context`] when a conditional model is given no labels.
-    pub fn log_prob_levels(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
+    pub fn log_prob(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, log_det) = self.preprocess.dequantize(levels, rng)?;
-        Ok((self.density.log_prob(&y, context.as_ref())? + log_det)?)
+        Ok((self.flow.log_prob(&y, context.as_ref())? + log_det)?)
     }
 
     /// `-log P(x) / (D ln 2)` of every image, `(B,)`, untracked, in the mode that
     /// [`ImageModel::set_training`] chose.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn bits_per_dim(&self, levels: &Tensor, labels: Option<&[u32]>, rng: &mut FlowRng) -> Result<Tensor> {
         let _paused = self.store().no_grad();
-        Ok(self.log_prob_levels(levels, labels, rng)?.affine(-self.bits(), 0.0)?)
+        Ok(self.log_prob(levels, labels, rng)?.affine(-self.bits(), 0.0)?)
     }
 
     /// Adds the gradient of the mean bits/dim, plus penalties in the same unit, to `gradients`.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn backward(
         &self,
         levels: &Tensor,
@@ -129,14 +143,38 @@ impl ImageModel {
         let context = self.context(labels, batch)?;
         let (y, log_det) = self.preprocess.dequantize(levels, rng)?;
         let weight = log_det.ones_like()?.affine(-self.bits() / batch.max(1) as f64, 0.0)?;
-        let (scored, auxiliary) = self.density.backward_with(&y, context.as_ref(), &weight, mode, gradients)?;
-        let penalty = self.density.penalize(self.bits(), gradients)?;
+        self.flow.set_noise(rng);
+        let (scored, auxiliary) = self.backward_scaled(&y, context.as_ref(), &weight, mode, gradients)?;
+        let penalty = self.penalty.backward(self.bits(), gradients)?;
         Ok(ImageStep {
             bits_per_dim: bits_per_dim_at(mean(&(scored.log_prob + log_det)?)?, self.spec.dims(), 1.0)?,
             auxiliary: auxiliary.as_ref().map(mean).transpose()?,
             penalty,
             fell_back: scored.fell_back,
         })
+    }
+
+    /// Gradients of the weighted log-likelihood of scaled images and of the class loss of a conditional model; also
+    /// returns `ln p(class | z)` of the latter, `(B,)`.
+    ///
+    /// The Glow authors' loss is `bits/dim + w · CE / ln 2`; in units of the log-likelihood, whose weight turns
+    /// nats into bits/dim, the class term is `D · w · ln p(class | z)`.
+    fn backward_scaled(
+        &self,
+        y: &Tensor,
+        context: Option<&Tensor>,
+        weight: &Tensor,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<(Scored, Option<Tensor>)> {
+        let (Some(head), Some(one_hot)) = (&self.class_head, context) else {
+            return self.flow.backward_with(y, context, weight, None, mode, gradients);
+        };
+        let scale = self.spec.dims() as f64 * head.weight();
+        let objective = |top: &Tensor| Ok(head.log_prob(top, one_hot)?.affine(scale, 0.0)?);
+        let (scored, bonus) = self.flow.backward_with(y, context, weight, Some(&objective), mode, gradients)?;
+        let nats = bonus.filter(|_| scale > 0.0).map(|b| b.affine(1.0 / scale, 0.0)).transpose()?;
+        Ok((scored, nats))
     }
 
     /// `n` images as bytes `(n, C, H, W)`, in evaluation mode; one temperature, or one for every latent,
@@ -147,7 +185,7 @@ impl ImageModel {
     /// diverged.
     pub fn sample(&self, n: usize, labels: Option<&[u32]>, temperatures: &[f64], rng: &mut FlowRng) -> Result<Tensor> {
         let context = self.context(labels, n)?;
-        let latents = self.density.latent_shapes().len();
+        let latents = self.flow.latent_shapes().len();
         let temperatures = match temperatures {
             &[one] => vec![one; latents],
             many => many.to_vec(),
@@ -155,7 +193,7 @@ impl ImageModel {
         if let Some(bad) = temperatures.iter().find(|t| !(t.is_finite() && **t >= 0.0)) {
             return Err(Error::config("temperature", format!("must be finite and not negative, got {bad}")));
         }
-        let y = self.evaluating(|| self.density.sample_with(n, context.as_ref(), &temperatures, rng))?;
+        let y = self.evaluating(|| self.flow.sample_with(n, context.as_ref(), &temperatures, rng))?;
         self.preprocess.quantize(&y)
     }
 
@@ -163,11 +201,11 @@ impl ImageModel {
     /// [`ImageModel::decode`] gives the same levels back.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn encode(&self, levels: &Tensor, labels: Option<&[u32]>) -> Result<(Latents, Tensor)> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, pre) = self.preprocess.center(levels)?;
-        let (latents, log_prob) = self.evaluating(|| self.density.encode(&y, context.as_ref()))?;
+        let (latents, log_prob) = self.evaluating(|| self.flow.encode(&y, context.as_ref()))?;
         Ok((latents, (log_prob + pre)?))
     }
 
@@ -179,7 +217,7 @@ impl ImageModel {
     pub fn decode(&self, latents: &Latents, labels: Option<&[u32]>) -> Result<Tensor> {
         let batch = latents.0.first().map_or(Ok(0), |z| z.dim(0))?;
         let context = self.context(labels, batch)?;
-        let y = self.evaluating(|| self.density.decode(latents, context.as_ref()))?;
+        let y = self.evaluating(|| self.flow.decode(latents, context.as_ref()))?;
         self.preprocess.quantize(&y)
     }
 
@@ -189,15 +227,15 @@ impl ImageModel {
     }
 
     pub(super) fn evaluating<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.density.set_training(false);
+        self.flow.set_training(false);
         let result = f();
-        self.density.set_training(self.training.load(Ordering::Relaxed));
+        self.flow.set_training(self.training.load(Ordering::Relaxed));
         result
     }
 
     /// One-hot labels for a conditional model.
     pub(super) fn context(&self, labels: Option<&[u32]>, batch: usize) -> Result<Option<Tensor>> {
-        let Some(classes) = self.density.classes() else { return Ok(None) };
+        let Some(classes) = self.config.classes() else { return Ok(None) };
         let Some(labels) = labels else {
             let reason = format!("is conditional on {classes} classes, no labels were given");
             return Err(Error::Context { layer: "image model".into(), reason });

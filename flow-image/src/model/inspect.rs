@@ -52,24 +52,24 @@ impl ImageModel {
     /// What every layer does to these images, pixels at the centre of their levels, in evaluation mode.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn describe(&self, levels: &Tensor, labels: Option<&[u32]>) -> Result<Vec<LayerReport>> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, _) = self.preprocess.center(levels)?;
-        self.evaluating(|| self.density().describe(&y, context.as_ref()))
+        self.evaluating(|| self.flow().describe(&y, context.as_ref()))
     }
 
     /// Encodes and decodes these images, and encodes what came back.
     ///
     /// # Errors
-    /// As [`ImageModel::log_prob_levels`].
+    /// As [`ImageModel::log_prob`].
     pub fn round_trip(&self, levels: &Tensor, labels: Option<&[u32]>) -> Result<RoundTrip> {
         let context = self.context(labels, levels.dim(0)?)?;
         let (y, _) = self.preprocess.center(levels)?;
         self.evaluating(|| {
-            let (z, _) = self.density().encode(&y, context.as_ref())?;
-            let back = self.density().decode(&z, context.as_ref())?;
-            let (again, _) = self.density().encode(&back, context.as_ref())?;
+            let (z, _) = self.flow().encode(&y, context.as_ref())?;
+            let back = self.flow().decode(&z, context.as_ref())?;
+            let (again, _) = self.flow().encode(&back, context.as_ref())?;
             let gaps = z.0.iter().zip(&again.0).map(|(a, b)| largest(&(a - b)?));
             Ok(RoundTrip { image: largest(&(back - y)?)?, latents: gaps.collect::<Result<_>>()? })
         })
@@ -115,13 +115,13 @@ mod tests {
 
     #[test]
     fn every_family_shows_its_layers_and_its_rounding() {
-        for (config, layers) in small().iter().zip([14, 3 * 2 + 1 + 3 * 2 + 2 + 4 * 2, 5]) {
+        for (config, layers) in small().iter().zip([14, 3 * 2 + 1 + 3 * 2 + 2 + 4 * 2, 6]) {
             let model = model(config, 0);
             let reports = model.describe(&images(), None).unwrap();
             assert_eq!(reports.len(), layers, "{config:?}");
             assert!(reports.iter().all(|r| r.round_trip.is_none_or(|e| e < 1e-4)), "{reports:?}");
             let trip = model.round_trip(&images(), None).unwrap();
-            assert_eq!(trip.latents.len(), model.density().latent_shapes().len());
+            assert_eq!(trip.latents.len(), model.flow().latent_shapes().len());
             assert!(trip.image < 1e-4 && trip.latents.iter().all(|&e| e < 1e-3), "{config:?} {trip:?}");
         }
     }

@@ -1,22 +1,21 @@
 //! NICE (Dinh, Krueger & Bengio 2015): additive couplings on the flattened image and one diagonal scale.
 
 use candle_core::{Device, Tensor};
-use flow_core::bijector::{LayerReport, check_batch};
-use flow_core::density::Latents;
+use flow_core::bijector::{check_batch, zero_log_det};
+use flow_core::density::Level;
 use flow_core::distribution::{Distribution, StandardGaussian, StandardLogistic};
 use flow_core::layers::{Coupling, Partition, Scaling};
 use flow_core::nn::{Mlp, MlpConfig};
 use flow_core::transformer::Additive;
-use flow_core::{
-    Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, ParamPath, ParamStore, Result, Scored,
-};
+use flow_core::{Bijector, Chain, Error, Gradients, MultiScale, ParamPath, Pullback, Result, Tape};
 use serde::{Deserialize, Serialize};
 
-use super::{ImageDensity, ImageSpec};
+use super::{ImageFlow, ImageSpec, PixelScaling};
 
 /// The density of NICE's latent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum NicePrior {
     /// Independent standard logistic entries: MNIST, SVHN, CIFAR-10.
     #[default]
@@ -25,9 +24,10 @@ pub enum NicePrior {
     Gaussian,
 }
 
-/// Hyper-parameters of [`Nice`]; the defaults are the paper's MNIST model.
+/// Hyper-parameters of NICE; the defaults are the paper's MNIST model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct NiceConfig {
     /// Additive couplings, alternating which half they transform.
     pub couplings: usize,
@@ -45,78 +45,36 @@ impl Default for NiceConfig {
     }
 }
 
-/// `couplings × additive coupling`, then `z = h · exp(s)`, over the `D = C · H · W` entries of an image.
-///
-/// Entries are split into odd and even ones (section 5.1); here the even ones are gathered in front, once,
-/// which is a permutation and changes no density. `D` may be odd.
-pub struct Nice {
-    flow: Flow<Chain, Box<dyn Distribution>>,
-    event: [usize; 3],
-    order: Interleave,
-}
+impl NiceConfig {
+    /// `couplings` couplings with networks of `hidden_layers` layers of `width` units before a logistic prior.
+    pub fn new(couplings: usize, hidden_layers: usize, width: usize) -> Self {
+        NiceConfig { couplings, hidden_layers, width, ..NiceConfig::default() }
+    }
 
-impl Nice {
-    /// Builds the model, all parameters under `path`.
+    /// `couplings × additive coupling`, then `z = h · exp(s)`, over the `D = C · H · W` entries of an image, with
+    /// parameters under `path`.
+    ///
+    /// One level and no factor-out: the latent is a vector `(D)`. `D` may be odd.
     ///
     /// # Errors
     /// [`Error::Config`] for empty sizes or no couplings.
-    pub fn new(config: &NiceConfig, spec: &ImageSpec, path: &ParamPath) -> Result<Self> {
+    pub fn build(&self, spec: &ImageSpec, path: &ParamPath) -> Result<ImageFlow> {
         spec.validate()?;
-        if config.couplings == 0 || config.width == 0 {
+        if self.couplings == 0 || self.width == 0 {
             return Err(Error::config("nice", "needs at least one coupling and a width of at least 1"));
         }
         let (dims, store) = (spec.dims(), path.store());
-        let mut layers: Vec<Box<dyn Bijector>> = Vec::with_capacity(config.couplings + 1);
-        for i in 0..config.couplings {
-            layers.push(Box::new(coupling(config, dims, i % 2 == 1, &path.pp(format!("coupling{i}")))?));
+        let mut layers: Vec<Box<dyn Bijector>> = vec![Box::new(Interleave::new(spec.event_shape(), store.device())?)];
+        for i in 0..self.couplings {
+            layers.push(Box::new(coupling(self, dims, i % 2 == 1, &path.pp(format!("coupling{i}")))?));
         }
         layers.push(Box::new(Scaling::new(&path.pp("scaling"), &[dims])?));
-        let base: Box<dyn Distribution> = match config.prior {
+        let prior: Box<dyn Distribution> = match self.prior {
             NicePrior::Logistic => Box::new(StandardLogistic::new(&[dims], store.dtype(), store.device())),
             NicePrior::Gaussian => Box::new(StandardGaussian::new(&[dims], store.dtype(), store.device())),
         };
-        Ok(Nice {
-            flow: Flow::new(store, Chain::new(layers)?, base)?,
-            event: spec.event_shape(),
-            order: Interleave::new(dims, store.device())?,
-        })
-    }
-
-    /// The flow over vectors `(B, D)`, even entries first.
-    pub fn flow(&self) -> &Flow<Chain, Box<dyn Distribution>> {
-        &self.flow
-    }
-
-    /// `(B, C, H, W)` to `(B, D)`.
-    fn flatten(&self, x: &Tensor) -> Result<Tensor> {
-        check_batch("nice", x, &self.event)?;
-        Ok(x.flatten_from(1)?.contiguous()?.index_select(&self.order.gather, 1)?)
-    }
-
-    /// The inverse of [`Nice::flatten`], for images and for gradients.
-    fn unflatten(&self, x: &Tensor) -> Result<Tensor> {
-        let [c, h, w] = self.event;
-        let batch = x.dim(0)?;
-        Ok(x.contiguous()?.index_select(&self.order.scatter, 1)?.reshape((batch, c, h, w))?)
-    }
-}
-
-/// The permutation "even entries first, then odd ones", and its inverse, as index tensors.
-struct Interleave {
-    gather: Tensor,
-    scatter: Tensor,
-}
-
-impl Interleave {
-    fn new(dims: usize, device: &Device) -> Result<Self> {
-        let evens = dims.div_ceil(2);
-        let index = |f: &dyn Fn(usize) -> usize| -> Result<Tensor> {
-            Ok(Tensor::from_iter((0..dims).map(|i| f(i) as u32), device)?)
-        };
-        Ok(Interleave {
-            gather: index(&|i| if i < evens { 2 * i } else { 2 * (i - evens) + 1 })?,
-            scatter: index(&|i| if i % 2 == 0 { i / 2 } else { evens + i / 2 })?,
-        })
+        let level = Level { flow: Box::new(Chain::new(layers)?), split: None };
+        Ok(ImageFlow::new(MultiScale::new(store, vec![level], prior)?, PixelScaling::Unit))
     }
 }
 
@@ -137,74 +95,95 @@ fn coupling(config: &NiceConfig, dims: usize, swap: bool, path: &ParamPath) -> R
     Coupling::new(&[dims], partition, Additive, net)
 }
 
-impl Density for Nice {
-    fn store(&self) -> &ParamStore {
-        self.flow.store()
+/// An image `(C, H, W)` as a vector `(D)`, even entries first, then odd ones; `log |det| = 0`.
+///
+/// Couplings split entries into odd and even ones (section 5.1). Gathering the even ones in front, once, lets every
+/// coupling split in the middle; a permutation changes no density.
+struct Interleave {
+    event: [usize; 3],
+    latent: [usize; 1],
+    gather: Tensor,
+    scatter: Tensor,
+}
+
+impl Interleave {
+    fn new(event: [usize; 3], device: &Device) -> Result<Self> {
+        let dims: usize = event.iter().product();
+        let evens = dims.div_ceil(2);
+        let index = |f: &dyn Fn(usize) -> usize| -> Result<Tensor> {
+            Ok(Tensor::from_iter((0..dims).map(|i| f(i) as u32), device)?)
+        };
+        Ok(Interleave {
+            event,
+            latent: [dims],
+            gather: index(&|i| if i < evens { 2 * i } else { 2 * (i - evens) + 1 })?,
+            scatter: index(&|i| if i % 2 == 0 { i / 2 } else { evens + i / 2 })?,
+        })
     }
-    fn event_shape(&self) -> &[usize] {
-        &self.event
+
+    fn flatten(&self, x: &Tensor) -> Result<Tensor> {
+        check_batch("nice", x, &self.event)?;
+        Ok(x.flatten_from(1)?.contiguous()?.index_select(&self.gather, 1)?)
     }
-    fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        self.flow.log_prob(&self.flatten(x)?, context)
-    }
-    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
-        self.flow.initialize(&self.flatten(x)?, context)
-    }
-    fn set_training(&self, training: bool) {
-        self.flow.set_training(training);
-    }
-    fn log_prob_backward(
-        &self,
-        x: &Tensor,
-        context: Option<&Tensor>,
-        weight: &Tensor,
-        mode: Backprop,
-        gradients: &mut Gradients,
-    ) -> Result<Scored> {
-        let scored = self.flow.log_prob_backward(&self.flatten(x)?, context, weight, mode, gradients)?;
-        Ok(Scored { grad_x: self.unflatten(&scored.grad_x)?, ..scored })
-    }
-    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        self.unflatten(&self.flow.sample(n, context, temperature, rng)?)
+
+    /// The inverse of [`Interleave::flatten`], for images and for gradients.
+    fn unflatten(&self, z: &Tensor) -> Result<Tensor> {
+        let (batch, [c, h, w]) = (check_batch("nice", z, &self.latent)?, self.event);
+        Ok(z.contiguous()?.index_select(&self.scatter, 1)?.reshape((batch, c, h, w))?)
     }
 }
 
-impl ImageDensity for Nice {
-    fn latent_shapes(&self) -> Vec<Vec<usize>> {
-        vec![self.flow.bijector().latent_shape().to_vec()]
+impl Bijector for Interleave {
+    fn name(&self) -> String {
+        "even entries, then odd ones".into()
     }
 
-    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Latents, Tensor)> {
-        let _paused = self.store().no_grad();
-        let (z, log_det) = self.flow.bijector().encode(&self.flatten(x)?, context)?;
-        let log_prob = (self.flow.base().log_prob(&z, context)? + log_det)?;
-        Ok((Latents(vec![self.flow.base().whiten(&z, context)?]), log_prob))
+    fn event_shape(&self) -> &[usize] {
+        &self.event
     }
 
-    fn decode(&self, latents: &Latents, context: Option<&Tensor>) -> Result<Tensor> {
-        let [noise] = latents.0.as_slice() else {
-            return Err(Error::config("latents", format!("{} given, nice has one", latents.0.len())));
-        };
-        let _paused = self.store().no_grad();
-        let z = self.flow.base().color(noise, context)?;
-        self.unflatten(&self.flow.bijector().decode(&z, context)?.0)
+    fn latent_shape(&self) -> &[usize] {
+        &self.latent
     }
 
-    fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
-        let _paused = self.store().no_grad();
-        self.flow.bijector().describe(&self.flatten(x)?, context)
+    fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        Ok((self.flatten(x)?, zero_log_det(x)?))
     }
 
-    fn sample_with(
+    fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        Ok((self.unflatten(z)?, zero_log_det(z)?))
+    }
+
+    /// The gradient of a permutation goes back the way the values do.
+    fn backprop(
         &self,
-        n: usize,
-        context: Option<&Tensor>,
-        temperatures: &[f64],
-        rng: &mut FlowRng,
-    ) -> Result<Tensor> {
-        let &[temperature] = temperatures else {
-            return Err(Error::config("temperatures", format!("{} given, nice has one latent", temperatures.len())));
-        };
-        self.sample(n, context, temperature, rng)
+        z: &Tensor,
+        _tape: &Tape,
+        _context: Option<&Tensor>,
+        grad_z: &Tensor,
+        _grad_log_det: &Tensor,
+        _gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        Ok(Pullback { x: self.unflatten(z)?, grad_x: self.unflatten(grad_z)?, grad_context: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow_core::testing::{Case, Check};
+
+    #[test]
+    fn the_order_of_entries_is_a_bijector_for_even_and_odd_sizes() {
+        for event in [[1, 2, 4], [3, 3, 1], [1, 1, 1]] {
+            let build = move |path: &ParamPath| -> Result<Box<dyn Bijector>> {
+                Ok(Box::new(Interleave::new(event, path.store().device())?))
+            };
+            Check::f64().run(&Case::new("Interleave", "an image", build)).unwrap();
+        }
+        let x = Tensor::arange(0f32, 5.0, &Device::Cpu).unwrap().reshape((1, 1, 1, 5)).unwrap();
+        let order = Interleave::new([1, 1, 5], &Device::Cpu).unwrap();
+        let z = order.encode(&x, None).unwrap().0.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(z, [0.0, 2.0, 4.0, 1.0, 3.0]);
     }
 }

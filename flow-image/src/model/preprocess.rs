@@ -17,6 +17,7 @@ use super::ImageSpec;
 /// What a family of models does to `x + u` before its first layer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PixelScaling {
     /// `y = (x + u) / levels - ½`, in `[-½, ½)`: Glow.
     Centered,

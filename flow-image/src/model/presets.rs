@@ -8,6 +8,7 @@ use super::{GlowConfig, GlowCoupling, ImageSpec, ModelConfig, NiceConfig, NicePr
 /// The optimizer of a [`Recipe`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum RecipeOptimizer {
     /// Adam (Kingma & Ba 2015).
     Adam,
@@ -17,6 +18,7 @@ pub enum RecipeOptimizer {
 
 /// How a preset is trained; the objective is mean bits/dim.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Recipe {
     /// The optimizer.
     pub optimizer: RecipeOptimizer,
@@ -39,6 +41,21 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// For a few thousand steps on a processor: Adam at 10⁻³, a short warm-up and a guard against rare large gradients.
+    pub fn small(batch: usize) -> Self {
+        Recipe {
+            optimizer: RecipeOptimizer::Adam,
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            batch,
+            warm_up_images: 100 * batch,
+            clip_norm: Some(100.0),
+            init_batch: 256,
+        }
+    }
+
     /// The warm-up in steps of `batch` images.
     pub fn warm_up_steps(&self, batch: usize) -> usize {
         self.warm_up_images.div_ceil(batch.max(1))
@@ -47,6 +64,7 @@ impl Recipe {
 
 /// A named model with the images it is meant for and how it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Preset {
     /// The name that [`preset`] knows it by.
     pub name: String,
@@ -121,32 +139,17 @@ fn glow_recipe(gpus: usize, batch: usize) -> Recipe {
     }
 }
 
-/// For a few thousand steps on a processor: a short warm-up and a guard against rare large gradients.
-fn small_recipe(batch: usize) -> Recipe {
-    Recipe {
-        optimizer: RecipeOptimizer::Adam,
-        learning_rate: 1e-3,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        batch,
-        warm_up_images: 100 * batch,
-        clip_norm: Some(100.0),
-        init_batch: 256,
-    }
-}
-
 fn glow(name: &str) -> Option<Parts> {
-    let config = |levels, steps, width, coupling| GlowConfig { levels, steps, width, coupling, ..Default::default() };
+    let config = |levels, steps, width, coupling| GlowConfig { coupling, ..GlowConfig::new(levels, steps, width) };
     let (affine, additive) = (GlowCoupling::Affine, GlowCoupling::Additive);
     let (model, spec, recipe) = match name {
         "digits" => {
             // Small enough for 1,500 images; with classes, so that every row of a grid is one digit.
             let model = GlowConfig { class_condition: Some(10), ..config(2, 6, 32, affine) };
-            (model, images(1, 8, 17), small_recipe(64))
+            (model, images(1, 8, 17), Recipe::small(64))
         }
-        "fashion-small" => (config(2, 4, 64, affine), images(1, 28, 256), small_recipe(32)),
-        "cifar10-small" => (config(3, 8, 128, affine), images(3, 32, 256), small_recipe(32)),
+        "fashion-small" => (config(2, 4, 64, affine), images(1, 28, 256), Recipe::small(32)),
+        "cifar10-small" => (config(3, 8, 128, affine), images(3, 32, 256), Recipe::small(32)),
         "cifar10" => (config(3, 32, 512, affine), images(3, 32, 256), glow_recipe(8, 512)),
         "cifar10-ycond" => {
             let unconditional = config(3, 32, 512, additive);
@@ -163,7 +166,7 @@ fn glow(name: &str) -> Option<Parts> {
 }
 
 fn realnvp(name: &str) -> Option<Parts> {
-    let config = |scales, base_width, blocks| RealNvpConfig { scales, base_width, blocks, ..Default::default() };
+    let config = RealNvpConfig::new;
     let (model, spec) = match name {
         "small" => (config(2, 16, 2), images(1, 28, 256)),
         "cifar10" => (config(2, 64, 8), images(3, 32, 256)),
@@ -173,7 +176,7 @@ fn realnvp(name: &str) -> Option<Parts> {
     };
     // The authors clip at 100 the gradient of the mean log-likelihood in nats per image.
     let clip = 100.0 / (spec.dims() as f64 * std::f64::consts::LN_2);
-    let recipe = Recipe { warm_up_images: 0, clip_norm: Some(clip), init_batch: 64, ..small_recipe(64) };
+    let recipe = Recipe { warm_up_images: 0, clip_norm: Some(clip), init_batch: 64, ..Recipe::small(64) };
     Some((ModelConfig::RealNvp(model), spec, recipe))
 }
 
@@ -189,7 +192,7 @@ fn nice(name: &str) -> Option<Parts> {
         _ => return None,
     };
     // The paper's β₂ of .01 is the complement of what Adam's published form calls β₂.
-    let recipe = Recipe { beta2: 0.99, epsilon: 1e-4, warm_up_images: 0, clip_norm: None, ..small_recipe(200) };
+    let recipe = Recipe { beta2: 0.99, epsilon: 1e-4, warm_up_images: 0, clip_norm: None, ..Recipe::small(200) };
     Some((ModelConfig::Nice(model), spec, recipe))
 }
 

@@ -1,24 +1,19 @@
 //! RealNVP (Dinh, Sohl-Dickstein & Bengio 2017): affine couplings over checkerboards and channels.
 
-use candle_core::{DType, Tensor};
-use flow_core::bijector::LayerReport;
-use flow_core::density::{Latents, Level};
-use flow_core::distribution::{Distribution, StandardGaussian};
+use flow_core::density::Level;
+use flow_core::distribution::StandardGaussian;
 use flow_core::layers::{BatchNorm, Coupling, Partition, Squeeze};
 use flow_core::transformer::{Affine, ScaleBound};
-use flow_core::{
-    Backprop, Bijector, Chain, Density, Error, FlowRng, Gradients, Inverse, MultiScale, Param, ParamPath, ParamStore,
-    Result, Scored,
-};
+use flow_core::{Bijector, Chain, Error, Inverse, MultiScale, Param, ParamPath, Result};
 use serde::{Deserialize, Serialize};
 
-use super::density::{forward_density, forward_latents};
 use super::resnet::{RealNvpNet, Seen};
-use super::{ImageDensity, ImageSpec};
+use super::{ImageFlow, ImageSpec, Penalty, PixelScaling};
 
-/// Hyper-parameters of [`RealNvp`]; the defaults are the paper's CIFAR-10 model.
+/// Hyper-parameters of RealNVP; the defaults are the paper's CIFAR-10 model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RealNvpConfig {
     /// Number of scales; the image is halved one time less.
     pub scales: usize,
@@ -40,64 +35,51 @@ impl Default for RealNvpConfig {
     }
 }
 
-/// The multi-scale RealNVP of section 3.6 over images already mapped by the logit.
-///
-/// Every scale but the last is three couplings on alternating checkerboards, a squeeze, three couplings on
-/// alternating halves of the channels, then the un-squeeze and the *ordered* squeeze that makes half of
-/// the channels one colour of a checkerboard; the other half is factored out with a standard Gaussian.
-/// The last scale is four checkerboard couplings. Batch normalization follows every coupling on what it
-/// transformed (section 3.7).
-pub struct RealNvp {
-    flow: MultiScale,
-    penalised: Vec<Param>,
-    l2: f64,
-}
+impl RealNvpConfig {
+    /// `scales` scales with networks of `blocks` blocks, `base_width` channels at the first scale; everything else as in
+    /// the paper's CIFAR-10 model.
+    pub fn new(scales: usize, base_width: usize, blocks: usize) -> Self {
+        RealNvpConfig { scales, base_width, blocks, ..RealNvpConfig::default() }
+    }
 
-impl RealNvp {
-    /// Builds the model, all parameters under `path`.
+    /// The multi-scale RealNVP of section 3.6 over images already mapped by the logit, with parameters under `path`.
+    ///
+    /// Every scale but the last is three couplings on alternating checkerboards, a squeeze, three couplings on
+    /// alternating halves of the channels, then the un-squeeze and the *ordered* squeeze that makes half of
+    /// the channels one colour of a checkerboard; the other half is factored out with a standard Gaussian.
+    /// The last scale is four checkerboard couplings. Batch normalization follows every coupling on what it
+    /// transformed (section 3.7).
     ///
     /// # Errors
-    /// [`Error::Config`] when the image cannot be halved `scales - 1` times, or for empty sizes.
-    pub fn new(config: &RealNvpConfig, spec: &ImageSpec, path: &ParamPath) -> Result<Self> {
+    /// [`Error::Config`] when the image cannot be halved `scales - 1` times, for empty sizes, or for an `l2` that is
+    /// negative or not finite.
+    pub fn build(&self, spec: &ImageSpec, path: &ParamPath) -> Result<ImageFlow> {
         spec.validate()?;
-        if config.scales == 0 || config.base_width == 0 {
+        if self.scales == 0 || self.base_width == 0 {
             return Err(Error::config("realnvp", "needs at least one scale and a width of at least 1"));
         }
-        if !(config.l2 >= 0.0 && config.l2.is_finite()) {
-            return Err(Error::config("realnvp l2", format!("must be finite and not negative, got {}", config.l2)));
-        }
-        spec.check_scales("realnvp", config.scales, config.scales - 1)?;
+        spec.check_scales("realnvp", self.scales, self.scales - 1)?;
         let store = path.store();
+        let gaussian = |shape: &[usize]| Box::new(StandardGaussian::new(shape, store.dtype(), store.device()));
         let mut shape = spec.event_shape().to_vec();
-        let mut levels = Vec::with_capacity(config.scales);
-        for scale in 0..config.scales {
-            let builder = Builder { path: path.pp(format!("scale{scale}")), width: config.width(scale)?, config };
-            if scale + 1 == config.scales {
+        let (mut levels, mut penalised) = (Vec::with_capacity(self.scales), Vec::new());
+        for scale in 0..self.scales {
+            let (path, width) = (path.pp(format!("scale{scale}")), self.width(scale)?);
+            let builder = Builder { path, width, blocks: self.blocks, layers: Vec::new(), penalised: &mut penalised };
+            if scale + 1 == self.scales {
                 levels.push(Level { flow: Box::new(builder.last(&shape)?), split: None });
                 break;
             }
             let flow = builder.scale(&shape)?;
             shape = flow.latent_shape().to_vec();
             shape[0] /= 2;
-            let split: Box<dyn Distribution> = Box::new(StandardGaussian::new(&shape, store.dtype(), store.device()));
-            levels.push(Level { flow: Box::new(flow), split: Some(split) });
+            levels.push(Level { flow: Box::new(flow), split: Some(gaussian(&shape)) });
         }
-        let top = StandardGaussian::new(&shape, store.dtype(), store.device());
-        let penalised = |p: &Param| p.name().ends_with(".magnitude") || p.name().ends_with(".rescale");
-        Ok(RealNvp {
-            flow: MultiScale::new(store, levels, Box::new(top))?,
-            penalised: store.trainable().into_iter().filter(penalised).collect(),
-            l2: config.l2,
-        })
+        let flow = MultiScale::new(store, levels, gaussian(&shape))?;
+        let penalty = Penalty::l2(self.l2, penalised)?;
+        Ok(ImageFlow { penalty, ..ImageFlow::new(flow, PixelScaling::Logit(self.alpha)) })
     }
 
-    /// The flow.
-    pub fn flow(&self) -> &MultiScale {
-        &self.flow
-    }
-}
-
-impl RealNvpConfig {
     fn width(&self, scale: usize) -> Result<usize> {
         let doubled = u32::try_from(scale).ok().and_then(|s| self.base_width.checked_mul(1usize.checked_shl(s)?));
         doubled.ok_or_else(|| Error::config("realnvp", "too many scales: the width overflows"))
@@ -108,35 +90,36 @@ impl RealNvpConfig {
 struct Builder<'a> {
     path: ParamPath,
     width: usize,
-    config: &'a RealNvpConfig,
+    blocks: usize,
+    layers: Vec<Box<dyn Bijector>>,
+    penalised: &'a mut Vec<Param>,
 }
 
-type Layers = Vec<Box<dyn Bijector>>;
-
 impl Builder<'_> {
-    fn scale(&self, shape: &[usize]) -> Result<Chain> {
-        let mut layers = self.checkerboards(shape, 3)?;
+    fn scale(mut self, shape: &[usize]) -> Result<Chain> {
+        self.checkerboards(shape, 3)?;
         let squeeze = Squeeze::new(shape, 2)?;
         let squeezed = squeeze.latent_shape().to_vec();
-        layers.push(Box::new(squeeze.clone()));
+        self.layers.push(Box::new(squeeze.clone()));
         for i in 0..3 {
             let partition = Partition::Channels { swap: i % 2 == 1 };
             let half = squeezed[0] / 2;
             let path = self.path.pp(format!("channel{i}"));
-            let net = RealNvpNet::new(&path, half, half, Seen::Channels, 2 * self.width, self.config.blocks)?;
-            push_coupling(&mut layers, &path, &squeezed, &partition, net)?;
+            let net = RealNvpNet::new(&path, half, half, Seen::Channels, 2 * self.width, self.blocks)?;
+            self.coupling(&path, &squeezed, &partition, net)?;
         }
-        layers.push(Box::new(Inverse(squeeze)));
-        layers.push(Box::new(Squeeze::ordered(shape)?));
-        Chain::new(layers)
+        self.layers.push(Box::new(Inverse(squeeze)));
+        self.layers.push(Box::new(Squeeze::ordered(shape)?));
+        Chain::new(self.layers)
     }
 
-    fn last(&self, shape: &[usize]) -> Result<Chain> {
-        Chain::new(self.checkerboards(shape, 4)?)
+    fn last(mut self, shape: &[usize]) -> Result<Chain> {
+        self.checkerboards(shape, 4)?;
+        Chain::new(self.layers)
     }
 
-    fn checkerboards(&self, shape: &[usize], count: usize) -> Result<Layers> {
-        let (mut layers, channels) = (Vec::new(), shape[0]);
+    fn checkerboards(&mut self, shape: &[usize], count: usize) -> Result<()> {
+        let channels = shape[0];
         for i in 0..count {
             let partition = Partition::checkerboard(shape, i % 2 == 1)?;
             let Partition::Mask(mask) = &partition else {
@@ -144,41 +127,19 @@ impl Builder<'_> {
             };
             let seen = Seen::Checkerboard(mask.narrow(0, 0, 1)?);
             let path = self.path.pp(format!("checkerboard{i}"));
-            let net = RealNvpNet::new(&path, channels, channels, seen, self.width, self.config.blocks)?;
-            push_coupling(&mut layers, &path, shape, &partition, net)?;
+            let net = RealNvpNet::new(&path, channels, channels, seen, self.width, self.blocks)?;
+            self.coupling(&path, shape, &partition, net)?;
         }
-        Ok(layers)
+        Ok(())
     }
-}
 
-/// A coupling and the batch normalization of what it transformed.
-fn push_coupling(
-    layers: &mut Layers,
-    path: &ParamPath,
-    shape: &[usize],
-    partition: &Partition,
-    net: RealNvpNet,
-) -> Result<()> {
-    let norm = BatchNorm::new(&path.pp("flow_norm"), shape)?.on_transformed(partition)?;
-    let transformer = Affine::new(ScaleBound::ByConditioner);
-    layers.push(Box::new(Coupling::new(shape, partition.clone(), transformer, net)?));
-    layers.push(Box::new(norm));
-    Ok(())
-}
-
-forward_density!(RealNvp);
-
-impl ImageDensity for RealNvp {
-    forward_latents!();
-
-    /// `l2 · Σ v²` over magnitudes and learned scales, with gradient `2 · l2 · v`.
-    fn penalize(&self, scale: f64, gradients: &mut Gradients) -> Result<f64> {
-        let mut total = 0.0;
-        for param in &self.penalised {
-            let value = param.var().as_detached_tensor();
-            gradients.add(param, &value.affine(2.0 * scale * self.l2, 0.0)?)?;
-            total += value.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        }
-        Ok(self.l2 * total)
+    /// A coupling and the batch normalization of what it transformed.
+    fn coupling(&mut self, path: &ParamPath, shape: &[usize], partition: &Partition, net: RealNvpNet) -> Result<()> {
+        self.penalised.extend(net.penalised());
+        let norm = BatchNorm::new(&path.pp("flow_norm"), shape)?.on_transformed(partition)?;
+        let transformer = Affine::new(ScaleBound::ByConditioner);
+        self.layers.push(Box::new(Coupling::new(shape, partition.clone(), transformer, net)?));
+        self.layers.push(Box::new(norm));
+        Ok(())
     }
 }

@@ -91,6 +91,11 @@ impl ResNet {
         self.output.forward(&rectify(&self.norm.forward(&sum)?)?)
     }
 
+    fn convolutions(&self) -> impl Iterator<Item = &WeightNormConv2d> {
+        let inner = self.blocks.iter().flat_map(|b| b.convs.iter().chain([&b.skip]));
+        [&self.input, &self.input_skip, &self.output].into_iter().chain(inner)
+    }
+
     fn set_training(&self, training: bool) {
         let norms = self.blocks.iter().flat_map(|b| &b.norms).chain([&self.norm]);
         norms.for_each(|n| n.set_training(training));
@@ -139,6 +144,11 @@ impl RealNvpNet {
             net: ResNet::new(&path.pp("resnet"), size)?,
             rescale: path.param("rescale", 1, Init::Const(rescale))?,
         })
+    }
+
+    /// What the authors penalise: the magnitudes of weight-normalised kernels and the scale of the log-scales.
+    pub(crate) fn penalised(&self) -> impl Iterator<Item = Param> {
+        self.net.convolutions().filter_map(WeightNormConv2d::magnitude).chain([&self.rescale]).cloned()
     }
 
     fn features(&self, x: &Tensor) -> Result<Tensor> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The shape of one image and its number of intensity levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ImageSpec {
     /// Colour channels `C`; any number.
     pub channels: usize,

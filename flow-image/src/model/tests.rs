@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use flow_core::autodiff::gradient_or_zero;
 use flow_core::testing::jacobian;
-use flow_core::{Backprop, Bijector, Direction, FlowRng, Gradients, ParamStore};
+use flow_core::{Backprop, Bijector, Density, Direction, FlowRng, Gradients, ParamStore};
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn images(spec: &ImageSpec, batch: usize, seed: u64) -> Tensor {
 fn warm(model: &ImageModel, batch: &Tensor) {
     model.set_training(true);
     for seed in 0..20 {
-        model.log_prob_levels(batch, None, &mut FlowRng::seed_from(seed)).unwrap();
+        model.log_prob(batch, None, &mut FlowRng::seed_from(seed)).unwrap();
     }
 }
 
@@ -81,12 +81,12 @@ fn decoding_undoes_encoding() {
             model.set_training(false);
             let y =
                 FlowRng::seed_from(5).normal((4, spec.channels, spec.height, spec.width), dtype, &Device::Cpu).unwrap();
-            let (latents, log_prob) = model.density().encode(&y, None).unwrap();
+            let (latents, log_prob) = model.flow().encode(&y, None).unwrap();
             let shapes: Vec<Vec<usize>> = latents.0.iter().map(|z| z.dims()[1..].to_vec()).collect();
-            assert_eq!(shapes, model.density().latent_shapes());
-            let back = model.density().decode(&latents, None).unwrap();
+            assert_eq!(shapes, model.flow().latent_shapes());
+            let back = model.flow().decode(&latents, None).unwrap();
             assert!(worst(&back, &y) < tolerance, "{config:?} {dtype:?}: {}", worst(&back, &y));
-            assert!(worst(&log_prob, &model.density().log_prob(&y, None).unwrap()) < 10.0 * tolerance);
+            assert!(worst(&log_prob, &model.flow().log_prob(&y, None).unwrap()) < 10.0 * tolerance);
 
             let (latents, _) = model.encode(&levels, None).unwrap();
             let back = model.decode(&latents, None).unwrap();
@@ -107,7 +107,7 @@ fn log_prob_is_the_change_of_variables_of_a_numerical_jacobian() {
         let y = y.unwrap();
         let latent = Latent(&model, spec.event_shape());
         let log_det = jacobian::log_det(&latent, Direction::Encode, &y, None, jacobian::STEP).unwrap();
-        let log_prob = flat(&model.density().log_prob(&y, None).unwrap());
+        let log_prob = flat(&model.flow().log_prob(&y, None).unwrap());
         let z = latent.encode(&y, None).unwrap().0.to_vec2::<f64>().unwrap();
         for ((row, log_det), log_prob) in z.iter().zip(log_det).zip(log_prob) {
             let density: f64 = row.iter().map(|&z| prior_log_density(&config, z)).sum();
@@ -127,7 +127,7 @@ impl Bijector for Latent<'_> {
         &self.1
     }
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let (latents, log_prob) = self.0.density().encode(x, None)?;
+        let (latents, log_prob) = self.0.flow().encode(x, None)?;
         let parts = latents.0.iter().map(|z| z.flatten_from(1)).collect::<candle_core::Result<Vec<_>>>()?;
         Ok((Tensor::cat(&parts, 1)?, log_prob.zeros_like()?))
     }
@@ -210,6 +210,16 @@ fn gradients_are_those_of_bits_per_dim_and_penalty() {
 }
 
 #[test]
+fn realnvp_penalises_the_magnitudes_of_kernels_and_the_scales_of_log_scales() {
+    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let model = ImageModel::new(&realnvp(2), &ImageSpec::new(1, 4, 4, 32).unwrap(), &store).unwrap();
+    let trainable = store.trainable();
+    let named = trainable.iter().map(|p| p.name()).filter(|n| n.ends_with(".magnitude") || n.ends_with(".rescale"));
+    let penalised: Vec<&str> = model.penalty().params().iter().map(|p| p.name()).collect();
+    assert_eq!(penalised, named.collect::<Vec<_>>());
+}
+
+#[test]
 fn the_input_gradient_comes_in_the_shape_of_images() {
     for (config, spec) in models() {
         let model = perturbed(&config, &spec, DType::F64);
@@ -217,10 +227,10 @@ fn the_input_gradient_comes_in_the_shape_of_images() {
         let y = FlowRng::seed_from(5).normal(shape, DType::F64, &Device::Cpu).unwrap();
         let weight = Tensor::new(&[1.0, -2.0, 0.5], &Device::Cpu).unwrap();
         let mut gradients = Gradients::new(model.store());
-        let density = model.density();
-        let scored = density.log_prob_backward(&y, None, &weight, Backprop::Reversible, &mut gradients).unwrap();
+        let flow = model.flow();
+        let scored = flow.log_prob_backward(&y, None, &weight, Backprop::Reversible, &mut gradients).unwrap();
         let input = Var::from_tensor(&y).unwrap();
-        let objective = (density.log_prob(input.as_tensor(), None).unwrap() * weight).unwrap().sum_all().unwrap();
+        let objective = (flow.log_prob(input.as_tensor(), None).unwrap() * weight).unwrap().sum_all().unwrap();
         let expected = gradient_or_zero(&objective.backward().unwrap(), &input).unwrap();
         assert!(worst(&scored.grad_x, &expected) < 1e-8);
     }
@@ -319,7 +329,7 @@ fn evaluation_does_not_move_running_averages_and_samples_leave_training_on() {
     model.encode(&levels, None).unwrap();
     model.bits_per_dim(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
     assert_eq!(state(), before);
-    model.log_prob_levels(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
+    model.log_prob(&levels, None, &mut FlowRng::seed_from(1)).unwrap();
     assert_ne!(state(), before, "training mode was kept");
 }
 
@@ -345,7 +355,7 @@ fn images_that_do_not_fit_are_refused_with_a_remedy() {
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
     let model = ImageModel::new(&realnvp(2), &spec, &store).unwrap();
     let small = images(&ImageSpec::new(1, 14, 14, 256).unwrap(), 2, 1);
-    assert!(model.log_prob_levels(&small, None, &mut FlowRng::seed_from(1)).is_err());
+    assert!(model.log_prob(&small, None, &mut FlowRng::seed_from(1)).is_err());
     for config in [RealNvpConfig { scales: 0, ..Default::default() }, RealNvpConfig { blocks: 0, ..Default::default() }]
     {
         let store = ParamStore::new(0, DType::F32, &Device::Cpu);
