@@ -5,6 +5,7 @@ pub mod cli;
 pub mod density;
 pub mod glow;
 pub mod graphaf;
+pub mod info;
 mod paths;
 pub mod plot;
 pub mod pointflow;
