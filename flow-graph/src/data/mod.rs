@@ -29,7 +29,7 @@ mod texts;
 
 pub use builtin::builtin;
 pub use loaded::{BadLine, Components, Loaded};
-pub use open::{Cache, OpenOptions, open};
+pub use open::{Cache, OpenOptions, is_table, open};
 pub use set::MoleculeSet;
 pub use splits::Splits;
 pub use texts::TextList;

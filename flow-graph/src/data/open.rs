@@ -70,11 +70,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Loaded> {
     if path == Path::new(builtin::NAME) && !path.exists() {
         return builtin::builtin();
     }
-    lines::check(path)?;
-    let format = match by_name(path) {
-        Some(format) => format,
-        None => by_content(path, options)?,
-    };
+    let format = format_of(path, options)?;
     let slot = Slot::new(path, options, format);
     if let Some(loaded) = slot.read() {
         return Ok(loaded);
@@ -82,6 +78,25 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Loaded> {
     let loaded = read(path, options, format)?;
     slot.write(&loaded);
     Ok(loaded)
+}
+
+/// Whether [`open`] reads this file as a table, the only format to which [`OpenOptions::column`] applies.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn is_table(path: impl AsRef<Path>, options: &OpenOptions) -> Result<bool> {
+    let path = path.as_ref();
+    let builtin = path == Path::new(builtin::NAME) && !path.exists();
+    Ok(!builtin && matches!(format_of(path, options)?, Format::Table(_)))
+}
+
+/// The format by the file's name, or by its first lines.
+fn format_of(path: &Path, options: &OpenOptions) -> Result<Format> {
+    lines::check(path)?;
+    match by_name(path) {
+        Some(format) => Ok(format),
+        None => by_content(path, options),
+    }
 }
 
 fn read(path: &Path, options: &OpenOptions, format: Format) -> Result<Loaded> {
@@ -151,6 +166,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let options = OpenOptions { column: column.map(String::from), ..OpenOptions::default() };
             assert_eq!(by_content(&path, &options).unwrap(), expected, "{text}");
+            assert_eq!(is_table(&path, &options).unwrap(), matches!(expected, Format::Table(_)), "{text}");
         }
         for (name, expected) in [
             ("a.SMI.gz", Some(Format::Text)),
