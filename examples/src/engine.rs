@@ -102,7 +102,7 @@ impl EngineArgs {
     /// Samples per step: those that were asked for, or those of the recipe.
     ///
     /// # Errors
-    /// None were asked for, literally.
+    /// A batch of zero.
     pub fn batch(&self, recipe: usize) -> Result<usize> {
         at_least_one("--batch-size", self.batch_size.unwrap_or(1))?;
         Ok(self.batch_size.unwrap_or(recipe))

@@ -30,7 +30,7 @@ impl Facts {
     /// Begins with the hyper-parameters of the model, as JSON.
     ///
     /// # Errors
-    /// None for configurations.
+    /// A value that JSON cannot hold.
     pub fn of(model: &impl Serialize) -> Result<Self> {
         Ok(Facts::default().and("model", serde_json::to_string(model)?))
     }

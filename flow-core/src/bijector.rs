@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::error::Direction;
 use crate::inspect::LayerReport;
@@ -197,6 +197,17 @@ pub fn check_batch(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
             actual: x.dims().to_vec(),
         }),
     }
+}
+
+/// The first row of a batch that holds a NaN or an infinity.
+pub fn first_non_finite_row(x: &Tensor) -> Result<Option<usize>> {
+    let rows = x.dims().first().copied().unwrap_or(0);
+    if x.elem_count() == 0 {
+        return Ok(None);
+    }
+    // `0 · x` is zero for finite `x` and NaN otherwise, so that the sums cannot overflow.
+    let zeros = x.reshape((rows, ()))?.to_dtype(DType::F64)?.affine(0.0, 0.0)?.sum(1)?.to_vec1::<f64>()?;
+    Ok(zeros.iter().position(|zero| !zero.is_finite()))
 }
 
 /// Checks that a context of shape `(batch, shape…)` is present, and returns it.

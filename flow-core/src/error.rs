@@ -104,6 +104,17 @@ pub enum Error {
         /// What happened and what helps.
         reason: String,
     },
+    /// A row of data that holds a NaN or an infinity, found because a step on it was not finite.
+    #[error("{what}: row {row} holds a number that is not finite; remove or repair it")]
+    NonFiniteRow {
+        /// The data.
+        what: String,
+        /// The row, from zero.
+        row: usize,
+    },
+    /// A failure of a task of the training engine, in the words of the crate that it comes from.
+    #[error(transparent)]
+    Task(Box<dyn std::error::Error + Send + Sync>),
     /// The run was asked to stop (Ctrl-C) and has stopped cleanly.
     #[error("interrupted at step {step}")]
     Interrupted {
@@ -127,6 +138,11 @@ impl Error {
     /// An [`Error::Config`] from its two parts.
     pub fn config(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Config { what: what.into(), reason: reason.into() }
+    }
+
+    /// An [`Error::Task`] around another crate's error; its message and its source stay.
+    pub fn task(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Error::Task(Box::new(error))
     }
 
     /// An [`Error::Io`] that remembers its path: `fs::read(p).map_err(Error::io(p))`.

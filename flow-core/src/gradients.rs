@@ -92,6 +92,11 @@ impl Gradients {
         Ok(())
     }
 
+    /// Whether no parameter has received a gradient.
+    pub fn is_empty(&self) -> bool {
+        self.values.iter().all(Option::is_none)
+    }
+
     /// Forgets all gradients.
     pub fn clear(&mut self) {
         self.values.fill(None);

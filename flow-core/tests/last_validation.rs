@@ -37,7 +37,10 @@ fn it_happens_once_and_counts_for_nothing_else() {
     let mut trainer = stopped(config(23), parts.path(), 6, objective);
     let before = trainer.state().stale_validations;
     let metrics = trainer.validate_last(&mut ()).unwrap().unwrap();
-    assert_eq!((metrics[0].1, trainer.state().best_step, trainer.state().stale_validations), (3.0, 7, before));
+    assert_eq!(
+        (metrics.objective.value, trainer.state().best_step, trainer.state().stale_validations),
+        (3.0, 7, before)
+    );
     let best: serde_json::Value =
         serde_json::from_slice(&fs::read(parts.path().join("checkpoints/best/state.json")).unwrap()).unwrap();
     assert_eq!(best["step"], 7);

@@ -38,14 +38,14 @@ fn a_copy_learns_straight_paths_or_one_step_from_the_pairs_it_is_given() {
         task.initialize(&mut rng).unwrap();
         let same = |(name, t): (&String, &Tensor)| rows(t) == rows(&store.snapshot().unwrap()[name]);
         assert!(teacher.snapshot().unwrap().iter().all(same), "a copy begins with the teacher's weights");
-        let before = task.validate(&mut FlowRng::seed_from(6)).unwrap()[0].1;
+        let before = task.validate(&mut FlowRng::seed_from(6)).unwrap().objective.value;
         let mut optimizer = Optimizer::new(OptimizerConfig::adam(1e-2), &store).unwrap();
         for step in 0..300 {
             let mut gradients = Gradients::new(&store);
             task.step(step, &mut rng, &mut gradients).unwrap();
             optimizer.step(&gradients, 1.0).unwrap();
         }
-        let after = task.validate(&mut FlowRng::seed_from(6)).unwrap()[0].1;
+        let after = task.validate(&mut FlowRng::seed_from(6)).unwrap().objective.value;
         assert!(after < 0.1 * before, "distill {distill}: {before} became {after}");
     }
     // Pairs that do not fit are named.

@@ -173,7 +173,7 @@ fn weights_and_their_average_load_into_a_fresh_model() {
     let saved = out.path().join("model");
     for width in [3, 8] {
         let toy = Toy::new(width, Bend::default());
-        save_model(&saved, toy.store(), &toy.config()).unwrap();
+        save_model(&saved, toy.store(), toy.run()).unwrap();
     }
     load_weights(&saved, fresh.store(), false).unwrap();
     assert_eq!(fresh.weights(), Toy::plain().weights());

@@ -79,3 +79,13 @@ impl Error {
         move |source| wrap(source).into()
     }
 }
+
+/// For the training engine: the message and the cause stay.
+impl From<Error> for flow_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Core(error) => error,
+            other => flow_core::Error::task(other),
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use flow_core::train::{
-    self, CursorState, EmaConfig, EpochCursor, Metrics, OptimizerConfig, ScheduleConfig, Task, TrainConfig,
+    self, CursorState, EmaConfig, EpochCursor, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task, TrainConfig,
 };
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -31,37 +31,20 @@ pub struct GraphRun {
     pub validation_molecules: usize,
 }
 
-impl GraphRun {
-    /// The run that made a checkpoint, from its `config.json`.
-    ///
-    /// # Errors
-    /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not that of a
-    /// GraphAF model.
-    pub fn read(checkpoint: &Path) -> Result<Self> {
-        Ok(train::load_run(checkpoint, "a GraphAF model")?)
-    }
+impl Run for GraphRun {
+    type Model = GraphAf;
+    type Error = Error;
+    const DESCRIBES: &'static str = "a GraphAF model";
 
-    /// Builds the model with fresh parameters.
-    ///
-    /// # Errors
-    /// [`flow_core::Error::Config`] naming the field that is out of range.
-    pub fn build(&self, device: &Device) -> Result<GraphAf> {
+    fn build(&self, device: &Device) -> Result<GraphAf> {
         GraphAf::new(self.model.clone(), &ParamStore::new(self.seed, DType::F32, device))
     }
 }
 
-/// The model of a checkpoint, with the averaged weights if `average` and it has them.
-///
-/// `path` is a checkpoint, or a run's folder (its best checkpoint is taken).
-///
-/// # Errors
-/// [`flow_core::Error::Checkpoint`] or [`flow_core::Error::Io`] naming the file and the difference.
-pub fn load(path: &Path, device: &Device, average: bool) -> Result<(GraphRun, GraphAf)> {
-    let checkpoint = train::find_checkpoint(path)?;
-    let run = GraphRun::read(&checkpoint)?;
-    let model = run.build(device)?;
-    train::load_averaged(&checkpoint, model.store(), average)?;
-    Ok((run, model))
+impl train::Model for GraphAf {
+    fn store(&self) -> &ParamStore {
+        GraphAf::store(self)
+    }
 }
 
 /// The engine's configuration of the default recipe: Adam with warm-up, cosine decay, clipping and averaged weights.
@@ -99,11 +82,6 @@ impl GraphTask {
         Ok(GraphTask { run, model, train, validation, cursor })
     }
 
-    /// The run's description.
-    pub fn run(&self) -> &GraphRun {
-        &self.run
-    }
-
     /// The model.
     pub fn model(&self) -> &GraphAf {
         &self.model
@@ -129,59 +107,54 @@ pub fn random_order(molecule: &Sequence, config: &GraphAfConfig, rng: &mut FlowR
     found.ok_or_else(|| Error::Vocabulary("no breadth-first order keeps its bonds within the window".into()))
 }
 
-/// The crate's errors as the engine's: the message is kept, the variant where there is one.
-fn core(error: Error) -> flow_core::Error {
-    match error {
-        Error::Core(e) => e,
-        other => flow_core::Error::config("training molecules", other.to_string()),
-    }
+fn bits_per_atom(value: f64) -> Metric {
+    Metric::new("bits_per_atom", "bits/atom", value)
 }
 
 impl Task for GraphTask {
+    type Run = GraphRun;
+    type Position = CursorState;
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
-    fn config(&self) -> serde_json::Value {
-        // Plain data with string keys always serialises.
-        serde_json::to_value(&self.run).unwrap_or_default()
+    fn run(&self) -> &GraphRun {
+        &self.run
     }
 
-    fn initialize(&mut self, rng: &mut FlowRng) -> flow_core::Result<()> {
+    fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         const MOLECULES: usize = 256;
         let order = rng.permutation(self.train.len());
         let some: Vec<&Sequence> = order.iter().take(MOLECULES).map(|&i| &self.train[i]).collect();
-        let ordered = self.ordered(&some, rng).map_err(core)?;
-        self.model.initialize(&ordered).map_err(core)
+        let ordered = self.ordered(&some, rng)?;
+        self.model.initialize(&ordered)
     }
 
-    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let mut batch = self.cursor.next_batch();
         let molecules: Vec<&Sequence> = batch.indices.iter().map(|&i| &self.train[i]).collect();
-        let ordered = self.ordered(&molecules, &mut batch.rng).map_err(core)?;
-        let scored = self.model.backward(&ordered, rng, gradients).map_err(core)?;
-        Ok(vec![
-            ("bits_per_atom".into(), scored.bits_per_atom()),
-            ("nats_per_molecule".into(), scored.nats_per_molecule()),
-        ])
+        let ordered = self.ordered(&molecules, &mut batch.rng)?;
+        let scored = self.model.backward(&ordered, rng, gradients)?;
+        let per_molecule = Metric::new("nats_per_molecule", "nats/molecule", scored.nats_per_molecule());
+        Ok(Metrics::new(bits_per_atom(scored.bits_per_atom())).with(per_molecule))
     }
 
-    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let held_out = if self.validation.is_empty() { &self.train } else { &self.validation };
         let some: Vec<&Sequence> = held_out.iter().take(self.run.validation_molecules).collect();
-        let ordered = self.ordered(&some, rng).map_err(core)?;
-        let scored = self.model.log_prob(&ordered, rng).map_err(core)?;
-        Ok(vec![("bits_per_atom".into(), scored.bits_per_atom())])
+        let ordered = self.ordered(&some, rng)?;
+        let scored = self.model.log_prob(&ordered, rng)?;
+        Ok(Metrics::new(bits_per_atom(scored.bits_per_atom())))
     }
 
-    fn data_state(&self) -> serde_json::Value {
-        serde_json::to_value(self.cursor.state()).unwrap_or_default()
+    fn position(&self) -> CursorState {
+        self.cursor.state()
     }
 
-    fn restore_data_state(&mut self, state: &serde_json::Value) -> flow_core::Result<()> {
-        let state: CursorState = serde_json::from_value(state.clone())
-            .map_err(|e| flow_core::Error::config("position in the data", e.to_string()))?;
-        self.cursor = EpochCursor::restore(self.train.len(), self.run.batch, state)?;
+    fn restore(&mut self, position: CursorState) -> Result<()> {
+        self.cursor = EpochCursor::restore(self.train.len(), self.run.batch, position)?;
         Ok(())
     }
 
@@ -189,23 +162,19 @@ impl Task for GraphTask {
         self.run.batch
     }
 
-    fn unit(&self) -> &str {
-        "bits/atom"
-    }
-
-    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> flow_core::Result<()> {
+    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> Result<()> {
         const MOLECULES: usize = 40;
-        let drawn = self.model.sample(MOLECULES, &SampleOptions::default(), rng).map_err(core)?;
+        let drawn = self.model.sample(MOLECULES, &SampleOptions::default(), rng)?;
         let vocabulary = &self.run.model.vocabulary;
         let molecules = drawn.iter().map(|g| g.sequence.molecule(vocabulary)).collect::<Result<Vec<_>>>();
-        let molecules = molecules.map_err(core)?;
+        let molecules = molecules?;
         let name = |extension: &str| folder.join(format!("samples-{step:08}.{extension}"));
         let lines: String = molecules.iter().map(|m| crate::canonical_smiles(m) + "\n").collect();
         flow_core::files::atomic_write(&name("smi"), lines.as_bytes())?;
         #[cfg(feature = "chem")]
         {
             let cells: Vec<_> = molecules.iter().map(|m| (m, crate::canonical_smiles(m))).collect();
-            crate::chem::write_grid(name("png"), &cells, 8).map_err(core)?;
+            crate::chem::write_grid(name("png"), &cells, 8)?;
         }
         Ok(())
     }

@@ -105,3 +105,13 @@ impl Error {
         move |source| Error::Picture { path, source }
     }
 }
+
+/// For the training engine: the message and the cause stay.
+impl From<Error> for flow_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Core(error) => error,
+            other => flow_core::Error::task(other),
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use flow_core::reversible::Backprop;
-use flow_core::train::{self, Metrics, OptimizerConfig, Rule, ScheduleConfig, Task, TrainConfig};
+use flow_core::train::{self, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
@@ -64,36 +64,27 @@ impl ImageRun {
             validation_images: 512,
         })
     }
+}
 
-    /// The run that made a checkpoint, from its `config.json`.
-    ///
-    /// # Errors
-    /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not
-    /// that of an image model.
-    pub fn read(checkpoint: &Path) -> Result<Self> {
-        Ok(train::load_run(checkpoint, "an image model")?)
-    }
+impl Run for ImageRun {
+    type Model = ImageModel;
+    type Error = Error;
+    const DESCRIBES: &'static str = "an image model";
 
-    /// Builds the model with fresh parameters.
-    pub fn build(&self, device: &Device) -> Result<ImageModel> {
+    fn build(&self, device: &Device) -> Result<ImageModel> {
         let store = ParamStore::new(self.seed, DType::F32, device);
         Ok(ImageModel::new(&self.model, &self.spec, &store)?)
     }
 }
 
-/// The model of a checkpoint, in evaluation mode, with the averaged weights if `average` and it has them.
-///
-/// `path` is a checkpoint, or a run's folder (its best checkpoint is taken).
-///
-/// # Errors
-/// [`flow_core::Error::Checkpoint`] or [`flow_core::Error::Io`] naming the file and the difference.
-pub fn load(path: &Path, device: &Device, average: bool) -> Result<(ImageRun, ImageModel)> {
-    let checkpoint = train::find_checkpoint(path)?;
-    let run = ImageRun::read(&checkpoint)?;
-    let model = run.build(device)?;
-    train::load_averaged(&checkpoint, model.store(), average)?;
-    model.set_training(false);
-    Ok((run, model))
+impl train::Model for ImageModel {
+    fn store(&self) -> &ParamStore {
+        ImageModel::store(self)
+    }
+
+    fn set_training(&self, training: bool) {
+        ImageModel::set_training(self, training);
+    }
 }
 
 /// The engine's configuration that a recipe asks for.
@@ -148,11 +139,6 @@ impl ImageTask {
         Ok(ImageTask { run, model, splits, cursor })
     }
 
-    /// The run's description.
-    pub fn run(&self) -> &ImageRun {
-        &self.run
-    }
-
     /// The model.
     pub fn model(&self) -> &ImageModel {
         &self.model
@@ -177,67 +163,60 @@ fn check_classes(run: &ImageRun, train: &Dataset) -> Result<()> {
     }
 }
 
-/// The crate's errors as the engine's: the message is kept, the variant where there is one.
-pub(crate) fn core(error: Error) -> flow_core::Error {
-    match error {
-        Error::Core(e) => e,
-        other => flow_core::Error::config("image training", other.to_string()),
-    }
-}
-
 impl Task for ImageTask {
+    type Run = ImageRun;
+    type Position = BatchState;
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
-    fn config(&self) -> serde_json::Value {
-        // Plain data with string keys always serialises.
-        serde_json::to_value(&self.run).unwrap_or_default()
+    fn run(&self) -> &ImageRun {
+        &self.run
     }
 
-    fn initialize(&mut self, rng: &mut FlowRng) -> flow_core::Result<()> {
+    fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let order = rng.permutation(self.splits.train.len());
         let indices = &order[..self.run.init_batch.min(order.len())];
-        let images = self.splits.train.batch(indices, self.model.store().device()).map_err(core)?;
+        let images = self.splits.train.batch(indices, self.model.store().device())?;
         let labels = labels_of(&self.splits.train, indices);
         self.model.set_training(true);
-        self.model.initialize(&images, labels.as_deref(), rng)
+        Ok(self.model.initialize(&images, labels.as_deref(), rng)?)
     }
 
-    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let device = self.model.store().device().clone();
-        let batch = self.cursor.next_batch(&self.splits.train, self.run.augment.as_ref(), &device).map_err(core)?;
+        let batch = self.cursor.next_batch(&self.splits.train, self.run.augment.as_ref(), &device)?;
         let labels = labels_of(&self.splits.train, &batch.indices);
         self.model.set_training(true);
         let step = self.model.backward(&batch.images, labels.as_deref(), rng, self.run.backprop, gradients)?;
-        let mut metrics = vec![("bits_per_dim".to_string(), step.bits_per_dim)];
+        let mut metrics = Metrics::new(bits_per_dim(step.bits_per_dim));
         if let Some(nats) = step.auxiliary {
-            metrics.push(("class_cross_entropy_bits".into(), -nats / std::f64::consts::LN_2));
+            metrics = metrics.with(Metric::new("class_cross_entropy_bits", "bits", -nats / std::f64::consts::LN_2));
         }
         if self.run.backprop == Backprop::Reversible {
-            metrics.push(("plain_fallback".into(), f64::from(u8::from(step.fell_back))));
+            metrics = metrics.with(Metric::new("plain_fallback", "", f64::from(u8::from(step.fell_back))));
         }
         if step.penalty != 0.0 {
-            metrics.push(("penalty_nats".into(), step.penalty));
+            metrics = metrics.with(Metric::new("penalty_nats", "nats", step.penalty));
         }
         Ok(metrics)
     }
 
-    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
         let count = held_out.len().min(self.run.validation_images);
-        let bits = metrics::bits_per_image(&self.model, held_out, count, 1, rng, |_| ()).map_err(core)?;
-        Ok(vec![("bits_per_dim".into(), metrics::mean_and_error(&bits).0)])
+        let bits = metrics::bits_per_image(&self.model, held_out, count, 1, rng, |_| ())?;
+        Ok(Metrics::new(bits_per_dim(metrics::mean_and_error(&bits).0)))
     }
 
-    fn data_state(&self) -> serde_json::Value {
-        serde_json::to_value(self.cursor.state()).unwrap_or_default()
+    fn position(&self) -> BatchState {
+        self.cursor.state()
     }
 
-    fn restore_data_state(&mut self, state: &serde_json::Value) -> flow_core::Result<()> {
-        let state: BatchState = serde_json::from_value(state.clone())
-            .map_err(|e| flow_core::Error::config("position in the data", e.to_string()))?;
-        self.cursor = BatchCursor::restore(self.splits.train.len(), self.run.batch, state).map_err(core)?;
+    fn restore(&mut self, position: BatchState) -> Result<()> {
+        self.cursor = BatchCursor::restore(self.splits.train.len(), self.run.batch, position)?;
         Ok(())
     }
 
@@ -245,18 +224,18 @@ impl Task for ImageTask {
         self.run.batch
     }
 
-    fn unit(&self) -> &str {
-        "bits/dim"
-    }
-
-    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> flow_core::Result<()> {
+    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> Result<()> {
         const SIDE: usize = 8;
         let labels = class_rows(&self.run, SIDE * SIDE, SIDE);
         let samples = self.model.sample(SIDE * SIDE, labels.as_deref(), &[0.7], rng)?;
-        let pixels = Pixels::from_tensor(&samples, self.run.spec.levels).map_err(core)?;
+        let pixels = Pixels::from_tensor(&samples, self.run.spec.levels)?;
         let style = GridStyle { columns: SIDE, ..GridStyle::default() };
-        write_grid(&folder.join(format!("samples-{step:08}.png")), &pixels, &style).map_err(core)
+        write_grid(&folder.join(format!("samples-{step:08}.png")), &pixels, &style)
     }
+}
+
+fn bits_per_dim(value: f64) -> Metric {
+    Metric::new("bits_per_dim", "bits/dim", value)
 }
 
 /// The labels of some images, where there are labels.

@@ -8,6 +8,7 @@
 use flow_core::FlowRng;
 use flow_core::cnf::matching::{ReflowConfig, ReflowPairs, ReflowTask};
 use flow_core::cnf::ode::SolveOptions;
+use flow_core::train::Run;
 
 use crate::model::{Draw, Objective, PointFlow, times_per_cloud};
 use crate::trainer::PointRun;
@@ -41,7 +42,12 @@ pub fn draw_pairs(
 /// # Errors
 /// [`flow_core::Error::Config`] for a model that was not trained by flow matching, or was distilled already; as
 /// [`draw_pairs`].
-pub fn straighten(run: &PointRun, teacher: &PointFlow, clouds: usize, solver: &SolveOptions) -> Result<ReflowTask> {
+pub fn straighten(
+    run: &PointRun,
+    teacher: &PointFlow,
+    clouds: usize,
+    solver: &SolveOptions,
+) -> Result<ReflowTask<PointRun>> {
     teacher.check_paths()?;
     let Objective::Matching(matching) = &run.model.objective else {
         return Err(Error::config("model", "only a flow that was trained by flow matching is straightened"));
@@ -55,9 +61,7 @@ pub fn straighten(run: &PointRun, teacher: &PointFlow, clouds: usize, solver: &S
         batch: run.batch,
         times_per_group: times_per_cloud(matching, run.points),
     };
-    // Plain data with string keys always serialises.
-    let described = serde_json::to_value(run).unwrap_or_default();
     let pairs = [draw(clouds, "pairs")?, draw(HELD_OUT, "held-out pairs")?];
     let copy = (student.store(), student.point_field());
-    Ok(ReflowTask::new(described, config, copy, teacher.store(), pairs)?)
+    Ok(ReflowTask::new(run.clone(), config, copy, teacher.store(), pairs)?)
 }

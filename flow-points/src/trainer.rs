@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::train::{
-    self, CursorState, EmaConfig, EpochCursor, Metrics, OptimizerConfig, ScheduleConfig, Task, TrainConfig,
+    self, CursorState, EmaConfig, EpochCursor, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task, TrainConfig,
 };
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -48,23 +48,6 @@ fn is_zero(warp: &f64) -> bool {
 }
 
 impl PointRun {
-    /// The run that made a checkpoint, from its `config.json`.
-    ///
-    /// # Errors
-    /// [`flow_core::Error::Checkpoint`] naming the folder when the configuration is missing or is not that of a
-    /// PointFlow model.
-    pub fn read(checkpoint: &Path) -> Result<Self> {
-        Ok(train::load_run(checkpoint, "a PointFlow model")?)
-    }
-
-    /// Builds the model with fresh parameters.
-    ///
-    /// # Errors
-    /// [`flow_core::Error::Config`] naming the field that is out of range.
-    pub fn build(&self, device: &Device) -> Result<PointFlow> {
-        PointFlow::new(self.model.clone(), &ParamStore::new(self.seed, DType::F32, device))
-    }
-
     /// The latents `(B, Z)` of normalized clouds `(B, N, 3)`: the means of the posteriors of `model`.
     ///
     /// A maximum over many more points than a step takes is larger than any that the rest of the network has met, so
@@ -87,19 +70,24 @@ impl PointRun {
     }
 }
 
-/// The model of a checkpoint in evaluation mode, with the averaged weights if `average` and it has them.
-///
-/// `path` is a checkpoint, or a run's folder (its best checkpoint is taken).
-///
-/// # Errors
-/// [`flow_core::Error::Checkpoint`] or [`flow_core::Error::Io`] naming the file and the difference.
-pub fn load(path: &Path, device: &Device, average: bool) -> Result<(PointRun, PointFlow)> {
-    let checkpoint = train::find_checkpoint(path)?;
-    let run = PointRun::read(&checkpoint)?;
-    let model = run.build(device)?;
-    train::load_averaged(&checkpoint, model.store(), average)?;
-    model.set_training(false);
-    Ok((run, model))
+impl Run for PointRun {
+    type Model = PointFlow;
+    type Error = Error;
+    const DESCRIBES: &'static str = "a PointFlow model";
+
+    fn build(&self, device: &Device) -> Result<PointFlow> {
+        PointFlow::new(self.model.clone(), &ParamStore::new(self.seed, DType::F32, device))
+    }
+}
+
+impl train::Model for PointFlow {
+    fn store(&self) -> &ParamStore {
+        PointFlow::store(self)
+    }
+
+    fn set_training(&self, training: bool) {
+        PointFlow::set_training(self, training);
+    }
 }
 
 /// The engine's configuration of the default recipe.
@@ -191,11 +179,6 @@ impl PointTask {
         Ok(PointTask { run, model, device: device.clone(), train, validation, cursor })
     }
 
-    /// The run's description.
-    pub fn run(&self) -> &PointRun {
-        &self.run
-    }
-
     /// The model.
     pub fn model(&self) -> &PointFlow {
         &self.model
@@ -258,73 +241,62 @@ fn mean_terms(
     Ok(sum)
 }
 
-/// The crate's errors as the engine's: the message is kept, the variant where there is one.
-pub(crate) fn core(error: Error) -> flow_core::Error {
-    match error {
-        Error::Core(e) => e,
-        other => flow_core::Error::config("training clouds", other.to_string()),
-    }
-}
-
-fn metrics(objective: &Objective, terms: &Terms) -> Metrics {
-    let named = |name: &str, value: f64| (name.to_string(), value);
+/// What was measured, with the objective first: the loss of a step; of a validation of a matched model the error of
+/// points, which decides on the best checkpoint.
+///
+/// The error of latents is no judge: what is whitened moves with the encoder, and the fewer of its entries carry noise
+/// alone, the larger the error.
+fn metrics(objective: &Objective, terms: &Terms, validation: bool) -> Metrics {
+    let loss = Metric::new(objective.metric(), objective.unit(), terms.loss);
     match objective {
-        Objective::Likelihood(_) => vec![
-            named(objective.metric(), terms.loss),
-            named("point_nats", terms.point),
-            named("prior_nats", terms.prior),
-            named("entropy_nats", terms.posterior),
-            named("point_evaluations", terms.evaluations.0 as f64),
-            named("prior_evaluations", terms.evaluations.1 as f64),
-        ],
-        Objective::Matching(_) => vec![
-            named(objective.metric(), terms.loss),
-            named("point_error", terms.point),
-            named("prior_error", terms.prior),
-            named("kl_nats", terms.posterior),
-        ],
+        Objective::Likelihood(_) => Metrics::new(loss)
+            .with(Metric::new("point_nats", "nats", terms.point))
+            .with(Metric::new("prior_nats", "nats", terms.prior))
+            .with(Metric::new("entropy_nats", "nats", terms.posterior))
+            .with(Metric::new("point_evaluations", "", terms.evaluations.0 as f64))
+            .with(Metric::new("prior_evaluations", "", terms.evaluations.1 as f64)),
+        Objective::Matching(_) => {
+            let point = Metric::new("point_error", "", terms.point);
+            let [objective, other] = if validation { [point, loss] } else { [loss, point] };
+            Metrics::new(objective).with(other).with(Metric::new("prior_error", "", terms.prior)).with(Metric::new(
+                "kl_nats",
+                "nats",
+                terms.posterior,
+            ))
+        }
     }
 }
 
 impl Task for PointTask {
+    type Run = PointRun;
+    type Position = CursorState;
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
-    fn config(&self) -> serde_json::Value {
-        // Plain data with string keys always serialises.
-        serde_json::to_value(&self.run).unwrap_or_default()
+    fn run(&self) -> &PointRun {
+        &self.run
     }
 
-    fn initialize(&mut self, _rng: &mut FlowRng) -> flow_core::Result<()> {
-        Ok(())
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
+        let (clouds, plain) = self.batch()?;
+        let terms = self.model.backward_with(&clouds, plain, rng, gradients)?;
+        Ok(metrics(&self.run.model.objective, &terms, false))
     }
 
-    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
-        let (clouds, plain) = self.batch().map_err(core)?;
-        let terms = self.model.backward_with(&clouds, plain, rng, gradients).map_err(core)?;
-        Ok(metrics(&self.run.model.objective, &terms))
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
+        let terms = self.validation_terms(rng)?;
+        Ok(metrics(&self.run.model.objective, &terms, true))
     }
 
-    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
-        let terms = self.validation_terms(rng).map_err(core)?;
-        let mut metrics = metrics(&self.run.model.objective, &terms);
-        // The first one decides which checkpoint is best. The error of latents is no judge: what is whitened moves with
-        // the encoder, and the fewer of its entries carry noise alone, the larger the error.
-        if let Some(place) = metrics.iter().position(|(name, _)| name == "point_error") {
-            metrics.swap(0, place);
-        }
-        Ok(metrics)
+    fn position(&self) -> CursorState {
+        self.cursor.state()
     }
 
-    fn data_state(&self) -> serde_json::Value {
-        serde_json::to_value(self.cursor.state()).unwrap_or_default()
-    }
-
-    fn restore_data_state(&mut self, state: &serde_json::Value) -> flow_core::Result<()> {
-        let state: CursorState = serde_json::from_value(state.clone())
-            .map_err(|e| flow_core::Error::config("position in the data", e.to_string()))?;
-        self.cursor = EpochCursor::restore(self.train.len(), self.run.batch, state)?;
+    fn restore(&mut self, position: CursorState) -> Result<()> {
+        self.cursor = EpochCursor::restore(self.train.len(), self.run.batch, position)?;
         Ok(())
     }
 
@@ -332,18 +304,14 @@ impl Task for PointTask {
         self.run.batch
     }
 
-    fn unit(&self) -> &str {
-        self.run.model.objective.unit()
-    }
-
-    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> flow_core::Result<()> {
+    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> Result<()> {
         const CLOUDS: usize = 12;
         self.model.set_training(false);
         let drawn = draw_clouds(&self.model, &self.run.normalization, CLOUDS, self.run.points, &Draw::default(), rng);
         self.model.set_training(true);
-        let clouds: Vec<Cloud> = drawn.map_err(core)?.into_iter().map(Cloud::new).collect();
-        let sheet = contact_sheet(&clouds, 4, &RenderOptions::default()).map_err(core)?;
-        write_png(&folder.join(format!("samples-{step:08}.png")), &sheet).map_err(core)
+        let clouds: Vec<Cloud> = drawn?.into_iter().map(Cloud::new).collect();
+        let sheet = contact_sheet(&clouds, 4, &RenderOptions::default())?;
+        write_png(&folder.join(format!("samples-{step:08}.png")), &sheet)
     }
 }
 

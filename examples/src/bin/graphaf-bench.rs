@@ -11,7 +11,7 @@ use flow_core::train::{EpochCursor, Optimizer, OptimizerConfig, clip_global_norm
 use flow_core::{FlowRng, Gradients, ParamStore};
 use flow_graph::data::{OpenOptions, open};
 use flow_graph::model::{GraphAf, GraphAfConfig, SampleOptions, Sequence, Vocabulary};
-use flow_graph::trainer::{load, random_order};
+use flow_graph::trainer::{GraphRun, random_order};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Model {
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
     let train = train(&args, &model, &molecules)?;
     let peak = memory("VmHWM");
     let model = match &args.checkpoint {
-        Some(path) => load(path, &Device::Cpu, true)?.1,
+        Some(path) => flow_core::train::load::<GraphRun>(path, &Device::Cpu, true)?.1,
         None => model,
     };
     let start = Instant::now();

@@ -5,12 +5,12 @@ use std::fmt;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use flow_core::FlowRng;
-use flow_core::train::{find_checkpoint, load_averaged, load_run};
+use flow_core::train;
 use flow_image::metrics::mean_and_error;
 use serde::Serialize;
 
 use super::data::{Data, Source};
-use super::model::{Model, Purpose, RunConfig};
+use super::model::{Model, RunConfig};
 use super::task::log_prob;
 use crate::cli::CheckpointArg;
 
@@ -24,12 +24,7 @@ pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(RunCo
 
 /// As [`load`], from a folder.
 pub(super) fn load_from(folder: &std::path::Path, device: &Device, averaged: bool) -> Result<(RunConfig, Model)> {
-    let folder = find_checkpoint(folder)?;
-    let run: RunConfig = load_run(&folder, "a density")?;
-    let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Use, device)?;
-    load_averaged(&folder, model.store(), averaged)?;
-    model.density().set_training(false);
-    Ok((run, model))
+    train::load(folder, device, averaged)
 }
 
 /// How well a model predicts held-out points, in nats of the data's own units.

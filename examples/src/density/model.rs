@@ -14,6 +14,7 @@ use flow_core::layers::{
     ActNorm, Coupling, InvertibleConv, MaskedAutoregressive, Parametrization, Partition, Permute, Planar,
 };
 use flow_core::nn::{Activation, Mlp, MlpConfig};
+use flow_core::train::{self, Run};
 use flow_core::transformer::{Affine, RationalQuadraticSpline, ScaleBound, Transformer};
 use flow_core::{Bijector, Chain, Density, Flow, ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,27 @@ pub(super) struct Straightened {
 /// What a checkpoint without a gain has.
 fn one() -> f64 {
     1.0
+}
+
+impl Run for RunConfig {
+    type Model = Model;
+    type Error = anyhow::Error;
+    const DESCRIBES: &'static str = "a density";
+
+    /// The model for use, not for training.
+    fn build(&self, device: &Device) -> Result<Model> {
+        Model::new(&self.model, self.dims(), self.seed, Purpose::Use, device)
+    }
+}
+
+impl train::Model for Model {
+    fn store(&self) -> &ParamStore {
+        Model::store(self)
+    }
+
+    fn set_training(&self, training: bool) {
+        self.density().set_training(training);
+    }
 }
 
 impl RunConfig {

@@ -1,7 +1,7 @@
 //! What a training step of a density is.
 
 use candle_core::Tensor;
-use flow_core::train::{BatchIndices, EpochCursor, Metrics, Task};
+use flow_core::train::{BatchIndices, CursorState, EpochCursor, Metric, Metrics, Task};
 use flow_core::{Backprop, Error, FlowRng, Gradients, ParamStore, Result};
 
 use super::data::{Data, flat};
@@ -67,13 +67,22 @@ pub(super) fn log_prob(model: &Model, x: &Tensor) -> Result<Vec<f32>> {
     Ok(out)
 }
 
+fn squared_error(error: &Tensor) -> Result<Metric> {
+    Ok(Metric::new("error", "squared error", f64::from(error.to_scalar::<f32>()?)))
+}
+
 impl Task for DensityTask {
+    type Run = RunConfig;
+    /// A toy is drawn from, and has no position.
+    type Position = Option<CursorState>;
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
-    fn config(&self) -> serde_json::Value {
-        serde_json::to_value(&self.run).unwrap_or_default()
+    fn run(&self) -> &RunConfig {
+        &self.run
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
@@ -93,14 +102,14 @@ impl Task for DensityTask {
         if let (Kind::Matching, Some(field)) = (self.run.model.kind, self.model.field()) {
             let error = self.run.model.matching.loss(&*field, &x, None, self.run.batch, rng)?;
             gradients.accumulate(&error.backward()?)?;
-            return Ok(vec![("error".into(), f64::from(error.to_scalar::<f32>()?))]);
+            return Ok(Metrics::new(squared_error(&error)?));
         }
         self.model.density().set_training(true);
         self.model.density().set_noise(rng);
         let weight = Tensor::full(-1.0 / self.run.batch as f32, self.run.batch, x.device())?;
         let scored = self.model.density().log_prob_backward(&x, None, &weight, Backprop::Reversible, gradients)?;
         let nats = -f64::from(scored.log_prob.mean(0)?.to_scalar::<f32>()?);
-        Ok(vec![("nats".into(), nats + self.run.standard.log_scale())])
+        Ok(Metrics::new(Metric::new("nats", "nats", nats + self.run.standard.log_scale())))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
@@ -109,27 +118,28 @@ impl Task for DensityTask {
         let x = self.seen(&self.data.validation[..most])?;
         let logs = log_prob(&self.model, &x)?;
         let mean = logs.iter().map(|&l| f64::from(l)).sum::<f64>() / logs.len().max(1) as f64;
-        let mut metrics = vec![("nats".into(), self.run.standard.log_scale() - mean)];
+        let mut metrics = Metrics::new(Metric::new("nats", "nats", self.run.standard.log_scale() - mean));
         if let (Kind::Matching, Some(field)) = (self.run.model.kind, self.model.field()) {
             let _paused = self.model.store().no_grad();
             let error = self.run.model.matching.loss(&*field, &x, None, x.dim(0)?, rng)?;
-            metrics.push(("error".into(), f64::from(error.to_scalar::<f32>()?)));
+            metrics = metrics.with(squared_error(&error)?);
         }
         Ok(metrics)
     }
 
-    fn data_state(&self) -> serde_json::Value {
-        self.cursor
-            .as_ref()
-            .map_or(serde_json::Value::Null, |cursor| serde_json::to_value(cursor.state()).unwrap_or_default())
+    fn position(&self) -> Option<CursorState> {
+        self.cursor.as_ref().map(EpochCursor::state)
     }
 
-    fn restore_data_state(&mut self, state: &serde_json::Value) -> Result<()> {
-        if let Some(cursor) = &mut self.cursor {
-            let place =
-                serde_json::from_value(state.clone()).map_err(|e| Error::config("data state", e.to_string()))?;
-            *cursor = EpochCursor::restore(self.data.train.len() / self.data.columns, self.run.batch, place)?;
-        }
+    fn restore(&mut self, position: Option<CursorState>) -> Result<()> {
+        self.cursor = match (&self.cursor, position) {
+            (None, None) => None,
+            (Some(_), Some(position)) => {
+                let rows = self.data.train.len() / self.data.columns;
+                Some(EpochCursor::restore(rows, self.run.batch, position)?)
+            }
+            _ => return Err(Error::config("position in the data", "is of another kind of data")),
+        };
         Ok(())
     }
 

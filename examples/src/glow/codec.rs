@@ -49,7 +49,7 @@ pub(super) struct CompressArgs {
 
 impl CompressArgs {
     pub(super) fn run(self) -> Result<()> {
-        let (_, model) = codec::load(&self.codec.checkpoint, &Device::Cpu)?;
+        let (_, model) = flow_core::train::load::<IdfRun>(&self.codec.checkpoint, &Device::Cpu, true)?;
         let images = images_for(&model, &self.data.data, self.split, self.count)?;
         create_parent(&self.out)?;
         let bytes = codec::write_archive(&model, images.images(), &self.out)?;
@@ -87,7 +87,7 @@ impl DecompressArgs {
     pub(super) fn run(self) -> Result<()> {
         let unread = self.split.is_some() && self.verify.is_none();
         refuse(&[("--split", unread)], "the part of the data to compare with; give --verify PATH, or leave it out")?;
-        let (run, model) = codec::load(&self.codec.checkpoint, &Device::Cpu)?;
+        let (run, model) = flow_core::train::load::<IdfRun>(&self.codec.checkpoint, &Device::Cpu, true)?;
         let restored = codec::read_archive(&model, &self.archive)?;
         let set = Dataset::new(restored, model.shape(), model.levels(), run.source)?;
         if let Some(path) = &self.verify {
@@ -164,7 +164,7 @@ pub(super) fn train(
     if !report {
         return Ok(());
     }
-    let (_, model) = codec::load(out, &Device::Cpu)?;
+    let (_, model) = flow_core::train::load::<IdfRun>(out, &Device::Cpu, true)?;
     let archive = codec::compress(&model, test.images()).context("cannot code the test images")?;
     println!(
         "test {:.4} bits/value in an archive of {} images, {} steps in {:.0} s; {}",

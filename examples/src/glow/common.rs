@@ -7,7 +7,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_image::data::{self, Channels, Dataset, OpenOptions, Resize, Splits};
 use flow_image::model::ImageModel;
-use flow_image::trainer::{self, ImageRun};
+use flow_image::trainer::ImageRun;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::CheckpointArg;
@@ -22,7 +22,7 @@ pub(super) struct DataArg {
 
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(ImageRun, ImageModel)> {
-    Ok(trainer::load(&checkpoint.folder("glow"), device, !checkpoint.raw_weights)?)
+    Ok(flow_core::train::load(&checkpoint.folder("glow"), device, !checkpoint.raw_weights)?)
 }
 
 /// A part of a data set.

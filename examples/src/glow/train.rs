@@ -266,7 +266,7 @@ impl TrainArgs {
 
     /// Pictures and the one-line summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, test: &data::Dataset, device: &Device) -> Result<()> {
-        let (run, model) = trainer::load(&self.out, device, true)?;
+        let (run, model) = flow_core::train::load::<ImageRun>(&self.out, device, true)?;
         let mut rng = FlowRng::named(self.engine.seed(), "report");
         const SIDE: usize = 10;
         let labels = class_rows(&run, SIDE * SIDE, SIDE);

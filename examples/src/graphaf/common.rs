@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_graph::data::{Loaded, OpenOptions, is_table, open};
 use flow_graph::model::{Candidates, GraphAf, GraphAfConfig, Sequence};
-use flow_graph::trainer::{self, GraphRun, random_order};
+use flow_graph::trainer::{GraphRun, random_order};
 use flow_graph::{Molecule, SaScorer};
 
 use crate::cli::{CheckpointArg, refuse};
@@ -61,7 +61,7 @@ pub(super) fn read(path: &Path, column: Option<&str>) -> Result<Loaded> {
 
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(GraphRun, GraphAf)> {
-    Ok(trainer::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
+    Ok(flow_core::train::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
 }
 
 /// Molecules as sequences; those that the model cannot express are counted by reason.

@@ -70,11 +70,10 @@ pub(super) struct OptimizeArgs {
     /// Folder for results and, when fine-tuning, checkpoints
     #[arg(long, default_value = "flow-out/graphaf-optimize", value_name = "FOLDER")]
     out: PathBuf,
-    /// Fine-tuning: how much less a decision counts than the one after it [default: 0.97]
+    /// Fine-tuning: weight of a decision relative to the one after it [default: 0.97]
     #[arg(long)]
     discount: Option<f64>,
-    /// Fine-tuning: what a molecule counts that was drawn before, 0 to 1 [default: 1]; less keeps the model from
-    /// repeating itself
+    /// Fine-tuning: weight of a molecule that was drawn before, 0 to 1; below 1 the model repeats itself less [default: 1]
     #[arg(long, value_name = "WEIGHT")]
     repeat: Option<f64>,
     /// Fine-tuning: smallest number of heavy atoms, as far as valences allow more [default: 5]

@@ -222,7 +222,7 @@ impl TrainArgs {
         test: &[Sequence],
         device: &Device,
     ) -> Result<()> {
-        let (_, model) = trainer::load(&self.out, device, true)?;
+        let (_, model) = flow_core::train::load::<GraphRun>(&self.out, device, true)?;
         let molecules = draw(&model, self.samples, &SampleOptions::default(), self.engine.seed())?;
         let rows: Vec<Row> = molecules.iter().cloned().map(Row::plain).collect();
         output::write(&[self.out.join("samples.smi"), self.out.join("samples.png")], &rows, None)?;

@@ -13,7 +13,7 @@ use flow_points::io::{self, Shape};
 use flow_points::metrics::chamfer;
 use flow_points::model::{Draw, PointFlow, PointFlowConfig};
 use flow_points::shapes::Family;
-use flow_points::trainer::{self, PointRun};
+use flow_points::trainer::PointRun;
 
 use crate::cli::{CheckpointArg, refuse};
 use crate::solver::SolverName;
@@ -376,7 +376,7 @@ impl SolverArg {
 
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(PointRun, PointFlow)> {
-    Ok(trainer::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
+    Ok(flow_core::train::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
 }
 
 /// Refuses a temperature that is no positive number.

@@ -11,7 +11,7 @@ use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, Trai
 use flow_points::Cloud;
 use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
 use flow_points::straighten::straighten;
-use flow_points::trainer::{self, PointRun, draw_clouds};
+use flow_points::trainer::{PointRun, draw_clouds};
 
 use super::common::{PROGRAM, load};
 use super::output::{write_plys, write_sheet};
@@ -76,9 +76,14 @@ pub(super) struct StraightenArgs {
 
 impl StraightenArgs {
     pub(super) fn run(self) -> Result<()> {
-        let solver_steps = self.solver_steps.unwrap_or(SOLVER_STEPS);
-        let counts = [("--clouds", self.clouds), ("--points", self.points), ("--samples", self.samples)];
-        counts.into_iter().chain([("--solver-steps", solver_steps)]).try_for_each(|(flag, n)| at_least_one(flag, n))?;
+        for (flag, value) in [
+            ("--clouds", self.clouds),
+            ("--points", self.points),
+            ("--solver-steps", self.solver_steps.unwrap_or(SOLVER_STEPS)),
+            ("--samples", self.samples),
+        ] {
+            at_least_one(flag, value)?;
+        }
         let unread = self.distill && self.solver_steps.is_some();
         refuse(&[("--solver-steps", unread)], "with --distill the model draws in one step; leave one of them out")?;
         self.engine.without_previews("straightening draws no previews; see report.json and samples.png")?;
@@ -118,7 +123,7 @@ impl StraightenArgs {
 
     /// How straight paths are and how far few steps lead, before and after, and clouds of the copy.
     fn report(&self, summary: &Summary, teacher: &PointFlow, held_out: &ReflowPairs) -> Result<()> {
-        let (run, student) = trainer::load(&self.out, &self.engine.device()?, true)?;
+        let (run, student) = flow_core::train::load::<PointRun>(&self.out, &self.engine.device()?, true)?;
         Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? }.print_and_write(&self.out)?;
         let mut rng = FlowRng::named(self.engine.seed(), "report");
         let clouds = draw_clouds(&student, &run.normalization, self.samples, 2048, &Draw::default(), &mut rng)?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
@@ -115,9 +115,10 @@ impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--samples", self.samples.unwrap_or(SAMPLES))?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        let batch = self.engine.batch(BATCH)?;
         let model = self.plan()?;
         let loaded = self.data.open(self.engine.seed())?;
-        let run = self.describe(model, &loaded)?;
+        let run = self.describe(model, &loaded, batch)?;
         let config = self.engine_config(&run.model)?;
         let (batch, points, objective) = (run.batch, run.points, run.model.objective.clone());
         let task = PointTask::new(run, &loaded.train.clouds, &loaded.validation.clouds, &device)?;
@@ -162,16 +163,16 @@ impl TrainArgs {
                     c.point.coupling = Coupling::MinibatchOt { block };
                 }
             }
-            Objective::Likelihood(_) if self.kl_weight.is_some() || self.transport.is_some() => {
-                bail!("--kl-weight and --transport are for models trained by flow matching, this one is by likelihood")
+            Objective::Likelihood(_) => {
+                let flags = [("--kl-weight", self.kl_weight.is_some()), ("--transport", self.transport.is_some())];
+                refuse(&flags, "for flow matching, this model is trained by likelihood; leave it out")?;
             }
-            Objective::Likelihood(_) => {}
         }
         model.check()?;
         Ok(model)
     }
 
-    fn describe(&self, model: PointFlowConfig, loaded: &Loaded) -> Result<PointRun> {
+    fn describe(&self, model: PointFlowConfig, loaded: &Loaded, batch: usize) -> Result<PointRun> {
         let mode = match self.normalize {
             Normalize::Set => NormalizeMode::Set,
             Normalize::Axis => NormalizeMode::Axis,
@@ -181,7 +182,7 @@ impl TrainArgs {
             model,
             source: loaded.train.source.clone(),
             normalization: Normalization::of(&loaded.train.clouds, mode)?,
-            batch: self.engine.batch(BATCH)?.min(loaded.train.clouds.len()),
+            batch: batch.min(loaded.train.clouds.len()),
             points: self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS }),
             replacement: self.replacement,
             rotate: self.rotate,
@@ -203,7 +204,7 @@ impl TrainArgs {
     /// Clouds, pictures and the one-line summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, loaded: &Loaded, points: usize, device: &Device) -> Result<()> {
         const SHOWN: usize = 16;
-        let (run, model) = trainer::load(&self.out, device, true)?;
+        let (run, model) = flow_core::train::load::<PointRun>(&self.out, device, true)?;
         let mut rng = FlowRng::named(self.engine.seed(), "report");
         let mut place = self.out.join("reconstructions.png");
         let held_out = if loaded.test.clouds.is_empty() { &loaded.train } else { &loaded.test };

@@ -14,7 +14,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -69,13 +68,16 @@ impl ConfigFile {
     }
 }
 
-/// Writes a model without a training run: `config.json` and `model.safetensors`, atomically.
+/// Writes a model without a training run: `config.json`, which holds its description (a [`Run`](super::Run)), and
+/// `model.safetensors`, atomically.
 ///
 /// # Errors
-/// [`Error::Io`] naming the path; an existing folder is then unchanged.
-pub fn save_model(folder: &Path, store: &ParamStore, config: &Value) -> Result<()> {
+/// [`Error::Io`] naming the path; an existing folder is then unchanged. [`Error::Checkpoint`] for a description that
+/// is no JSON.
+pub fn save_model(folder: &Path, store: &ParamStore, run: &impl Serialize) -> Result<()> {
+    let run = serde_json::to_value(run).map_err(|e| fault(folder, e))?;
     files::replace_folder(folder, |aside| {
-        files::write_json(&aside.join(CONFIG), &ConfigFile::new(config.clone(), None))?;
+        files::write_json(&aside.join(CONFIG), &ConfigFile::new(run, None))?;
         files::write_tensors(&aside.join(MODEL), &values(store))
     })
 }
@@ -102,12 +104,35 @@ pub fn load_train_config(folder: &Path) -> Result<Option<TrainConfig>> {
 /// [`Error::Checkpoint`] naming the file and every difference in names, shapes and dtypes; the store is
 /// then unchanged.
 pub fn load_weights(folder: &Path, store: &ParamStore, ema: bool) -> Result<()> {
+    load_weights_as(folder, store, ema, Cast::Refuse)
+}
+
+/// What [`load_weights_as`] does with weights of another element type than the store's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cast {
+    /// They are an error that names them.
+    Refuse,
+    /// They are converted: f64 to f32 rounds, f32 to f64 is exact.
+    Allow,
+}
+
+/// As [`load_weights`], into a store of another element type if `cast` allows it: a model that was trained in f32 is
+/// checked in f64, or the reverse.
+///
+/// # Errors
+/// As [`load_weights`].
+pub fn load_weights_as(folder: &Path, store: &ParamStore, ema: bool, cast: Cast) -> Result<()> {
     ConfigFile::read(folder)?;
     let path = folder.join(if ema { EMA } else { MODEL });
     if ema && !path.exists() {
         return Err(fault(path, "is missing: the run kept no average of the weights; load the weights themselves"));
     }
-    let tensors = files::read_tensors(&path)?;
+    let mut tensors = files::read_tensors(&path)?;
+    if cast == Cast::Allow {
+        for value in tensors.values_mut() {
+            *value = value.to_dtype(store.dtype())?;
+        }
+    }
     in_file(&path, store.restore(&tensors))
 }
 
@@ -117,15 +142,6 @@ pub fn load_weights(folder: &Path, store: &ParamStore, ema: bool) -> Result<()> 
 /// As [`load_weights`].
 pub fn load_averaged(folder: &Path, store: &ParamStore, average: bool) -> Result<()> {
     load_weights(folder, store, average && folder.join(EMA).exists())
-}
-
-/// The task's hyper-parameters as what they describe; `model` names it in words, "an image model".
-///
-/// # Errors
-/// As [`load_config`]; [`Error::Checkpoint`] naming the folder when they describe something else.
-pub fn load_run<T: DeserializeOwned>(folder: &Path, model: &str) -> Result<T> {
-    let config = load_config(folder)?;
-    serde_json::from_value(config).map_err(|e| fault(folder, format!("config.json does not describe {model}: {e}")))
 }
 
 /// The checkpoint folder that a path given by a user means.

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use super::metrics::Metrics;
 use crate::{Gradients, ParamStore, Result};
 
 /// A group of processes (or threads) that train one model on different batches.
@@ -82,13 +83,13 @@ pub(super) fn broadcast_weights(channel: &dyn Communicator, store: &ParamStore) 
 }
 
 /// Replaces metrics by their means over all ranks.
-pub(super) fn average_metrics(channel: &dyn Communicator, metrics: &mut [(String, f64)]) -> Result<()> {
+pub(super) fn average_metrics(channel: &dyn Communicator, metrics: &mut Metrics) -> Result<()> {
     if channel.world_size() == 1 {
         return Ok(());
     }
-    let mut flat: Vec<f32> = metrics.iter().map(|(_, value)| *value as f32).collect();
+    let mut flat: Vec<f32> = metrics.iter().map(|metric| metric.value as f32).collect();
     channel.all_reduce_sum(&mut flat)?;
     let share = 1.0 / channel.world_size() as f64;
-    metrics.iter_mut().zip(flat).for_each(|((_, metric), value)| *metric = f64::from(value) * share);
+    metrics.iter_mut().zip(flat).for_each(|(metric, value)| metric.value = f64::from(value) * share);
     Ok(())
 }

@@ -20,11 +20,14 @@ mod cursor;
 mod ema;
 mod events;
 mod files;
+mod fit;
 mod fused;
 mod guard;
+mod metrics;
 mod optimizer;
 mod progress;
 mod rate;
+mod run;
 mod schedule;
 mod state;
 mod stop;
@@ -33,8 +36,8 @@ mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{
-    CHECKPOINT_VERSION, Checkpoints, find_checkpoint, load_averaged, load_config, load_run, load_train_config,
-    load_weights, save_model,
+    CHECKPOINT_VERSION, Cast, Checkpoints, find_checkpoint, load_averaged, load_config, load_train_config,
+    load_weights, load_weights_as, save_model,
 };
 pub use clip::{Clipped, clip_global_norm};
 pub use communicator::{Communicator, Solo};
@@ -42,12 +45,15 @@ pub use config::TrainConfig;
 pub use cursor::{BatchIndices, CursorState, EpochCursor};
 pub use ema::{Ema, EmaConfig};
 pub use events::{EventLog, LogRecord, RecordKind, read_log};
+pub use fit::{CurvePoint, Fit, FitOptions, fit};
 pub use guard::{NonFiniteGuard, Verdict};
+pub use metrics::{Metric, Metrics};
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};
 pub use progress::{Bar, Progress, StepReport};
+pub use run::{Model, Run, load};
 pub use schedule::{Decay, Schedule, ScheduleConfig, ScheduleState};
 pub use state::{RunState, Scheduled};
 pub use stop::StopFlag;
-pub use task::{Metrics, Task};
+pub use task::Task;
 pub use tensorboard::{ScalarEvent, TensorBoardWriter, read_tensorboard};
 pub use trainer::{Summary, Trainer};

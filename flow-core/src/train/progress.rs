@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::metrics::{Metric, Metrics};
 use super::trainer::Summary;
 
 /// What is known after a step.
@@ -12,8 +13,8 @@ use super::trainer::Summary;
 pub struct StepReport<'a> {
     /// Finished steps.
     pub step: u64,
-    /// The step's metrics; the first is the loss.
-    pub metrics: &'a [(String, f64)],
+    /// The step's metrics; the objective is the loss.
+    pub metrics: &'a Metrics,
     /// The learning rate used.
     pub learning_rate: f64,
     /// Global norm of the gradient before clipping.
@@ -26,12 +27,12 @@ pub struct StepReport<'a> {
 
 /// An observer of a run. All methods do nothing by default; `()` observes nothing.
 pub trait Progress {
-    /// The run begins, or goes on, after `done` of `total` steps; `unit` is that of the objective.
-    fn start(&mut self, _done: u64, _total: u64, _unit: &str) {}
+    /// The run begins, or goes on, after `done` of `total` steps.
+    fn start(&mut self, _done: u64, _total: u64) {}
     /// A step is finished.
     fn step(&mut self, _report: &StepReport<'_>) {}
     /// A validation is finished; `best` is the best objective so far, this one included.
-    fn validation(&mut self, _step: u64, _metrics: &[(String, f64)], _best: f64) {}
+    fn validation(&mut self, _step: u64, _metrics: &Metrics, _best: f64) {}
     /// Something worth a line.
     fn note(&mut self, _message: &str) {}
     /// The run is over.
@@ -51,7 +52,6 @@ const SMOOTHING: f64 = 0.97;
 #[derive(Debug)]
 pub struct Bar {
     bar: Option<ProgressBar>,
-    unit: String,
     done: u64,
     total: u64,
     began: Instant,
@@ -69,21 +69,12 @@ impl Default for Bar {
 impl Bar {
     /// A bar that appears when the run starts.
     pub fn new() -> Self {
-        Bar {
-            bar: None,
-            unit: String::new(),
-            done: 0,
-            total: 0,
-            began: Instant::now(),
-            loss: Smoothed::default(),
-            best: None,
-            shown: None,
-        }
+        Bar { bar: None, done: 0, total: 0, began: Instant::now(), loss: Smoothed::default(), best: None, shown: None }
     }
 
     fn text(&self, report: &StepReport<'_>) -> String {
-        let name = report.metrics.first().map_or("loss", |(name, _)| name.as_str());
-        let mut text = format!("{name} {:.4} {}", self.loss.value(), self.unit);
+        let smoothed = Metric { value: self.loss.value(), ..report.metrics.objective.clone() };
+        let mut text = smoothed.to_string();
         if let Some(best) = self.best {
             text += &format!(", best validation {best:.4}");
         }
@@ -112,8 +103,7 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn start(&mut self, done: u64, total: u64, unit: &str) {
-        self.unit = unit.to_string();
+    fn start(&mut self, done: u64, total: u64) {
         (self.done, self.total, self.began, self.shown) = (done, total, Instant::now(), None);
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(total).with_position(done);
@@ -126,7 +116,7 @@ impl Progress for Bar {
     }
 
     fn step(&mut self, report: &StepReport<'_>) {
-        self.loss.add(report.metrics.first().map_or(f64::NAN, |(_, value)| *value));
+        self.loss.add(report.metrics.objective.value);
         if let Some(bar) = self.bar.clone() {
             bar.set_position(report.step);
             if self.stale(TEXT_EVERY) {
@@ -139,10 +129,9 @@ impl Progress for Bar {
         }
     }
 
-    fn validation(&mut self, step: u64, metrics: &[(String, f64)], best: f64) {
+    fn validation(&mut self, step: u64, metrics: &Metrics, best: f64) {
         self.best = Some(best);
-        let list: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        self.line(&format!("validation at step {step}: {} ({})", list.join(", "), self.unit));
+        self.line(&format!("validation at step {step}: {metrics}"));
     }
 
     fn note(&mut self, message: &str) {

@@ -57,6 +57,26 @@ impl RunState {
         self.best.is_finite().then_some((self.best, self.best_step))
     }
 
+    /// Takes note of a validation with this objective, and returns whether it is the best so far.
+    ///
+    /// Patience counts scheduled validations only, against the best of their own kind: a validation out of turn (of a
+    /// run that was stopped) may find the best weights, and must not change how a resumed run goes on.
+    pub(super) fn judge(&mut self, objective: f64, scheduled: bool) -> bool {
+        let to_beat = self.to_beat();
+        if scheduled {
+            self.stale_validations = if objective < to_beat { 0 } else { self.stale_validations + 1 };
+        }
+        let best_scheduled = if scheduled { objective.min(to_beat) } else { to_beat };
+        let improved = objective < self.best;
+        if improved {
+            (self.best, self.best_step) = (objective, self.step);
+        }
+        // Kept only where it differs: most runs are never validated out of turn.
+        self.best_scheduled = Some(Scheduled(best_scheduled)).filter(|Scheduled(best)| *best != self.best);
+        self.validated = self.step;
+        improved
+    }
+
     /// The state before the first step.
     pub fn fresh(config: &TrainConfig, data: serde_json::Value) -> Self {
         RunState {

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use crate::{FlowRng, Gradients, ParamStore, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-/// Named scalars of one step or one validation, in a fixed order; the first is the objective.
-///
-/// `[("bits_per_dim", 3.9), ("class_accuracy", 0.8)]`
-pub type Metrics = Vec<(String, f64)>;
+use super::metrics::Metrics;
+use crate::{Error, FlowRng, Gradients, ParamStore};
 
 /// A model, its data, and what a step computes. The engine does all the rest.
 ///
@@ -16,51 +15,55 @@ pub type Metrics = Vec<(String, f64)>;
 /// given; then a resumed run repeats the bits of an uninterrupted one.
 ///
 /// # Data parallelism
-/// Every rank runs the same task. [`Task::data_state`] is written by rank 0 and restored on all ranks, so
+/// Every rank runs the same task. [`Task::position`] is written by rank 0 and restored on all ranks, so
 /// it must describe a position in the *common* order of the data, of which a rank takes its own share. A
 /// step gets a different generator on every rank.
 pub trait Task {
+    /// Every hyper-parameter of model and data, written to `config.json` and compared on resume; for a model that is
+    /// to be loaded again, its [`Run`](super::Run).
+    type Run: Serialize;
+    /// A place in the data: epoch, index, shuffle state. `()` where there is none, for data that are drawn.
+    ///
+    /// It is written as JSON, whose numbers with a fraction may lose their last bit: prefer integers and strings.
+    type Position: Serialize + DeserializeOwned;
+    /// What can go wrong.
+    type Error: Into<Error>;
+
     /// The parameters and buffers of the model.
     fn store(&self) -> &ParamStore;
 
-    /// Every hyper-parameter of model and data, serialised into `config.json` and compared on resume.
-    fn config(&self) -> serde_json::Value;
+    /// The description of the run. It must not change while the run lasts.
+    fn run(&self) -> &Self::Run;
 
-    /// Data-dependent initialisation, once, before the first step of a fresh run.
-    fn initialize(&mut self, rng: &mut FlowRng) -> Result<()>;
+    /// Data-dependent initialisation, once, before the first step of a fresh run. The default does nothing.
+    fn initialize(&mut self, _rng: &mut FlowRng) -> Result<(), Self::Error> {
+        Ok(())
+    }
 
     /// Draws the next batch, adds the gradient of its mean loss to `gradients`, returns its metrics.
     ///
-    /// `step` counts from zero. The first metric is the loss. An [`Error::NonFinite`](crate::Error) or
-    /// [`Error::Solver`](crate::Error) returned here is treated like a loss that is not finite: the step is skipped and
-    /// counted.
-    fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics>;
+    /// `step` counts from zero, and the objective is the loss. An [`Error::NonFinite`] or [`Error::Solver`] is treated
+    /// like a loss that is not finite: the step is skipped and counted. A finite loss that gave no parameter a
+    /// gradient ends the run with an error, since nothing would ever be learned.
+    fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics, Self::Error>;
 
-    /// Metrics on held-out data; lower is better for the first one.
+    /// Metrics on held-out data.
     ///
-    /// It decides on the best checkpoint, early stop and plateau schedules. Called with the averaged
-    /// weights in place when averaging is on, and with the same generator state every time, so that two
-    /// validations differ by the weights alone.
-    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics>;
+    /// Called with the averaged weights in place when averaging is on, and with the same generator state every time,
+    /// so that two validations differ by the weights alone.
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics, Self::Error>;
 
-    /// The position in the data: epoch, index, shuffle state.
-    ///
-    /// Prefer integers and strings: JSON numbers with a fraction may lose their last bit.
-    fn data_state(&self) -> serde_json::Value;
+    /// The position in the data.
+    fn position(&self) -> Self::Position;
 
-    /// Returns to a position returned by [`Task::data_state`].
-    fn restore_data_state(&mut self, state: &serde_json::Value) -> Result<()>;
+    /// Returns to a position given by [`Task::position`].
+    fn restore(&mut self, position: Self::Position) -> Result<(), Self::Error>;
 
     /// Samples that one step consumes on this rank, for the rate display.
     fn samples_per_step(&self) -> usize;
 
-    /// The unit of the objective, shown in progress and plots.
-    fn unit(&self) -> &str {
-        "nats"
-    }
-
     /// Writes pictures or the like into `folder`, every `preview_every` steps, on rank 0 only.
-    fn preview(&mut self, _folder: &Path, _step: u64, _rng: &mut FlowRng) -> Result<()> {
+    fn preview(&mut self, _folder: &Path, _step: u64, _rng: &mut FlowRng) -> Result<(), Self::Error> {
         Ok(())
     }
 }

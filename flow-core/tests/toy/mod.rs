@@ -13,9 +13,10 @@ use flow_core::layers::{Coupling, Partition};
 use flow_core::nn::Conditioner;
 use flow_core::param::Init;
 use flow_core::reversible::Backprop;
-use flow_core::train::{EmaConfig, Metrics, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig};
+use flow_core::train::{EmaConfig, Metric, Metrics, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig};
 use flow_core::transformer::{Affine, ScaleBound};
 use flow_core::{Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, Param, ParamPath, ParamStore, Result};
+use serde::{Deserialize, Serialize};
 
 /// Points in the data set.
 const POINTS: usize = 64;
@@ -66,7 +67,7 @@ pub(crate) struct Bend {
 /// Actnorm and two couplings, trained on a noisy arc in shuffled batches of 16.
 pub(crate) struct Toy {
     flow: Flow<Chain, StandardGaussian>,
-    width: usize,
+    run: ToyRun,
     points: Tensor,
     order: Vec<usize>,
     taken: u64,
@@ -91,7 +92,8 @@ impl Toy {
         let flow = Flow::new(&store, Chain::new(layers).unwrap(), base).unwrap();
         let arc = |i: usize| [(i as f32 * 0.05).cos() * 2.0 + 1.0, (i as f32 * 0.05).sin() * 3.0 - 0.5];
         let points = Tensor::from_vec((0..POINTS).flat_map(arc).collect::<Vec<f32>>(), (POINTS, 2), &Device::Cpu);
-        Toy { flow, width, points: points.unwrap(), order: Vec::new(), taken: 0, bend }
+        let run = ToyRun { model: ToyModel { width, clamp: 0.1 + 0.2 } };
+        Toy { flow, run, points: points.unwrap(), order: Vec::new(), taken: 0, bend }
     }
 
     pub(crate) fn plain() -> Self {
@@ -132,13 +134,37 @@ pub(crate) fn weights(store: &ParamStore) -> Vec<f32> {
     store.all().iter().flat_map(|p| p.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
 }
 
+/// What a toy writes to its `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ToyRun {
+    pub(crate) model: ToyModel,
+}
+
+/// The model of a toy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ToyModel {
+    pub(crate) width: usize,
+    pub(crate) clamp: f64,
+}
+
+/// A toy's place in its data.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Place {
+    taken: u64,
+    order: Vec<usize>,
+}
+
 impl Task for Toy {
+    type Run = ToyRun;
+    type Position = Place;
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         self.flow.store()
     }
 
-    fn config(&self) -> serde_json::Value {
-        serde_json::json!({"model": {"width": self.width, "clamp": 0.1 + 0.2}})
+    fn run(&self) -> &ToyRun {
+        &self.run
     }
 
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
@@ -165,29 +191,25 @@ impl Task for Toy {
         let weight = Tensor::full(weight, n, &Device::Cpu)?;
         let scored = self.flow.log_prob_backward(&batch, None, &weight, Backprop::Reversible, gradients)?;
         let loss = (scored.log_prob * weight)?.sum_all()?.to_scalar::<f32>()?;
-        Ok(vec![("nats".into(), f64::from(loss)), ("rows".into(), n as f64)])
+        Ok(Metrics::new(Metric::new("nats", "nats", f64::from(loss))).with(Metric::new("rows", "", n as f64)))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         if let Some(objective) = self.bend.objective {
-            return Ok(vec![("objective".into(), objective(self.taken))]);
+            return Ok(Metrics::new(Metric::new("objective", "", objective(self.taken))));
         }
         let _paused = self.flow.store().no_grad();
         let noise = rng.normal(self.points.shape(), DType::F32, &Device::Cpu)?.affine(0.05, 0.0)?;
         let nats = self.flow.log_prob(&(&self.points + noise)?, None)?.mean(0)?.to_scalar::<f32>()?;
-        Ok(vec![("nats".into(), -f64::from(nats))])
+        Ok(Metrics::new(Metric::new("nats", "nats", -f64::from(nats))))
     }
 
-    fn data_state(&self) -> serde_json::Value {
-        serde_json::json!({"taken": self.taken, "order": self.order})
+    fn position(&self) -> Place {
+        Place { taken: self.taken, order: self.order.clone() }
     }
 
-    fn restore_data_state(&mut self, state: &serde_json::Value) -> Result<()> {
-        let malformed = || Error::config("data state", "needs 'taken' and 'order'");
-        self.taken = state["taken"].as_u64().ok_or_else(malformed)?;
-        let order = state["order"].as_array().ok_or_else(malformed)?;
-        self.order =
-            order.iter().map(|i| i.as_u64().map(|i| i as usize)).collect::<Option<_>>().ok_or_else(malformed)?;
+    fn restore(&mut self, place: Place) -> Result<()> {
+        (self.taken, self.order) = (place.taken, place.order);
         Ok(())
     }
 

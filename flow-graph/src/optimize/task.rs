@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flow_core::train::{Metrics, Task};
+use flow_core::train::{Metric, Metrics, Task};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ const KEPT: usize = 100;
 
 /// What a fine-tuning remembers between steps; part of its checkpoints.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Memory {
+pub struct Memory {
     rollout: Option<Rollout>,
     best: Vec<Ranked>,
     drawn: u64,
@@ -123,6 +123,11 @@ impl<R: Reward> PolicyTask<R> {
         Ok(())
     }
 
+    /// The objective: what is minimised is minus the mean of the property.
+    fn minus_mean(&self, mean: f64) -> Metrics {
+        Metrics::new(Metric::new(format!("minus_mean_{}", self.reward.name()), "", -mean))
+    }
+
     fn rank(&mut self, smiles: String, property: f64) {
         let best = &mut self.memory.best;
         if !property.is_finite() || best.iter().any(|r| r.smiles == smiles) {
@@ -151,66 +156,51 @@ fn sequences(rollout: &Rollout) -> Vec<Sequence> {
         .collect()
 }
 
-fn core(error: Error) -> flow_core::Error {
-    match error {
-        Error::Core(e) => e,
-        other => flow_core::Error::config("fine-tuning", other.to_string()),
-    }
-}
-
 impl<R: Reward> Task for PolicyTask<R> {
+    /// The checkpoint is that of a model first: `sample` reads it like any other.
+    type Run = GraphRun;
+    type Position = Memory;
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
-    fn config(&self) -> serde_json::Value {
-        // The checkpoint is that of a model first: `sample` reads it like any other.
-        serde_json::to_value(&self.run).unwrap_or_default()
+    fn run(&self) -> &GraphRun {
+        &self.run
     }
 
-    fn initialize(&mut self, _rng: &mut FlowRng) -> flow_core::Result<()> {
-        Ok(())
-    }
-
-    fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
+    fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         if step.is_multiple_of(self.config.updates) || self.memory.rollout.is_none() {
-            self.roll_out(rng).map_err(core)?;
+            self.roll_out(rng)?;
         }
-        let Some(rollout) = &self.memory.rollout else { return Ok(Metrics::new()) };
-        let report =
-            update(&self.model, &self.rules, &self.config, (&sequences(rollout), rollout), gradients).map_err(core)?;
-        let name = |what: &str| format!("{what}_{}", self.reward.name());
-        let mut metrics = vec![(format!("minus_{}", name("mean")), -self.memory.mean_property)];
+        let mut metrics = self.minus_mean(self.memory.mean_property);
+        let Some(rollout) = &self.memory.rollout else { return Ok(metrics) };
+        let report = update(&self.model, &self.rules, &self.config, (&sequences(rollout), rollout), gradients)?;
         if let Some(best) = self.memory.best.first() {
-            metrics.push((name("best"), best.property));
+            metrics = metrics.with(Metric::new(format!("best_{}", self.reward.name()), "", best.property));
         }
-        metrics.push(("clipped".into(), report.clipped));
-        metrics.push(("divergence".into(), report.divergence));
-        Ok(metrics)
+        let clipped = Metric::new("clipped", "", report.clipped);
+        Ok(metrics.with(clipped).with(Metric::new("divergence", "", report.divergence)))
     }
 
-    fn validate(&mut self, rng: &mut FlowRng) -> flow_core::Result<Metrics> {
-        let drawn = self.draw(rng).map_err(core)?;
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
+        let drawn = self.draw(rng)?;
         let finite = drawn.iter().map(|d| d.2).filter(|p| p.is_finite());
         let mean = finite.clone().sum::<f64>() / finite.count().max(1) as f64;
-        Ok(vec![(format!("minus_mean_{}", self.reward.name()), -mean)])
+        Ok(self.minus_mean(mean))
     }
 
-    fn data_state(&self) -> serde_json::Value {
-        serde_json::to_value(&self.memory).unwrap_or_default()
+    fn position(&self) -> Memory {
+        self.memory.clone()
     }
 
-    fn restore_data_state(&mut self, state: &serde_json::Value) -> flow_core::Result<()> {
-        self.memory = serde_json::from_value(state.clone())
-            .map_err(|e| flow_core::Error::config("state of the fine-tuning", e.to_string()))?;
+    fn restore(&mut self, position: Memory) -> Result<()> {
+        self.memory = position;
         Ok(())
     }
 
     fn samples_per_step(&self) -> usize {
         self.config.batch
-    }
-
-    fn unit(&self) -> &str {
-        self.reward.name()
     }
 }

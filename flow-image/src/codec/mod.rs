@@ -43,7 +43,7 @@ mod task;
 pub use archive::{ArchiveInfo, compress, decompress, decompress_from, fingerprint, info, read_archive, write_archive};
 pub use config::{IdfConfig, PRESETS};
 pub use model::Idf;
-pub use task::{IdfRun, IdfTask, load, train_config};
+pub use task::{IdfRun, IdfTask, train_config};
 
 /// Bits per value of `archive_bytes` bytes that hold `values` integers: what image coding papers report.
 ///

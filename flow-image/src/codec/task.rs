@@ -1,16 +1,12 @@
 //! Training the codec: what a step and a validation are, and how a checkpoint becomes a codec again.
 
-use std::path::Path;
-
 use candle_core::{DType, Device};
-use flow_core::train::{self, EmaConfig, Metrics, OptimizerConfig, ScheduleConfig, Task, TrainConfig};
+use flow_core::train::{self, EmaConfig, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::{Idf, IdfConfig};
 use crate::data::{Augment, BatchCursor, BatchState, Dataset, sequential};
-use crate::trainer::core;
 use crate::{Error, Result};
 
 /// Images per batch of a validation.
@@ -42,13 +38,22 @@ impl IdfRun {
         let (shape, levels, source) = (train.shape(), train.levels(), train.source().to_string());
         IdfRun { codec, shape, levels, source, batch: 16.min(train.len()), augment: None, seed: 0 }
     }
+}
+
+impl Run for IdfRun {
+    type Model = Idf;
+    type Error = Error;
+    const DESCRIBES: &'static str = "a codec";
 
     /// The model with fresh parameters; training is in f32, and coding is on the CPU wherever `device` is.
-    ///
-    /// # Errors
-    /// Those of [`Idf::new`].
-    pub fn build(&self, device: &Device) -> Result<Idf> {
+    fn build(&self, device: &Device) -> Result<Idf> {
         Idf::new(&self.codec, self.shape, self.levels, &ParamStore::new(self.seed, DType::F32, device))
+    }
+}
+
+impl train::Model for Idf {
+    fn store(&self) -> &ParamStore {
+        Idf::store(self)
     }
 }
 
@@ -63,19 +68,6 @@ pub fn train_config(steps: u64) -> TrainConfig {
         ema: Some(EmaConfig { decay: 0.99 }),
         ..TrainConfig::default()
     }
-}
-
-/// The codec of a checkpoint with the averaged weights if it has them; `path` is a checkpoint, or a run's
-/// folder (its best checkpoint is taken).
-///
-/// # Errors
-/// [`flow_core::Error::Checkpoint`] or [`flow_core::Error::Io`] naming the file and the difference.
-pub fn load(path: &Path, device: &Device) -> Result<(IdfRun, Idf)> {
-    let checkpoint = train::find_checkpoint(path)?;
-    let run: IdfRun = train::load_run(&checkpoint, "a codec")?;
-    let model = run.build(device)?;
-    train::load_averaged(&checkpoint, model.store(), true)?;
-    Ok((run, model))
 }
 
 /// An [`Idf`] with the images it learns to compress; the objective is the mean code length in bits per value.
@@ -150,45 +142,42 @@ fn scalar(value: &candle_core::Tensor) -> Result<f64> {
 }
 
 impl Task for IdfTask {
+    type Run = IdfRun;
+    type Position = BatchState;
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
-    fn config(&self) -> Value {
-        // Plain data with string keys always serialises.
-        json!(self.run)
+    fn run(&self) -> &IdfRun {
+        &self.run
     }
 
-    fn initialize(&mut self, _rng: &mut FlowRng) -> flow_core::Result<()> {
-        Ok(())
+    fn step(&mut self, _step: u64, _rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
+        Ok(bits_per_value(self.loss(gradients)?))
     }
 
-    fn step(&mut self, _step: u64, _rng: &mut FlowRng, gradients: &mut Gradients) -> flow_core::Result<Metrics> {
-        Ok(vec![("bits_per_value".into(), self.loss(gradients).map_err(core)?)])
+    fn validate(&mut self, _rng: &mut FlowRng) -> Result<Metrics> {
+        Ok(bits_per_value(self.mean_bits()?))
     }
 
-    fn validate(&mut self, _rng: &mut FlowRng) -> flow_core::Result<Metrics> {
-        Ok(vec![("bits_per_value".into(), self.mean_bits().map_err(core)?)])
+    fn position(&self) -> BatchState {
+        self.cursor.state()
     }
 
-    fn data_state(&self) -> Value {
-        json!(self.cursor.state())
-    }
-
-    fn restore_data_state(&mut self, state: &Value) -> flow_core::Result<()> {
-        let fault = |error: serde_json::Error| flow_core::Error::config("position in the data", error.to_string());
-        let state: BatchState = serde_json::from_value(state.clone()).map_err(fault)?;
-        self.cursor = BatchCursor::restore(self.train.len(), self.run.batch, state).map_err(core)?;
+    fn restore(&mut self, position: BatchState) -> Result<()> {
+        self.cursor = BatchCursor::restore(self.train.len(), self.run.batch, position)?;
         Ok(())
     }
 
     fn samples_per_step(&self) -> usize {
         self.run.batch
     }
+}
 
-    fn unit(&self) -> &str {
-        "bits/value"
-    }
+fn bits_per_value(value: f64) -> Metrics {
+    Metrics::new(Metric::new("bits_per_value", "bits/value", value))
 }
 
 #[cfg(test)]
@@ -230,7 +219,7 @@ mod tests {
         let task = trainer.into_task();
         let images = task.validation.images().to_vec();
         let archive = compress(task.model(), &images).unwrap();
-        let (run, loaded) = load(folder.path(), &Device::Cpu).unwrap();
+        let (run, loaded) = train::load::<IdfRun>(folder.path(), &Device::Cpu, true).unwrap();
         assert_eq!(&run, &task.run);
         assert!(decompress(&loaded, &archive).unwrap() == images);
         let measured = bits_per_value(archive.len() - 52, images.len());
@@ -246,10 +235,10 @@ mod tests {
         let mut gradients = Gradients::new(first.store());
         first.step(0, &mut rng, &mut gradients).unwrap();
         let mut second = task();
-        second.restore_data_state(&first.data_state()).unwrap();
+        let position = serde_json::to_string(&first.position()).unwrap();
+        second.restore(serde_json::from_str(&position).unwrap()).unwrap();
         let step = |task: &mut IdfTask| task.step(1, &mut FlowRng::seed_from(0), &mut Gradients::new(task.store()));
         assert_eq!(step(&mut first).unwrap(), step(&mut second).unwrap());
-        assert!(second.restore_data_state(&json!({"epoch": "x"})).is_err());
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn the_points_decide_which_checkpoint_is_best() {
     let (run, clouds) = run(4, 0.0, PointFlowConfig::small().objective);
     let mut task = PointTask::new(run, &clouds, &clouds, &Device::Cpu).unwrap();
     let names: Vec<String> =
-        task.validate(&mut FlowRng::seed_from(1)).unwrap().into_iter().map(|(name, _)| name).collect();
+        task.validate(&mut FlowRng::seed_from(1)).unwrap().iter().map(|metric| metric.name.to_string()).collect();
     assert_eq!(names, ["point_error", "matching_loss", "prior_error", "kl_nats"]);
 }
 

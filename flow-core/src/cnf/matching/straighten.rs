@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use serde_json::Value;
+use serde::Serialize;
 
 use super::{FlowMatching, TimeSampling, VectorField, distillation_loss, repeat_rows};
-use crate::train::{Metrics, Task};
+use crate::train::{Metric, Metrics, Task};
 use crate::{Error, FlowRng, Gradients, ParamStore, Result};
 
 /// Noise and what a trained flow makes of it, in groups that share a context.
@@ -89,8 +89,8 @@ pub struct ReflowConfig {
 /// arXiv 2209.03003, algorithm 1), or the distillation of Wu et al. 2023 (arXiv 2212.01747, section 3).
 ///
 /// Every model with a [`VectorField`] is trained so; its own engine loads the result.
-pub struct ReflowTask {
-    run: Value,
+pub struct ReflowTask<R> {
+    run: R,
     config: ReflowConfig,
     store: ParamStore,
     field: Arc<dyn VectorField>,
@@ -100,15 +100,15 @@ pub struct ReflowTask {
     held_out: ReflowPairs,
 }
 
-impl ReflowTask {
+impl<R> ReflowTask<R> {
     /// The copy has its parameters in `store`, `field` among them, and begins with the weights of the `teacher`, whose
-    /// pairs these are; `run` is written to `config.json`.
+    /// pairs these are; `run`, the description of the copy, is written to `config.json`.
     ///
     /// # Errors
     /// As [`ReflowPairs::rows`]; [`Error::Config`] when there are no pairs or they do not suit the field, or for an end time, a
     /// batch or a number of times out of range.
     pub fn new(
-        run: Value,
+        run: R,
         config: ReflowConfig,
         (store, field): (&ParamStore, Arc<dyn VectorField>),
         teacher: &ParamStore,
@@ -148,13 +148,18 @@ impl ReflowTask {
     }
 }
 
-impl Task for ReflowTask {
+impl<R: Serialize> Task for ReflowTask<R> {
+    type Run = R;
+    /// Pairs are drawn with replacement from the engine's generator: there is no position.
+    type Position = ();
+    type Error = Error;
+
     fn store(&self) -> &ParamStore {
         &self.store
     }
 
-    fn config(&self) -> Value {
-        self.run.clone()
+    fn run(&self) -> &R {
+        &self.run
     }
 
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
@@ -164,29 +169,26 @@ impl Task for ReflowTask {
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let error = self.error(&self.pairs.some(self.config.batch, rng)?, rng)?;
         gradients.accumulate(&error.backward()?)?;
-        Ok(vec![("error".into(), error.to_dtype(DType::F64)?.to_scalar()?)])
+        measured(&error)
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let _paused = self.store.no_grad();
-        let error = self.error(&self.held_out, rng)?;
-        Ok(vec![("error".into(), error.to_dtype(DType::F64)?.to_scalar()?)])
+        measured(&self.error(&self.held_out, rng)?)
     }
 
-    fn data_state(&self) -> Value {
-        // Pairs are drawn with replacement from the engine's generator: there is no position.
-        Value::Null
-    }
+    fn position(&self) {}
 
-    fn restore_data_state(&mut self, _state: &Value) -> Result<()> {
+    fn restore(&mut self, (): ()) -> Result<()> {
         Ok(())
     }
 
     fn samples_per_step(&self) -> usize {
         self.config.batch
     }
+}
 
-    fn unit(&self) -> &str {
-        "squared error"
-    }
+fn measured(error: &Tensor) -> Result<Metrics> {
+    let value = error.to_dtype(DType::F64)?.to_scalar()?;
+    Ok(Metrics::new(Metric::new("error", "squared error", value)))
 }

@@ -1,0 +1,427 @@
+//! Fitting a density to a tensor, without a task and without a folder.
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Tensor};
+use serde::Serialize;
+
+use super::config::TrainConfig;
+use super::cursor::{CursorState, EpochCursor};
+use super::metrics::{Metric, Metrics};
+use super::optimizer::OptimizerConfig;
+use super::progress::{Progress, StepReport};
+use super::schedule::ScheduleConfig;
+use super::stop::StopFlag;
+use super::task::Task;
+use super::trainer::{Summary, Trainer};
+use crate::bijector::first_non_finite_row;
+use crate::{Backprop, Density, Error, FlowRng, Gradients, ParamStore, Result};
+
+/// Rows from which layers take their first scales.
+const FIRST: usize = 2048;
+/// Rows that are scored at once in a validation.
+const CHUNK: usize = 4096;
+
+/// How [`fit`] fits. Everything but the number of steps has a default.
+///
+/// The defaults: batches of 256, Adam at 10⁻³ with a short warm-up and a cosine decay, gradients clipped at norm 5, no
+/// validation, nothing shown and nothing written.
+pub struct FitOptions<'a> {
+    config: TrainConfig,
+    batch: usize,
+    context: Option<&'a Tensor>,
+    validation: Option<(&'a Tensor, Option<&'a Tensor>)>,
+    initialize: bool,
+    backprop: Backprop,
+    progress: Option<Box<dyn Progress + 'a>>,
+    stop: StopFlag,
+    folder: Option<PathBuf>,
+}
+
+impl<'a> FitOptions<'a> {
+    /// The defaults for a fit of `steps` steps.
+    pub fn new(steps: u64) -> Self {
+        let config = TrainConfig {
+            steps,
+            optimizer: OptimizerConfig::adam(1e-3),
+            schedule: ScheduleConfig::cosine((steps / 20).min(100), 0.01),
+            clip_norm: Some(5.0),
+            validate_every: None,
+            checkpoint_every: Some(steps.div_ceil(10).max(1)),
+            ..TrainConfig::default()
+        };
+        FitOptions {
+            config,
+            batch: 256,
+            context: None,
+            validation: None,
+            initialize: true,
+            backprop: Backprop::default(),
+            progress: None,
+            stop: StopFlag::new(),
+            folder: None,
+        }
+    }
+
+    /// Rows per step; all of them if there are fewer.
+    #[must_use]
+    pub fn batch(mut self, rows: usize) -> Self {
+        self.batch = rows;
+        self
+    }
+
+    /// The learning rate after warm-up.
+    #[must_use]
+    pub fn learning_rate(mut self, rate: f64) -> Self {
+        self.config.optimizer.learning_rate = rate;
+        self
+    }
+
+    /// Seed of the order of rows and of everything else that is random in training.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// What the density is conditioned on: as many rows as data, or one for all.
+    #[must_use]
+    pub fn context(mut self, context: &'a Tensor) -> Self {
+        self.context = Some(context);
+        self
+    }
+
+    /// Held-out rows: they are scored twenty times in a fit (or as often as [`FitOptions::engine`] says), and the fit ends
+    /// with the weights that scored best.
+    #[must_use]
+    pub fn validation(mut self, x: &'a Tensor, context: Option<&'a Tensor>) -> Self {
+        self.validation = Some((x, context));
+        let often = self.config.steps.div_ceil(20).max(1);
+        self.config.validate_every.get_or_insert(often);
+        self
+    }
+
+    /// Stops after so many validations in a row without a new best.
+    #[must_use]
+    pub fn patience(mut self, validations: u64) -> Self {
+        self.config.early_stop_patience = Some(validations);
+        self
+    }
+
+    /// Goes on from the weights as they are, without data-dependent initialisation: for a flow that was fitted before.
+    #[must_use]
+    pub fn from_current_weights(mut self) -> Self {
+        self.initialize = false;
+        self
+    }
+
+    /// How gradients are computed; both ways give the same ones.
+    #[must_use]
+    pub fn backprop(mut self, mode: Backprop) -> Self {
+        self.backprop = mode;
+        self
+    }
+
+    /// Shows the fit, on a [`Bar`](super::Bar) for example.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Progress + 'a) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Stops cleanly once the flag is raised.
+    #[must_use]
+    pub fn stop(mut self, flag: StopFlag) -> Self {
+        self.stop = flag;
+        self
+    }
+
+    /// Writes checkpoints and a log into a folder; a fit that was stopped there goes on where it was, to the same bits.
+    #[must_use]
+    pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
+        self.folder = Some(path.into());
+        self
+    }
+
+    /// Changes whatever else the engine can be told: the optimizer, the schedule, averaging, clipping, intervals.
+    #[must_use]
+    pub fn engine(mut self, change: impl FnOnce(&mut TrainConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+}
+
+/// A point of a learning curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct CurvePoint {
+    /// Finished steps.
+    pub step: u64,
+    /// Mean loss of the steps since the last point, in nats.
+    pub loss: f64,
+    /// The loss of the held-out rows in nats, where they were scored at this step.
+    pub validation: Option<f64>,
+}
+
+/// What [`fit`] returns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fit {
+    /// The learning curve.
+    pub curve: Vec<CurvePoint>,
+    /// How the fit ended, with the best validation and its step.
+    pub summary: Summary,
+}
+
+/// Fits a density to rows of data by maximum likelihood: minimises the mean of `-log p(x | context)`.
+///
+/// `x` is `(N, …)` with the event shape of the density after the batch dimension. Layers are first initialised from the
+/// data; with held-out rows the weights that scored them best are in place at the end, otherwise the last ones.
+///
+/// ```
+/// # fn main() -> flow_core::Result<()> {
+/// use candle_core::{DType, Device};
+/// use flow_core::layers::ActNorm;
+/// use flow_core::train::{FitOptions, fit};
+/// use flow_core::{Density, Flow, FlowRng, ParamStore, distribution::StandardGaussian};
+///
+/// let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+/// let base = StandardGaussian::new(&[2], DType::F32, &Device::Cpu);
+/// let flow = Flow::new(&store, ActNorm::new(&store.root(), &[2])?, base)?;
+/// let x = FlowRng::seed_from(1).normal((500, 2), DType::F32, &Device::Cpu)?.affine(3.0, 1.0)?;
+/// let fitted = fit(&flow, &x, FitOptions::new(50))?;
+/// // The entropy of a normal of deviation 3 in two dimensions is 5.035 nats.
+/// assert!(fitted.curve.last().is_some_and(|point| (point.loss - 5.035).abs() < 0.1));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Config`] for data without rows, contexts of another number of rows or options out of range;
+/// [`Error::NonFiniteRow`] naming the first row that holds a NaN or an infinity; [`Error::NonFinite`] when training
+/// diverges; with a folder, [`Error::Io`] and [`Error::Checkpoint`].
+pub fn fit<D: Density + ?Sized>(density: &D, x: &Tensor, options: FitOptions<'_>) -> Result<Fit> {
+    let FitOptions { mut config, batch, context, validation, initialize, backprop, progress, stop, folder } = options;
+    let rows = check("data", x, context)?;
+    if let Some((x, context)) = validation {
+        check("held-out data", x, context)?;
+    } else {
+        config.validate_every = None;
+    }
+    let run = FitRun { rows, batch: batch.min(rows), seed: config.seed, checksum: checksum(x)?, initialize };
+    let cursor = EpochCursor::new(rows, run.batch, run.seed)?;
+    let task = FitTask { density, x, context, validation, run, backprop, cursor };
+    let every = config.log_every;
+    let mut trainer = match folder {
+        Some(folder) => Trainer::resume_or_start(config, folder, task)?,
+        None => Trainer::in_memory(config, task)?,
+    }
+    .with_stop(stop);
+    let mut recorder = Recorder { every, shown: progress, curve: Vec::new(), sum: (0.0, 0) };
+    let summary = trainer.run(&mut recorder)?;
+    recorder.close(summary.step);
+    if !summary.interrupted {
+        trainer.take_best()?;
+    }
+    density.set_training(false);
+    Ok(Fit { curve: recorder.curve, summary })
+}
+
+/// The number of rows of finite data with a fitting context.
+fn check(what: &str, x: &Tensor, context: Option<&Tensor>) -> Result<usize> {
+    let rows = x.dims().first().copied().unwrap_or(0);
+    if rows == 0 {
+        return Err(Error::config(what, "has no rows"));
+    }
+    if let Some(given) = context.map(|c| c.dims().first().copied().unwrap_or(0)).filter(|&n| n != rows && n != 1) {
+        return Err(Error::config(
+            what,
+            format!("has {rows} rows, its context {given}; wanted as many, or one for all"),
+        ));
+    }
+    for (what, t) in [(what.to_string(), Some(x)), (format!("context of {what}"), context)] {
+        if let Some(row) = t.map(first_non_finite_row).transpose()?.flatten() {
+            return Err(Error::NonFiniteRow { what, row });
+        }
+    }
+    Ok(rows)
+}
+
+/// CRC-32C of the values, so that a folder's fit goes on with the data that it began with.
+fn checksum(x: &Tensor) -> Result<u32> {
+    let values = x.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    Ok(values.iter().fold(0, |sum, value| crc32c::crc32c_append(sum, &value.to_le_bytes())))
+}
+
+/// What a folder remembers of a fit besides the engine's configuration.
+#[derive(Debug, Serialize)]
+struct FitRun {
+    rows: usize,
+    batch: usize,
+    seed: u64,
+    checksum: u32,
+    initialize: bool,
+}
+
+struct FitTask<'a, D: ?Sized> {
+    density: &'a D,
+    x: &'a Tensor,
+    context: Option<&'a Tensor>,
+    validation: Option<(&'a Tensor, Option<&'a Tensor>)>,
+    run: FitRun,
+    backprop: Backprop,
+    cursor: EpochCursor,
+}
+
+impl<D: Density + ?Sized> FitTask<'_, D> {
+    /// Some rows with their contexts.
+    fn rows(&self, indices: &[usize]) -> Result<(Tensor, Option<Tensor>)> {
+        let index: Vec<u32> = indices.iter().map(|&i| i as u32).collect();
+        let index = Tensor::new(index, self.x.device())?;
+        let context = self.context.map(|c| match c.dim(0)? {
+            1 if self.run.rows > 1 => repeated(c, indices.len()),
+            _ => Ok(c.index_select(&index, 0)?),
+        });
+        Ok((self.x.index_select(&index, 0)?, context.transpose()?))
+    }
+}
+
+/// One row `count` times.
+fn repeated(row: &Tensor, count: usize) -> Result<Tensor> {
+    let mut shape = row.dims().to_vec();
+    shape[0] = count;
+    Ok(row.broadcast_as(shape)?.contiguous()?)
+}
+
+fn nats(value: f64) -> Metrics {
+    Metrics::new(Metric::new("nats", "nats", value))
+}
+
+impl<D: Density + ?Sized> Task for FitTask<'_, D> {
+    type Run = FitRun;
+    type Position = CursorState;
+    type Error = Error;
+
+    fn store(&self) -> &ParamStore {
+        self.density.store()
+    }
+
+    fn run(&self) -> &FitRun {
+        &self.run
+    }
+
+    fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
+        if !self.run.initialize {
+            return Ok(());
+        }
+        let mut order = rng.permutation(self.run.rows);
+        order.truncate(FIRST);
+        let (x, context) = self.rows(&order)?;
+        self.density.set_training(true);
+        self.density.initialize(&x, context.as_ref())
+    }
+
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
+        let indices = self.cursor.next_batch().indices;
+        let (x, context) = self.rows(&indices)?;
+        self.density.set_training(true);
+        self.density.set_noise(rng);
+        let weight = Tensor::full(-1.0 / indices.len() as f64, indices.len(), x.device())?.to_dtype(x.dtype())?;
+        let scored = self.density.log_prob_backward(&x, context.as_ref(), &weight, self.backprop, gradients)?;
+        Ok(nats(-scored.log_prob.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?))
+    }
+
+    fn validate(&mut self, _rng: &mut FlowRng) -> Result<Metrics> {
+        let (x, context) = self.validation.unwrap_or((self.x, self.context));
+        let _paused = self.density.store().no_grad();
+        self.density.set_training(false);
+        let rows = x.dim(0)?;
+        let mut sum = 0.0;
+        for start in (0..rows).step_by(CHUNK) {
+            let count = CHUNK.min(rows - start);
+            let context = context.map(|c| match c.dim(0)? {
+                1 if rows > 1 => repeated(c, count),
+                _ => Ok(c.narrow(0, start, count)?),
+            });
+            let scores = self.density.log_prob(&x.narrow(0, start, count)?, context.transpose()?.as_ref())?;
+            sum += scores.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        }
+        Ok(nats(-sum / rows as f64))
+    }
+
+    fn position(&self) -> CursorState {
+        self.cursor.state()
+    }
+
+    fn restore(&mut self, position: CursorState) -> Result<()> {
+        self.cursor = EpochCursor::restore(self.run.rows, self.run.batch, position)?;
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.run.batch
+    }
+}
+
+/// Draws the learning curve, and passes on what it sees.
+struct Recorder<'a> {
+    every: u64,
+    shown: Option<Box<dyn Progress + 'a>>,
+    curve: Vec<CurvePoint>,
+    /// Losses since the last point and their number.
+    sum: (f64, u64),
+}
+
+impl Recorder<'_> {
+    /// Ends the point of the steps since the last one.
+    fn close(&mut self, step: u64) {
+        let (sum, count) = std::mem::take(&mut self.sum);
+        if count > 0 {
+            self.curve.push(CurvePoint { step, loss: sum / count as f64, validation: None });
+        }
+    }
+}
+
+impl Progress for Recorder<'_> {
+    fn start(&mut self, done: u64, total: u64) {
+        if let Some(shown) = &mut self.shown {
+            shown.start(done, total);
+        }
+    }
+
+    fn step(&mut self, report: &StepReport<'_>) {
+        let loss = report.metrics.objective.value;
+        if loss.is_finite() {
+            self.sum = (self.sum.0 + loss, self.sum.1 + 1);
+        }
+        if report.step.is_multiple_of(self.every) {
+            self.close(report.step);
+        }
+        if let Some(shown) = &mut self.shown {
+            shown.step(report);
+        }
+    }
+
+    fn validation(&mut self, step: u64, metrics: &Metrics, best: f64) {
+        self.close(step);
+        if let Some(last) = self.curve.last_mut().filter(|point| point.step == step) {
+            last.validation = Some(metrics.objective.value);
+        }
+        if let Some(shown) = &mut self.shown {
+            shown.validation(step, metrics, best);
+        }
+    }
+
+    fn note(&mut self, message: &str) {
+        if let Some(shown) = &mut self.shown {
+            shown.note(message);
+        }
+    }
+
+    fn finish(&mut self, summary: &Summary) {
+        if let Some(shown) = &mut self.shown {
+            shown.finish(summary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
