@@ -44,7 +44,8 @@ Examples:
     mut_arg("ema", default_is("0")),
     mut_arg("clip", default_is("1")),
     mut_arg("validate_every", default_is("never; the last weights are the result")),
-    mut_arg("checkpoint_every", default_is("100"))
+    mut_arg("checkpoint_every", default_is("100")),
+    mut_arg("preview_every", |arg| arg.hide(true))
 )]
 pub(super) struct OptimizeArgs {
     #[command(flatten)]

@@ -47,7 +47,8 @@ Examples:
     mut_arg("ema", default_is("0.995")),
     mut_arg("clip", default_is("1")),
     mut_arg("validate_every", default_is("250")),
-    mut_arg("checkpoint_every", default_is("500"))
+    mut_arg("checkpoint_every", default_is("500")),
+    mut_arg("preview_every", |arg| arg.hide(true))
 )]
 pub(super) struct StraightenArgs {
     #[command(flatten)]
