@@ -92,9 +92,10 @@ impl DataArg {
     pub(super) fn open(&self, seed: u64) -> Result<Loaded> {
         let points = self.points_per_shape.unwrap_or(4096);
         let loaded = if self.is_built_in() {
-            let reason =
-                "says which shapes of an array are for what, the built-in shapes are none; name an array by --data";
-            refuse(&[("--splits", self.splits.is_some())], reason)?;
+            if let Some(path) = &self.splits {
+                let reason = "says which shapes of an array are for what, the built-in shapes are none; name an array";
+                bail!("--splits {}: {reason} by --data", path.display());
+            }
             built_in(&self.families(), self.shapes.unwrap_or(1000), points)?
         } else {
             self.check()?;

@@ -114,7 +114,7 @@ fn flags_that_do_not_apply() {
                 "--pixels: for data of the plane, these have 3 columns",
             ),
             (&["train", "--schedule", "linear", "--cosine"], "got Linear and Cosine"),
-            (&["train", "--clip", "-1"], "clip_norm"),
+            (&["train", "--clip=-1"], "clip_norm"),
             (&["straighten", "--checkpoint", "run", "--preview-every", "5"], "--preview-every: straightening draws"),
             (&["eval", "--checkpoint", "run", "--pixels", "99"], "--pixels: for the pictures of --pictures FOLDER"),
             (&["info", "--presets", "--checkpoint", "run", "--raw-weights"], "--checkpoint, --raw-weights: --presets"),
