@@ -122,6 +122,20 @@ pub fn at_least_one(flag: &str, value: usize) -> Result<()> {
     Ok(())
 }
 
+/// Refuses flags that were given where nothing reads them: `--first, --second: REASON`.
+///
+/// The reason says why they do not apply and what to do instead.
+///
+/// # Errors
+/// Names every flag of the list that was given.
+pub fn refuse(flags: &[(&str, bool)], reason: &str) -> Result<()> {
+    let given: Vec<&str> = flags.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect();
+    if !given.is_empty() {
+        bail!("{}: {reason}", given.join(", "));
+    }
+    Ok(())
+}
+
 /// A configuration with the fields that a file of JSON sets.
 ///
 /// # Errors
@@ -178,6 +192,11 @@ impl CheckpointArg {
         self.checkpoint.clone().unwrap_or_else(|| Path::new("flow-out").join(program))
     }
 
+    /// The flags, each with whether it was given, for [`refuse`].
+    pub fn given(&self) -> [(&'static str, bool); 2] {
+        [("--checkpoint", self.checkpoint.is_some()), ("--raw-weights", self.raw_weights)]
+    }
+
     /// Prints how far the run has come and how it was trained, where the checkpoint says so.
     ///
     /// # Errors
@@ -228,6 +247,14 @@ mod tests {
         assert!(error.starts_with("inner[1]: ") && error.contains("two"), "{error}");
         let error = described::<Outer>(serde_json::json!({})).unwrap_err().to_string();
         assert_eq!(error, "missing field `inner`");
+    }
+
+    #[test]
+    fn only_flags_that_were_given_are_refused() {
+        let refused = |flags: &[(&str, bool)]| refuse(flags, "a stone has none").err().map(|e| e.to_string());
+        assert_eq!(refused(&[("--leaves", false)]), None);
+        let both = [("--leaves", true), ("--bark", false), ("--roots", true)];
+        assert_eq!(refused(&both).unwrap(), "--leaves, --roots: a stone has none");
     }
 
     #[test]

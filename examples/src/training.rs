@@ -50,9 +50,11 @@ pub struct RunArg<'a> {
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Trained {
+pub struct Trained<T> {
     /// What the engine says.
     pub summary: Summary,
+    /// The model and its data, as the last step left them.
+    pub task: T,
     /// Whether it came to its end or to the limit, so that it is to be reported on; the user who stops a run waits for nothing.
     pub report: bool,
 }
@@ -66,7 +68,7 @@ pub fn train<T: Task>(
     run: RunArg<'_>,
     task: T,
     begun: impl FnOnce() -> Result<()>,
-) -> Result<Trained> {
+) -> Result<Trained<T>> {
     let stop = StopFlag::on_ctrl_c()?;
     let trainer = match run.resume {
         true => Trainer::resume(config, run.out, task)?,
@@ -88,5 +90,5 @@ pub fn train<T: Task>(
         println!("{reason} at step {}; go on with the same command and --resume", summary.step);
     }
     let report = !summary.interrupted || is_up;
-    Ok(Trained { summary, report })
+    Ok(Trained { summary, report, task: trainer.into_task() })
 }

@@ -28,7 +28,7 @@ pub(super) struct EvalArgs {
     /// Where the data are now [default: where they were in training]
     #[arg(long, value_name = "TOY|FILE")]
     data: Option<String>,
-    /// Held-out points, at most
+    /// Largest number of held-out points
     #[arg(long, default_value_t = 20_000)]
     points: usize,
     /// Also write the numbers as JSON
@@ -48,6 +48,7 @@ pub(super) struct EvalArgs {
 
 impl EvalArgs {
     pub(super) fn run(self) -> Result<()> {
+        self.style.check(self.pictures.is_some(), "for the pictures of --pictures FOLDER; add it, or leave it out")?;
         at_least_one("--points", self.points)?;
         self.json.as_deref().map_or(Ok(()), check_output)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;

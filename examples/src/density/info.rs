@@ -1,45 +1,33 @@
 //! `density info`.
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 
 use super::common::{PROGRAM, load};
 use super::model::{Kind, ModelConfig};
 use super::toys::Toy;
-use crate::cli::{CheckpointArg, DeviceArg};
+use crate::info::{Facts, InfoArgs};
 
-/// Describe a checkpoint, or the toys with their entropies
-#[derive(Args, Debug)]
-pub(super) struct InfoArgs {
-    #[command(flatten)]
-    checkpoint: CheckpointArg,
-    /// List the toys with their entropies and the models with their hyper-parameters instead
-    #[arg(long)]
-    presets: bool,
-    #[command(flatten)]
-    device: DeviceArg,
-}
-
-impl InfoArgs {
-    pub(super) fn run(self) -> Result<()> {
-        if self.presets {
-            for toy in Toy::value_variants() {
-                println!("{:<13}{:.4} nats", toy.name(), toy.entropy());
-            }
-            for &kind in Kind::value_variants() {
-                println!("{}", serde_json::to_string(&ModelConfig::preset(kind))?);
-            }
-            return Ok(());
-        }
-        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        println!("model        {}", serde_json::to_string(&run.model)?);
-        println!("trained on   {}, {} columns", run.data, run.dims());
+pub(super) fn run(args: &InfoArgs) -> Result<()> {
+    args.run(PROGRAM, presets, |checkpoint, device| {
+        let (run, model) = load(checkpoint, device)?;
+        let mut facts = Facts::of(&run.model)?.and("trained on", format!("{}, {} columns", run.data, run.dims()));
         if let Some(straightened) = &run.straightened {
             let how = if straightened.distilled { "distilled into one step from" } else { "straightened from" };
-            println!("paths        {how} {}, {} samples", straightened.teacher, straightened.pairs);
+            facts = facts.and("paths", format!("{how} {}, {} samples", straightened.teacher, straightened.pairs));
         }
-        println!("parameters   {}", model.store().parameter_count());
         let unit = if run.straightened.is_some() { "squared error" } else { "nats" };
-        self.checkpoint.print_training(PROGRAM, unit)
+        Ok((facts.and_parameters(model.store()), unit.into()))
+    })
+}
+
+/// Lists what `--presets` asks for.
+fn presets() -> Result<()> {
+    for toy in Toy::value_variants() {
+        println!("{:<13}{:.4} nats", toy.name(), toy.entropy());
     }
+    for &kind in Kind::value_variants() {
+        println!("{}", serde_json::to_string(&ModelConfig::preset(kind))?);
+    }
+    Ok(())
 }

@@ -16,6 +16,8 @@ mod task;
 mod toys;
 mod train;
 
+use crate::info::InfoArgs;
+
 /// Normalizing flows as densities of points and tables
 #[derive(Parser, Debug)]
 #[command(name = "density", version, about = "Normalizing flows as densities of points and tables", after_help = EXAMPLES)]
@@ -43,8 +45,9 @@ enum Verb {
     Straighten(straighten::StraightenArgs),
     /// Measure the likelihood of held-out points
     Eval(eval::EvalArgs),
-    /// Describe a checkpoint, or the toys with their entropies
-    Info(info::InfoArgs),
+    /// Describe a checkpoint, or list the toys with their entropies and the models
+    #[command(mut_arg("presets", |arg| arg.help("List toys with entropies and models with hyper-parameters instead")))]
+    Info(InfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -57,6 +60,6 @@ pub fn run() -> Result<()> {
         Verb::Sample(args) => args.run(),
         Verb::Straighten(args) => args.run(),
         Verb::Eval(args) => args.run(),
-        Verb::Info(args) => args.run(),
+        Verb::Info(args) => info::run(&args),
     }
 }

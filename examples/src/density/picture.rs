@@ -13,6 +13,7 @@ use image::{Rgb, RgbImage};
 use super::data::{Data, flat};
 use super::model::{Model, RunConfig};
 use super::task::log_prob;
+use crate::cli::refuse;
 use crate::plot::panels;
 
 /// Points of a panel.
@@ -134,9 +135,21 @@ fn disc(canvas: &mut [[f64; 3]], side: u32, [x, y]: [f64; 2], radius: f64, colou
 /// How large pictures are.
 #[derive(Args, Debug, Clone, Copy)]
 pub(super) struct PictureArg {
-    /// Width of the pictures' panels in pixels
-    #[arg(long, default_value_t = 420, value_parser = clap::value_parser!(u32).range(16..=4096))]
-    pub(super) pixels: u32,
+    /// Width of the pictures' panels in pixels (data of the plane) [default: 420]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pixels: Option<u32>,
+}
+
+impl PictureArg {
+    /// Width of a panel.
+    pub(super) fn pixels(self) -> u32 {
+        self.pixels.unwrap_or(420)
+    }
+
+    /// Refuses the flag where no pictures are drawn.
+    pub(super) fn check(self, drawn: bool, reason: &str) -> Result<()> {
+        refuse(&[("--pixels", self.pixels.is_some() && !drawn)], reason)
+    }
 }
 
 /// Writes `density.png`, `samples.png`, `path.png` and `path.gif` for a model of the plane.
@@ -144,10 +157,11 @@ pub(super) fn write_all(
     model: &Model,
     run: &RunConfig,
     data: &Data,
-    PictureArg { pixels }: PictureArg,
+    style: PictureArg,
     out: &Path,
     seed: u64,
 ) -> Result<()> {
+    let pixels = style.pixels();
     let mut rng = FlowRng::named(seed, "samples of the picture");
     let drawn = model.density().sample(POINTS, None, 1.0, &mut rng)?;
     let view = samples(run, data, &drawn, pixels, &out.join("samples.png"), seed)?;

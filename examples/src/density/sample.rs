@@ -34,10 +34,10 @@ pub(super) struct SampleArgs {
     /// Number of points
     #[arg(long, default_value_t = 1000)]
     count: usize,
-    /// Scale of the latents: less than 1 for likelier points
+    /// Scale of the latents: below 1 for likelier points
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// Solve a continuous flow in so many equal steps, instead of to its tolerance [default: 1 for a distilled one]
+    /// Number of equal steps that solve a continuous flow [default: its own tolerance decides; a distilled one takes 1]
     #[arg(long)]
     steps: Option<usize>,
     /// The solver of --steps [default: heun, for a distilled model euler]

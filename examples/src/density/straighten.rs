@@ -8,16 +8,18 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_core::cnf::matching::{ReflowConfig, ReflowPairs, ReflowTask};
 use flow_core::cnf::ode::Method;
-use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig, find_checkpoint};
+use flow_core::train::{Summary, find_checkpoint};
 
 use super::common::{PROGRAM, data_of, evaluate, latents, load, load_from};
 use super::data::Data;
 use super::model::{END_TIME, Kind, Model, Purpose, RunConfig, Straightened};
 use super::picture::{self, PictureArg};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use super::train::{STEPS, recipe};
+use crate::cli::{CheckpointArg, at_least_one};
+use crate::engine::{EngineArgs, default_is};
 use crate::paths::{Paths, Report, SOLVED};
 use crate::plot::plot_log;
-use crate::training::{self, RunArg, TimeLimit, Trained};
+use crate::training::{self, Trained};
 
 /// Pairs drawn from the teacher at once.
 const CHUNK: usize = 4096;
@@ -26,7 +28,8 @@ const HELD_OUT: usize = 4096;
 
 /// Straighten the paths of a continuous flow, or distil it into one step
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Draws noise and what the trained flow makes of it, and matches a copy of the flow with these pairs (reflow, Liu et al. 2023):
 its paths no longer cross and become straight, so that few steps suffice. With --distill the copy learns to draw the
 pairs in one step instead; it then has samples but no density. Leaves in the folder what `train` leaves, and prints how
@@ -36,7 +39,18 @@ Examples:
   density train --data pinwheel --model matching --out runs/pinwheel
   density straighten --checkpoint runs/pinwheel --out runs/straight
   density straighten --checkpoint runs/straight --distill --out runs/one-step
-  density sample --checkpoint runs/one-step --count 100000 --out points.csv")]
+  density sample --checkpoint runs/one-step --count 100000 --out points.csv",
+    mut_arg("steps", default_is("3000")),
+    mut_arg("batch_size", |arg| arg.help("Pairs per step [default: 512]")),
+    mut_arg("learning_rate", default_is("0.001")),
+    mut_arg("warmup", default_is("half of the run, at most 100")),
+    mut_arg("schedule", default_is("cosine to a hundredth")),
+    mut_arg("ema", default_is("0.995")),
+    mut_arg("clip", default_is("5")),
+    mut_arg("validate_every", default_is("250")),
+    mut_arg("checkpoint_every", default_is("500")),
+    mut_arg("preview_every", |arg| arg.hide(true))
+)]
 pub(super) struct StraightenArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
@@ -46,35 +60,21 @@ pub(super) struct StraightenArgs {
     /// Learn to draw in one step
     #[arg(long)]
     distill: bool,
-    /// Go on with the run in --out
-    #[arg(long)]
-    resume: bool,
     /// Pairs of noise and samples to draw
     #[arg(long, default_value_t = 50_000)]
     pairs: usize,
-    /// Steps of the whole run
-    #[arg(long, default_value_t = 3000)]
-    steps: u64,
-    /// Pairs per step
-    #[arg(long, default_value_t = 512)]
-    batch_size: usize,
-    /// Learning rate at its highest
-    #[arg(long, default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
     style: PictureArg,
     #[command(flatten)]
-    device: DeviceArg,
+    engine: EngineArgs,
 }
 
 impl StraightenArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--pairs", self.pairs)?;
-        at_least_one("--batch-size", self.batch_size)?;
-        let device = self.device.open()?;
+        self.engine.without_previews("straightening draws its pictures at the end of the run; leave it out")?;
+        let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        let (config, batch) = (self.engine.config(STEPS, |steps| recipe(steps, 1e-3))?, self.engine.batch(512)?);
         let (taught, teacher) = load(&self.checkpoint, &device)?;
         ensure!(
             taught.model.kind.continuous(),
@@ -82,46 +82,36 @@ impl StraightenArgs {
             taught.model.kind
         );
         ensure!(!taught.distilled(), "the checkpoint is distilled already: it has no paths to straighten");
-        let run = self.plan(taught)?;
+        let run = self.plan(taught, batch)?;
+        let reason = format!("for data of the plane, these have {} columns; leave it out", run.dims());
+        self.style.check(run.dims() == 2, &reason)?;
         let data = data_of(&run)?;
         let student = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
-        let config = TrainConfig {
-            steps: self.steps,
-            optimizer: OptimizerConfig::adam(self.learning_rate),
-            schedule: ScheduleConfig::cosine(self.steps.min(200) / 2, 0.01),
-            clip_norm: Some(5.0),
-            ema: Some(EmaConfig { decay: 0.995 }),
-            seed: self.seed,
-            validate_every: Some(250),
-            checkpoint_every: Some(500),
-            ..TrainConfig::default()
-        };
         eprintln!("drawing {} pairs", self.pairs);
-        let draw = |count, name| draw_pairs(&teacher, &run, count, &mut FlowRng::named(self.seed, name));
+        let draw = |count, name| draw_pairs(&teacher, &run, count, &mut FlowRng::named(self.engine.seed(), name));
         let pairs = [draw(self.pairs, "pairs")?, draw(HELD_OUT, "held-out pairs")?];
-        let learned = ReflowConfig::new(END_TIME).distill(self.distill).batch(self.batch_size).times_per_group(1);
+        let learned = ReflowConfig::new(END_TIME).distill(self.distill).batch(batch).times_per_group(1);
         let copy = (student.store(), student.field().context("a discrete flow has no paths")?);
         let task = ReflowTask::new(serde_json::to_value(&run)?, learned, copy, teacher.store(), pairs)?;
         let held_out = task.held_out().clone();
-        let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
-        let Trained { summary, report } = training::train(config, place, task, || Ok(()))?;
+        let Trained { summary, report, .. } = training::train(config, place, task, || Ok(()))?;
         plot_log(&self.out, "error", "squared error")?;
         if report { self.report(&summary, &teacher, &held_out, &data) } else { Ok(()) }
     }
 
     /// The run of the copy.
-    fn plan(&self, taught: RunConfig) -> Result<RunConfig> {
+    fn plan(&self, taught: RunConfig, batch: usize) -> Result<RunConfig> {
         let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
         let straightened = Some(Straightened { teacher, pairs: self.pairs, distilled: self.distill });
         // The seed stays the teacher's: it decides which rows of a table are held out.
-        let mut run = RunConfig { straightened, batch: self.batch_size, ..taught };
+        let mut run = RunConfig { straightened, batch, ..taught };
         run.model.kind = Kind::Matching;
         Ok(run)
     }
 
     /// How straight paths are and how far few steps lead, before and after, and the pictures of the copy.
     fn report(&self, summary: &Summary, teacher: &Model, held_out: &ReflowPairs, data: &Data) -> Result<()> {
-        let (run, student) = load_from(&self.out, &self.device.open()?, true)?;
+        let (run, student) = load_from(&self.out, &self.engine.device()?, true)?;
         let report = Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? };
         report.print_and_write(&self.out)?;
         let mut seen: &Path = &self.out.join("loss.png");
@@ -129,11 +119,11 @@ impl StraightenArgs {
         if run.dims() == 2 {
             seen = &samples;
             if self.distill {
-                let noise = latents(&student, &run, HELD_OUT, 1.0, &mut FlowRng::named(self.seed, "picture"))?;
+                let noise = latents(&student, &run, HELD_OUT, 1.0, &mut FlowRng::named(self.engine.seed(), "picture"))?;
                 let drawn = student.in_steps(&noise, Method::Euler, 1)?.context("a continuous flow")?;
-                picture::samples(&run, data, &drawn, self.style.pixels, &samples, self.seed)?;
+                picture::samples(&run, data, &drawn, self.style.pixels(), &samples, self.engine.seed())?;
             } else {
-                picture::write_all(&student, &run, data, self.style, &self.out, self.seed)?;
+                picture::write_all(&student, &run, data, self.style, &self.out, self.engine.seed())?;
             }
         }
         let likelihood = match self.distill {

@@ -13,13 +13,18 @@ use super::data::Source;
 use super::model::{Kind, Model, ModelConfig, Purpose, RunConfig};
 use super::picture::{self, PictureArg};
 use super::task::DensityTask;
-use crate::cli::{DeviceArg, at_least_one};
+use crate::cli::at_least_one;
+use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, RunArg, TimeLimit, Trained};
+use crate::training::{self, Trained};
+
+/// Steps of a run, unless told.
+pub(super) const STEPS: u64 = 3000;
 
 /// Train a model
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Leaves checkpoints, log.jsonl, report.json and loss.png in the folder, and for data of the plane density.png, samples.png,
 path.png and path.gif. At the end it prints the negative log-likelihood of held-out points and, for a toy, its distance
 from the entropy, which no density can beat. A run that was stopped goes on with the same command and --resume.
@@ -31,7 +36,18 @@ Examples:
   density train --data 2spirals --model ffjord --out runs/spirals
   density train --data rings --model ffjord --input-gain 16 --learning-rate 3e-3 --batch-size 1024 --steps 4000
   density train --data pinwheel --model matching --steps 10000 --out runs/pinwheel
-  density train --data power.npy --model spline --layers 10 --hidden 128,128 --out runs/power")]
+  density train --data power.npy --model spline --layers 10 --hidden 128,128 --out runs/power",
+    mut_arg("steps", default_is("3000")),
+    mut_arg("batch_size", |arg| arg.help("Points per step [default: 512]")),
+    mut_arg("learning_rate", default_is("0.002, planar 0.01, ffjord 0.005")),
+    mut_arg("warmup", default_is("half of the run, at most 100")),
+    mut_arg("schedule", default_is("cosine to a hundredth")),
+    mut_arg("ema", default_is("0.995")),
+    mut_arg("clip", default_is("5")),
+    mut_arg("validate_every", default_is("250")),
+    mut_arg("checkpoint_every", default_is("500")),
+    mut_arg("preview_every", |arg| arg.hide(true))
+)]
 pub(super) struct TrainArgs {
     /// A toy (8gaussians, checkerboard, moons, pinwheel, 2spirals, rings, swissroll, circles), or a table of numbers
     /// (.npy, .csv) of which a tenth is held out for validation and a tenth as test set
@@ -43,82 +59,56 @@ pub(super) struct TrainArgs {
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/density", value_name = "FOLDER")]
     out: PathBuf,
-    /// Go on with the run in --out
-    #[arg(long)]
-    resume: bool,
-    /// Steps of the whole run
-    #[arg(long, default_value_t = 3000)]
-    steps: u64,
-    /// Stop after so many minutes and report; the decay of the learning rate still follows the steps
-    #[arg(long)]
-    minutes: Option<f64>,
-    /// Points per step
-    #[arg(long, default_value_t = 512)]
-    batch_size: usize,
-    /// Learning rate at its highest [default: by model]
-    #[arg(long)]
-    learning_rate: Option<f64>,
-    /// Layers of a discrete flow [default: by model]
+    /// Layers of a discrete flow [default: depends on the model, see `density info --presets`]
     #[arg(long)]
     layers: Option<usize>,
-    /// Widths of the hidden layers, comma-separated [default: by model]
+    /// Widths of the hidden layers, comma-separated [default: depends on the model]
     #[arg(long, value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
-    /// Factor of the first layer's initial weights [default: ffjord 1, matching 4]; more helps where structures are thin
+    /// Factor of the first layer's initial weights, larger for thin structures [default: ffjord 1, matching 4]
     #[arg(long, value_name = "FACTOR")]
     input_gain: Option<f64>,
     /// Tolerance of the solver in training [default: 0.001]; results are solved at 0.00001 (ffjord)
     #[arg(long)]
     tolerance: Option<f64>,
-    /// Points that are paired with noise by exact transport at once [default: 128], 0 for independent pairs (matching)
+    /// Points paired with noise by exact transport at a time, 0 for independent pairs [default: 128] (matching)
     #[arg(long)]
     block: Option<usize>,
-    /// Bins of a spline
+    /// Number of bins of a spline
     #[arg(long)]
     bins: Option<usize>,
-    /// Decay of the running average of the weights, 0 for none
-    #[arg(long, default_value_t = 0.995)]
-    ema: f64,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = 500)]
-    checkpoint_every: u64,
-    /// Steps between validations
-    #[arg(long, default_value_t = 250)]
-    validate_every: u64,
-    /// Held-out points of the report
+    /// Largest number of held-out points in the report
     #[arg(long, default_value_t = 20_000)]
     test_points: usize,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
     style: PictureArg,
     #[command(flatten)]
-    device: DeviceArg,
+    engine: EngineArgs,
 }
 
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
-        at_least_one("--batch-size", self.batch_size)?;
         at_least_one("--test-points", self.test_points)?;
-        let limit = TimeLimit::new(self.minutes)?;
-        let device = self.device.open()?;
-        let config = self.engine();
-        let data = Source::named(&self.data)?.open(self.seed)?;
+        self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
+        let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        let (config, batch) = (self.engine_config()?, self.engine.batch(512)?);
+        let data = Source::named(&self.data)?.open(self.engine.seed())?;
+        let plane = data.columns == 2;
+        self.style
+            .check(plane, &format!("for data of the plane, these have {} columns; leave it out", data.columns))?;
         let run = RunConfig {
             data: self.data.clone(),
             standard: data.standard.clone(),
             model: self.plan()?,
-            batch: self.batch_size,
-            seed: self.seed,
+            batch,
+            seed: self.engine.seed(),
             straightened: None,
         };
         let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
         let parameters = model.store().parameter_count();
         let (steps, dims) = (config.steps, run.dims());
         let task = DensityTask::new(run, model, data)?;
-        let place = RunArg { out: &self.out, resume: self.resume, limit };
-        let Trained { summary, report } = training::train(config, place, task, || {
+        let Trained { summary, report, .. } = training::train(config, place, task, || {
             eprintln!("{:?} over {dims} columns, {parameters} parameters, {steps} steps", self.model);
             Ok(())
         })?;
@@ -159,38 +149,42 @@ impl TrainArgs {
         Ok(model)
     }
 
-    fn engine(&self) -> TrainConfig {
+    fn engine_config(&self) -> Result<TrainConfig> {
         let rate = match self.model {
             Kind::Planar => 1e-2,
             Kind::Ffjord => 5e-3,
             _ => 2e-3,
         };
-        TrainConfig {
-            steps: self.steps,
-            optimizer: OptimizerConfig::adam(self.learning_rate.unwrap_or(rate)),
-            schedule: ScheduleConfig::cosine(self.steps.min(200) / 2, 0.01),
-            clip_norm: Some(5.0),
-            ema: (self.ema != 0.0).then_some(EmaConfig { decay: self.ema }),
-            seed: self.seed,
-            validate_every: Some(self.validate_every),
-            checkpoint_every: Some(self.checkpoint_every),
-            ..TrainConfig::default()
-        }
+        self.engine.config(STEPS, |steps| recipe(steps, rate))
     }
 
     /// Pictures, the report and its one line, from the checkpoint on disk.
     fn report(&self, summary: &Summary) -> Result<()> {
-        let (run, model) = load_from(&self.out, &self.device.open()?, true)?;
+        let (run, model) = load_from(&self.out, &self.engine.device()?, true)?;
         let data = data_of(&run)?;
-        let report = evaluate(&model, &run, &data, self.test_points, self.seed)?;
+        let report = evaluate(&model, &run, &data, self.test_points, self.engine.seed())?;
         atomic_write(&self.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
         let mut seen: &Path = &self.out.join("loss.png");
         let picture = self.out.join("density.png");
         if run.dims() == 2 {
-            picture::write_all(&model, &run, &data, self.style, &self.out, self.seed)?;
+            picture::write_all(&model, &run, &data, self.style, &self.out, self.engine.seed())?;
             seen = &picture;
         }
         println!("{report}; {} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
         Ok(())
+    }
+}
+
+/// The engine's configuration for a run of `steps`, unless told.
+pub(super) fn recipe(steps: u64, learning_rate: f64) -> TrainConfig {
+    TrainConfig {
+        steps,
+        optimizer: OptimizerConfig::adam(learning_rate),
+        schedule: ScheduleConfig::cosine(steps.min(200) / 2, 0.01),
+        clip_norm: Some(5.0),
+        ema: Some(EmaConfig { decay: 0.995 }),
+        validate_every: Some(250),
+        checkpoint_every: Some(500),
+        ..TrainConfig::default()
     }
 }

@@ -6,13 +6,15 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use clap::Args;
 use flow_core::train::TrainConfig;
-use flow_image::codec::{self, Idf, IdfConfig, IdfRun, IdfTask, bits_per_value};
+use flow_image::codec::{self, Idf, IdfRun, IdfTask, bits_per_value};
 use flow_image::data::{Dataset, OpenOptions, Splits, npy, open};
 use flow_image::io::{Pixels, write_images};
 
 use super::common::{DataArg, Part};
-use crate::cli::create_parent;
-use crate::training::{self, RunArg, TimeLimit, Trained};
+use crate::cli::{create_parent, refuse};
+use crate::engine::EngineArgs;
+use crate::plot::plot_log;
+use crate::training::{self, Trained};
 
 /// The trained codec to use; coding is exact arithmetic on the processor, so there is no device to choose.
 #[derive(Args, Debug, Clone)]
@@ -37,7 +39,7 @@ pub(super) struct CompressArgs {
     /// Which part of the data
     #[arg(long, value_enum, default_value_t = Part::Test)]
     split: Part,
-    /// Number of images, from the first
+    /// Number of images, from the first [default: all]
     #[arg(long)]
     count: Option<usize>,
     /// Archive to write
@@ -70,24 +72,26 @@ pub(super) struct DecompressArgs {
     /// Archive to read
     #[arg(long, default_value = "flow-out/images.flow", value_name = "FILE")]
     archive: PathBuf,
-    /// Where to: a .npy file of bytes [N, C, H, W], or a folder for PNG files
+    /// Where the images go: a .npy file of bytes [N, C, H, W], or a folder for PNG files
     #[arg(long, default_value = "flow-out/images.npy", value_name = "PATH")]
     out: PathBuf,
-    /// Compare with the first images of this data set, byte by byte
+    /// Compare the result, byte by byte, with the first images of this data set
     #[arg(long, value_name = "PATH")]
     verify: Option<PathBuf>,
-    /// Which part of the data to compare with
-    #[arg(long, value_enum, default_value_t = Part::Test)]
-    split: Part,
+    /// Which part of the data to compare with [default: test]
+    #[arg(long, value_enum)]
+    split: Option<Part>,
 }
 
 impl DecompressArgs {
     pub(super) fn run(self) -> Result<()> {
+        let unread = self.split.is_some() && self.verify.is_none();
+        refuse(&[("--split", unread)], "the part of the data to compare with; give --verify PATH, or leave it out")?;
         let (run, model) = flow_core::train::load::<IdfRun>(&self.codec.checkpoint, &Device::Cpu, true)?;
         let restored = codec::read_archive(&model, &self.archive)?;
         let set = Dataset::new(restored, model.shape(), model.levels(), run.source)?;
         if let Some(path) = &self.verify {
-            let original = images_for(&model, path, self.split, Some(set.len()))?;
+            let original = images_for(&model, path, self.split.unwrap_or(Part::Test), Some(set.len()))?;
             ensure!(
                 original.images() == set.images(),
                 "{}: the restored images differ from {}",
@@ -129,24 +133,34 @@ fn images_for(model: &Idf, path: &Path, part: Part, count: Option<usize>) -> Res
     Ok(set.subset(0..count)?)
 }
 
-/// Trains the codec called `name` on `splits`; `steps` of the preset's recipe if not given.
+/// Trains the codec of `run`; the report codes the first `reported` test images.
 pub(super) fn train(
-    name: &str,
+    run: IdfRun,
     splits: Splits,
     out: &Path,
-    resume: bool,
-    change: impl FnOnce(&mut TrainConfig),
+    engine: &EngineArgs,
+    reported: Option<usize>,
 ) -> Result<()> {
     const STEPS: u64 = 1500;
+    const EVERY: u64 = 500;
     const VALIDATED: usize = 500;
     let validation = splits.validation.subset(0..VALIDATED.min(splits.validation.len()))?;
-    let test = splits.test.subset(0..VALIDATED.min(splits.test.len()))?;
-    let task =
-        IdfTask::new(IdfRun::new(IdfConfig::preset(name)?, &splits.train), splits.train, validation, &Device::Cpu)?;
-    let mut config = codec::train_config(STEPS);
-    change(&mut config);
-    let Trained { summary, report } =
-        training::train(config, RunArg { out, resume, limit: TimeLimit::default() }, task, || Ok(()))?;
+    let test = splits.test.subset(0..reported.unwrap_or(VALIDATED).min(splits.test.len()))?;
+    let images = format!("{}: {} training images", splits.train.source(), splits.train.len());
+    let batch = run.batch;
+    let task = IdfTask::new(run, splits.train, validation, &engine.device()?)?;
+    let parameters = task.model().store().parameter_count();
+    let config = engine.config(STEPS, |steps| {
+        let every = Some(EVERY.min(steps));
+        TrainConfig { validate_every: every, checkpoint_every: every, ..codec::train_config(steps) }
+    })?;
+    let steps = config.steps;
+    let Trained { summary, report, .. } = training::train(config, engine.place(out)?, task, || {
+        eprintln!("{images}");
+        eprintln!("codec with {parameters} parameters, batch {batch}, {steps} steps");
+        Ok(())
+    })?;
+    plot_log(out, "bits_per_value", "bits/value")?;
     if !report {
         return Ok(());
     }

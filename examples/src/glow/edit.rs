@@ -13,7 +13,7 @@ use flow_image::trainer::ImageRun;
 
 use super::common::{DataArg, Part, class_number, images_for, load, progress};
 use super::latents::{LatentFile, combine, count, decode_images, encode_images};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Change an attribute of images by moving along a direction in latent space
 #[derive(Args, Debug)]
@@ -39,27 +39,27 @@ pub(super) struct EditArgs {
     /// Class to move away from; its images are the ones that are edited
     #[arg(long, value_name = "CLASS", requires = "class_a")]
     class_b: Option<String>,
-    /// A direction that --save-vector has kept
+    /// Direction from a file that --save-vector wrote
     #[arg(long, value_name = "FILE", group = "direction")]
     vector: Option<PathBuf>,
-    /// Keep the direction in this file
+    /// Also write the direction to this file
     #[arg(long, value_name = "FILE", conflicts_with = "vector")]
     save_vector: Option<PathBuf>,
-    /// From which to which strength
+    /// First and last strength: how many times the direction is added to an image's latent
     #[arg(long, default_value = "-1..1", value_parser = parse_range, allow_hyphen_values = true, value_name = "A..B")]
     strength: (f64, f64),
     /// Images per row, one for each strength
     #[arg(long, default_value_t = 7)]
     steps: usize,
-    /// Images to edit, one row each, the first of the part
+    /// Number of images to edit, from the first of --split; each becomes a row of the picture
     #[arg(long, default_value_t = 8)]
     count: usize,
-    /// Part of the data that the edited images are from
+    /// Which part of the data is edited
     #[arg(long, value_enum, default_value_t = Part::Test)]
     split: Part,
-    /// Training images on either side that the direction is computed from, at most
-    #[arg(long, default_value_t = 2000, value_name = "N")]
-    examples: usize,
+    /// Largest number of training images, with the attribute and without, that give the direction [default: 2000]
+    #[arg(long, value_name = "N")]
+    examples: Option<usize>,
     /// Picture to write
     #[arg(long, default_value = "flow-out/edit.png", value_name = "PNG")]
     out: PathBuf,
@@ -82,9 +82,11 @@ struct Sides {
 
 impl EditArgs {
     pub(super) fn run(self) -> Result<()> {
-        for (flag, value) in [("--steps", self.steps), ("--count", self.count), ("--examples", self.examples)] {
+        for (flag, value) in [("--steps", self.steps), ("--count", self.count), ("--examples", self.examples())] {
             at_least_one(flag, value)?;
         }
+        let unread = self.examples.is_some() && self.vector.is_some();
+        refuse(&[("--examples", unread)], "--vector is a direction computed before; leave one of them out")?;
         check_output(&self.out)?;
         self.save_vector.as_deref().map_or(Ok(()), check_output)?;
         if self.attribute.is_none() && self.class_a.is_none() && self.vector.is_none() {
@@ -109,6 +111,10 @@ impl EditArgs {
             self.out.display()
         );
         Ok(())
+    }
+
+    fn examples(&self) -> usize {
+        self.examples.unwrap_or(2000)
     }
 
     /// The difference of the means, `(1, …)` at every level, and what it is in words.
@@ -139,7 +145,7 @@ impl EditArgs {
 
     /// Training images with and without the attribute, at most [`EditArgs::examples`] of each.
     fn sides(&self, run: &ImageRun, train: &Dataset) -> Result<(Sides, String)> {
-        let pick = |f: &dyn Fn(usize) -> bool| (0..train.len()).filter(|&i| f(i)).take(self.examples).collect();
+        let pick = |f: &dyn Fn(usize) -> bool| (0..train.len()).filter(|&i| f(i)).take(self.examples()).collect();
         if let Some(name) = &self.attribute {
             let Some(attributes) = train.attributes() else {
                 bail!("{}: has no attributes; expected a labels.csv beside the pictures", train.source());

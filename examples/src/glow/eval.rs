@@ -32,7 +32,7 @@ pub(super) struct EvalArgs {
     /// Which part of the data
     #[arg(long, value_enum, default_value_t = Part::Test)]
     split: Part,
-    /// Number of images, from the first; all if not given
+    /// Number of images, from the first [default: all]
     #[arg(long)]
     count: Option<usize>,
     /// Noise draws per image

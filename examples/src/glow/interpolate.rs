@@ -12,7 +12,7 @@ use flow_image::model::ImageModel;
 
 use super::common::{DataArg, Part, images_for, load, progress};
 use super::latents::{count, decode_images, encode_images};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Walk between pairs of images
 #[derive(Args, Debug)]
@@ -33,24 +33,24 @@ pub(super) struct InterpolateArgs {
     /// Number of pairs, drawn at random
     #[arg(long, default_value_t = 8)]
     pairs: usize,
-    /// These images instead, two for each pair
+    /// Take these images instead, two for each pair, counted from 0 and separated by commas
     #[arg(long, value_delimiter = ',', conflicts_with = "pairs")]
     indices: Vec<usize>,
     /// Images per row, both ends included
     #[arg(long, default_value_t = 9)]
     steps: usize,
-    /// Walk on an arc instead of the straight line: every image is as far from the origin as the ends
+    /// Walk on an arc around the origin instead of a straight line, so that latents stay as far from it as the ends
     #[arg(long)]
     spherical: bool,
     /// Picture to write
     #[arg(long, default_value = "flow-out/interpolation.png", value_name = "PNG")]
     out: PathBuf,
-    /// Also write an animation, there and back
+    /// Also write an animation that goes there and back
     #[arg(long, value_name = "FILE")]
     gif: Option<PathBuf>,
-    /// Milliseconds per frame of the animation
-    #[arg(long, default_value_t = 80)]
-    delay: u32,
+    /// Milliseconds per frame of the animation [default: 80]
+    #[arg(long)]
+    delay: Option<u32>,
     /// Seed of the choice of pairs
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -64,6 +64,8 @@ impl InterpolateArgs {
         if self.steps < 2 {
             bail!("--steps must be at least 2, both ends, got {}", self.steps);
         }
+        let unread = self.delay.is_some() && self.gif.is_none();
+        refuse(&[("--delay", unread)], "for the animation of --gif FILE; add it, or leave it out")?;
         check_output(&self.out)?;
         self.gif.as_deref().map_or(Ok(()), check_output)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
@@ -115,7 +117,7 @@ impl InterpolateArgs {
         // There and back, either end shown once.
         let back = there.iter().rev().skip(1).take(there.len().saturating_sub(2));
         let all: Vec<_> = there.iter().chain(back).cloned().collect();
-        Ok(write_gif(path, &all, self.delay)?)
+        Ok(write_gif(path, &all, self.delay.unwrap_or(80))?)
     }
 }
 

@@ -17,6 +17,8 @@ mod ood;
 mod sample;
 mod train;
 
+use crate::info::InfoArgs;
+
 /// Normalizing flows of images: Glow, RealNVP and NICE
 #[derive(Parser, Debug)]
 #[command(name = "glow", version, about = "Normalizing flows of images: Glow, RealNVP and NICE", after_help = EXAMPLES)]
@@ -59,7 +61,7 @@ enum Verb {
     /// Restore the images of an archive, bit for bit
     Decompress(codec::DecompressArgs),
     /// Describe a checkpoint or a preset
-    Info(info::InfoArgs),
+    Info(InfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -79,6 +81,6 @@ pub fn run() -> Result<()> {
         Verb::Inspect(args) => args.run(),
         Verb::Compress(args) => args.run(),
         Verb::Decompress(args) => args.run(),
-        Verb::Info(args) => args.run(),
+        Verb::Info(args) => info::run(&args),
     }
 }

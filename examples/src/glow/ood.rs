@@ -28,13 +28,13 @@ pub(super) struct OodArgs {
     checkpoint: CheckpointArg,
     #[command(flatten)]
     data: DataArg,
-    /// The other set, in any format that --data takes
+    /// The data set to tell apart from --data, in any format that --data takes
     #[arg(long, value_name = "PATH")]
     other: PathBuf,
-    /// Which part of both
+    /// Which part of both data sets
     #[arg(long, value_enum, default_value_t = Part::Test)]
     split: Part,
-    /// Images of each, at most
+    /// Largest number of images of each data set
     #[arg(long, default_value_t = 500)]
     count: usize,
     /// Picture to write

@@ -10,7 +10,7 @@ use flow_image::model::ImageModel;
 use flow_image::trainer::{ImageRun, class_rows};
 
 use super::common::{class_number, load};
-use crate::cli::{CheckpointArg, DeviceArg, check_output, create_folder};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder, refuse};
 
 /// Draw images from a trained model
 #[derive(Args, Debug)]
@@ -29,13 +29,13 @@ pub(super) struct SampleArgs {
     /// Also write every image as a PNG of its own into this folder
     #[arg(long, value_name = "FOLDER")]
     images: Option<PathBuf>,
-    /// Number of images
-    #[arg(long, default_value_t = 100)]
-    count: usize,
+    /// Number of images [default: 100]
+    #[arg(long)]
+    count: Option<usize>,
     /// Columns of the grid
     #[arg(long, default_value_t = 10)]
     columns: usize,
-    /// Standard deviation of the latents; several, separated by commas, go to the levels, finest first
+    /// Standard deviation of the latents; or one for each level, finest first, separated by commas
     #[arg(long, default_value = "0.7", value_delimiter = ',', allow_negative_numbers = true)]
     temperature: Vec<f64>,
     /// A row of the grid for each of these temperatures, with the same noise in every row
@@ -53,9 +53,10 @@ pub(super) struct SampleArgs {
 
 impl SampleArgs {
     pub(super) fn run(self) -> Result<()> {
-        if self.count == 0 || self.columns == 0 {
-            bail!("--count and --columns must be at least 1");
-        }
+        at_least_one("--count", self.count())?;
+        at_least_one("--columns", self.columns)?;
+        let unread = self.count.is_some() && !self.sweep.is_empty();
+        refuse(&[("--count", unread)], "--sweep draws a row of --columns images for each temperature; leave it out")?;
         check_output(&self.out)?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
@@ -69,10 +70,14 @@ impl SampleArgs {
         Ok(())
     }
 
+    fn count(&self) -> usize {
+        self.count.unwrap_or(100)
+    }
+
     fn grid(&self, run: &ImageRun, model: &ImageModel) -> Result<Pixels> {
-        let labels = self.labels(run, self.count)?;
+        let labels = self.labels(run, self.count())?;
         let mut rng = FlowRng::seed_from(self.seed);
-        let samples = model.sample(self.count, labels.as_deref(), &self.temperature, &mut rng)?;
+        let samples = model.sample(self.count(), labels.as_deref(), &self.temperature, &mut rng)?;
         Ok(Pixels::from_tensor(&samples, run.spec.levels)?)
     }
 

@@ -7,6 +7,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_core::{Backprop, FlowRng};
+use flow_image::codec::{IdfConfig, IdfRun};
 use flow_image::data::{self, Augment, Channels, Edge, FolderOptions, OpenOptions, Resize, Splits};
 use flow_image::io::{GridStyle, Pixels, write_grid};
 use flow_image::metrics::{bits_per_image, mean_and_error};
@@ -15,9 +16,10 @@ use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
 
 use super::codec;
 use super::common::DataArg;
-use crate::cli::{DeviceArg, described};
+use crate::cli::{at_least_one, described, refuse};
+use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, RunArg, TimeLimit, Trained};
+use crate::training::{self, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its 1,500 images is best.
 const DEMO_STEPS: u64 = 2000;
@@ -25,6 +27,10 @@ const DEMO_STEPS: u64 = 2000;
 const DEMO_EMA: f64 = 0.995;
 /// Steps of any other run, unless told.
 const STEPS: u64 = 10_000;
+/// Steps between validations, and between checkpoints.
+const EVERY: u64 = 500;
+/// Test images that the report looks at.
+const TEST_IMAGES: usize = 1000;
 
 /// How colour is read from picture files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,42 +45,38 @@ enum Colour {
 
 /// Train a model
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Without arguments: a small Glow on the built-in digits; leaves samples.png, loss.png and checkpoints in flow-out/glow.
-A run that was stopped (Ctrl-C, power) goes on with the same command and --resume, to the same bits.")]
+A run that was stopped (Ctrl-C, power) goes on with the same command and --resume, to the same bits.
+A model idf-… is a lossless codec for `glow compress`; it draws no images.
+
+Examples:
+  glow train --data cifar-10-batches-bin --out runs/cifar --steps 20000 --schedule cosine --ema 0.999
+  glow train --data photos/ --resize 64 --model realnvp-imagenet64 --flip --minutes 120 --out runs/photos
+  glow train --data fashion-mnist/ --model idf-fashion --out runs/codec",
+    mut_arg("steps", default_is("2000 for the digits, else 10000; a codec 1500")),
+    mut_arg("batch_size", default_is("the preset's, at most the number of training images")),
+    mut_arg("learning_rate", default_is("the preset's")),
+    mut_arg("warmup", default_is("the preset's, at most half of the run")),
+    mut_arg("schedule", default_is("constant, for the digits and a codec cosine")),
+    mut_arg("ema", default_is("0, for the digits 0.995, a codec 0.99")),
+    mut_arg("clip", default_is("the preset's, a codec 1")),
+    mut_arg("validate_every", default_is("500")),
+    mut_arg("checkpoint_every", default_is("500"))
+)]
 pub(super) struct TrainArgs {
     #[command(flatten)]
     data: DataArg,
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/glow", value_name = "FOLDER")]
     out: PathBuf,
-    /// Preset, see `glow info --presets`; chosen by the data if not given
+    /// Preset, see `glow info --presets` [default: a Glow that suits the size of the images]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Model configuration as JSON, in place of a preset's
+    /// Model configuration as JSON instead of a preset; optimizer and batch are those of the default preset
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Go on with the run in --out
-    #[arg(long)]
-    resume: bool,
-    /// Steps of the whole run
-    #[arg(long)]
-    steps: Option<u64>,
-    /// Images per step
-    #[arg(long)]
-    batch_size: Option<usize>,
-    /// Learning rate after warm-up
-    #[arg(long)]
-    learning_rate: Option<f64>,
-    /// Steps of linear warm-up
-    #[arg(long)]
-    warmup: Option<u64>,
-    /// Cosine decay of the learning rate to zero
-    #[arg(long)]
-    cosine: bool,
-    /// Decay of the running average of the weights, 0 for none [default: 0, for the digits 0.995]
-    #[arg(long)]
-    ema: Option<f64>,
     /// Glow: number of scales L
     #[arg(long)]
     levels: Option<usize>,
@@ -90,12 +92,12 @@ pub(super) struct TrainArgs {
     /// Bits per pixel, 1 to 8; lower bits are dropped
     #[arg(long)]
     bits: Option<u32>,
-    /// Crop and resize pictures to this side
+    /// Crop pictures to a square and resize them to this side (folders of pictures)
     #[arg(long, value_name = "SIDE")]
     resize: Option<u32>,
-    /// Colour of picture files
-    #[arg(long, value_enum, default_value_t = Colour::Auto)]
-    colour: Colour,
+    /// Colour of pictures (folders of pictures) [default: auto]
+    #[arg(long, value_enum)]
+    colour: Option<Colour>,
     /// Pad sides with zeros to a multiple of this
     #[arg(long, value_name = "N")]
     pad: Option<usize>,
@@ -108,36 +110,22 @@ pub(super) struct TrainArgs {
     /// Use one graph over the whole model instead of reversible back-propagation
     #[arg(long)]
     plain_backprop: bool,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = 500)]
-    checkpoint_every: u64,
-    /// Steps between validations
-    #[arg(long, default_value_t = 500)]
-    validate_every: u64,
-    /// Steps between preview grids in OUT/previews
+    /// Test images for the final bits/dim [default: 1000; a codec codes 500]
     #[arg(long)]
-    preview_every: Option<u64>,
-    /// Stop after this many validations without a new best
-    #[arg(long, value_name = "N")]
-    patience: Option<u64>,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Test images for the final bits/dim
-    #[arg(long, default_value_t = 1000)]
-    test_images: usize,
+    test_images: Option<usize>,
     #[command(flatten)]
-    device: DeviceArg,
+    engine: EngineArgs,
 }
 
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
-        let device = self.device.open()?;
+        self.check()?;
+        let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
         let demo = self.data.data == Path::new("digits");
         let open = self.open_options();
         let splits = data::open(&self.data.data, &open)?;
-        if let Some(codec) = self.model.as_deref().filter(|name| name.starts_with("idf-")) {
-            return self.train_codec(codec, splits);
+        if let Some(name) = self.codec() {
+            return self.train_codec(name, splits);
         }
         let (run, config) = self.plan(&splits, &open, demo)?;
         let test = splits.test.clone();
@@ -145,8 +133,7 @@ impl TrainArgs {
         let task = ImageTask::new(run.clone(), splits, &device)?;
         let parameters = task.model().store().parameter_count();
         let steps = config.steps;
-        let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
-        let Trained { summary, report } = training::train(config, place, task, || {
+        let Trained { summary, report, .. } = training::train(config, place, task, || {
             eprintln!("{images}");
             eprintln!("{} with {parameters} parameters, batch {}, {steps} steps", run.model.family(), run.batch);
             Ok(())
@@ -158,27 +145,69 @@ impl TrainArgs {
         self.report(&summary, &test, &device)
     }
 
-    /// The lossless codec has a recipe of its own; of the flags it takes those of the engine.
+    /// Refuses flags that the data or the model do not read.
+    fn check(&self) -> Result<()> {
+        at_least_one("--test-images", self.test_images.unwrap_or(1))?;
+        let path = &self.data.data;
+        if !data::holds_pictures(path) && (path.exists() || path == Path::new("digits")) {
+            let reason = format!(
+                "for folders of pictures, {} is none; leave it out, --pad and --bits are for all images",
+                path.display()
+            );
+            refuse(&[("--resize", self.resize.is_some()), ("--colour", self.colour.is_some())], &reason)?;
+        }
+        refuse(
+            &[("--config", self.config.is_some() && self.model.is_some())],
+            "describes the whole model and leaves nothing to --model; give one of them",
+        )?;
+        let Some(codec) = self.codec() else { return Ok(()) };
+        let reason = format!("for Glow, {codec} is a lossless codec whose preset fixes its networks; leave it out");
+        refuse(&self.glow_flags(), &reason)?;
+        let reason = format!("{codec} is a lossless codec, always trained by one graph; leave it out");
+        refuse(&[("--plain-backprop", self.plain_backprop)], &reason)?;
+        self.engine.without_previews(&format!("{codec} is a lossless codec, which draws no images; leave it out"))
+    }
+
+    /// The codec that --model names.
+    fn codec(&self) -> Option<&str> {
+        self.model.as_deref().filter(|name| name.starts_with("idf-"))
+    }
+
+    /// The flags that only a Glow reads, each with whether it was given.
+    fn glow_flags(&self) -> [(&'static str, bool); 4] {
+        [
+            ("--levels", self.levels.is_some()),
+            ("--steps-per-level", self.steps_per_level.is_some()),
+            ("--width", self.width.is_some()),
+            ("--class-conditional", self.class_conditional),
+        ]
+    }
+
     fn train_codec(&self, name: &str, splits: Splits) -> Result<()> {
-        codec::train(name, splits, &self.out, self.resume, |config| {
-            let steps = self.steps.unwrap_or(config.steps);
-            *config = TrainConfig { seed: self.seed, ..flow_image::codec::train_config(steps) };
-            config.validate_every = Some(self.validate_every.min(steps));
-            config.checkpoint_every = Some(self.checkpoint_every.min(steps));
-            config.optimizer.learning_rate = self.learning_rate.unwrap_or(config.optimizer.learning_rate);
-        })
+        let mut run = IdfRun::new(IdfConfig::preset(name)?, &splits.train);
+        run.batch = self.engine.batch(run.batch)?;
+        run.augment = self.augment(&splits);
+        run.seed = self.engine.seed();
+        codec::train(run, splits, &self.out, &self.engine, self.test_images)
     }
 
     fn open_options(&self) -> OpenOptions {
         let channels = match self.colour {
-            Colour::Auto => Channels::Auto,
-            Colour::Gray => Channels::Gray,
-            Colour::Rgb => Channels::Rgb,
+            None | Some(Colour::Auto) => Channels::Auto,
+            Some(Colour::Gray) => Channels::Gray,
+            Some(Colour::Rgb) => Channels::Rgb,
         };
         let mut options = OpenOptions::default();
         options.folder = FolderOptions::new(self.resize.map(Resize::from), channels);
         (options.pad, options.bits) = (self.pad, self.bits);
         options
+    }
+
+    /// Random changes of the training images.
+    fn augment(&self, splits: &Splits) -> Option<Augment> {
+        let [channels, ..] = splits.train.shape();
+        let edge = if channels == 1 { Edge::Zero } else { Edge::Replicate };
+        (self.flip || self.shift.is_some()).then(|| Augment::new(self.flip, self.shift.unwrap_or(0.0), edge))
     }
 
     /// The run and the engine's configuration from preset, flags and data.
@@ -191,44 +220,33 @@ impl TrainArgs {
             model = read().with_context(|| path.display().to_string())?;
         }
         self.adjust(&mut model, splits)?;
-        let mut recipe = preset.recipe;
-        recipe.batch = self.batch_size.unwrap_or(recipe.batch);
-        recipe.learning_rate = self.learning_rate.unwrap_or(recipe.learning_rate);
-        let mut run = ImageRun::new(model, &splits.train, open, &recipe, self.seed)?;
-        if self.batch_size.is_some() {
-            // What was asked for is refused rather than made smaller.
-            run.batch = recipe.batch;
-        }
-        let edge = if run.spec.channels == 1 { Edge::Zero } else { Edge::Replicate };
-        let augment = || Augment::new(self.flip, self.shift.unwrap_or(0.0), edge);
-        run.augment = (self.flip || self.shift.is_some()).then(augment);
+        let mut run = ImageRun::new(model, &splits.train, open, &preset.recipe, self.engine.seed())?;
+        // The recipe's batch is made smaller for few images; one that was asked for is refused instead.
+        run.batch = self.engine.batch(run.batch)?;
+        run.augment = self.augment(splits);
         if self.plain_backprop {
             run.backprop = Backprop::Plain;
         }
-        let steps = self.steps.unwrap_or(if demo { DEMO_STEPS } else { STEPS });
-        let mut config = trainer::train_config(&recipe, run.batch, steps, self.seed);
-        let warmup = self.warmup.unwrap_or(config.schedule.warmup_steps);
-        config.schedule =
-            if self.cosine || demo { ScheduleConfig::cosine(warmup, 0.0) } else { ScheduleConfig::constant(warmup) };
-        let decay = self.ema.unwrap_or(if demo { DEMO_EMA } else { 0.0 });
-        config.ema = (decay != 0.0).then_some(EmaConfig { decay });
-        config.validate_every = Some(self.validate_every);
-        config.checkpoint_every = Some(self.checkpoint_every);
-        config.preview_every = self.preview_every;
-        config.early_stop_patience = self.patience;
+        let recipe = |steps| {
+            let config = trainer::train_config(&preset.recipe, run.batch, steps, self.engine.seed());
+            let warmup = config.schedule.warmup_steps;
+            TrainConfig {
+                schedule: if demo { ScheduleConfig::cosine(warmup, 0.0) } else { config.schedule },
+                ema: demo.then_some(EmaConfig { decay: DEMO_EMA }),
+                validate_every: Some(EVERY),
+                checkpoint_every: Some(EVERY),
+                ..config
+            }
+        };
+        let config = self.engine.config(if demo { DEMO_STEPS } else { STEPS }, recipe)?;
         Ok((run, config))
     }
 
     /// Applies the flags that change a preset's model.
     fn adjust(&self, model: &mut ModelConfig, splits: &Splits) -> Result<()> {
-        let changes = self.levels.is_some() || self.steps_per_level.is_some() || self.width.is_some();
+        let family = model.family();
         let ModelConfig::Glow(glow) = model else {
-            if changes || self.class_conditional {
-                bail!(
-                    "--levels, --steps-per-level, --width and --class-conditional are for Glow; write a --config file"
-                );
-            }
-            return Ok(());
+            return refuse(&self.glow_flags(), &format!("for Glow, the model is a {family}; write a --config file"));
         };
         glow.levels = self.levels.unwrap_or(glow.levels);
         glow.steps = self.steps_per_level.unwrap_or(glow.steps);
@@ -247,13 +265,13 @@ impl TrainArgs {
     /// Pictures and the one-line summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, test: &data::Dataset, device: &Device) -> Result<()> {
         let (run, model) = flow_core::train::load::<ImageRun>(&self.out, device, true)?;
-        let mut rng = FlowRng::named(self.seed, "report");
+        let mut rng = FlowRng::named(self.engine.seed(), "report");
         const SIDE: usize = 10;
         let labels = class_rows(&run, SIDE * SIDE, SIDE);
         let samples = model.sample(SIDE * SIDE, labels.as_deref(), &[0.7], &mut rng)?;
         let style = GridStyle::with_columns(SIDE);
         write_grid(&self.out.join("samples.png"), &Pixels::from_tensor(&samples, run.spec.levels)?, &style)?;
-        let bits = bits_per_image(&model, test, self.test_images, 1, &mut rng, |_| ())?;
+        let bits = bits_per_image(&model, test, self.test_images.unwrap_or(TEST_IMAGES), 1, &mut rng, |_| ())?;
         let (mean, error) = mean_and_error(&bits);
         println!(
             "test {mean:.4} ± {error:.4} bits/dim over {} images ({} levels, D = {}), {} steps in {:.0} s; {}",

@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
-use flow_graph::data::{Loaded, OpenOptions, open};
+use flow_graph::data::{Loaded, OpenOptions, is_table, open};
 use flow_graph::model::{Candidates, GraphAf, GraphAfConfig, Sequence};
 use flow_graph::trainer::{GraphRun, random_order};
 use flow_graph::{Molecule, SaScorer};
 
-use crate::cli::CheckpointArg;
+use crate::cli::{CheckpointArg, refuse};
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "graphaf";
@@ -23,7 +23,7 @@ pub(super) struct DataArg {
     /// Molecules: .smi, .csv, .tsv or .sdf, each also .gz, or "builtin"
     #[arg(long, default_value = "builtin", value_name = "PATH")]
     pub(super) data: PathBuf,
-    /// Column of SMILES in a table
+    /// Column of SMILES in a table [default: the first with a usual name, such as smiles]
     #[arg(long)]
     pub(super) column: Option<String>,
 }
@@ -31,8 +31,18 @@ pub(super) struct DataArg {
 impl DataArg {
     /// Reads the file and says on stderr what was in it.
     pub(super) fn open(&self) -> Result<Loaded> {
+        check_column(self.column.as_deref(), &[&self.data])?;
         read(&self.data, self.column.as_deref())
     }
+}
+
+/// Refuses `--column` where none of the files is a table. What cannot be read is for the reader to say.
+pub(super) fn check_column(column: Option<&str>, files: &[&Path]) -> Result<()> {
+    let mut options = OpenOptions::default();
+    options.column = column.map(str::to_string);
+    let unread = column.is_some() && !files.iter().any(|file| is_table(file, &options).unwrap_or(true));
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    refuse(&[("--column", unread)], &format!("for tables (.csv, .tsv), {} is none; leave it out", names.join(", ")))
 }
 
 /// Reads a file of molecules and says on stderr what was in it.
@@ -126,6 +136,11 @@ pub(super) struct ScorerArg {
 }
 
 impl ScorerArg {
+    /// Whether the flag was given.
+    pub(super) fn given(&self) -> bool {
+        self.sa_scores.is_some()
+    }
+
     /// The scorer, `None` if there is no table.
     pub(super) fn open(&self) -> Result<Option<SaScorer>> {
         match &self.sa_scores {

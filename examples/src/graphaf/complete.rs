@@ -36,13 +36,13 @@ pub(super) struct CompleteArgs {
     /// Molecules to grow; each different one is written once, the most frequent first
     #[arg(long, default_value_t = 100)]
     count: usize,
-    /// Less than 1: likelier molecules; more than 1: stranger ones
+    /// Temperature of the draws: below 1 likelier molecules, above 1 more unusual ones
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// The least number of heavy atoms, as far as there are valences left to go on
+    /// Smallest number of heavy atoms, as far as valences allow more
     #[arg(long, default_value_t = 1)]
     min_atoms: usize,
-    /// The most heavy atoms
+    /// Largest number of heavy atoms [default: that of the training molecules]
     #[arg(long)]
     max_atoms: Option<usize>,
     /// Seed of the draws
@@ -59,7 +59,7 @@ impl CompleteArgs {
         at_least_one("--count", self.count)?;
         check_temperature(self.temperature)?;
         check_sizes(self.min_atoms, self.max_atoms)?;
-        output::check(&self.out)?;
+        output::check(&self.out, &self.scorer)?;
         let scaffold = parse("--scaffold", &self.scaffold)?;
         let scorer = self.scorer.open()?;
         let (_, model) = load(&self.checkpoint, &self.device.open()?)?;

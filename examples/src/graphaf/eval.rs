@@ -13,10 +13,10 @@ use flow_graph::trainer::GraphRun;
 use flow_graph::{Molecule, SaScorer, smiles};
 use serde::Serialize;
 
-use super::common::{Expressed, ScorerArg, check_temperature, load, read};
+use super::common::{Expressed, ScorerArg, check_column, check_temperature, load, read};
 use super::reconstruct::{Returned, there_and_back};
 use super::sample::draw;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Measure validity, uniqueness, novelty, reconstruction and distributions
 #[derive(Args, Debug)]
@@ -36,22 +36,22 @@ pub(super) struct EvalArgs {
     /// Molecules to measure instead of drawing some, in any format that `train` reads; a bad line is invalid
     #[arg(long, value_name = "PATH", conflicts_with = "checkpoint")]
     samples: Option<PathBuf>,
-    /// Molecules to compare with, the training set as a rule
+    /// Molecules to compare with, usually the training set [default: the file that the model was trained on]
     #[arg(long, value_name = "PATH")]
     reference: Option<PathBuf>,
     /// Column of SMILES in a table
     #[arg(long)]
     column: Option<String>,
-    /// Molecules to draw, and as many again without the rule of valence
-    #[arg(long, default_value_t = 10_000)]
-    count: usize,
-    /// Molecules of the reference to turn into latents and back
-    #[arg(long, default_value_t = 1000)]
-    reconstruct: usize,
-    /// Temperature of the draws
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    temperature: f64,
-    /// Measure what is drawn without the rule of valence
+    /// Molecules to draw, and as many again without the valence rule [default: 10000]
+    #[arg(long)]
+    count: Option<usize>,
+    /// Molecules of the reference to turn into latents and back [default: 1000]
+    #[arg(long)]
+    reconstruct: Option<usize>,
+    /// Temperature of the draws [default: 1]
+    #[arg(long, allow_negative_numbers = true)]
+    temperature: Option<f64>,
+    /// Measure what is drawn without the valence rule
     #[arg(long)]
     unchecked: bool,
     /// Also write everything as JSON
@@ -85,8 +85,9 @@ struct Everything {
 
 impl EvalArgs {
     pub(super) fn run(self) -> Result<()> {
-        at_least_one("--count", self.count)?;
-        check_temperature(self.temperature)?;
+        self.check()?;
+        at_least_one("--count", self.count())?;
+        check_temperature(self.temperature.unwrap_or(1.0))?;
         self.json.as_deref().map_or(Ok(()), check_output)?;
         let scorer = self.scorer.open()?;
         match &self.samples {
@@ -95,7 +96,26 @@ impl EvalArgs {
         }
     }
 
+    /// Refuses flags that measuring a file does not read.
+    fn check(&self) -> Result<()> {
+        let flags = [
+            ("--raw-weights", self.checkpoint.raw_weights),
+            ("--count", self.count.is_some()),
+            ("--reconstruct", self.reconstruct.is_some()),
+            ("--temperature", self.temperature.is_some()),
+            ("--unchecked", self.unchecked),
+        ];
+        let reason = "for the draws of a model, --samples measures the molecules of a file; leave one of them out";
+        if self.samples.is_some() { refuse(&flags, reason) } else { Ok(()) }
+    }
+
+    fn count(&self) -> usize {
+        self.count.unwrap_or(10_000)
+    }
+
     fn file(&self, path: &Path, scorer: Option<&SaScorer>) -> Result<()> {
+        let files: Vec<&Path> = std::iter::once(path).chain(self.reference.as_deref()).collect();
+        check_column(self.column.as_deref(), &files)?;
         let loaded = read(path, self.column.as_deref())?;
         // Of a molecule in pieces all pieces count, as they stand in the file.
         let whole = loaded.source_strings.iter().map(|text| smiles::parse(text).ok());
@@ -109,16 +129,16 @@ impl EvalArgs {
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let loaded = self.reference_of(&run)?;
         let mut options = SampleOptions::default();
-        options.temperature = self.temperature;
+        options.temperature = self.temperature.unwrap_or(1.0);
         options.valid = !self.unchecked;
         let start = Instant::now();
-        let drawn = draw(&model, self.count, &options, self.seed)?;
+        let drawn = draw(&model, self.count(), &options, self.seed)?;
         let mut of_model =
-            OfModel { molecules_per_second: self.count as f64 / start.elapsed().as_secs_f64(), ..OfModel::default() };
-        eprintln!("{} molecules drawn at {:.0} molecules/s", self.count, of_model.molecules_per_second);
+            OfModel { molecules_per_second: self.count() as f64 / start.elapsed().as_secs_f64(), ..OfModel::default() };
+        eprintln!("{} molecules drawn at {:.0} molecules/s", self.count(), of_model.molecules_per_second);
         if !self.unchecked {
             options.valid = false;
-            let free = draw(&model, self.count, &options, self.seed)?;
+            let free = draw(&model, self.count(), &options, self.seed)?;
             of_model.validity_unchecked =
                 Some(evaluate(&free.into_iter().map(Some).collect::<Vec<_>>(), None, None).validity);
         }
@@ -133,6 +153,7 @@ impl EvalArgs {
     /// The molecules to compare with: those asked for, or those of the training where they are still there.
     fn reference_of(&self, run: &GraphRun) -> Result<Option<Loaded>> {
         let path = self.reference.clone().unwrap_or_else(|| PathBuf::from(&run.source));
+        check_column(self.column.as_deref(), &[&path])?;
         match read(&path, self.column.as_deref()) {
             Ok(loaded) => Ok(Some(loaded)),
             Err(error) if self.reference.is_some() => Err(error),
@@ -144,7 +165,8 @@ impl EvalArgs {
     }
 
     fn reconstruction(&self, model: &GraphAf, loaded: &Loaded) -> Result<Option<Returned>> {
-        let sequences = Expressed::new(loaded.molecules.iter().take(self.reconstruct), model.config()).all();
+        let sequences =
+            Expressed::new(loaded.molecules.iter().take(self.reconstruct.unwrap_or(1000)), model.config()).all();
         if sequences.is_empty() { Ok(None) } else { there_and_back(model, &sequences, self.seed).map(Some) }
     }
 

@@ -11,7 +11,7 @@ use flow_graph::optimize::{ConstrainedOptions, Improvement, Reward, THRESHOLDS, 
 use flow_graph::{Fingerprint, Molecule};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::common::read;
+use super::common::{check_column, read};
 
 /// What is to be improved, and how.
 pub(super) struct Plan<'a> {
@@ -32,6 +32,7 @@ struct Column {
 
 /// Improves every molecule, writes the pairs and prints the table.
 pub(super) fn run<R: Reward>(plan: &Plan<'_>, model: &GraphAf, reward: &R) -> Result<()> {
+    check_column(plan.column, &[plan.path])?;
     let loaded = read(plan.path, plan.column)?;
     let molecules: Vec<Molecule> = loaded.molecules.iter().take(plan.count.unwrap_or(usize::MAX)).collect();
     let bar = ProgressBar::new(molecules.len() as u64);

@@ -1,40 +1,32 @@
 //! `graphaf info`.
 
 use anyhow::Result;
-use clap::Args;
 use flow_graph::model::{GraphAfConfig, Vocabulary};
 
 use super::common::{PROGRAM, load};
-use crate::cli::{CheckpointArg, DeviceArg};
+use crate::info::{Facts, InfoArgs};
 
-/// Describe a checkpoint or the presets
-#[derive(Args, Debug)]
-pub(super) struct InfoArgs {
-    #[command(flatten)]
-    checkpoint: CheckpointArg,
-    /// List the presets with their hyper-parameters instead
-    #[arg(long)]
-    presets: bool,
-    #[command(flatten)]
-    device: DeviceArg,
+pub(super) fn run(args: &InfoArgs) -> Result<()> {
+    args.run(PROGRAM, presets, |checkpoint, device| {
+        let (run, model) = load(checkpoint, device)?;
+        let types: Vec<String> = run.model.vocabulary.types().iter().map(ToString::to_string).collect();
+        let facts = Facts::of(&run.model)?
+            .and("atom types", types.join(" "))
+            .and("largest", format!("{} atoms", run.model.max_atoms))
+            .and("trained on", &run.source)
+            .and_parameters(model.store());
+        Ok((facts, "bits/atom".into()))
+    })
 }
 
-impl InfoArgs {
-    pub(super) fn run(self) -> Result<()> {
-        if self.presets {
-            let vocabulary = Vocabulary::paper();
-            println!("paper   {}", serde_json::to_string(&GraphAfConfig::paper(vocabulary.clone(), 38))?);
-            println!("spline  {}", serde_json::to_string(&GraphAfConfig::spline(vocabulary, 38))?);
-            println!("Vocabulary and size follow the data, but that the paper's vocabulary is its own.");
-            return Ok(());
-        }
-        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let types: Vec<String> = run.model.vocabulary.types().iter().map(ToString::to_string).collect();
-        println!("model        {}", serde_json::to_string(&run.model)?);
-        println!("atom types   {}", types.join(" "));
-        println!("largest      {} atoms", run.model.max_atoms);
-        println!("trained on   {}", run.source);
-        println!("parameters   {}", model.store().parameter_count());
-        self.checkpoint.print_training(PROGRAM, "bits/atom")
-    }
+/// Lists what `--presets` asks for.
+fn presets() -> Result<()> {
+    let vocabulary = Vocabulary::paper();
+    println!("paper   {}", serde_json::to_string(&GraphAfConfig::paper(vocabulary.clone(), 38))?);
+    println!("spline  {}", serde_json::to_string(&GraphAfConfig::spline(vocabulary, 38))?);
+    println!(
+        "Both are shown for the paper's nine elements and molecules of at most 38 atoms. `graphaf train` takes the"
+    );
+    println!("largest size from the data, and for spline the atom types as well; paper keeps the nine elements.");
+    Ok(())
 }

@@ -15,6 +15,8 @@ mod sample;
 mod score;
 mod train;
 
+use crate::info::InfoArgs;
+
 /// Autoregressive flows of molecules: GraphAF
 #[derive(Parser, Debug)]
 #[command(name = "graphaf", version, about = "Autoregressive flows of molecules: GraphAF", after_help = EXAMPLES)]
@@ -48,8 +50,8 @@ enum Verb {
     Reconstruct(reconstruct::ReconstructArgs),
     /// Log-likelihood of given molecules
     Score(score::ScoreArgs),
-    /// Describe a checkpoint or the presets
-    Info(info::InfoArgs),
+    /// Describe a checkpoint, or list the presets
+    Info(InfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -65,6 +67,6 @@ pub fn run() -> Result<()> {
         Verb::Complete(args) => args.run(),
         Verb::Reconstruct(args) => args.run(),
         Verb::Score(args) => args.run(),
-        Verb::Info(args) => args.run(),
+        Verb::Info(args) => info::run(&args),
     }
 }

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use flow_core::files::atomic_write;
-use flow_core::train::{
-    Bar, LogRecord, OptimizerConfig, RecordKind, ScheduleConfig, StopFlag, TrainConfig, Trainer, read_log,
-};
+use flow_core::train::{LogRecord, OptimizerConfig, RecordKind, ScheduleConfig, TrainConfig, read_log};
 use flow_graph::model::GraphAf;
 use flow_graph::optimize::{ConstrainedOptions, PenalizedLogP, PolicyTask, PpoConfig, Qed, Reward, Shaping};
 use flow_graph::trainer::GraphRun;
@@ -16,12 +14,18 @@ use flow_graph::{Atom, Bond, Element, Molecule, SaScorer};
 use super::common::{Property, ScorerArg, check_sizes, check_temperature, load};
 use super::improve;
 use super::output::{self, Row};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, create_folder};
+use crate::cli::{CheckpointArg, at_least_one, refuse};
+use crate::engine::{EngineArgs, default_is};
 use crate::plot::{Look, Series, loss_curve};
+use crate::training::{self, Trained};
+
+/// Heavy atoms that a molecule of the fine-tuning has at least, unless told.
+const MIN_ATOMS: usize = 5;
 
 /// Fine-tune a model towards a property, or improve given molecules
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Without --constrained the model is fine-tuned by proximal policy optimisation and the best molecules drawn on the way
 are kept; the result is a checkpoint like any other. With --constrained FILE every molecule of the file loses its last
 atoms and is grown again, many times, and the best result that is similar enough is kept; the table's means are those
@@ -31,7 +35,18 @@ Penalised logP has no upper end: a plain chain of carbon scores 11.19 at 38 atom
 Examples:
   graphaf optimize --checkpoint runs/zinc --property qed
   graphaf optimize --checkpoint runs/zinc --property plogp --max-atoms 38 --out runs/plogp
-  graphaf optimize --checkpoint runs/plogp --property plogp --constrained zinc_800_jt.csv --attempts 200")]
+  graphaf optimize --checkpoint runs/plogp --property plogp --constrained zinc_800_jt.csv --attempts 200",
+    mut_arg("steps", |arg| default_is("400")(arg.visible_alias("iterations"))),
+    mut_arg("batch_size", |arg| arg.help("Molecules drawn for every four steps [default: 128]")),
+    mut_arg("learning_rate", default_is("0.0003")),
+    mut_arg("warmup", default_is("0")),
+    mut_arg("schedule", default_is("constant")),
+    mut_arg("ema", default_is("0")),
+    mut_arg("clip", default_is("1")),
+    mut_arg("validate_every", default_is("never; the last weights are the result")),
+    mut_arg("checkpoint_every", default_is("100")),
+    mut_arg("preview_every", |arg| arg.hide(true))
+)]
 pub(super) struct OptimizeArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
@@ -41,64 +56,52 @@ pub(super) struct OptimizeArgs {
     /// Improve the molecules of this file instead of fine-tuning
     #[arg(long, value_name = "FILE")]
     constrained: Option<PathBuf>,
-    /// Column of SMILES in a table
+    /// Constrained: column of SMILES in a table
     #[arg(long)]
     column: Option<String>,
-    /// Constrained: attempts for each molecule
-    #[arg(long, default_value_t = 200)]
-    attempts: usize,
-    /// Constrained: the most atoms taken away before growing again
-    #[arg(long, default_value_t = 12)]
-    removed: usize,
-    /// Constrained: molecules of the file, from the first; all if not given
+    /// Constrained: attempts for each molecule [default: 200]
+    #[arg(long)]
+    attempts: Option<usize>,
+    /// Constrained: largest number of atoms taken away before growing again [default: 12]
+    #[arg(long)]
+    removed: Option<usize>,
+    /// Constrained: number of molecules of the file, from the first [default: all]
     #[arg(long)]
     count: Option<usize>,
     /// Folder for results and, when fine-tuning, checkpoints
     #[arg(long, default_value = "flow-out/graphaf-optimize", value_name = "FOLDER")]
     out: PathBuf,
-    /// Go on with the fine-tuning in --out
+    /// Fine-tuning: weight of a decision relative to the one after it [default: 0.97]
     #[arg(long)]
-    resume: bool,
-    /// Updates of the weights
-    #[arg(long, visible_alias = "iterations", default_value_t = 400)]
-    steps: u64,
-    /// Molecules drawn for every four updates
-    #[arg(long, default_value_t = 128)]
-    batch_size: usize,
-    /// Learning rate
-    #[arg(long, default_value_t = 3e-4)]
-    learning_rate: f64,
-    /// What a decision is worth of the one after it
-    #[arg(long, default_value_t = 0.97)]
-    discount: f64,
-    /// Worth of a molecule that was drawn before, 0 to 1: less than 1 keeps the model from repeating itself
-    #[arg(long, default_value_t = 1.0, value_name = "WEIGHT")]
-    repeat: f64,
-    /// The least number of heavy atoms, as far as there are valences left to go on
-    #[arg(long, default_value_t = 5)]
-    min_atoms: usize,
-    /// The most heavy atoms
+    discount: Option<f64>,
+    /// Fine-tuning: weight of a molecule that was drawn before, 0 to 1; below 1 the model repeats itself less [default: 1]
+    #[arg(long, value_name = "WEIGHT")]
+    repeat: Option<f64>,
+    /// Fine-tuning: smallest number of heavy atoms, as far as valences allow more [default: 5]
+    #[arg(long)]
+    min_atoms: Option<usize>,
+    /// Largest number of heavy atoms
     #[arg(long, default_value_t = 38)]
     max_atoms: usize,
     /// Temperature of the draws
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
     scorer: ScorerArg,
     #[command(flatten)]
-    device: DeviceArg,
+    engine: EngineArgs,
 }
 
 impl OptimizeArgs {
     pub(super) fn run(self) -> Result<()> {
-        at_least_one("--attempts", self.attempts)?;
+        self.check()?;
+        at_least_one("--attempts", self.attempts.unwrap_or(1))?;
         at_least_one("--max-atoms", self.max_atoms)?;
-        check_sizes(self.min_atoms, Some(self.max_atoms))?;
+        if self.constrained.is_none() {
+            check_sizes(self.min_atoms.unwrap_or(MIN_ATOMS), Some(self.max_atoms))?;
+        }
         check_temperature(self.temperature)?;
-        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let (run, model) = load(&self.checkpoint, &self.engine.device()?)?;
         match self.property {
             Property::Qed => self.with(run, model, Qed),
             Property::Plogp => {
@@ -106,6 +109,30 @@ impl OptimizeArgs {
                 self.with(run, model, PenalizedLogP(scorer))
             }
         }
+    }
+
+    /// Refuses flags of the other way to optimise.
+    fn check(&self) -> Result<()> {
+        if self.constrained.is_none() {
+            let flags = [
+                ("--column", self.column.is_some()),
+                ("--attempts", self.attempts.is_some()),
+                ("--removed", self.removed.is_some()),
+                ("--count", self.count.is_some()),
+            ];
+            refuse(&flags, "for improving given molecules; name them with --constrained FILE, or leave it out")?;
+            return self.engine.without_previews("fine-tuning draws no previews; see log.jsonl and best.csv");
+        }
+        let tuning = "for fine-tuning, --constrained improves molecules with the model as it is; leave one of them out";
+        self.engine.without_training(tuning)?;
+        let flags = [
+            ("--discount", self.discount.is_some()),
+            ("--repeat", self.repeat.is_some()),
+            ("--min-atoms", self.min_atoms.is_some()),
+        ];
+        refuse(&flags, tuning)?;
+        let unread = self.property == Property::Qed && self.scorer.given();
+        refuse(&[("--sa-scores", unread)], "for --property plogp, or for the table of a fine-tuning; leave it out")
     }
 
     fn scorer(&self) -> Result<SaScorer> {
@@ -122,8 +149,8 @@ impl OptimizeArgs {
 
     fn improvement<'a>(&'a self, path: &'a Path) -> improve::Plan<'a> {
         let mut options = ConstrainedOptions::default();
-        options.attempts = self.attempts;
-        options.removed = self.removed;
+        options.attempts = self.attempts.unwrap_or(200);
+        options.removed = self.removed.unwrap_or(12);
         options.temperature = self.temperature;
         options.max_atoms = self.max_atoms;
         improve::Plan {
@@ -131,7 +158,7 @@ impl OptimizeArgs {
             column: self.column.as_deref(),
             count: self.count,
             out: &self.out,
-            seed: self.seed,
+            seed: self.engine.seed(),
             options,
         }
     }
@@ -142,42 +169,33 @@ impl OptimizeArgs {
             Property::Plogp => Shaping::Exponential { scale: 3.0 },
         };
         let mut ppo = PpoConfig::default();
-        ppo.batch = self.batch_size;
+        ppo.batch = self.engine.batch(128)?;
         ppo.temperature = self.temperature;
-        ppo.min_atoms = self.min_atoms;
+        ppo.min_atoms = self.min_atoms.unwrap_or(MIN_ATOMS);
         ppo.max_atoms = self.max_atoms;
-        ppo.discount = self.discount;
-        ppo.repeat = self.repeat;
+        ppo.discount = self.discount.unwrap_or(0.97);
+        ppo.repeat = self.repeat.unwrap_or(1.0);
         ppo.shaping = shaping;
-        let config = TrainConfig {
-            steps: self.steps,
-            optimizer: OptimizerConfig::adam(self.learning_rate),
+        let config = self.engine.config(400, |steps| TrainConfig {
+            steps,
+            optimizer: OptimizerConfig::adam(3e-4),
             schedule: ScheduleConfig::constant(0),
             clip_norm: Some(1.0),
             validate_every: None,
             checkpoint_every: Some(100),
-            seed: self.seed,
             ..TrainConfig::default()
-        };
+        })?;
         let recipe = serde_json::json!({ "property": self.name(), "ppo": &ppo });
+        let place = self.engine.place(&self.out)?;
         let task = PolicyTask::new(run, model, ppo, reward)?;
-        let trainer = if self.resume {
-            let trainer = Trainer::resume(config, &self.out, task)?;
-            self.compare(&recipe)?;
-            trainer
-        } else {
-            Trainer::new(config, &self.out, task)?
-        };
-        create_folder(&self.out)?;
-        atomic_write(&self.recipe(), serde_json::to_string_pretty(&recipe)?.as_bytes())?;
-        let mut trainer = trainer.with_stop(StopFlag::on_ctrl_c()?);
-        let summary = trainer.run(&mut Bar::new())?;
-        self.report(trainer.task())?;
-        self.plot()?;
-        if summary.interrupted {
-            println!("stopped at step {}; go on with the same command and --resume", summary.step);
-        }
-        Ok(())
+        let Trained { task, .. } = training::train(config, place, task, || {
+            if place.resume {
+                self.compare(&recipe)?;
+            }
+            Ok(atomic_write(&self.recipe(), serde_json::to_string_pretty(&recipe)?.as_bytes())?)
+        })?;
+        self.report(&task)?;
+        self.plot()
     }
 
     /// Where a run says what it optimises and how.

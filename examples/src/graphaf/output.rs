@@ -9,7 +9,8 @@ use flow_graph::chem::{layout, write_grid};
 use flow_graph::{Molecule, Perceived, SaScorer, canonical_smiles, sdf};
 use rayon::prelude::*;
 
-use crate::cli::check_output;
+use super::common::ScorerArg;
+use crate::cli::{check_output, refuse};
 
 /// Molecules of a picture, at most.
 const PICTURED: usize = 40;
@@ -35,12 +36,15 @@ fn format(path: &Path) -> Result<Format> {
     })
 }
 
-/// Refuses outputs that cannot be written, before the work.
-pub(super) fn check(outputs: &[PathBuf]) -> Result<()> {
-    outputs.iter().filter(|p| p.as_os_str() != "-").try_for_each(|path| {
-        format(path)?;
-        check_output(path)
-    })
+/// Refuses outputs that cannot be written, and a table of scores that none of them shows, before the work.
+pub(super) fn check(outputs: &[PathBuf], scorer: &ScorerArg) -> Result<()> {
+    let mut scored = false;
+    for path in outputs.iter().filter(|p| p.as_os_str() != "-") {
+        scored |= matches!(format(path)?, Format::Table | Format::Sd);
+        check_output(path)?;
+    }
+    let reason = "only .csv and .sdf files hold properties; add --out FILE.csv, or leave it out";
+    refuse(&[("--sa-scores", scorer.given() && !scored)], reason)
 }
 
 /// A molecule with named numbers, for tables, SD files and captions.

@@ -21,7 +21,7 @@ pub(super) struct ReconstructArgs {
     checkpoint: CheckpointArg,
     #[command(flatten)]
     data: DataArg,
-    /// Number of molecules, from the first; all if not given
+    /// Number of molecules, from the first [default: all]
     #[arg(long)]
     count: Option<usize>,
     /// Seed of orders and latents

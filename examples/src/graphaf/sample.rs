@@ -18,7 +18,7 @@ use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Choices that break a valence are excluded and the others keep their probabilities relative to each other, so that
-every molecule is valid; --unchecked leaves the model to itself and writes what is valid of it.
+every molecule is valid; --unchecked excludes nothing while drawing and writes only the valid molecules.
 
 Examples:
   graphaf sample                                            100 SMILES on standard output
@@ -34,19 +34,19 @@ pub(super) struct SampleArgs {
     /// Number of molecules
     #[arg(long, default_value_t = 100)]
     count: usize,
-    /// Less than 1: likelier molecules; more than 1: stranger ones
+    /// Temperature of the draws: below 1 likelier molecules, above 1 more unusual ones
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// The least number of heavy atoms, as far as there are valences left to go on
+    /// Smallest number of heavy atoms, as far as valences allow more
     #[arg(long, default_value_t = 1)]
     min_atoms: usize,
-    /// The most heavy atoms [default: the largest molecule of the training set]
+    /// Largest number of heavy atoms [default: that of the training molecules]
     #[arg(long)]
     max_atoms: Option<usize>,
-    /// Do not keep valences
+    /// Let the model break valences, and write only the molecules that are valid all the same
     #[arg(long)]
     unchecked: bool,
-    /// Each molecule once
+    /// Write each molecule once
     #[arg(long)]
     unique: bool,
     /// Seed of the draws
@@ -64,7 +64,7 @@ impl SampleArgs {
         at_least_one("--max-atoms", self.max_atoms.unwrap_or(1))?;
         check_temperature(self.temperature)?;
         check_sizes(self.min_atoms, self.max_atoms)?;
-        output::check(&self.out)?;
+        output::check(&self.out, &self.scorer)?;
         let scorer = self.scorer.open()?;
         let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
         let mut options = SampleOptions::default();

@@ -10,8 +10,8 @@ use flow_core::files::atomic_write;
 use flow_graph::model::Score;
 use flow_graph::{Molecule, canonical_smiles, smiles};
 
-use super::common::{load, read};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use super::common::{check_column, load, read};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Log-likelihood of given molecules: which look unlike the training set
 #[derive(Args, Debug)]
@@ -23,20 +23,20 @@ Examples:
   graphaf score 'CC(=O)Oc1ccccc1C(=O)O' 'C1CC12CC2'
   graphaf score --data candidates.csv --column smiles --orders 20 --out scores.csv")]
 pub(super) struct ScoreArgs {
-    /// SMILES
+    /// SMILES of the molecules to score
     smiles: Vec<String>,
     #[command(flatten)]
     checkpoint: CheckpointArg,
-    /// File of molecules instead
+    /// Score the molecules of this file instead
     #[arg(long, value_name = "PATH", conflicts_with = "smiles")]
     data: Option<PathBuf>,
     /// Column of SMILES in a table
     #[arg(long)]
     column: Option<String>,
-    /// Random orders of each molecule
+    /// Number of random orders of the atoms for each molecule
     #[arg(long, default_value_t = 10, value_name = "K")]
     orders: usize,
-    /// Table to write instead of printing
+    /// Write the table to this file instead of printing it
     #[arg(long, value_name = "CSV")]
     out: Option<PathBuf>,
     /// Seed of the orders
@@ -48,6 +48,8 @@ pub(super) struct ScoreArgs {
 
 impl ScoreArgs {
     pub(super) fn run(self) -> Result<()> {
+        let unread = self.column.is_some() && self.data.is_none();
+        refuse(&[("--column", unread)], "for the table of --data FILE; leave it out")?;
         at_least_one("--orders", self.orders)?;
         self.out.as_deref().map_or(Ok(()), check_output)?;
         let molecules = self.molecules()?;
@@ -80,7 +82,10 @@ impl ScoreArgs {
 
     fn molecules(&self) -> Result<Vec<Molecule>> {
         match &self.data {
-            Some(path) => Ok(read(path, self.column.as_deref())?.molecules.iter().collect()),
+            Some(path) => {
+                check_column(self.column.as_deref(), &[path])?;
+                Ok(read(path, self.column.as_deref())?.molecules.iter().collect())
+            }
             None if self.smiles.is_empty() => bail!("expected SMILES or --data FILE"),
             None => Ok(self.smiles.iter().map(|s| smiles::parse(s)).collect::<flow_graph::Result<_>>()?),
         }

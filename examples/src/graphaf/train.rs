@@ -8,7 +8,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
-use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
+use flow_core::train::{Summary, TrainConfig};
 use flow_graph::Molecule;
 use flow_graph::data::{Loaded, Splits};
 use flow_graph::metrics::{Reference, evaluate};
@@ -18,9 +18,10 @@ use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
 use super::common::{DataArg, Expressed};
 use super::output::{self, Row};
 use super::sample::draw;
-use crate::cli::{DeviceArg, at_least_one, configured};
+use crate::cli::{at_least_one, configured};
+use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, RunArg, TimeLimit, Trained};
+use crate::training::{self, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its few hundred molecules is best.
 const DEMO_STEPS: u64 = 1500;
@@ -30,7 +31,7 @@ const STEPS: u64 = 12_000;
 /// A preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Preset {
-    /// Exact class probabilities on a graph network that sees the state of every atom.
+    /// Atoms and bonds drawn from exact probabilities, by a graph network that sees what every atom has bonded so far.
     Spline,
     /// The paper's: nine elements without charges, twelve affine flow layers.
     Paper,
@@ -47,7 +48,8 @@ enum Types {
 
 /// Train a model
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Without arguments: the built-in drugs and metabolites; leaves samples.smi, samples.png, loss.png and checkpoints in
 flow-out/graphaf. A run that was stopped (Ctrl-C, power) goes on with the same command and --resume, to the same bits.
 
@@ -55,7 +57,17 @@ Examples:
   graphaf train --data zinc250k.smi.gz --test-indices valid_idx_zinc250k.json --out runs/zinc
   graphaf train --data mine.csv --column structure --out runs/mine --steps 5000 --preview-every 500
   graphaf train --data zinc250k.smi.gz --out runs/zinc90 --steps 12000 --minutes 90
-  graphaf train --data zinc250k.smi.gz --model paper --out runs/paper --batch-size 32 --epochs 10 --constant")]
+  graphaf train --data zinc250k.smi.gz --model paper --out runs/paper --epochs 10 --schedule constant",
+    mut_arg("steps", default_is("1500 for the built-in molecules, else 12000")),
+    mut_arg("batch_size", default_is("64, the paper's model 32; at most the number of training molecules")),
+    mut_arg("learning_rate", default_is("0.002, the paper's model 0.001")),
+    mut_arg("warmup", default_is("a twentieth of the run, at most 200")),
+    mut_arg("schedule", default_is("cosine to a hundredth")),
+    mut_arg("ema", default_is("0.999")),
+    mut_arg("clip", default_is("1")),
+    mut_arg("validate_every", default_is("250")),
+    mut_arg("checkpoint_every", default_is("500"))
+)]
 pub(super) struct TrainArgs {
     #[command(flatten)]
     data: DataArg,
@@ -71,93 +83,54 @@ pub(super) struct TrainArgs {
     /// Model configuration as JSON; what it does not set is the preset's
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Atom types [default: data, the paper's model paper]
+    /// Atom types [default: those of the data, for the paper's model the paper's]
     #[arg(long, value_enum)]
     vocabulary: Option<Types>,
-    /// Go on with the run in --out
-    #[arg(long)]
-    resume: bool,
-    /// Steps of the whole run
-    #[arg(long)]
-    steps: Option<u64>,
-    /// Length of the whole run in passes over the data instead
+    /// Length of the whole run in passes over the data, instead of --steps
     #[arg(long, conflicts_with = "steps")]
     epochs: Option<f64>,
-    /// Molecules per step [default: 64, the paper's model 32]
-    #[arg(long)]
-    batch_size: Option<usize>,
-    /// Stop after so many minutes and report; the decay of the learning rate still follows the steps
-    #[arg(long)]
-    minutes: Option<f64>,
-    /// Learning rate after warm-up [default: 0.002, the paper's model 0.001]
-    #[arg(long)]
-    learning_rate: Option<f64>,
-    /// Steps of linear warm-up
-    #[arg(long)]
-    warmup: Option<u64>,
-    /// No cosine decay of the learning rate
-    #[arg(long, visible_alias = "plain")]
-    constant: bool,
-    /// Decay of the running average of the weights, 0 for none
-    #[arg(long, default_value_t = 0.999)]
-    ema: f64,
     /// Width of the graph network
     #[arg(long)]
     width: Option<usize>,
     /// Layers of the graph network
     #[arg(long)]
     layers: Option<usize>,
-    /// Widths of the decision networks, comma-separated (spline)
+    /// Widths of the networks that choose atoms and bonds, comma-separated (spline)
     #[arg(long, value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
     /// Leave out larger molecules, and draw none
     #[arg(long)]
     max_atoms: Option<usize>,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = 500)]
-    checkpoint_every: u64,
-    /// Steps between validations
-    #[arg(long, default_value_t = 250)]
-    validate_every: u64,
-    /// Steps between samples, with their picture, in OUT/previews
-    #[arg(long)]
-    preview_every: Option<u64>,
-    /// Stop after this many validations without a new best
-    #[arg(long, value_name = "N")]
-    patience: Option<u64>,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     /// Molecules drawn at the end
     #[arg(long, default_value_t = 1000)]
     samples: usize,
     #[command(flatten)]
-    device: DeviceArg,
+    engine: EngineArgs,
 }
 
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--samples", self.samples)?;
-        let limit = TimeLimit::new(self.minutes)?;
-        let device = self.device.open()?;
+        let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        let (seed, usual) = (self.engine.seed(), self.engine.batch(self.recipe_batch())?);
         let loaded = self.data.open()?;
         let splits = match &self.test_indices {
-            Some(path) => Splits::from_file(path, &loaded, 0.02, self.seed)?,
-            None => Splits::cut(loaded.len(), 0.05, 0.1, self.seed)?,
+            Some(path) => Splits::from_file(path, &loaded, 0.02, seed)?,
+            None => Splits::cut(loaded.len(), 0.05, 0.1, seed)?,
         };
         let model = self.plan(&loaded)?;
         let expressed = Expressed::new(loaded.molecules.iter(), &model).check(&loaded.source)?;
         let train = expressed.part(&splits.train);
-        let batch = self.batch_size.unwrap_or_else(|| self.default_batch().min(train.len()));
-        let run = GraphRun::new(model, loaded.source.as_str(), batch, self.seed);
-        let config = self.engine(train.len(), batch)?;
+        // The recipe's batch is made smaller for few molecules; one that was asked for is refused instead.
+        let batch = self.engine.batch(usual.min(train.len()))?;
+        let run = GraphRun::new(model, loaded.source.as_str(), batch, seed);
+        let config = self.engine_config(train.len(), batch)?;
         let task = GraphTask::new(run, train, expressed.part(&splits.validation), &device)?;
         let test = expressed.part(&splits.test);
         drop(expressed);
         let parameters = task.model().store().parameter_count();
         let steps = config.steps;
-        let place = RunArg { out: &self.out, resume: self.resume, limit };
-        let Trained { summary, report } = training::train(config, place, task, || {
+        let Trained { summary, report, .. } = training::train(config, place, task, || {
             self.list_bad_lines(&loaded)?;
             eprintln!("GraphAF with {parameters} parameters, batch {batch}, {steps} steps");
             Ok(())
@@ -169,7 +142,7 @@ impl TrainArgs {
         self.report(&summary, &loaded, &splits, &test, &device)
     }
 
-    fn default_batch(&self) -> usize {
+    fn recipe_batch(&self) -> usize {
         if self.model == Preset::Paper { 32 } else { 64 }
     }
 
@@ -177,16 +150,20 @@ impl TrainArgs {
     fn plan(&self, loaded: &Loaded) -> Result<GraphAfConfig> {
         let largest = loaded.molecules.iter().map(|m| m.len()).max().unwrap_or(1).min(LARGEST_MOLECULE);
         let by_preset = if self.model == Preset::Paper { Types::Paper } else { Types::Data };
-        let vocabulary = match self.vocabulary.unwrap_or(by_preset) {
-            Types::Data => Vocabulary::of(loaded.molecules.iter())?,
-            Types::Paper => Vocabulary::paper(),
+        let vocabulary = |types: Types| match types {
+            Types::Data => Vocabulary::of(loaded.molecules.iter()),
+            Types::Paper => Ok(Vocabulary::paper()),
         };
+        let preset = vocabulary(self.vocabulary.unwrap_or(by_preset))?;
         let mut model = match self.model {
-            Preset::Paper => GraphAfConfig::paper(vocabulary, largest),
-            Preset::Spline => GraphAfConfig::spline(vocabulary, largest),
+            Preset::Paper => GraphAfConfig::paper(preset, largest),
+            Preset::Spline => GraphAfConfig::spline(preset, largest),
         };
         if let Some(path) = &self.config {
             model = configured(&model, path).with_context(|| path.display().to_string())?;
+        }
+        if let Some(types) = self.vocabulary {
+            model.vocabulary = vocabulary(types)?;
         }
         self.adjust(&mut model)?;
         Ok(model)
@@ -205,27 +182,23 @@ impl TrainArgs {
         Ok(model.check()?)
     }
 
-    fn engine(&self, molecules: usize, batch: usize) -> Result<TrainConfig> {
+    fn engine_config(&self, molecules: usize, batch: usize) -> Result<TrainConfig> {
         let demo = self.data.data == Path::new("builtin");
         let steps = match self.epochs {
             Some(epochs) if epochs > 0.0 && epochs.is_finite() => {
                 (epochs * molecules as f64 / batch.max(1) as f64).ceil() as u64
             }
             Some(epochs) => bail!("--epochs must be a positive number, got {epochs}"),
-            None => self.steps.unwrap_or(if demo { DEMO_STEPS } else { STEPS }),
+            None if demo => DEMO_STEPS,
+            None => STEPS,
         };
-        let mut config = trainer::train_config(steps, self.seed);
-        let rate = if self.model == Preset::Paper { 1e-3 } else { 2e-3 };
-        config.optimizer.learning_rate = self.learning_rate.unwrap_or(rate);
-        let warmup = self.warmup.unwrap_or(config.schedule.warmup_steps);
-        config.schedule =
-            if self.constant { ScheduleConfig::constant(warmup) } else { ScheduleConfig::cosine(warmup, 0.01) };
-        config.ema = (self.ema != 0.0).then_some(EmaConfig { decay: self.ema });
-        config.validate_every = Some(self.validate_every);
-        config.checkpoint_every = Some(self.checkpoint_every);
-        config.preview_every = self.preview_every;
-        config.early_stop_patience = self.patience;
-        Ok(config)
+        self.engine.config(steps, |steps| {
+            let mut config = trainer::train_config(steps, self.engine.seed());
+            config.optimizer.learning_rate = if self.model == Preset::Paper { 1e-3 } else { 2e-3 };
+            config.validate_every = Some(250);
+            config.checkpoint_every = Some(500);
+            config
+        })
     }
 
     fn list_bad_lines(&self, loaded: &Loaded) -> Result<()> {
@@ -250,12 +223,12 @@ impl TrainArgs {
         device: &Device,
     ) -> Result<()> {
         let (_, model) = flow_core::train::load::<GraphRun>(&self.out, device, true)?;
-        let molecules = draw(&model, self.samples, &SampleOptions::default(), self.seed)?;
+        let molecules = draw(&model, self.samples, &SampleOptions::default(), self.engine.seed())?;
         let rows: Vec<Row> = molecules.iter().cloned().map(Row::plain).collect();
         output::write(&[self.out.join("samples.smi"), self.out.join("samples.png")], &rows, None)?;
         let mut unruly = SampleOptions::default();
         unruly.valid = false;
-        let free = draw(&model, self.samples, &unruly, self.seed)?;
+        let free = draw(&model, self.samples, &unruly, self.engine.seed())?;
         let free = free.iter().filter(|m| m.check_valences().is_ok()).count() as f64 / self.samples as f64;
         let train: Vec<Molecule> = splits.train.iter().filter_map(|&i| loaded.molecules.get(i)).collect();
         let reference = Reference::new::<&str>(&train, &[], None);
@@ -279,7 +252,7 @@ impl TrainArgs {
     /// What the model says of held-out molecules.
     fn test_bits(&self, model: &GraphAf, test: &[Sequence]) -> Result<String> {
         const MOLECULES: usize = 1000;
-        let mut rng = FlowRng::named(self.seed, "report");
+        let mut rng = FlowRng::named(self.engine.seed(), "report");
         let orders = test.iter().take(MOLECULES).map(|s| random_order(s, model.config(), &mut rng));
         let orders = orders.collect::<flow_graph::Result<Vec<_>>>()?;
         if orders.is_empty() {

@@ -9,12 +9,13 @@ use flow_core::FlowRng;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_points::Point;
 use flow_points::data::{Loaded, OpenOptions, PointSet, SplitSource, built_in, open, train_points};
+use flow_points::io::{self, Shape};
 use flow_points::metrics::chamfer;
 use flow_points::model::{Draw, PointFlow, PointFlowConfig};
 use flow_points::shapes::Family;
 use flow_points::trainer::PointRun;
 
-use crate::cli::CheckpointArg;
+use crate::cli::{CheckpointArg, refuse};
 use crate::solver::SolverName;
 
 /// The program's name, and that of its folder of results.
@@ -32,12 +33,12 @@ pub(super) struct DataArg {
     /// Built-in families [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     families: Vec<FamilyName>,
-    /// Built-in shapes for training
-    #[arg(long, default_value_t = 1000)]
-    shapes: usize,
-    /// Points sampled from every mesh or built-in shape
-    #[arg(long, default_value_t = 4096)]
-    points_per_shape: usize,
+    /// Number of built-in shapes for training [default: 1000]
+    #[arg(long)]
+    shapes: Option<usize>,
+    /// Points sampled from every mesh or built-in shape [default: 4096]
+    #[arg(long)]
+    points_per_shape: Option<usize>,
     /// JSON with the indices of training and test shapes of an array [default: splits.json beside it]
     #[arg(long, value_name = "FILE")]
     splits: Option<PathBuf>,
@@ -89,20 +90,17 @@ impl DataArg {
 
     /// Reads the data and says on stderr what was in it.
     pub(super) fn open(&self, seed: u64) -> Result<Loaded> {
+        let points = self.points_per_shape.unwrap_or(4096);
         let loaded = if self.is_built_in() {
             if let Some(path) = &self.splits {
-                bail!(
-                    "--splits {}: says which shapes of an array are for what, the built-in shapes are none",
-                    path.display()
-                );
+                let reason = "says which shapes of an array are for what, the built-in shapes are none; name an array";
+                bail!("--splits {}: {reason} by --data", path.display());
             }
-            built_in(&self.families(), self.shapes, self.points_per_shape)?
+            built_in(&self.families(), self.shapes.unwrap_or(1000), points)?
         } else {
-            if !self.families.is_empty() {
-                bail!("--families are those of the built-in shapes; leave --data out to use them");
-            }
+            self.check()?;
             let mut options = OpenOptions::default();
-            options.points_per_mesh = self.points_per_shape;
+            options.points_per_mesh = points;
             options.seed = seed;
             options.splits = self.splits.clone().map_or(SplitSource::Beside, SplitSource::File);
             open(&self.data, &options)?
@@ -115,6 +113,17 @@ impl DataArg {
             eprintln!("skipped: {} more files", loaded.skipped.len() - 5);
         }
         Ok(loaded)
+    }
+
+    /// Refuses flags that reading a file or a folder does not look at.
+    fn check(&self) -> Result<()> {
+        let flags = [("--families", !self.families.is_empty()), ("--shapes", self.shapes.is_some())];
+        refuse(&flags, &format!("for the built-in shapes, --data is {}; leave one of them out", self.data.display()))?;
+        // A folder may hold meshes beside clouds.
+        let given = self.points_per_shape.is_some() && self.data.is_file();
+        let unread = given && !matches!(io::read(&self.data)?, Shape::Mesh(_));
+        let reason = format!("for meshes and the built-in shapes, {} holds points; leave it out", self.data.display());
+        refuse(&[("--points-per-shape", unread)], &reason)
     }
 
     fn families(&self) -> Vec<Family> {
@@ -148,7 +157,7 @@ pub(super) struct InputArg {
     /// Which part of the data [default: test, or all there is where nothing is held out]
     #[arg(long, value_enum)]
     part: Option<Part>,
-    /// The first so many shapes [default: all]
+    /// Number of shapes, from the first [default: all]
     #[arg(long)]
     limit: Option<usize>,
 }
@@ -320,18 +329,27 @@ pub(super) fn read_all(path: &Path, points_per_mesh: usize) -> Result<Vec<Vec<Po
 /// How samples are integrated.
 #[derive(Args, Debug, Clone)]
 pub(super) struct SolverArg {
-    /// Solver of samples [default: the model's own]
+    /// Solver that draws points and latents [default: the model's own]
     #[arg(long, value_enum)]
     solver: Option<SolverName>,
-    /// Steps of a fixed size
+    /// Number of equal steps of the solver
     #[arg(long)]
     solver_steps: Option<usize>,
-    /// Tolerance of steps of adaptive size
+    /// Error that the solver may make in a step, whose size it adapts [default: 0.00001]
     #[arg(long, conflicts_with = "solver_steps")]
     tolerance: Option<f64>,
 }
 
 impl SolverArg {
+    /// The flags, each with whether it was given.
+    pub(super) fn given(&self) -> [(&'static str, bool); 3] {
+        [
+            ("--solver", self.solver.is_some()),
+            ("--solver-steps", self.solver_steps.is_some()),
+            ("--tolerance", self.tolerance.is_some()),
+        ]
+    }
+
     /// The solver of the flags, `None` for the model's own.
     pub(super) fn options(&self) -> Result<Option<SolveOptions>> {
         let method = match self.solver {

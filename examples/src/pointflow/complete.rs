@@ -28,16 +28,16 @@ pub(super) struct CompleteArgs {
     /// Keep only this half of every shape: left, right (x), bottom, top (y), back, front (z)
     #[arg(long, value_name = "SIDE")]
     keep: Option<String>,
-    /// Points of each completed cloud
+    /// Number of points of each completed cloud
     #[arg(long, default_value_t = 2048)]
     points: usize,
-    /// Given points that are used
+    /// Number of given points that are used
     #[arg(long, default_value_t = 1024)]
     seen: usize,
-    /// Starts of the search
+    /// Number of starts of the search
     #[arg(long, default_value_t = CompleteOptions::default().starts)]
     starts: usize,
-    /// Steps of the search
+    /// Steps of the search from each start
     #[arg(long, default_value_t = SearchOptions::default().steps)]
     steps: u64,
     #[command(flatten)]

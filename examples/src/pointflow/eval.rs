@@ -11,7 +11,7 @@ use flow_points::metrics::{EmdKind, EvaluateOptions, Table, evaluate};
 use flow_points::trainer::draw_clouds;
 
 use super::common::{DataArg, SolverArg, load, subset};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Which earth mover's distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,13 +50,13 @@ pub(super) struct EvalArgs {
     /// Points of each cloud
     #[arg(long, default_value_t = 512)]
     points: usize,
-    /// At most so many test shapes
+    /// Largest number of test shapes [default: all]
     #[arg(long)]
     limit: Option<usize>,
-    /// The earth mover's distance
+    /// Which earth mover's distance is computed
     #[arg(long, value_enum, default_value_t = Emd::Exact)]
     emd: Emd,
-    /// The table as JSON
+    /// Also write the table as JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -70,6 +70,7 @@ pub(super) struct EvalArgs {
 
 impl EvalArgs {
     pub(super) fn run(self) -> Result<()> {
+        self.check()?;
         at_least_one("--points", self.points)?;
         if let Some(path) = &self.json {
             check_output(path)?;
@@ -101,6 +102,15 @@ impl EvalArgs {
             atomic_write(path, serde_json::to_string_pretty(&value)?.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Refuses flags of a model where given clouds are judged.
+    fn check(&self) -> Result<()> {
+        if self.samples.is_none() {
+            return Ok(());
+        }
+        let flags = [&self.checkpoint.given()[..], &self.solver.given()].concat();
+        refuse(&flags, "for the draws of a model, --samples judges the clouds of a file; leave one of them out")
     }
 
     fn drawn(&self, count: usize, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {

@@ -30,7 +30,7 @@ pub(super) struct LikelihoodArgs {
     /// Points of each cloud that are used
     #[arg(long, default_value_t = 2048)]
     points: usize,
-    /// A table with one line for each cloud
+    /// Also write a table with one line for each cloud
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Seed of the choice of points and of the estimate

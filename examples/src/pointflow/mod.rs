@@ -16,6 +16,8 @@ mod sample;
 mod straighten;
 mod train;
 
+use crate::info::InfoArgs;
+
 /// Continuous flows of point clouds: PointFlow
 #[derive(Parser, Debug)]
 #[command(name = "pointflow", version, about = "Continuous flows of point clouds: PointFlow", after_help = EXAMPLES)]
@@ -53,8 +55,8 @@ enum Verb {
     Likelihood(likelihood::LikelihoodArgs),
     /// Draw pictures of clouds or meshes: contact sheet and turntable
     Render(render::RenderArgs),
-    /// Describe a checkpoint or the presets
-    Info(info::InfoArgs),
+    /// Describe a checkpoint, or list the presets
+    Info(InfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -72,6 +74,6 @@ pub fn run() -> Result<()> {
         Verb::Eval(args) => args.run(),
         Verb::Likelihood(args) => args.run(),
         Verb::Render(args) => args.run(),
-        Verb::Info(args) => args.run(),
+        Verb::Info(args) => info::run(&args),
     }
 }

@@ -11,7 +11,7 @@ use flow_points::io::write_npy;
 use flow_points::render::{RenderOptions, contact_sheet, frames, turntable, write_gif, write_png};
 
 use super::common::PROGRAM;
-use crate::cli::{check_output, create_folder};
+use crate::cli::{check_output, create_folder, refuse};
 
 /// Frames of a turntable.
 const FRAMES: usize = 36;
@@ -25,7 +25,7 @@ pub(super) struct OutputArg {
     /// Write text PLYs instead of binary ones
     #[arg(long)]
     ascii: bool,
-    /// No pictures
+    /// Write no pictures
     #[arg(long)]
     no_pictures: bool,
 }
@@ -49,7 +49,11 @@ impl OutputArg {
                 bail!("--out {}: expected a folder, found a file", output.path.display())
             }
             None => {}
-            Some("npy" | "ply") => check_output(&output.path)?,
+            Some("npy") => {
+                refuse(&[("--ascii", self.ascii)], "for PLY files, an array is binary; leave it out")?;
+                check_output(&output.path)?;
+            }
+            Some("ply") => check_output(&output.path)?,
             Some(other) => bail!("--out {}: expected a folder, .npy or .ply, got .{other}", output.path.display()),
         }
         Ok(output)

@@ -33,7 +33,7 @@ pub(super) struct ReconstructArgs {
     /// Points that the encoder sees
     #[arg(long, default_value_t = 2048)]
     seen: usize,
-    /// Steps of a search for a better latent than the encoder's
+    /// Steps of a search for a better latent than the encoder's, 0 for no search
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     refine: u64,
     #[command(flatten)]

@@ -19,7 +19,7 @@ Examples:
 pub(super) struct RenderArgs {
     #[command(flatten)]
     input: InputArg,
-    /// Points of each shape that are drawn, at most
+    /// Largest number of points drawn of each shape
     #[arg(long, default_value_t = 2048)]
     points: usize,
     #[command(flatten)]

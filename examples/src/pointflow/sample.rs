@@ -32,7 +32,7 @@ pub(super) struct SampleArgs {
     /// Points of each cloud
     #[arg(long, default_value_t = 2048)]
     points: usize,
-    /// Less than 1: more typical shapes; more than 1: stranger ones
+    /// Temperature of the draws: below 1 more typical shapes, above 1 more unusual ones
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
     #[command(flatten)]

@@ -15,14 +15,19 @@ use flow_points::trainer::{PointRun, draw_clouds};
 
 use super::common::{PROGRAM, load};
 use super::output::{write_plys, write_sheet};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use crate::cli::{CheckpointArg, at_least_one, refuse};
+use crate::engine::{EngineArgs, default_is};
 use crate::paths::{Paths, Report, SOLVED};
 use crate::plot::plot_log;
-use crate::training::{self, RunArg, TimeLimit, Trained};
+use crate::training::{self, Trained};
+
+/// Steps in which a straightened model draws points, unless told.
+const SOLVER_STEPS: usize = 4;
 
 /// Straighten the paths of points, or distil them into one step
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Draws noise, latents, and the clouds that the trained model makes of them, and matches a copy of its flow of points with
 these pairs (reflow, Liu et al. 2023): paths no longer cross and become straight, so that few steps suffice. With --distill
 the copy learns to draw in one step instead (Wu et al. 2023); it then draws and reconstructs, its points in that one
@@ -33,7 +38,18 @@ lead from the exact clouds of the same noise.
 Examples:
   pointflow straighten
   pointflow straighten --checkpoint flow-out/pointflow-straight --distill --out runs/one-step
-  pointflow sample --checkpoint runs/one-step --count 100 --points 2048 --out clouds")]
+  pointflow sample --checkpoint runs/one-step --count 100 --points 2048 --out clouds",
+    mut_arg("steps", default_is("2000")),
+    mut_arg("batch_size", |arg| arg.help("Clouds per step [default: 16]")),
+    mut_arg("learning_rate", default_is("0.001")),
+    mut_arg("warmup", default_is("half of the run, at most 100")),
+    mut_arg("schedule", default_is("cosine to a hundredth")),
+    mut_arg("ema", default_is("0.995")),
+    mut_arg("clip", default_is("1")),
+    mut_arg("validate_every", default_is("250")),
+    mut_arg("checkpoint_every", default_is("500")),
+    mut_arg("preview_every", |arg| arg.hide(true))
+)]
 pub(super) struct StraightenArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
@@ -43,35 +59,20 @@ pub(super) struct StraightenArgs {
     /// Learn to draw in one step
     #[arg(long)]
     distill: bool,
-    /// Go on with the run in --out
-    #[arg(long)]
-    resume: bool,
-    /// Clouds to draw from the trained model
+    /// Number of clouds to draw from the trained model
     #[arg(long, default_value_t = 1000)]
     clouds: usize,
-    /// Points of each
+    /// Number of points of each of these clouds
     #[arg(long, default_value_t = 512)]
     points: usize,
-    /// Steps of the whole run
-    #[arg(long, default_value_t = 2000)]
-    steps: u64,
-    /// Clouds per step
-    #[arg(long, default_value_t = 16)]
-    batch_size: usize,
-    /// Learning rate at its highest
-    #[arg(long, default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// Steps of Heun's method in which the straightened model draws points
-    #[arg(long, default_value_t = 4)]
-    solver_steps: usize,
-    /// Clouds drawn at the end
+    /// Steps of Heun's method in which the straightened model draws points [default: 4]; a distilled one takes one step
+    #[arg(long)]
+    solver_steps: Option<usize>,
+    /// Number of clouds drawn at the end
     #[arg(long, default_value_t = 32)]
     samples: usize,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
-    device: DeviceArg,
+    engine: EngineArgs,
 }
 
 impl StraightenArgs {
@@ -79,36 +80,24 @@ impl StraightenArgs {
         for (flag, value) in [
             ("--clouds", self.clouds),
             ("--points", self.points),
-            ("--batch-size", self.batch_size),
-            ("--solver-steps", self.solver_steps),
+            ("--solver-steps", self.solver_steps.unwrap_or(SOLVER_STEPS)),
             ("--samples", self.samples),
         ] {
             at_least_one(flag, value)?;
         }
-        let (taught, teacher) = load(&self.checkpoint, &self.device.open()?)?;
+        let unread = self.distill && self.solver_steps.is_some();
+        refuse(&[("--solver-steps", unread)], "with --distill the model draws in one step; leave one of them out")?;
+        self.engine.without_previews("straightening draws no previews; see report.json and samples.png")?;
+        let (place, config) = (self.engine.place(&self.out)?, self.engine.config(2000, recipe)?);
+        let (taught, teacher) = load(&self.checkpoint, &self.engine.device()?)?;
         let run = self.plan(&taught)?;
         let solver = SolveOptions::new(Method::Heun, Stepping::fixed(SOLVED));
         eprintln!("drawing {} clouds of {} points", self.clouds, self.points);
         let task = straighten(&run, &teacher, self.clouds, &solver)?;
         let held_out = task.held_out().clone();
-        let place = RunArg { out: &self.out, resume: self.resume, limit: TimeLimit::default() };
-        let Trained { summary, report } = training::train(self.engine(), place, task, || Ok(()))?;
+        let Trained { summary, report, .. } = training::train(config, place, task, || Ok(()))?;
         plot_log(&self.out, "error", "squared error")?;
         if report { self.report(&summary, &teacher, &held_out) } else { Ok(()) }
-    }
-
-    fn engine(&self) -> TrainConfig {
-        TrainConfig {
-            steps: self.steps,
-            optimizer: OptimizerConfig::adam(self.learning_rate),
-            schedule: ScheduleConfig::cosine(self.steps.min(200) / 2, 0.01),
-            clip_norm: Some(1.0),
-            ema: Some(EmaConfig { decay: 0.995 }),
-            seed: self.seed,
-            validate_every: Some(250),
-            checkpoint_every: Some(500),
-            ..TrainConfig::default()
-        }
     }
 
     /// The run of the copy.
@@ -117,22 +106,23 @@ impl StraightenArgs {
         let Some(config) = run.model.objective.matching_mut() else {
             bail!("straightening is for models trained by flow matching, the checkpoint was trained by likelihood");
         };
-        let (method, steps) = if self.distill { (Method::Euler, 1) } else { (Method::Heun, self.solver_steps) };
+        let (method, steps) =
+            if self.distill { (Method::Euler, 1) } else { (Method::Heun, self.solver_steps.unwrap_or(SOLVER_STEPS)) };
         config.point_sampler = Some(SolveOptions::new(method, Stepping::fixed(steps)));
         config.distilled |= self.distill;
         let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
         run.source = format!("{} clouds drawn by {teacher}, which learned {}", self.clouds, taught.source);
-        run.batch = self.batch_size;
+        run.batch = self.engine.batch(16)?;
         run.points = self.points;
-        run.seed = self.seed;
+        run.seed = self.engine.seed();
         Ok(run)
     }
 
     /// How straight paths are and how far few steps lead, before and after, and clouds of the copy.
     fn report(&self, summary: &Summary, teacher: &PointFlow, held_out: &ReflowPairs) -> Result<()> {
-        let (run, student) = flow_core::train::load::<PointRun>(&self.out, &self.device.open()?, true)?;
+        let (run, student) = flow_core::train::load::<PointRun>(&self.out, &self.engine.device()?, true)?;
         Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? }.print_and_write(&self.out)?;
-        let mut rng = FlowRng::named(self.seed, "report");
+        let mut rng = FlowRng::named(self.engine.seed(), "report");
         let clouds = draw_clouds(&student, &run.normalization, self.samples, 2048, &Draw::default(), &mut rng)?;
         let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
         write_plys(&self.out.join("samples"), &clouds, &format!("drawn by pointflow, {}", run.source))?;
@@ -140,6 +130,20 @@ impl StraightenArgs {
         write_sheet(&place, &clouds, 8)?;
         println!("{} steps in {:.0} s; {}", summary.step, summary.seconds, place.display());
         Ok(())
+    }
+}
+
+/// The engine's configuration unless told.
+fn recipe(steps: u64) -> TrainConfig {
+    TrainConfig {
+        steps,
+        optimizer: OptimizerConfig::adam(1e-3),
+        schedule: ScheduleConfig::cosine(steps.min(200) / 2, 0.01),
+        clip_norm: Some(1.0),
+        ema: Some(EmaConfig { decay: 0.995 }),
+        validate_every: Some(250),
+        checkpoint_every: Some(500),
+        ..TrainConfig::default()
     }
 }
 

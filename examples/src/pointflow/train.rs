@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::cnf::matching::Pairing;
-use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
+use flow_core::train::{Summary, TrainConfig};
 use flow_points::data::{Loaded, Normalization, NormalizeMode};
 use flow_points::model::{Draw, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
@@ -15,9 +15,10 @@ use flow_points::{Cloud, Point};
 
 use super::common::{DataArg, Preset, distances, halves};
 use super::output::write_sheet;
-use crate::cli::{DeviceArg, at_least_one, configured};
+use crate::cli::{at_least_one, configured, refuse};
+use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, RunArg, TimeLimit, Trained};
+use crate::training::{self, Trained};
 
 /// Steps of the built-in demonstration.
 const DEMO_STEPS: u64 = 3000;
@@ -26,6 +27,9 @@ const STEPS: u64 = 20_000;
 /// Points of a cloud in a step of the demonstration, and of any other run.
 const DEMO_POINTS: usize = 512;
 const POINTS: usize = 2048;
+/// Clouds of a step, and clouds drawn at the end.
+const BATCH: usize = 16;
+const SAMPLES: usize = 32;
 
 /// How data are brought to the scale of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +44,8 @@ enum Normalize {
 
 /// Train a model
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Without arguments: procedural shapes of five families; leaves PLYs, samples.png, reconstructions.png, loss.png and
 checkpoints in flow-out/pointflow. A run that was stopped (Ctrl-C, power) goes on with the same command and --resume,
 to the same bits.
@@ -49,7 +54,17 @@ Examples:
   pointflow train --families chair,plane
   pointflow train --data chairs.npy --out runs/chairs --minutes 60
   pointflow train --data ShapeNetCore.v2.PC15k/03001627 --out runs/paper --model paper
-  pointflow train --data models/ --out runs/models --rotate --preview-every 1000")]
+  pointflow train --data models/ --out runs/models --rotate --preview-every 1000",
+    mut_arg("steps", default_is("3000 for the built-in shapes, else 20000")),
+    mut_arg("batch_size", |arg| arg.help("Clouds per step [default: 16, at most the number of training shapes]")),
+    mut_arg("learning_rate", default_is("0.004 for flow matching, 0.002 for likelihood")),
+    mut_arg("warmup", default_is("for flow matching a twentieth of the run, at most 200; for likelihood 0")),
+    mut_arg("schedule", default_is("for flow matching cosine to a hundredth, for likelihood linear")),
+    mut_arg("ema", default_is("0.999 for flow matching, 0 for likelihood")),
+    mut_arg("clip", default_is("1 for flow matching, 0 for likelihood")),
+    mut_arg("validate_every", default_is("250")),
+    mut_arg("checkpoint_every", default_is("500"))
+)]
 pub(super) struct TrainArgs {
     #[command(flatten)]
     data: DataArg,
@@ -62,18 +77,6 @@ pub(super) struct TrainArgs {
     /// Model configuration as JSON; what it does not set is the preset's
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Go on with the run in --out
-    #[arg(long)]
-    resume: bool,
-    /// Steps of the whole run
-    #[arg(long)]
-    steps: Option<u64>,
-    /// Stop after so many minutes and report; the decay of the learning rate still follows the steps
-    #[arg(long)]
-    minutes: Option<f64>,
-    /// Clouds per step
-    #[arg(long, default_value_t = 16)]
-    batch_size: usize,
     /// Points of a cloud per step [default: 2048, for the built-in shapes 512]
     #[arg(long)]
     points: Option<usize>,
@@ -89,18 +92,6 @@ pub(super) struct TrainArgs {
     /// Pair points with noise by exact transport within blocks of this size (flow matching)
     #[arg(long, value_name = "POINTS")]
     transport: Option<usize>,
-    /// Learning rate after warm-up [default: 4e-3 for flow matching, 2e-3 for likelihood]
-    #[arg(long)]
-    learning_rate: Option<f64>,
-    /// Steps of linear warm-up (flow matching)
-    #[arg(long)]
-    warmup: Option<u64>,
-    /// No decay of the learning rate
-    #[arg(long)]
-    constant: bool,
-    /// Decay of the running average of the weights, 0 for none [default: 0.999, likelihood none]
-    #[arg(long)]
-    ema: Option<f64>,
     /// Scale of the data
     #[arg(long, value_enum, default_value_t = Normalize::Set)]
     normalize: Normalize,
@@ -113,46 +104,32 @@ pub(super) struct TrainArgs {
     /// Draw the points of a step with replacement, as the reference implementation does
     #[arg(long)]
     replacement: bool,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = 500)]
-    checkpoint_every: u64,
-    /// Steps between validations
-    #[arg(long, default_value_t = 250)]
-    validate_every: u64,
-    /// Steps between contact sheets in OUT/previews
+    /// Clouds drawn at the end [default: 32]
     #[arg(long)]
-    preview_every: Option<u64>,
-    /// Stop after this many validations without a new best
-    #[arg(long, value_name = "N")]
-    patience: Option<u64>,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Clouds drawn at the end
-    #[arg(long, default_value_t = 32)]
-    samples: usize,
+    samples: Option<usize>,
     #[command(flatten)]
-    device: DeviceArg,
+    engine: EngineArgs,
 }
 
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
-        at_least_one("--samples", self.samples)?;
-        let limit = TimeLimit::new(self.minutes)?;
-        let device = self.device.open()?;
+        at_least_one("--samples", self.samples.unwrap_or(SAMPLES))?;
+        let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        let batch = self.engine.batch(BATCH)?;
         let model = self.plan()?;
-        if self.preview_every.is_some() && self.preset() == Preset::PaperAutoEncoder {
-            bail!("--preview-every shows samples, an auto-encoder has none");
-        }
-        let loaded = self.data.open(self.seed)?;
-        let run = self.describe(model, &loaded)?;
-        let config = self.engine(&run.model);
+        let loaded = self.data.open(self.engine.seed())?;
+        let run = self.describe(model, &loaded, batch)?;
+        let config = self.engine_config(&run.model)?;
         let (batch, points, objective) = (run.batch, run.points, run.model.objective.clone());
         let task = PointTask::new(run, &loaded.train.clouds, &loaded.validation.clouds, &device)?;
+        if !task.model().has_prior() {
+            let reason = "for models that draw samples, an auto-encoder draws none; leave it out";
+            refuse(&[("--samples", self.samples.is_some())], reason)?;
+            self.engine.without_previews(reason)?;
+        }
         let parameters = task.model().store().parameter_count();
         let steps = config.steps;
-        let place = RunArg { out: &self.out, resume: self.resume, limit };
-        let Trained { summary, report } = training::train(config, place, task, || {
+        let Trained { summary, report, .. } = training::train(config, place, task, || {
             eprintln!(
                 "PointFlow with {parameters} parameters, {batch} clouds of {points} points a step, {steps} steps"
             );
@@ -186,16 +163,16 @@ impl TrainArgs {
                     matching.point.coupling = Pairing::MinibatchOt { block };
                 }
             }
-            None if self.kl_weight.is_some() || self.transport.is_some() => {
-                bail!("--kl-weight and --transport are for models trained by flow matching")
+            None => {
+                let flags = [("--kl-weight", self.kl_weight.is_some()), ("--transport", self.transport.is_some())];
+                refuse(&flags, "for flow matching, this model is trained by likelihood; leave it out")?;
             }
-            None => {}
         }
         model.check()?;
         Ok(model)
     }
 
-    fn describe(&self, model: PointFlowConfig, loaded: &Loaded) -> Result<PointRun> {
+    fn describe(&self, model: PointFlowConfig, loaded: &Loaded, batch: usize) -> Result<PointRun> {
         let mode = match self.normalize {
             Normalize::Set => NormalizeMode::Set,
             Normalize::Axis => NormalizeMode::Axis,
@@ -203,38 +180,29 @@ impl TrainArgs {
         };
         let normalization = Normalization::of(&loaded.train.clouds, mode)?;
         let mut run = PointRun::new(model, loaded.train.source.as_str(), normalization);
-        run.batch = self.batch_size.min(loaded.train.clouds.len());
+        run.batch = batch.min(loaded.train.clouds.len());
         run.points = self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS });
         run.replacement = self.replacement;
         run.rotate = self.rotate;
         run.warp = self.warp;
-        run.seed = self.seed;
+        run.seed = self.engine.seed();
         Ok(run)
     }
 
-    fn engine(&self, model: &PointFlowConfig) -> TrainConfig {
-        let steps = self.steps.unwrap_or(if self.data.is_built_in() { DEMO_STEPS } else { STEPS });
-        let mut config = trainer::train_config(&model.objective, steps, self.seed);
-        config.optimizer.learning_rate = self.learning_rate.unwrap_or(config.optimizer.learning_rate);
-        config.schedule.warmup_steps = self.warmup.unwrap_or(config.schedule.warmup_steps);
-        if self.constant {
-            config.schedule = ScheduleConfig::constant(config.schedule.warmup_steps);
-        }
-        if let Some(decay) = self.ema {
-            config.ema = (decay != 0.0).then_some(EmaConfig { decay });
-        }
-        config.validate_every = Some(self.validate_every);
-        config.checkpoint_every = Some(self.checkpoint_every);
-        config.preview_every = self.preview_every;
-        config.early_stop_patience = self.patience;
-        config
+    fn engine_config(&self, model: &PointFlowConfig) -> Result<TrainConfig> {
+        let steps = if self.data.is_built_in() { DEMO_STEPS } else { STEPS };
+        self.engine.config(steps, |steps| TrainConfig {
+            validate_every: Some(250),
+            checkpoint_every: Some(500),
+            ..trainer::train_config(&model.objective, steps, self.engine.seed())
+        })
     }
 
     /// Clouds, pictures and the one-line summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, loaded: &Loaded, points: usize, device: &Device) -> Result<()> {
         const SHOWN: usize = 16;
         let (run, model) = flow_core::train::load::<PointRun>(&self.out, device, true)?;
-        let mut rng = FlowRng::named(self.seed, "report");
+        let mut rng = FlowRng::named(self.engine.seed(), "report");
         let mut place = self.out.join("reconstructions.png");
         let held_out = if loaded.test.clouds.is_empty() { &loaded.train } else { &loaded.test };
         let shown: Vec<&[Point]> = held_out.clouds.iter().take(SHOWN).map(Vec::as_slice).collect();
@@ -249,7 +217,8 @@ impl TrainArgs {
         if model.has_prior() {
             place = self.out.join("samples.png");
             let draw = Draw::default();
-            let clouds = draw_clouds(&model, &run.normalization, self.samples, 2048, &draw, &mut rng)?;
+            let clouds =
+                draw_clouds(&model, &run.normalization, self.samples.unwrap_or(SAMPLES), 2048, &draw, &mut rng)?;
             let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
             super::output::write_plys(
                 &self.out.join("samples"),

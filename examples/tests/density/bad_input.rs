@@ -93,6 +93,35 @@ fn arguments_that_make_no_sense() {
     );
 }
 
+/// A flag that nothing would read is named, with the reason and what to do instead.
+#[test]
+fn flags_that_do_not_apply() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let rows: String = (0..40).map(|i| format!("{},{},{}\n", i, i % 7, i % 5)).collect();
+    std::fs::write(folder.join("three.csv"), rows.as_bytes()).unwrap();
+    run(
+        folder,
+        &[&["train", "--model", "maf", "--steps", "2", "--out", "run", "--test-points", "10"], &TINY[..]].concat(),
+    );
+    all_refused(
+        density,
+        folder,
+        &[
+            (&["train", "--preview-every", "5"], "--preview-every: a density draws its pictures at the end"),
+            (
+                &["train", "--data", "three.csv", "--pixels", "99"],
+                "--pixels: for data of the plane, these have 3 columns",
+            ),
+            (&["train", "--schedule", "linear", "--cosine"], "got Linear and Cosine"),
+            (&["train", "--clip=-1"], "clip_norm"),
+            (&["straighten", "--checkpoint", "run", "--preview-every", "5"], "--preview-every: straightening draws"),
+            (&["eval", "--checkpoint", "run", "--pixels", "99"], "--pixels: for the pictures of --pictures FOLDER"),
+            (&["info", "--presets", "--checkpoint", "run", "--raw-weights"], "--checkpoint, --raw-weights: --presets"),
+        ],
+    );
+}
+
 #[test]
 fn what_the_parser_refuses() {
     let folder = tempfile::tempdir().unwrap();

@@ -153,6 +153,35 @@ fn bad_arguments_are_one_line_and_exit_code_2() {
     );
 }
 
+/// A flag that nothing would read is named, with the reason and what to do instead.
+#[test]
+fn flags_that_do_not_apply() {
+    let train = |more: &[&str], expected: &[&str]| refused(&[&["train", "--out", "new"], more].concat(), expected);
+    train(&["--data", "levels.npy", "--resize", "8"], &["--resize: for folders of pictures, levels.npy is none"]);
+    train(&["--colour", "gray", "--resize", "8"], &["--resize, --colour: ", "digits is none; leave it out, --pad"]);
+    train(&["--config", "empty", "--model", "glow-digits"], &["--config: describes the whole model", "--model"]);
+    train(&["--model", "realnvp-small", "--width", "8"], &["--width: for Glow, the model is a realnvp", "--config"]);
+    train(&["--batch-size", "0"], &["--batch-size must be at least 1, got 0"]);
+    train(&["--test-images", "0"], &["--test-images must be at least 1"]);
+    train(&["--minutes", "0"], &["--minutes must be a positive number"]);
+    train(&["--cosine", "--schedule", "constant"], &["--schedule: a run has one, got Constant and Cosine"]);
+
+    let codec = |more: &[&str], expected: &[&str]| train(&[&["--model", "idf-digits"], more].concat(), expected);
+    codec(&["--levels", "2", "--class-conditional"], &["--levels, --class-conditional: for Glow, idf-digits is a"]);
+    codec(&["--plain-backprop"], &["--plain-backprop: idf-digits is a lossless codec"]);
+    codec(&["--preview-every", "5"], &["--preview-every: idf-digits is a lossless codec, which draws no images"]);
+    codec(&["--batch-size", "0"], &["--batch-size"]);
+    codec(&["--batch-size", "100000"], &["batch"]);
+    codec(&["--device", "abacus"], &["abacus", "expected cpu"]);
+    train(&["--model", "idf-mars"], &["idf-mars", "idf-fashion"]);
+
+    refused(&["sample", "--sweep", "0.5,1", "--count", "5"], &["--count: --sweep draws a row of --columns images"]);
+    refused(&["interpolate", "--delay", "5"], &["--delay: for the animation of --gif FILE"]);
+    refused(&["edit", "--vector", "z.safetensors", "--examples", "5"], &["--examples: --vector is a direction"]);
+    refused(&["decompress", "--split", "train"], &["--split: the part of the data to compare with", "--verify"]);
+    refused(&["info", "--presets", "--checkpoint", "m"], &["--checkpoint: --presets lists"]);
+}
+
 #[test]
 fn a_folder_where_a_file_goes_is_refused_before_the_work() {
     let out: [&[&str]; 8] = [

@@ -39,6 +39,49 @@ fn train_leaves_pictures_log_and_checkpoint_that_the_other_verbs_use() {
     assert!(run(folder.path(), &["info", "--presets"]).contains("glow-cifar10"));
 }
 
+/// A codec reads the flags of the engine, the data and the augmentation like any other model, and its seed.
+#[test]
+fn a_codec_honours_the_flags_of_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let base = ["train", "--model", "idf-digits", "--steps", "4", "--validate-every", "2", "--test-images", "9"];
+    let flags = ["--batch-size", "8", "--ema", "0", "--patience", "3", "--schedule", "constant", "--warmup", "1"];
+    let more =
+        ["--learning-rate", "0.001", "--clip", "2", "--flip", "--shift", "0.1", "--log-every", "1", "--seed", "5"];
+    let said = run(folder, &[&base[..], &flags, &more, &["--out", "a"]].concat());
+    assert!(said.contains("in an archive of 9 images, 4 steps") && folder.join("a/loss.png").exists(), "{said}");
+    let config = std::fs::read_to_string(folder.join("a/checkpoints/step-00000004/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let (task, train) = (&config["task"], &config["train"]);
+    assert_eq!((&task["batch"], &task["seed"], &task["augment"]["flip"]), (&8.into(), &5.into(), &true.into()));
+    assert_eq!((&train["early_stop_patience"], &train["clip_norm"]), (&3.into(), &2.0.into()));
+    assert_eq!(
+        (&train["schedule"]["warmup_steps"], &train["schedule"]["decay"]["kind"]),
+        (&1.into(), &"constant".into())
+    );
+    assert_eq!((&train["optimizer"]["learning_rate"], &train["log_every"]), (&0.001.into(), &1.into()));
+    assert!(train["ema"].is_null(), "{config}");
+    let weights = |out: &str, seed: &str| {
+        run(folder, &[&base[..], &["--out", out, "--seed", seed]].concat());
+        std::fs::read(folder.join(out).join("checkpoints/step-00000004/model.safetensors")).unwrap()
+    };
+    let first = weights("b", "1");
+    assert!(first == weights("c", "1") && first != weights("d", "2"));
+    run(folder, &["compress", "--checkpoint", "b", "--count", "5", "--out", "five.flow"]);
+    let said = run(
+        folder,
+        &["decompress", "--checkpoint", "b", "--archive", "five.flow", "--out", "five.npy", "--verify", "digits"],
+    );
+    assert!(said.contains("5 images restored") && said.contains("identical to the originals"), "{said}");
+}
+
+#[test]
+fn a_run_of_minutes_ends_in_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = train(folder.path(), "m", "1000000", &["--minutes", "0.02"]);
+    assert!(said.starts_with("time is up at step") && said.contains("test ") && said.contains("bits/dim"), "{said}");
+}
+
 #[test]
 fn eval_reports_the_mean_of_its_table_and_more_draws_tighten_the_bound() {
     let folder = tempfile::tempdir().unwrap();

@@ -64,7 +64,7 @@ fn arguments_that_make_no_sense() {
             (&["train", "--out", "file"], "file"),
             (&["train", "--out", "new", "--resume"], "no complete checkpoint"),
             (&[&["train", "--out", "run", "--resume"], &TINY[2..], &["--width", "9"]].concat(), "width"),
-            (&["train", "--out", "new", "--batch-size", "0"], "batch size"),
+            (&["train", "--out", "new", "--batch-size", "0"], "--batch-size"),
             (&["train", "--out", "new", "--batch-size", "100000"], "batch size"),
             (&["train", "--out", "new", "--epochs", "0"], "--epochs"),
             (&["train", "--out", "new", "--minutes", "0"], "--minutes"),
@@ -94,6 +94,38 @@ fn arguments_that_make_no_sense() {
             (&["score", "--checkpoint", "run", "CC(C"], "column 3"),
             (&["score", "--checkpoint", "run", "C[Si](C)(C)C"], "no molecule that the model can express"),
             (&["reconstruct", "--checkpoint", "run", "--count", "0"], "--count"),
+        ],
+    );
+}
+
+/// A flag that nothing would read is named, with the reason and what to do instead.
+#[test]
+fn flags_that_do_not_apply() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("three.smi"), "CCO\nCCN\nCCC\n").unwrap();
+    let constrained = ["optimize", "--constrained", "three.smi"];
+    let with = |more: &[&'static str]| [&constrained[..], more].concat();
+    all_refused(
+        graphaf,
+        folder,
+        &[
+            (&["train", "--column", "smiles"], "--column: for tables (.csv, .tsv), builtin is none"),
+            (&["train", "--data", "three.smi", "--column", "smiles"], "three.smi is none; leave it out"),
+            (&["score", "CCO", "--column", "smiles"], "--column: for the table of --data FILE"),
+            (&["eval", "--samples", "three.smi", "--column", "smiles"], "--column: for tables"),
+            (&["eval", "--samples", "three.smi", "--count", "9", "--unchecked"], "--count, --unchecked: for the draws"),
+            (
+                &["sample", "--out", "a.smi", "--sa-scores", "x"],
+                "--sa-scores: only .csv and .sdf files hold properties",
+            ),
+            (&["complete", "--scaffold", "CC", "--sa-scores", "x"], "--sa-scores: only .csv and .sdf"),
+            (&["optimize", "--attempts", "9", "--count", "9"], "--attempts, --count: for improving given molecules"),
+            (&["optimize", "--preview-every", "9"], "--preview-every: fine-tuning draws no previews"),
+            (&with(&["--steps", "9", "--resume"]), "--resume, --steps: for fine-tuning"),
+            (&with(&["--min-atoms", "9"]), "--min-atoms: for fine-tuning"),
+            (&with(&["--sa-scores", "x"]), "--sa-scores: for --property plogp"),
+            (&["info", "--presets", "--raw-weights"], "--raw-weights: --presets lists"),
         ],
     );
 }

@@ -65,7 +65,7 @@ impl<'a> Slot<'a> {
         }
         if let Some(key) = self.key() {
             let bytes = pack(key, &codec::encode(loaded));
-            // A cache that finds no place is no loss but of time.
+            // Where the cache cannot be written, the next reading is slower and nothing else changes.
             let _ = self.places.iter().any(|place| write(place, &bytes).is_ok());
         }
     }

@@ -31,7 +31,7 @@ mod texts;
 
 pub use builtin::builtin;
 pub use loaded::{BadLine, Components, Loaded};
-pub use open::open;
+pub use open::{is_table, open};
 pub use options::{Cache, OpenOptions};
 pub use set::MoleculeSet;
 pub use splits::Splits;

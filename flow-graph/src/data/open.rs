@@ -30,8 +30,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Loaded> {
     if path == Path::new(builtin::NAME) && !path.exists() {
         return builtin::builtin();
     }
-    lines::check(path)?;
-    let format = Format::of(path, options)?;
+    let format = format_of(path, options)?;
     let slot = Slot::new(path, options, format);
     if let Some(loaded) = slot.read() {
         return Ok(loaded);
@@ -39,6 +38,22 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Loaded> {
     let loaded = read(path, options, format)?;
     slot.write(&loaded);
     Ok(loaded)
+}
+
+/// Whether [`open`] reads this file as a table, the only format to which [`OpenOptions::column`] applies.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn is_table(path: impl AsRef<Path>, options: &OpenOptions) -> Result<bool> {
+    let path = path.as_ref();
+    let builtin = path == Path::new(builtin::NAME) && !path.exists();
+    Ok(!builtin && matches!(format_of(path, options)?, Format::Table(_)))
+}
+
+/// The format by the file's name, or by its first lines.
+fn format_of(path: &Path, options: &OpenOptions) -> Result<Format> {
+    lines::check(path)?;
+    Format::of(path, options)
 }
 
 fn read(path: &Path, options: &OpenOptions, format: Format) -> Result<Loaded> {

@@ -90,15 +90,15 @@ pub enum Head {
 pub struct GraphAfConfig {
     /// The atom types.
     pub vocabulary: Vocabulary,
-    /// The most atoms of a molecule; it stops there without being asked.
+    /// The largest number of atoms; a molecule that has reached it is complete.
     pub max_atoms: usize,
-    /// Which bonds are asked for.
+    /// To which earlier atoms the model considers a bond of a new atom.
     pub candidates: Candidates,
-    /// How the end is said.
+    /// How the model marks the end of a molecule.
     pub stop: Stop,
-    /// What atoms show.
+    /// What the graph network knows of each atom.
     pub features: Features,
-    /// What bond decisions see.
+    /// What a bond decision knows of the positions of its two atoms.
     pub geometry: Geometry,
     /// Width of the graph network.
     pub width: usize,

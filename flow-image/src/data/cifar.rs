@@ -37,21 +37,32 @@ pub fn read(files: &[PathBuf]) -> Result<Dataset> {
 /// # Errors
 /// Those of [`read`].
 pub(crate) fn read_folder(folder: &Path) -> Result<Option<(Dataset, Option<Dataset>)>> {
-    let mut train = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("data_batch") && name.ends_with(".bin") {
-            train.push(path);
-        }
-    }
-    train.sort();
+    let train = training_batches(folder)?;
     if train.is_empty() {
         return Ok(None);
     }
     let test = folder.join("test_batch.bin");
     let test = if test.exists() { Some(read(&[test])?) } else { None };
     Ok(Some((read(&train)?, test)))
+}
+
+/// Whether [`read_folder`] finds something.
+pub(crate) fn is_folder(folder: &Path) -> bool {
+    training_batches(folder).is_ok_and(|files| !files.is_empty())
+}
+
+/// The files `data_batch_*.bin`, in order.
+fn training_batches(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("data_batch") && name.ends_with(".bin") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn append(path: &Path, images: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {

@@ -68,6 +68,11 @@ fn numbers(count: usize) -> Vec<String> {
 /// The canonical files, for messages.
 pub(crate) const CANONICAL: &str = "train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz]";
 
+/// Whether [`read_folder`] finds something.
+pub(crate) fn is_folder(folder: &Path) -> bool {
+    find(folder, "train", "images", 3).is_some()
+}
+
 fn find(folder: &Path, prefix: &str, what: &str, rank: u8) -> Option<PathBuf> {
     let names = ['-', '.'].map(|dot| format!("{prefix}-{what}{dot}idx{rank}-ubyte"));
     let candidates = names.iter().flat_map(|name| [folder.join(name), folder.join(format!("{name}.gz"))]);

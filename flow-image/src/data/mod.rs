@@ -31,7 +31,7 @@ pub use augment::{Augment, Edge};
 pub use batches::{Batch, BatchCursor, BatchState, sequential};
 pub use dataset::{Dataset, ImageShape};
 pub use folder::{Channels, FolderOptions, Resize};
-pub use open::{OpenOptions, open};
+pub use open::{OpenOptions, holds_pictures, open};
 pub use splits::Splits;
 
 use std::path::Path;

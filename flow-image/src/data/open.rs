@@ -87,6 +87,12 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits> {
     })
 }
 
+/// Whether [`open`] looks for pictures in this folder, the only images to which [`FolderOptions`] apply.
+pub fn holds_pictures(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    path.is_dir() && !idx::is_folder(path) && !cifar::is_folder(path) && !path.join("train.npy").exists()
+}
+
 fn check_fraction(name: &str, fraction: f64) -> Result<()> {
     if (0.0..1.0).contains(&fraction) {
         return Ok(());
@@ -251,6 +257,21 @@ mod tests {
         for part in [&splits.train, &splits.validation, &splits.test] {
             assert_eq!((part.shape(), part.levels(), part.len()), ([3, 8, 8], 8, 1));
             assert!(part.images().contains(&(200 >> 5)));
+        }
+    }
+
+    #[test]
+    fn only_folders_without_another_format_hold_pictures() {
+        let root = pictures(&["0.png"]);
+        assert!(holds_pictures(root.path()));
+        for path in [root.path().join("0.png"), root.path().join("missing"), "digits".into()] {
+            assert!(!holds_pictures(&path), "{}", path.display());
+        }
+        for name in ["train.npy", "data_batch_1.bin", "train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"] {
+            let file = root.path().join(name);
+            std::fs::write(&file, b"").unwrap();
+            assert!(!holds_pictures(root.path()), "{name}");
+            std::fs::remove_file(&file).unwrap();
         }
     }
 
