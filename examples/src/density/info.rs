@@ -1,11 +1,11 @@
 //! `density info`.
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use flow_density::data::Toy;
+use flow_density::model::{Kind, ModelConfig};
 
 use super::common::{PROGRAM, load};
-use super::model::{Kind, ModelConfig};
-use super::toys::Toy;
 use crate::cli::{CheckpointArg, DeviceArg};
 
 /// Describe a checkpoint, or the toys with their entropies
@@ -23,17 +23,17 @@ pub(super) struct InfoArgs {
 impl InfoArgs {
     pub(super) fn run(self) -> Result<()> {
         if self.presets {
-            for toy in Toy::value_variants() {
+            for toy in Toy::ALL {
                 println!("{:<13}{:.4} nats", toy.name(), toy.entropy());
             }
-            for &kind in Kind::value_variants() {
+            for kind in Kind::ALL {
                 println!("{}", serde_json::to_string(&ModelConfig::preset(kind))?);
             }
             return Ok(());
         }
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         println!("model        {}", serde_json::to_string(&run.model)?);
-        println!("trained on   {}, {} columns", run.data, run.dims());
+        println!("trained on   {}, {} columns", run.data, run.features());
         if let Some(straightened) = &run.straightened {
             let how = if straightened.distilled { "distilled into one step from" } else { "straightened from" };
             println!("paths        {how} {}, {} samples", straightened.teacher, straightened.pairs);

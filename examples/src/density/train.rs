@@ -6,13 +6,13 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use flow_core::cnf::matching::Coupling;
 use flow_core::files::atomic_write;
-use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig};
+use flow_core::train::{EmaConfig, OptimizerConfig, Summary, TrainConfig};
+use flow_density::data::Source;
+use flow_density::model::{Kind, ModelConfig};
+use flow_density::trainer::{DensityRun, DensityTask, train_config};
 
-use super::common::{data_of, evaluate, load_from};
-use super::data::Source;
-use super::model::{Kind, Model, ModelConfig, Purpose, RunConfig};
+use super::common::{data_of, evaluate, kinds, load_from};
 use super::picture::{self, PictureArg};
-use super::task::DensityTask;
 use crate::cli::{DeviceArg, at_least_one};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, TimeLimit, Trained};
@@ -38,7 +38,7 @@ pub(super) struct TrainArgs {
     #[arg(long, default_value = "8gaussians", value_name = "TOY|FILE")]
     data: String,
     /// Family of flows
-    #[arg(long, value_enum, default_value_t = Kind::Spline)]
+    #[arg(long, value_parser = kinds(), default_value_t = Kind::Spline)]
     model: Kind,
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/density", value_name = "FOLDER")]
@@ -105,21 +105,13 @@ impl TrainArgs {
         let device = self.device.open()?;
         let config = self.engine();
         let data = Source::named(&self.data)?.open(self.seed)?;
-        let run = RunConfig {
-            data: self.data.clone(),
-            standard: data.standard.clone(),
-            model: self.plan()?,
-            batch: self.batch_size,
-            seed: self.seed,
-            straightened: None,
-        };
-        let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
-        let parameters = model.store().parameter_count();
-        let (steps, dims) = (config.steps, run.dims());
-        let task = DensityTask::new(run, model, data)?;
+        let run = DensityRun::new(&self.data, &data, self.plan()?, self.batch_size, self.seed);
+        let (steps, columns) = (config.steps, run.features());
+        let task = DensityTask::new(run, data, &device)?;
+        let parameters = task.model().store().parameter_count();
         let place = RunArg { out: &self.out, resume: self.resume, limit };
         let Trained { summary, report } = training::train(config, place, task, || {
-            eprintln!("{:?} over {dims} columns, {parameters} parameters, {steps} steps", self.model);
+            eprintln!("{} over {columns} columns, {parameters} parameters, {steps} steps", self.model);
             Ok(())
         })?;
         let (metric, unit) = if self.model == Kind::Matching { ("error", "squared error") } else { ("nats", "nats") };
@@ -133,19 +125,21 @@ impl TrainArgs {
     fn plan(&self) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(self.model);
         model.layers = self.layers.unwrap_or(model.layers);
+        at_least_one("--layers", model.layers)?;
         model.bins = self.bins.unwrap_or(model.bins);
         if let Some(hidden) = &self.hidden {
-            ensure!(self.model != Kind::Planar, "--hidden: a planar flow has no hidden layers, see --layers");
+            let kind = self.model;
+            ensure!(kind.has_hidden_layers(), "--hidden: a {kind} flow has no hidden layers, see --layers");
             model.hidden.clone_from(hidden);
         }
-        let discrete = !self.model.continuous();
+        let discrete = !self.model.is_continuous();
         ensure!(discrete || self.layers.is_none(), "--layers is for discrete flows, see --hidden");
         if let Some(gain) = self.input_gain {
             ensure!(!discrete, "--input-gain is for continuous flows, ffjord and matching");
             ensure!(gain > 0.0 && gain.is_finite(), "--input-gain must be a positive number, got {gain}");
             model.input_gain = gain;
         }
-        ensure!(self.model == Kind::Spline || self.bins.is_none(), "--bins is for --model spline");
+        ensure!(self.model.has_bins() || self.bins.is_none(), "--bins is for --model spline");
         if let Some(tolerance) = self.tolerance {
             ensure!(self.model == Kind::Ffjord, "--tolerance is for --model ffjord");
             ensure!(tolerance > 0.0 && tolerance < 1.0, "--tolerance must lie between 0 and 1, got {tolerance}");
@@ -160,21 +154,13 @@ impl TrainArgs {
     }
 
     fn engine(&self) -> TrainConfig {
-        let rate = match self.model {
-            Kind::Planar => 1e-2,
-            Kind::Ffjord => 5e-3,
-            _ => 2e-3,
-        };
+        let usual = train_config(self.model, self.steps, self.seed);
         TrainConfig {
-            steps: self.steps,
-            optimizer: OptimizerConfig::adam(self.learning_rate.unwrap_or(rate)),
-            schedule: ScheduleConfig::cosine(self.steps.min(200) / 2, 0.01),
-            clip_norm: Some(5.0),
+            optimizer: self.learning_rate.map_or(usual.optimizer.clone(), OptimizerConfig::adam),
             ema: (self.ema != 0.0).then_some(EmaConfig { decay: self.ema }),
-            seed: self.seed,
             validate_every: Some(self.validate_every),
             checkpoint_every: Some(self.checkpoint_every),
-            ..TrainConfig::default()
+            ..usual
         }
     }
 
@@ -186,7 +172,7 @@ impl TrainArgs {
         atomic_write(&self.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
         let mut seen: &Path = &self.out.join("loss.png");
         let picture = self.out.join("density.png");
-        if run.dims() == 2 {
+        if run.features() == 2 {
             picture::write_all(&model, &run, &data, self.style, &self.out, self.seed)?;
             seen = &picture;
         }
