@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 use flow_core::files::atomic_write;
+use flow_density::data::Source;
 
 use super::common::{data_of, evaluate, load};
-use super::data::Source;
 use super::picture::{self, PictureArg};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder};
 
@@ -52,12 +52,12 @@ impl EvalArgs {
         at_least_one("--points", self.points)?;
         self.json.as_deref().map_or(Ok(()), check_output)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        ensure!(!run.distilled(), "a distilled model has no density, only samples: see `density sample`");
+        ensure!(!run.is_distilled(), "a distilled model has no density, only samples: see `density sample`");
         let data = match &self.data {
             Some(name) => Source::named(name)?.open(run.seed)?,
             None => data_of(&run)?,
         };
-        let (found, expected) = (data.columns, run.dims());
+        let (found, expected) = (data.columns(), run.features());
         ensure!(found == expected, "the data have {found} columns, the model was trained on {expected}");
         ensure!(
             self.pictures.is_none() || found == 2,

@@ -1,17 +1,16 @@
 //! `density info`.
 
 use anyhow::Result;
-use clap::ValueEnum;
+use flow_density::data::Toy;
+use flow_density::model::{Kind, ModelConfig};
 
 use super::common::{PROGRAM, load};
-use super::model::{Kind, ModelConfig};
-use super::toys::Toy;
 use crate::info::{Facts, InfoArgs};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
     args.run(PROGRAM, presets, |checkpoint, device| {
         let (run, model) = load(checkpoint, device)?;
-        let mut facts = Facts::of(&run.model)?.and("trained on", format!("{}, {} columns", run.data, run.dims()));
+        let mut facts = Facts::of(&run.model)?.and("trained on", format!("{}, {} columns", run.data, run.features()));
         if let Some(straightened) = &run.straightened {
             let how = if straightened.distilled { "distilled into one step from" } else { "straightened from" };
             facts = facts.and("paths", format!("{how} {}, {} samples", straightened.teacher, straightened.pairs));
@@ -23,10 +22,10 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 
 /// Lists what `--presets` asks for.
 fn presets() -> Result<()> {
-    for toy in Toy::value_variants() {
+    for toy in Toy::ALL {
         println!("{:<13}{:.4} nats", toy.name(), toy.entropy());
     }
-    for &kind in Kind::value_variants() {
+    for kind in Kind::ALL {
         println!("{}", serde_json::to_string(&ModelConfig::preset(kind))?);
     }
     Ok(())

@@ -4,16 +4,11 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod common;
-mod data;
 mod eval;
 mod info;
-mod model;
 mod picture;
 mod sample;
 mod straighten;
-mod table;
-mod task;
-mod toys;
 mod train;
 
 use crate::info::InfoArgs;

@@ -6,13 +6,14 @@ use anyhow::Result;
 use candle_core::Tensor;
 use clap::Args;
 use flow_core::FlowRng;
+use flow_density::data::Data;
+use flow_density::metrics::log_prob;
+use flow_density::model::Model;
+use flow_density::trainer::DensityRun;
 use flow_image::io::{write_gif, write_png};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 
-use super::data::{Data, flat};
-use super::model::{Model, RunConfig};
-use super::task::log_prob;
 use crate::cli::refuse;
 use crate::plot::panels;
 
@@ -155,7 +156,7 @@ impl PictureArg {
 /// Writes `density.png`, `samples.png`, `path.png` and `path.gif` for a model of the plane.
 pub(super) fn write_all(
     model: &Model,
-    run: &RunConfig,
+    run: &DensityRun,
     data: &Data,
     style: PictureArg,
     out: &Path,
@@ -172,10 +173,17 @@ pub(super) fn write_all(
 }
 
 /// Samples beside the data; returns the part of the plane that is seen.
-pub(super) fn samples(run: &RunConfig, data: &Data, drawn: &Tensor, side: u32, path: &Path, seed: u64) -> Result<View> {
-    let shown = match data.toy {
-        Some(toy) => flat(&toy.sample(POINTS, &mut FlowRng::named(seed, "points of the picture"))),
-        None => data.train[..data.train.len().min(2 * POINTS)].to_vec(),
+pub(super) fn samples(
+    run: &DensityRun,
+    data: &Data,
+    drawn: &Tensor,
+    side: u32,
+    path: &Path,
+    seed: u64,
+) -> Result<View> {
+    let shown = match data.toy() {
+        Some(toy) => toy.rows(POINTS, &mut FlowRng::named(seed, "points of the picture")),
+        None => data.train()[..data.train().len().min(2 * POINTS)].to_vec(),
     };
     let view = View::of(&shown);
     let drawn = run.standard.undo(&drawn.narrow(0, 0, drawn.dim(0)?.min(shown.len() / 2))?)?;
@@ -188,13 +196,13 @@ pub(super) fn samples(run: &RunConfig, data: &Data, drawn: &Tensor, side: u32, p
 }
 
 /// The model's density, beside the exact one where it is known.
-fn density(model: &Model, run: &RunConfig, data: &Data, view: View, side: u32, path: &Path) -> Result<()> {
+fn density(model: &Model, run: &DensityRun, data: &Data, view: View, side: u32, path: &Path) -> Result<()> {
     let grid = view.grid(side);
-    let logs = log_prob(model, &run.standard.apply(&grid, model.store().device())?)?;
-    let found: Vec<f64> = logs.iter().map(|&l| (f64::from(l) - run.standard.log_scale()).exp()).collect();
+    let logs = log_prob(model.density(), &run.standard.apply(&grid, model.store().device())?)?;
+    let found: Vec<f64> = logs.iter().map(|&l| (l - run.standard.log_scale()).exp()).collect();
     let mut pictures = Vec::new();
     let mut most = top(&found);
-    if let Some(toy) = data.toy {
+    if let Some(toy) = data.toy() {
         let points: Vec<[f64; 2]> = grid.as_chunks::<2>().0.iter().map(|p| p.map(f64::from)).collect();
         let truth: Vec<f64> = toy.log_density(&points).iter().map(|l| l.exp()).collect();
         most = top(&truth);
@@ -205,9 +213,8 @@ fn density(model: &Model, run: &RunConfig, data: &Data, view: View, side: u32, p
 }
 
 /// Points from latent to data, coloured by the angle at which they start: a strip and an animation.
-fn paths(model: &Model, run: &RunConfig, view: View, side: u32, out: &Path, seed: u64) -> Result<()> {
-    let store = model.store();
-    let latents = FlowRng::named(seed, "points of the path").normal((FOLLOWED, 2), store.dtype(), store.device())?;
+fn paths(model: &Model, run: &DensityRun, view: View, side: u32, out: &Path, seed: u64) -> Result<()> {
+    let latents = model.latents(FOLLOWED, 1.0, &mut FlowRng::named(seed, "points of the path"))?;
     let colours: Vec<[f64; 3]> = latents
         .to_vec2::<f32>()?
         .iter()

@@ -1,6 +1,5 @@
 //! `density sample`.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -9,8 +8,9 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_core::cnf::ode::Method;
 use flow_core::files::atomic_write;
+use flow_density::io::csv;
 
-use super::common::{latents, load};
+use super::common::load;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
 use crate::solver::SolverName;
 
@@ -58,8 +58,8 @@ impl SampleArgs {
         }
         check_output(&self.out)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let steps = self.steps.or_else(|| run.distilled().then_some(1));
-        let usual = if run.distilled() { Method::Euler } else { Method::Heun };
+        let steps = self.steps.or_else(|| run.is_distilled().then_some(1));
+        let usual = if run.is_distilled() { Method::Euler } else { Method::Heun };
         let method = self.solver.map_or(usual, SolverName::method);
         let mut rng = FlowRng::named(self.seed, "sample");
         let mut text = String::new();
@@ -67,19 +67,12 @@ impl SampleArgs {
             let n = CHUNK.min(self.count - start);
             let drawn = match steps {
                 None => model.density().sample(n, None, self.temperature, &mut rng)?,
-                Some(steps) => {
-                    match model.in_steps(&latents(&model, &run, n, self.temperature, &mut rng)?, method, steps)? {
-                        Some(drawn) => drawn,
-                        None => bail!("--steps is for continuous flows, the checkpoint is of a {:?}", run.model.kind),
-                    }
-                }
+                Some(steps) => match model.in_steps(&model.latents(n, self.temperature, &mut rng)?, method, steps)? {
+                    Some(drawn) => drawn,
+                    None => bail!("--steps is for continuous flows, the checkpoint is of a {}", run.model.kind),
+                },
             };
-            let values = run.standard.undo(&drawn)?;
-            for row in values.chunks(run.dims()) {
-                let cells: Vec<String> = row.iter().map(ToString::to_string).collect();
-                // Writing to a string does not fail.
-                let _ = writeln!(text, "{}", cells.join(","));
-            }
+            text += &csv(&run.standard.undo(&drawn)?, run.features());
         }
         if self.out.as_os_str() == "-" {
             std::io::stdout().lock().write_all(text.as_bytes())?;

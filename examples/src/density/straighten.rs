@@ -8,11 +8,12 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_core::cnf::matching::{ReflowConfig, ReflowPairs, ReflowTask};
 use flow_core::cnf::ode::Method;
-use flow_core::train::{Summary, find_checkpoint};
+use flow_core::train::{OptimizerConfig, Summary, TrainConfig, find_checkpoint};
+use flow_density::data::Data;
+use flow_density::model::{END_TIME, Kind, Model, Purpose};
+use flow_density::trainer::{DensityRun, Straightened};
 
-use super::common::{PROGRAM, data_of, evaluate, latents, load, load_from};
-use super::data::Data;
-use super::model::{END_TIME, Kind, Model, Purpose, RunConfig, Straightened};
+use super::common::{PROGRAM, data_of, evaluate, load, load_from};
 use super::picture::{self, PictureArg};
 use super::train::{STEPS, recipe};
 use crate::cli::{CheckpointArg, at_least_one};
@@ -74,21 +75,27 @@ impl StraightenArgs {
         at_least_one("--pairs", self.pairs)?;
         self.engine.without_previews("straightening draws its pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let (config, batch) = (self.engine.config(STEPS, |steps| recipe(steps, 1e-3))?, self.engine.batch(512)?);
+        let (config, batch) = (
+            self.engine.config(STEPS, |steps| TrainConfig {
+                optimizer: OptimizerConfig::adam(1e-3),
+                ..recipe(Kind::Matching, steps)
+            })?,
+            self.engine.batch(512)?,
+        );
         let (taught, teacher) = load(&self.checkpoint, &device)?;
         ensure!(
-            taught.model.kind.continuous(),
-            "straightening is for continuous flows, the checkpoint is of a {:?}",
+            taught.model.kind.is_continuous(),
+            "straightening is for continuous flows, the checkpoint is of a {}",
             taught.model.kind
         );
-        ensure!(!taught.distilled(), "the checkpoint is distilled already: it has no paths to straighten");
+        ensure!(!taught.is_distilled(), "the checkpoint is distilled already: it has no paths to straighten");
         let run = self.plan(taught, batch)?;
-        let reason = format!("for data of the plane, these have {} columns; leave it out", run.dims());
-        self.style.check(run.dims() == 2, &reason)?;
+        let reason = format!("for data of the plane, these have {} columns; leave it out", run.features());
+        self.style.check(run.features() == 2, &reason)?;
         let data = data_of(&run)?;
-        let student = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
+        let student = run.model(Purpose::Training, &device)?;
         eprintln!("drawing {} pairs", self.pairs);
-        let draw = |count, name| draw_pairs(&teacher, &run, count, &mut FlowRng::named(self.engine.seed(), name));
+        let draw = |count, name| draw_pairs(&teacher, count, &mut FlowRng::named(self.engine.seed(), name));
         let pairs = [draw(self.pairs, "pairs")?, draw(HELD_OUT, "held-out pairs")?];
         let learned = ReflowConfig::new(END_TIME).distill(self.distill).batch(batch).times_per_group(1);
         let copy = (student.store(), student.field().context("a discrete flow has no paths")?);
@@ -100,11 +107,11 @@ impl StraightenArgs {
     }
 
     /// The run of the copy.
-    fn plan(&self, taught: RunConfig, batch: usize) -> Result<RunConfig> {
+    fn plan(&self, taught: DensityRun, batch: usize) -> Result<DensityRun> {
         let teacher = find_checkpoint(&self.checkpoint.folder(PROGRAM))?.display().to_string();
         let straightened = Some(Straightened { teacher, pairs: self.pairs, distilled: self.distill });
         // The seed stays the teacher's: it decides which rows of a table are held out.
-        let mut run = RunConfig { straightened, batch, ..taught };
+        let mut run = DensityRun { straightened, batch, ..taught };
         run.model.kind = Kind::Matching;
         Ok(run)
     }
@@ -116,10 +123,10 @@ impl StraightenArgs {
         report.print_and_write(&self.out)?;
         let mut seen: &Path = &self.out.join("loss.png");
         let samples = self.out.join("samples.png");
-        if run.dims() == 2 {
+        if run.features() == 2 {
             seen = &samples;
             if self.distill {
-                let noise = latents(&student, &run, HELD_OUT, 1.0, &mut FlowRng::named(self.engine.seed(), "picture"))?;
+                let noise = student.latents(HELD_OUT, 1.0, &mut FlowRng::named(self.engine.seed(), "picture"))?;
                 let drawn = student.in_steps(&noise, Method::Euler, 1)?.context("a continuous flow")?;
                 picture::samples(&run, data, &drawn, self.style.pixels(), &samples, self.engine.seed())?;
             } else {
@@ -144,8 +151,8 @@ fn paths(model: &Model, pairs: &ReflowPairs) -> Result<Paths> {
 }
 
 /// `count` rows of noise and what a flow makes of them, standardised, each a group of its own.
-fn draw_pairs(teacher: &Model, run: &RunConfig, count: usize, rng: &mut FlowRng) -> Result<ReflowPairs> {
-    let noise = latents(teacher, run, count, 1.0, rng)?;
+fn draw_pairs(teacher: &Model, count: usize, rng: &mut FlowRng) -> Result<ReflowPairs> {
+    let noise = teacher.latents(count, 1.0, rng)?;
     let mut samples = Vec::new();
     for start in (0..count).step_by(CHUNK) {
         let part = noise.narrow(0, start, CHUNK.min(count - start))?;

@@ -6,13 +6,13 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use flow_core::cnf::matching::Pairing;
 use flow_core::files::atomic_write;
-use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig};
+use flow_core::train::{Summary, TrainConfig};
+use flow_density::data::Source;
+use flow_density::model::{Kind, ModelConfig};
+use flow_density::trainer::{DensityRun, DensityTask, train_config};
 
-use super::common::{data_of, evaluate, load_from};
-use super::data::Source;
-use super::model::{Kind, Model, ModelConfig, Purpose, RunConfig};
+use super::common::{data_of, evaluate, kinds, load_from};
 use super::picture::{self, PictureArg};
-use super::task::DensityTask;
 use crate::cli::at_least_one;
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
@@ -54,7 +54,7 @@ pub(super) struct TrainArgs {
     #[arg(long, default_value = "8gaussians", value_name = "TOY|FILE")]
     data: String,
     /// Family of flows
-    #[arg(long, value_enum, default_value_t = Kind::Spline)]
+    #[arg(long, value_parser = kinds(), default_value_t = Kind::Spline)]
     model: Kind,
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/density", value_name = "FOLDER")]
@@ -91,25 +91,18 @@ impl TrainArgs {
         at_least_one("--test-points", self.test_points)?;
         self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let (config, batch) = (self.engine_config()?, self.engine.batch(512)?);
+        let config = self.engine.config(STEPS, |steps| recipe(self.model, steps))?;
+        let batch = self.engine.batch(512)?;
         let data = Source::named(&self.data)?.open(self.engine.seed())?;
-        let plane = data.columns == 2;
+        let columns = data.columns();
         self.style
-            .check(plane, &format!("for data of the plane, these have {} columns; leave it out", data.columns))?;
-        let run = RunConfig {
-            data: self.data.clone(),
-            standard: data.standard.clone(),
-            model: self.plan()?,
-            batch,
-            seed: self.engine.seed(),
-            straightened: None,
-        };
-        let model = Model::new(&run.model, run.dims(), run.seed, Purpose::Training, &device)?;
-        let parameters = model.store().parameter_count();
-        let (steps, dims) = (config.steps, run.dims());
-        let task = DensityTask::new(run, model, data)?;
+            .check(columns == 2, &format!("for data of the plane, these have {columns} columns; leave it out"))?;
+        let run = DensityRun::new(&self.data, &data, self.plan()?, batch, self.engine.seed());
+        let steps = config.steps;
+        let task = DensityTask::new(run, data, &device)?;
+        let parameters = task.model().store().parameter_count();
         let Trained { summary, report, .. } = training::train(config, place, task, || {
-            eprintln!("{:?} over {dims} columns, {parameters} parameters, {steps} steps", self.model);
+            eprintln!("{} over {columns} columns, {parameters} parameters, {steps} steps", self.model);
             Ok(())
         })?;
         let (metric, unit) = if self.model == Kind::Matching { ("error", "squared error") } else { ("nats", "nats") };
@@ -123,19 +116,21 @@ impl TrainArgs {
     fn plan(&self) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(self.model);
         model.layers = self.layers.unwrap_or(model.layers);
+        at_least_one("--layers", model.layers)?;
         model.bins = self.bins.unwrap_or(model.bins);
         if let Some(hidden) = &self.hidden {
-            ensure!(self.model != Kind::Planar, "--hidden: a planar flow has no hidden layers, see --layers");
+            let kind = self.model;
+            ensure!(kind.has_hidden_layers(), "--hidden: a {kind} flow has no hidden layers, see --layers");
             model.hidden.clone_from(hidden);
         }
-        let discrete = !self.model.continuous();
+        let discrete = !self.model.is_continuous();
         ensure!(discrete || self.layers.is_none(), "--layers is for discrete flows, see --hidden");
         if let Some(gain) = self.input_gain {
             ensure!(!discrete, "--input-gain is for continuous flows, ffjord and matching");
             ensure!(gain > 0.0 && gain.is_finite(), "--input-gain must be a positive number, got {gain}");
             model.input_gain = gain;
         }
-        ensure!(self.model == Kind::Spline || self.bins.is_none(), "--bins is for --model spline");
+        ensure!(self.model.has_bins() || self.bins.is_none(), "--bins is for --model spline");
         if let Some(tolerance) = self.tolerance {
             ensure!(self.model == Kind::Ffjord, "--tolerance is for --model ffjord");
             ensure!(tolerance > 0.0 && tolerance < 1.0, "--tolerance must lie between 0 and 1, got {tolerance}");
@@ -149,15 +144,6 @@ impl TrainArgs {
         Ok(model)
     }
 
-    fn engine_config(&self) -> Result<TrainConfig> {
-        let rate = match self.model {
-            Kind::Planar => 1e-2,
-            Kind::Ffjord => 5e-3,
-            _ => 2e-3,
-        };
-        self.engine.config(STEPS, |steps| recipe(steps, rate))
-    }
-
     /// Pictures, the report and its one line, from the checkpoint on disk.
     fn report(&self, summary: &Summary) -> Result<()> {
         let (run, model) = load_from(&self.out, &self.engine.device()?, true)?;
@@ -166,7 +152,7 @@ impl TrainArgs {
         atomic_write(&self.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
         let mut seen: &Path = &self.out.join("loss.png");
         let picture = self.out.join("density.png");
-        if run.dims() == 2 {
+        if run.features() == 2 {
             picture::write_all(&model, &run, &data, self.style, &self.out, self.engine.seed())?;
             seen = &picture;
         }
@@ -175,16 +161,7 @@ impl TrainArgs {
     }
 }
 
-/// The engine's configuration for a run of `steps`, unless told.
-pub(super) fn recipe(steps: u64, learning_rate: f64) -> TrainConfig {
-    TrainConfig {
-        steps,
-        optimizer: OptimizerConfig::adam(learning_rate),
-        schedule: ScheduleConfig::cosine(steps.min(200) / 2, 0.01),
-        clip_norm: Some(5.0),
-        ema: Some(EmaConfig { decay: 0.995 }),
-        validate_every: Some(250),
-        checkpoint_every: Some(500),
-        ..TrainConfig::default()
-    }
+/// The recipe of a family, with the intervals of a program.
+pub(super) fn recipe(kind: Kind, steps: u64) -> TrainConfig {
+    TrainConfig { validate_every: Some(250), checkpoint_every: Some(500), ..train_config(kind, steps, 0) }
 }

@@ -5,7 +5,6 @@
 
 use std::f64::consts::{PI, TAU};
 
-use clap::ValueEnum;
 use flow_core::FlowRng;
 use rayon::prelude::*;
 
@@ -13,10 +12,10 @@ use rayon::prelude::*;
 const NODES: usize = 1000;
 
 /// A density in the plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Toy {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Toy {
     /// Eight Gaussians on a circle.
-    #[value(name = "8gaussians")]
     EightGaussians,
     /// Eight squares of a chess board, uniform.
     Checkerboard,
@@ -25,7 +24,6 @@ pub(super) enum Toy {
     /// Five bent arms.
     Pinwheel,
     /// Two spiral arms.
-    #[value(name = "2spirals")]
     TwoSpirals,
     /// Four thin concentric rings.
     Rings,
@@ -68,15 +66,41 @@ impl Blur {
 }
 
 impl Toy {
-    /// The name on the command line.
-    pub(super) fn name(self) -> String {
-        self.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default()
+    /// Every toy.
+    pub const ALL: [Toy; 8] = [
+        Toy::EightGaussians,
+        Toy::Checkerboard,
+        Toy::Moons,
+        Toy::Pinwheel,
+        Toy::TwoSpirals,
+        Toy::Rings,
+        Toy::Swissroll,
+        Toy::Circles,
+    ];
+
+    /// The toy of this name, in whatever case; `None` if there is none.
+    pub fn named(name: &str) -> Option<Self> {
+        Toy::ALL.into_iter().find(|toy| toy.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Its name, `8gaussians`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Toy::EightGaussians => "8gaussians",
+            Toy::Checkerboard => "checkerboard",
+            Toy::Moons => "moons",
+            Toy::Pinwheel => "pinwheel",
+            Toy::TwoSpirals => "2spirals",
+            Toy::Rings => "rings",
+            Toy::Swissroll => "swissroll",
+            Toy::Circles => "circles",
+        }
     }
 
     /// The differential entropy in nats: no density can do better on average.
     ///
     /// `ln 32` for the checkerboard, quadrature of the exact density for the others.
-    pub(super) fn entropy(self) -> f64 {
+    pub fn entropy(self) -> f64 {
         match self {
             Toy::EightGaussians => 2.83188,
             Toy::Checkerboard => 32.0_f64.ln(),
@@ -90,8 +114,13 @@ impl Toy {
     }
 
     /// `n` independent points.
-    pub(super) fn sample(self, n: usize, rng: &mut FlowRng) -> Vec<[f64; 2]> {
+    pub fn sample(self, n: usize, rng: &mut FlowRng) -> Vec<[f64; 2]> {
         (0..n).map(|_| self.draw(rng)).collect()
+    }
+
+    /// `n` independent points in f32, one after the other.
+    pub fn rows(self, n: usize, rng: &mut FlowRng) -> Vec<f32> {
+        self.sample(n, rng).iter().flatten().map(|&v| v as f32).collect()
     }
 
     fn draw(self, rng: &mut FlowRng) -> [f64; 2] {
@@ -154,8 +183,8 @@ impl Toy {
         }
     }
 
-    /// `ln p` of every point.
-    pub(super) fn log_density(self, points: &[[f64; 2]]) -> Vec<f64> {
+    /// `ln p` of every point, minus infinity where there is no mass.
+    pub fn log_density(self, points: &[[f64; 2]]) -> Vec<f64> {
         let (curves, blur) = self.curves();
         let nodes = if self == Toy::EightGaussians { 1 } else { NODES };
         let node = |k: usize| self.point(k / nodes, ((k % nodes) as f64 + 0.5) / nodes as f64);
@@ -228,7 +257,7 @@ mod tests {
 
     #[test]
     fn densities_add_up_to_one_and_have_the_stated_entropies() {
-        for &toy in Toy::value_variants() {
+        for toy in Toy::ALL {
             // The thin rings need a fine grid.
             let (points, area) = grid(if toy == Toy::Rings { 200 } else { 120 });
             let logs = toy.log_density(&points);
@@ -242,9 +271,9 @@ mod tests {
     /// The mean of `-ln p` over samples is the entropy if samples and density are of the same toy.
     #[test]
     fn samples_come_from_the_densities() {
-        for &toy in Toy::value_variants() {
+        for toy in Toy::ALL {
             let n = 3000;
-            let points = toy.sample(n, &mut FlowRng::named(1, &toy.name()));
+            let points = toy.sample(n, &mut FlowRng::named(1, toy.name()));
             let logs = toy.log_density(&points);
             let mean = -logs.iter().sum::<f64>() / n as f64;
             let variance = logs.iter().map(|l| (l + mean).powi(2)).sum::<f64>() / n as f64;

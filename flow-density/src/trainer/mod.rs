@@ -1,0 +1,134 @@
+//! A density as the training engine sees it: what a step computes, and what a checkpoint holds.
+//!
+//! ```
+//! use candle_core::Device;
+//! use flow_core::train::{Trainer, load};
+//! use flow_density::data::{Data, Toy};
+//! use flow_density::model::{Kind, ModelConfig};
+//! use flow_density::trainer::{DensityRun, DensityTask, train_config};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let data = Data::from_toy(Toy::Moons);
+//! let model = ModelConfig { layers: 2, hidden: vec![16], ..ModelConfig::preset(Kind::Maf) };
+//! let run = DensityRun::new("moons", &data, model, 64, 0);
+//!
+//! let out = std::env::temp_dir().join(format!("flow-density-doc-{}", std::process::id()));
+//! let task = DensityTask::new(run, data, &Device::Cpu)?;
+//! Trainer::new(train_config(Kind::Maf, 20, 0), &out, task)?.run(&mut ())?;
+//!
+//! let (run, model) = load::<DensityRun>(&out, &Device::Cpu, true)?;
+//! assert_eq!(model.features(), run.features());
+//! # std::fs::remove_dir_all(out)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod task;
+
+use candle_core::{DType, Device};
+use flow_core::ParamStore;
+use flow_core::train::{self, EmaConfig, OptimizerConfig, Run, ScheduleConfig, TrainConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Data, Standard};
+use crate::model::{Kind, Model, ModelConfig, Purpose};
+use crate::{Error, Result};
+
+pub use task::DensityTask;
+
+/// Everything about a run's model and data: the part of `config.json` that makes a checkpoint self-describing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DensityRun {
+    /// The name of a toy or the path of a file.
+    pub data: String,
+    /// From data to what the model sees, and back.
+    pub standard: Standard,
+    /// The model.
+    pub model: ModelConfig,
+    /// Rows per step.
+    pub batch: usize,
+    /// Of initial weights and of the split of a table.
+    pub seed: u64,
+    /// What a straightened model was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub straightened: Option<Straightened>,
+}
+
+/// Where the paths of a straightened model come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Straightened {
+    /// The checkpoint whose samples it was matched with.
+    pub teacher: String,
+    /// Those samples.
+    pub pairs: usize,
+    /// Whether it draws them in one step, which leaves it no density.
+    pub distilled: bool,
+}
+
+impl DensityRun {
+    /// A run on data of this name, a toy's or a file's, with their scale.
+    pub fn new(name: &str, data: &Data, model: ModelConfig, batch: usize, seed: u64) -> Self {
+        let standard = data.standard().clone();
+        DensityRun { data: name.into(), standard, model, batch, seed, straightened: None }
+    }
+
+    /// Entries of a row.
+    pub fn features(&self) -> usize {
+        self.standard.columns()
+    }
+
+    /// Whether one Euler step is all that the model is good for.
+    pub fn is_distilled(&self) -> bool {
+        self.straightened.as_ref().is_some_and(|s| s.distilled)
+    }
+
+    /// Builds the model with fresh parameters, for training or for use.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] naming the number that makes no model.
+    pub fn model(&self, purpose: Purpose, device: &Device) -> Result<Model> {
+        self.model.build(self.features(), &ParamStore::new(self.seed, DType::F32, device), purpose)
+    }
+}
+
+impl Run for DensityRun {
+    type Model = Model;
+    type Error = Error;
+    const DESCRIBES: &'static str = "a density";
+
+    /// The model for use, not for training.
+    fn build(&self, device: &Device) -> Result<Model> {
+        self.model(Purpose::Use, device)
+    }
+}
+
+impl train::Model for Model {
+    fn store(&self) -> &ParamStore {
+        Model::store(self)
+    }
+
+    fn set_training(&self, training: bool) {
+        self.density().set_training(training);
+    }
+}
+
+/// The engine's configuration of the default recipe: Adam at a rate that suits the family, warm-up, cosine decay to a
+/// hundredth, clipping at a norm of five, averaged weights.
+pub fn train_config(kind: Kind, steps: u64, seed: u64) -> TrainConfig {
+    let rate = match kind {
+        Kind::Planar | Kind::Radial | Kind::Sylvester => 1e-2,
+        Kind::Ffjord => 5e-3,
+        _ => 2e-3,
+    };
+    TrainConfig {
+        steps,
+        optimizer: OptimizerConfig::adam(rate),
+        schedule: ScheduleConfig::cosine(steps.min(200) / 2, 0.01),
+        clip_norm: Some(5.0),
+        ema: Some(EmaConfig { decay: 0.995 }),
+        seed,
+        ..TrainConfig::default()
+    }
+}

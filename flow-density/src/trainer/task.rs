@@ -1,0 +1,159 @@
+//! What a training step of a density is.
+
+use candle_core::{Device, Tensor};
+use flow_core::train::{BatchIndices, CursorState, EpochCursor, Metric, Metrics, Task};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
+
+use super::DensityRun;
+use crate::data::Data;
+use crate::metrics::log_prob;
+use crate::model::{Kind, Model, Purpose};
+use crate::{Error, Result};
+
+/// Points from which layers take their first scales.
+const FIRST: usize = 2048;
+/// Held-out rows of a table that a validation looks at.
+const VALIDATION: usize = 20_000;
+
+/// A model in training: by flow matching if it is of that kind, else by maximum likelihood.
+pub struct DensityTask {
+    run: DensityRun,
+    model: Model,
+    data: Data,
+    cursor: Option<EpochCursor>,
+}
+
+impl DensityTask {
+    /// Builds the model of `run` for these data, which are standardised as the run says.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] for data of another width than the run's, a batch that does not fit them, or numbers that
+    /// make no model.
+    pub fn new(run: DensityRun, data: Data, device: &Device) -> Result<Self> {
+        let (found, expected) = (data.columns(), run.features());
+        if found != expected {
+            let reason = format!("have {found} columns, the run's scale is of {expected}");
+            return Err(Error::config("data", reason));
+        }
+        let model = run.model(Purpose::Training, device)?;
+        let cursor = match data.toy() {
+            Some(_) => None,
+            None => Some(EpochCursor::new(data.train_rows(), run.batch, run.seed)?),
+        };
+        Ok(DensityTask { run, model, data, cursor })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Standardised points: fresh ones of a toy, the next rows of a table.
+    fn batch(&mut self, rng: &mut FlowRng) -> Result<Tensor> {
+        let rows = match (&mut self.cursor, self.data.toy()) {
+            (_, Some(toy)) => toy.rows(self.run.batch, rng),
+            (Some(cursor), None) => {
+                let BatchIndices { indices, .. } = cursor.next_batch();
+                self.data.pick(&indices)
+            }
+            (None, None) => Vec::new(),
+        };
+        self.seen(&rows)
+    }
+
+    /// Rows as the model sees them.
+    fn seen(&self, rows: &[f32]) -> Result<Tensor> {
+        self.run.standard.apply(rows, self.model.store().device())
+    }
+
+    /// The error of a matched field over rows; `None` for a model that is trained otherwise.
+    fn matching_error(&self, x: &Tensor, rng: &mut FlowRng) -> Result<Option<Tensor>> {
+        match (self.run.model.kind, self.model.field()) {
+            (Kind::Matching, Some(field)) => {
+                Ok(Some(self.run.model.matching.loss(&*field, x, None, x.dim(0)?, rng)?))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn squared_error(error: &Tensor) -> Result<Metric> {
+    Ok(Metric::new("error", "squared error", f64::from(error.to_scalar::<f32>()?)))
+}
+
+fn nats(value: f64) -> Metric {
+    Metric::new("nats", "nats", value)
+}
+
+impl Task for DensityTask {
+    type Run = DensityRun;
+    /// A toy is drawn from, and has no position.
+    type Position = Option<CursorState>;
+    type Error = Error;
+
+    fn store(&self) -> &ParamStore {
+        self.model.store()
+    }
+
+    fn run(&self) -> &DensityRun {
+        &self.run
+    }
+
+    fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
+        let first = match self.data.toy() {
+            Some(toy) => toy.rows(FIRST, rng),
+            None => {
+                let count = self.data.train_rows();
+                let chosen: Vec<usize> = (0..FIRST.min(count)).map(|_| rng.below(count)).collect();
+                self.data.pick(&chosen)
+            }
+        };
+        Ok(self.model.density().initialize(&self.seen(&first)?, None)?)
+    }
+
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
+        let x = self.batch(rng)?;
+        if let Some(error) = self.matching_error(&x, rng)? {
+            gradients.accumulate(&error.backward()?)?;
+            return Ok(Metrics::new(squared_error(&error)?));
+        }
+        let density = self.model.density();
+        density.set_training(true);
+        density.set_noise(rng);
+        let weight = Tensor::full(-1.0 / self.run.batch as f32, self.run.batch, x.device())?;
+        let scored = density.log_prob_backward(&x, None, &weight, Backprop::Reversible, gradients)?;
+        let mean = f64::from(scored.log_prob.mean(0)?.to_scalar::<f32>()?);
+        Ok(Metrics::new(nats(self.run.standard.log_scale() - mean)))
+    }
+
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
+        self.model.density().set_training(false);
+        let most = self.data.validation().len().min(VALIDATION * self.data.columns());
+        let x = self.seen(&self.data.validation()[..most])?;
+        let logs = log_prob(self.model.density(), &x)?;
+        let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
+        let metrics = Metrics::new(nats(self.run.standard.log_scale() - mean));
+        let _paused = self.model.store().no_grad();
+        Ok(match self.matching_error(&x, rng)? {
+            Some(error) => metrics.with(squared_error(&error)?),
+            None => metrics,
+        })
+    }
+
+    fn position(&self) -> Option<CursorState> {
+        self.cursor.as_ref().map(EpochCursor::state)
+    }
+
+    fn restore(&mut self, position: Option<CursorState>) -> Result<()> {
+        self.cursor = match (&self.cursor, position) {
+            (None, None) => None,
+            (Some(_), Some(position)) => Some(EpochCursor::restore(self.data.train_rows(), self.run.batch, position)?),
+            _ => return Err(Error::config("position in the data", "is of another kind of data")),
+        };
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.run.batch
+    }
+}
