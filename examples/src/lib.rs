@@ -12,3 +12,8 @@ pub mod plot;
 pub mod pointflow;
 pub mod solver;
 pub mod training;
+
+/// The workspace README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -6,7 +6,7 @@
 //!
 //! # A density
 //!
-//! Points near a parabola, a spline whose parameters come from a masked network, and a few hundred steps of Adam.
+//! Points near a parabola, a spline whose parameters come from a masked network, and a fit of two hundred steps.
 //! `flow_core::candle_core` is the Candle whose tensors the crate speaks.
 //!
 //! ```
@@ -14,9 +14,9 @@
 //! use flow_core::distribution::StandardGaussian;
 //! use flow_core::layers::MaskedAutoregressive;
 //! use flow_core::nn::MlpConfig;
-//! use flow_core::train::{Optimizer, OptimizerConfig};
+//! use flow_core::train::{FitOptions, fit};
 //! use flow_core::transformer::RationalQuadraticSpline;
-//! use flow_core::{Backprop, Density, Flow, FlowRng, Gradients, ParamStore};
+//! use flow_core::{Density, Flow, FlowRng, ParamStore};
 //!
 //! # fn main() -> flow_core::Result<()> {
 //! let (mut rng, dtype, cpu) = (FlowRng::seed_from(0), DType::F32, Device::Cpu);
@@ -28,13 +28,7 @@
 //! let spline = RationalQuadraticSpline::new(8, 5.0)?;
 //! let map = MaskedAutoregressive::new(&store.root(), 2, spline, &MlpConfig::new(&[32]))?;
 //! let flow = Flow::new(&store, map, StandardGaussian::new(&[2], dtype, &cpu))?;
-//! // The gradient of the mean negative log-likelihood, 200 times.
-//! let (mut adam, weight) = (Optimizer::new(OptimizerConfig::adam(1e-2), &store)?, Tensor::full(-1.0_f32 / 256.0, 256, &cpu)?);
-//! for _ in 0..200 {
-//!     let mut gradients = Gradients::new(&store);
-//!     flow.log_prob_backward(&x, None, &weight, Backprop::Reversible, &mut gradients)?;
-//!     adam.step(&gradients, 1.0)?;
-//! }
+//! fit(&flow, &x, FitOptions::new(200).learning_rate(1e-2))?;
 //! let nats = flow.log_prob(&x, None)?.mean(0)?.to_scalar::<f32>()?;
 //! let drawn = flow.sample(1000, None, 1.0, &mut rng)?;
 //! assert!(nats > -1.6 && drawn.dims() == [1000, 2], "{nats} nats");
@@ -51,9 +45,9 @@
 //! # use flow_core::distribution::StandardGaussian;
 //! # use flow_core::layers::MaskedAutoregressive;
 //! # use flow_core::nn::MlpConfig;
-//! # use flow_core::train::{Optimizer, OptimizerConfig};
+//! # use flow_core::train::{FitOptions, fit};
 //! # use flow_core::transformer::{Affine, ScaleBound};
-//! # use flow_core::{Backprop, Density, Flow, FlowRng, Gradients, ParamStore};
+//! # use flow_core::{Density, Flow, FlowRng, ParamStore};
 //! # fn main() -> flow_core::Result<()> {
 //! # let (mut rng, dtype, cpu) = (FlowRng::seed_from(0), DType::F32, Device::Cpu);
 //! let x = rng.normal((256, 1), dtype, &cpu)?;
@@ -63,12 +57,7 @@
 //! let affine = Affine::new(ScaleBound::SoftClamp(3.0));
 //! let map = MaskedAutoregressive::new(&store.root(), 1, affine, &MlpConfig::new(&[32, 32]).context(1))?;
 //! let flow = Flow::new(&store, map, StandardGaussian::new(&[1], dtype, &cpu))?;
-//! let (mut adam, weight) = (Optimizer::new(OptimizerConfig::adam(1e-2), &store)?, Tensor::full(-1.0_f32 / 256.0, 256, &cpu)?);
-//! for _ in 0..200 {
-//!     let mut gradients = Gradients::new(&store);
-//!     flow.log_prob_backward(&y, Some(&x), &weight, Backprop::Reversible, &mut gradients)?;
-//!     adam.step(&gradients, 1.0)?;
-//! }
+//! fit(&flow, &y, FitOptions::new(300).learning_rate(1e-2).context(&x))?;
 //! let at = Tensor::new(&[[1.5_f32]], &cpu)?;
 //! let mean = flow.sample(1000, Some(&at), 1.0, &mut rng)?.mean_all()?.to_scalar::<f32>()?;
 //! assert!((mean - 1.5_f32.sin()).abs() < 0.1, "{mean}");
@@ -137,3 +126,8 @@ pub use error::{Direction, Error, Result};
 pub use param::{Gradients, Init, Param, ParamPath, ParamStore};
 pub use rng::FlowRng;
 pub use transformer::Transformer;
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

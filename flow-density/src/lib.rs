@@ -43,3 +43,8 @@ pub use candle_core;
 pub use error::{Error, Place, Result};
 pub use flow_core;
 pub use model::{cnf, maf, matching, nsf_autoregressive, nsf_coupling, planar, radial, realnvp, sylvester};
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -67,3 +67,8 @@ pub fn canonical_smiles(molecule: &Molecule) -> String {
     }
     smiles::canonical(molecule)
 }
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

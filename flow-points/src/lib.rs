@@ -56,3 +56,8 @@ pub use error::{Error, Result};
 
 /// Tensors and devices, of the version that this crate takes and returns.
 pub use candle_core;
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::context::{Declared, Door, reduce_gradient};
 use super::reversible::{self, Backprop, DRIFT_TOLERANCE};
 use crate::autodiff::{Leaves, add_optional, pair};
-use crate::bijector::Bijector;
+use crate::bijector::{Bijector, first_non_finite_row};
 use crate::distribution::Distribution;
 use crate::param::ParamStore;
 use crate::{Error, FlowRng, Gradients, Result};
@@ -216,6 +216,7 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
             Backprop::Plain => plain(gradients)?,
             Backprop::Reversible => reversible_or(x, gradients, |g| self.reversible(x, context, weight, g), plain)?,
         };
+        refuse_non_finite_rows(x, &scored)?;
         let grad_context = reduce_gradient(scored.grad_context, given)?;
         Ok(Scored { grad_context, ..scored })
     }
@@ -228,6 +229,18 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
         let x = self.bijector.decode(&z, context)?.0;
         self.store.check_untracked("flow", &[&x])?;
         Ok(x)
+    }
+}
+
+/// A score that is not finite because a row of the data is not: skipping the step would not mend it.
+///
+/// # Errors
+/// [`Error::NonFiniteRow`] naming the row of the batch.
+pub(crate) fn refuse_non_finite_rows(x: &Tensor, scored: &Scored) -> Result<()> {
+    let total = scored.log_prob.to_dtype(candle_core::DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+    match if total.is_finite() { None } else { first_non_finite_row(x)? } {
+        Some(row) => Err(Error::NonFiniteRow { what: "the batch".into(), row }),
+        None => Ok(()),
     }
 }
 

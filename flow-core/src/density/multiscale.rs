@@ -8,7 +8,7 @@
 use candle_core::Tensor;
 
 use super::context::{Declared, Door, reduce_gradient};
-use super::flow::{Density, Scored, plain_backward, reversible_or};
+use super::flow::{Density, Scored, plain_backward, refuse_non_finite_rows, reversible_or};
 use super::reversible::Backprop;
 use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, LayerReport, Tape};
@@ -238,6 +238,7 @@ impl MultiScale {
                 reversible_or(x, gradients, |g| self.reversible(x, context, weight, &head, g), plain)?
             }
         };
+        refuse_non_finite_rows(x, &scored)?;
         let bonus = bonus.into_inner();
         if let Some(bonus) = &bonus {
             scored.log_prob = (scored.log_prob - bonus)?;

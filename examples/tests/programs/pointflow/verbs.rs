@@ -1,0 +1,197 @@
+//! Every verb, on a model that was trained for seconds.
+
+use std::path::Path;
+
+use flow_points::io::{Shape, read};
+
+use super::{TINY, run};
+
+fn cloud(path: &Path) -> usize {
+    match read(path).unwrap() {
+        Shape::Cloud(cloud) => cloud.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn from_training_to_completion() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let said = run(folder, &[&["train", "--steps", "60", "--validate-every", "30"], &TINY[..]].concat());
+    assert!(said.contains("reconstructed at") && said.contains("samples.png"), "{said}");
+    let out = folder.join("flow-out/pointflow");
+    for file in ["samples.png", "reconstructions.png", "loss.png", "log.jsonl", "samples/sample-0003.ply"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    drawing(folder);
+    using(folder);
+    straightening(folder);
+}
+
+/// Paths become straighter, then one step is all there is.
+fn straightening(folder: &Path) {
+    let straighten = |from: &str, out: &str, more: &[&str]| {
+        let base = ["straighten", "--checkpoint", from, "--out", out, "--clouds", "48", "--points", "64"];
+        let rest = ["--steps", "150", "--samples", "2", "--batch-size", "8"];
+        run(folder, &[&base[..], &rest, more].concat())
+    };
+    let report = |out: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join(out).join("report.json")).unwrap()).unwrap()
+    };
+    let said = straighten("flow-out/pointflow", "straight", &[]);
+    assert!(said.contains("samples.png") && folder.join("straight/samples/sample-0001.ply").exists(), "{said}");
+    let numbers = report("straight");
+    let of = |when: &str| (numbers[when]["bend"].as_f64().unwrap(), numbers[when]["few_steps"][0].as_f64().unwrap());
+    let ((bend, far), (straight, near)) = (of("before"), of("after"));
+    assert!(straight < 0.8 * bend && near < far, "{numbers}");
+    // It is a model like any other, with the sampler of its configuration.
+    let small = ["--shapes", "24", "--points-per-shape", "256", "--points", "40"];
+    assert!(run(folder, &[&["likelihood", "--checkpoint", "straight"], &small[..]].concat()).contains("nats/point"));
+    straighten("straight", "one", &["--distill"]);
+    let numbers = report("one");
+    let (before, after) = (&numbers["before"]["few_steps"], &numbers["after"]["few_steps"]);
+    assert!(after[0].as_f64().unwrap() < before[0].as_f64().unwrap(), "{numbers}");
+    let drawn = |name: &str, more: &[&str]| {
+        let base = ["sample", "--checkpoint", "one", "--count", "1", "--points", "30", "--out", name];
+        run(folder, &[&base[..], more].concat());
+        std::fs::read(folder.join(name)).unwrap()
+    };
+    assert_eq!(drawn("a.npy", &[]), drawn("b.npy", &["--solver", "heun", "--solver-steps", "20"]));
+    assert!(
+        run(folder, &[&["reconstruct", "--checkpoint", "one", "--seen", "64"], &small[..]].concat()).contains("times")
+    );
+    straighten("straight", "one", &["--distill", "--resume"]);
+    for (arguments, expected) in [
+        (&["likelihood", "--checkpoint", "one"][..], "no density of points"),
+        (&["complete", "--checkpoint", "one", "--data", "half.xyz"], "no density of points"),
+        (&["reconstruct", "--checkpoint", "one", "--shapes", "24", "--refine", "2"], "no density of points"),
+        (&["straighten", "--checkpoint", "one", "--out", "two"], "no density of points"),
+        (&["straighten", "--out", "straight"], "holds a run already"),
+        (&["straighten", "--out", "two", "--clouds", "0"], "--clouds"),
+    ] {
+        let mut command = super::pointflow(folder);
+        command.args(arguments);
+        let message = crate::shared::refused(command, folder);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
+fn drawing(folder: &Path) {
+    let said = run(folder, &["sample", "--count", "3", "--points", "100"]);
+    assert!(said.starts_with("3 clouds of 100 points"), "{said}");
+    let out = folder.join("flow-out/pointflow-sample");
+    assert_eq!(cloud(&out.join("sample-0002.ply")), 100);
+    assert!(out.join("sheet.png").exists() && out.join("turntable.gif").exists());
+    let drawn = |name: &str, more: &[&str]| {
+        run(folder, &[&["sample", "--count", "2", "--points", "50", "--out", name], more].concat());
+        std::fs::read(folder.join(name)).unwrap()
+    };
+    assert_eq!(drawn("a.npy", &[]), drawn("b.npy", &[]), "the same seed gives the same clouds");
+    assert_ne!(drawn("a.npy", &[]), drawn("b.npy", &["--seed", "1"]));
+    assert_ne!(drawn("a.npy", &[]), drawn("b.npy", &["--solver", "euler", "--solver-steps", "4"]));
+    run(folder, &["sample", "--count", "1", "--points", "30", "--out", "one.ply", "--ascii", "--tolerance", "1e-3"]);
+    assert!(std::fs::read(folder.join("one.ply")).unwrap().starts_with(b"ply\nformat ascii 1.0"));
+}
+
+fn using(folder: &Path) {
+    let small = ["--shapes", "24", "--points-per-shape", "256"];
+    let said = run(folder, &[&["reconstruct", "--seen", "64", "--points", "90"], &small[..]].concat());
+    assert!(said.contains("two samplings of a shape"), "{said}");
+    assert!(folder.join("flow-out/pointflow-reconstruct/sheet.png").exists());
+    let again = ["reconstruct", "--seen", "64", "--points", "90", "--out", "refined"];
+    let refined = run(folder, &[&again[..], &["--refine", "20"], &small[..]].concat());
+    let number = |said: &str| said.split("Chamfer distance ").nth(1).unwrap().split(',').next().unwrap().to_string();
+    assert_ne!(number(&refined), number(&said), "the search does nothing");
+    let said = run(folder, &[&["interpolate", "--steps", "3", "--points", "64"], &small[..]].concat());
+    assert!(said.starts_with("3 clouds"), "{said}");
+    assert!(folder.join("flow-out/pointflow-interpolate/walk.gif").exists());
+    // From a file of another program's making.
+    std::fs::write(folder.join("half.xyz"), "0 0 0\n0.1 0 0\n0 0.2 0\n0.1 0.2 0.1\n").unwrap();
+    let said = run(folder, &["complete", "--data", "half.xyz", "--points", "70", "--steps", "5", "--starts", "2"]);
+    assert!(said.starts_with("1 shapes completed"), "{said}");
+    assert_eq!(cloud(&folder.join("flow-out/pointflow-complete/half.ply")), 70);
+    let table = run(folder, &[&["eval", "--points", "32", "--json", "t.json"], &small[..]].concat());
+    assert!(table.contains("MMD-CD") && table.contains("train set"), "{table}");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("t.json")).unwrap()).unwrap();
+    assert!(json["model"]["chamfer"]["one_nna"].as_f64().unwrap() <= 1.0);
+    let said = run(folder, &[&["likelihood", "--points", "40", "--csv", "l.csv"], &small[..]].concat());
+    assert!(said.contains("nats/point"), "{said}");
+    assert_eq!(std::fs::read_to_string(folder.join("l.csv")).unwrap().lines().count(), 3);
+    let said = run(folder, &[&["render", "--points", "100", "--limit", "2"], &small[..]].concat());
+    assert!(said.starts_with("2 shapes"), "{said}");
+    let said = run(folder, &["info"]);
+    assert!(said.contains("built-in shapes") && said.contains("squared velocity error"), "{said}");
+    assert_eq!(run(folder, &["info", "--presets"]).lines().count(), 5);
+}
+
+#[test]
+fn the_papers_objective_trains_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let narrow = r#"{"point": {"hidden": [12]}, "prior": {"hidden": [12]}, "encoder": {"point": [16], "head": [8]}}"#;
+    std::fs::write(folder.path().join("narrow.json"), narrow).unwrap();
+    let base =
+        ["--config", "narrow.json", "--steps", "3", "--latent", "4", "--shapes", "8", "--points-per-shape", "64"];
+    let rest = ["--points", "16", "--batch-size", "4", "--validate-every", "3"];
+    let (drawn, none): (&[&str], &[&str]) = (&["--samples", "2"], &[]);
+    for (model, picture, samples) in
+        [("paper", "samples.png", drawn), ("paper-auto-encoder", "reconstructions.png", none)]
+    {
+        let train = ["train", "--model", model, "--out", model];
+        let said = run(folder.path(), &[&train, &base[..], &rest[..], samples].concat());
+        assert!(said.contains("nats/cloud") && said.contains(picture), "{said}");
+    }
+}
+
+/// Scans differ in size; everything works with what the smallest has.
+#[test]
+fn clouds_of_different_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (part, count) in [("train", 6), ("test", 3)] {
+        std::fs::create_dir_all(folder.join("scans").join(part)).unwrap();
+        for i in 0..count {
+            let point = |k: usize| format!("{} {} {}\n", k % 7, (k * i) % 5, k % 3);
+            let text: String = (0..60 + 10 * i).map(point).collect();
+            std::fs::write(folder.join(format!("scans/{part}/{i}.xyz")), text).unwrap();
+        }
+    }
+    let base = ["train", "--data", "scans", "--model", "small", "--width", "8", "--latent", "4", "--batch-size", "4"];
+    let rest = ["--steps", "4", "--validate-every", "2", "--samples", "5"];
+    // More points than the smallest cloud has need replacement, in validation too.
+    run(folder, &[&base[..], &rest, &["--points", "70", "--replacement", "--out", "again"]].concat());
+    let said = run(folder, &[&base[..], &rest, &["--points", "50", "--out", "run"]].concat());
+    assert!(said.contains("held-out shapes reconstructed"), "{said}");
+    let ratio = |points: &str| {
+        let of = ["reconstruct", "--data", "scans", "--checkpoint", "run", "--points", points];
+        let said = run(folder, &of);
+        assert!(said.starts_with("3 shapes"), "{said}");
+        let times = said.split_once('(').unwrap().1.split_once(" times").unwrap().0.to_string();
+        times.parse::<f64>().unwrap()
+    };
+    // More points do not make a reconstruction look better: the same number of them is compared.
+    let (few, many) = (ratio("30"), ratio("3000"));
+    assert!(many > 0.7 * few, "{many} against {few}");
+    run(folder, &["interpolate", "--data", "scans", "--checkpoint", "run", "--points", "200", "--steps", "2"]);
+    // All parts are drawn, and names that fall together are kept apart.
+    assert!(run(folder, &["render", "--data", "scans"]).starts_with("9 shapes"));
+    // A shorter run into the same folder leaves nothing of the longer one.
+    for count in ["5", "2"] {
+        run(folder, &["sample", "--checkpoint", "run", "--count", count, "--points", "20", "--out", "drawn.1"]);
+        let plys = std::fs::read_dir(folder.join("drawn.1"))
+            .unwrap()
+            .filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == "ply"));
+        assert_eq!(plys.count().to_string(), count);
+    }
+    for (arguments, expected) in [
+        (&["render", "--data", "scans", "--part", "validation"][..], "no shapes in this part"),
+        (&["render", "--data", "scans/test", "--out", "scans/test"], "could be overwritten"),
+        (&["render", "--data", "scans/test/0.xyz", "--out", "scans/test"], "could be overwritten"),
+        (&["sample", "--checkpoint", "run", "--count", "2", "--out", "x.ply"], "holds one cloud"),
+        (&["eval", "--data", "scans", "--splits", "scans/test/0.xyz"], "which shapes of an array"),
+    ] {
+        let mut command = super::pointflow(folder);
+        command.args(arguments);
+        let message = crate::shared::refused(command, folder);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}

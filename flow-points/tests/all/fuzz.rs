@@ -1,0 +1,84 @@
+//! Readers on damaged and on random bytes: an answer or an error, never a panic.
+//!
+//! `FLOW_FUZZ=1000000 cargo test --release -p flow-points --test fuzz` tries a million inputs for each format.
+
+use std::path::Path;
+
+use flow_core::FlowRng;
+use flow_points::io::{Format, read_bytes};
+
+/// One of a few kinds of damage, several times over.
+fn damaged(bytes: &[u8], rng: &mut FlowRng) -> Vec<u8> {
+    const WORDS: [&[u8]; 12] = [
+        b"nan",
+        b"-1",
+        b"99999999999999999999",
+        b"1e400",
+        b"\n",
+        b" ",
+        b"\xff",
+        b"element vertex 4000000000",
+        b"OFF",
+        b"f 1 2 3",
+        b"property list uchar int vertex_indices",
+        b"0",
+    ];
+    let mut bytes = bytes.to_vec();
+    for _ in 0..1 + rng.below(4) {
+        let at = rng.below(bytes.len() + 1);
+        match rng.below(6) {
+            0 => bytes.truncate(at),
+            1 => bytes.splice(at..at, WORDS[rng.below(WORDS.len())].iter().copied()).for_each(drop),
+            2 if at < bytes.len() => bytes[at] = rng.below(256) as u8,
+            3 if at < bytes.len() => bytes[at] ^= 1 << rng.below(8),
+            4 => {
+                let end = at + rng.below(bytes.len() - at + 1);
+                let piece = bytes[at..end].to_vec();
+                let to = rng.below(bytes.len() + 1);
+                bytes.splice(to..to, piece).for_each(drop);
+            }
+            _ => {
+                let end = at + rng.below((bytes.len() - at + 1).min(9));
+                bytes.drain(at..end);
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn no_input_makes_a_reader_panic() {
+    let inputs: usize = std::env::var("FLOW_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let formats = [Format::Ply, Format::Obj, Format::Off, Format::Text, Format::Npy, Format::Npz, Format::Stl];
+    for format in formats {
+        let seeds: Vec<Vec<u8>> = match format {
+            Format::Npz => vec![archive()],
+            _ => crate::common::valid().into_iter().filter(|v| v.1 == format).map(|v| v.2).collect(),
+        };
+        let mut rng = FlowRng::named(inputs as u64, &format!("{format:?}"));
+        let mut read = 0;
+        for _ in 0..inputs {
+            let bytes = match rng.below(10) {
+                0 => (0..rng.below(200)).map(|_| rng.below(256) as u8).collect(),
+                _ => damaged(&seeds[rng.below(seeds.len())], &mut rng),
+            };
+            match read_bytes(Path::new("fuzz"), &bytes, format) {
+                Ok(_) => read += 1,
+                Err(error) => assert!(error.to_string().contains("fuzz"), "{error}"),
+            }
+        }
+        assert!(read < inputs, "{format:?}: damage is noticed");
+    }
+}
+
+/// An NPZ with one stored array.
+fn archive() -> Vec<u8> {
+    let array = crate::common::npy("<f4", "(2, 3)", &[0; 24]);
+    let mut out = std::io::Cursor::new(Vec::new());
+    let mut zip = zip::ZipWriter::new(&mut out);
+    zip.start_file("points.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut zip, &array).unwrap();
+    zip.finish().unwrap();
+    assert!(read_bytes(Path::new("whole"), out.get_ref(), Format::Npz).is_ok());
+    out.into_inner()
+}
