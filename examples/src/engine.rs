@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::{Arg, Args, ValueEnum};
-use flow_core::train::{Decay, EmaConfig, ScheduleConfig, TrainConfig};
+use flow_core::train::{Checkpoints, Decay, EmaConfig, ScheduleConfig, TrainConfig};
 
 use crate::cli::{DeviceArg, at_least_one, refuse};
 use crate::training::{RunArg, TimeLimit};
@@ -110,9 +110,17 @@ impl EngineArgs {
 
     /// Where the run writes and how it begins and ends.
     ///
+    /// Asked before data are read or drawn, so that a folder which cannot be used costs nothing.
+    ///
     /// # Errors
-    /// A time limit that is not positive.
+    /// A time limit that is not positive, a folder that holds a run already, or none to resume.
     pub fn place<'a>(&self, out: &'a Path) -> Result<RunArg<'a>> {
+        let checkpoints = Checkpoints::new(out);
+        if self.resume {
+            checkpoints.to_resume().map(drop)?
+        } else {
+            checkpoints.check_free()?
+        }
         Ok(RunArg { out, resume: self.resume, limit: TimeLimit::new(self.minutes)? })
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use candle_core::{DType, Tensor};
 use flow_core::Density;
+use flow_core::numerics::mean_and_error;
 use serde::Serialize;
 
 use crate::Result;
@@ -75,14 +76,6 @@ pub fn evaluate(density: &dyn Density, standard: &Standard, data: &Data, most: u
         mean_and_error(&truth.iter().zip(&nats).map(|(l, n)| l + n).collect::<Vec<_>>())
     });
     Ok(Report { points: nats.len(), nll, error, log_scale, entropy: data.toy().map(|toy| toy.entropy()), divergence })
-}
-
-/// The mean and its standard error.
-fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    (mean, (variance / n).sqrt())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Numbers about image models: bits/dim of held-out images, and how well likelihoods tell sets apart.
 
 use flow_core::FlowRng;
+pub use flow_core::numerics::mean_and_error;
 
 use crate::Result;
 use crate::data::{Dataset, sequential};
@@ -51,14 +52,6 @@ fn importance_weighted(bits: &[f64], scale: f64) -> f64 {
     let best = bits.iter().copied().fold(f64::INFINITY, f64::min);
     let mean = bits.iter().map(|b| (-(b - best) * scale).exp()).sum::<f64>() / bits.len() as f64;
     best - mean.ln() / scale
-}
-
-/// Mean and standard error of the mean.
-pub fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    (mean, (variance / n).sqrt())
 }
 
 /// The probability that a random member of `high` exceeds a random member of `low`, ties counting half:

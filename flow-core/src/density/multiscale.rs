@@ -29,9 +29,12 @@ pub struct Level {
     pub split: Option<Box<dyn Distribution>>,
 }
 
+/// What a level factors out, with its density.
+type Factored<'a> = Option<(&'a dyn Distribution, Tensor)>;
+
 impl Level {
-    /// What goes on to the next level of `h`, and what is factored out with its density.
-    fn halves(&self, h: Tensor) -> Result<(Tensor, Option<(&dyn Distribution, Tensor)>)> {
+    /// What goes on to the next level of `h`, and what is factored out.
+    fn halves(&self, h: Tensor) -> Result<(Tensor, Factored<'_>)> {
         let Some(split) = self.split.as_deref() else { return Ok((h, None)) };
         let out = split.event_shape()[0];
         let kept = h.dim(1)? - out;

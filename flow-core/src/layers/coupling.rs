@@ -43,8 +43,9 @@ impl Partition {
         Ok(Partition::Mask(Tensor::from_vec(mask, len, &candle_core::Device::Cpu)?))
     }
 
-    /// Whether this divides events of `shape` into two sides, neither of them empty.
-    fn check(&self, shape: &[usize]) -> Result<()> {
+    /// Whether this divides events of `shape` into two sides, neither of them empty; with a context to condition on,
+    /// every entry may be transformed.
+    fn check(&self, shape: &[usize], context: bool) -> Result<()> {
         const REMEDY: &str = "use an autoregressive layer (`MaskedAutoregressive`), which transforms every entry";
         let Some(&channels) = shape.first() else {
             return Err(Error::config("coupling", "needs an event with at least one dimension"));
@@ -66,6 +67,7 @@ impl Partition {
         }
         let nothing = match (entries.contains(&0.0), entries.contains(&1.0)) {
             (true, true) => return Ok(()),
+            (true, false) if context => return Ok(()),
             (false, _) => "transformed",
             (true, false) => "conditioned on",
         };
@@ -95,8 +97,8 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
     /// [`Error::Config`] for an event without channels, a mask of another shape or with other entries than zeros and
     /// ones, and for a partition with an empty side: a coupling over one channel would be the identity.
     pub fn new(shape: &[usize], partition: Partition, transformer: T, net: C) -> Result<Self> {
-        partition.check(shape)?;
         let context_shape = net.context_shape().map(<[usize]>::to_vec);
+        partition.check(shape, context_shape.is_some())?;
         Ok(Coupling { shape: shape.to_vec(), context_shape, partition, transformer, net })
     }
 

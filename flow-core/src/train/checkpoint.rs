@@ -298,6 +298,26 @@ impl Checkpoints {
         Ok(newest_first.into_iter().find(|folder| check_complete(folder).is_ok()))
     }
 
+    /// Refuses a folder that holds a run already: before the first step of a fresh one, or before any work for it.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the newest checkpoint.
+    pub fn check_free(&self) -> Result<()> {
+        match self.latest()? {
+            None => Ok(()),
+            Some(found) => Err(fault(found, "the folder holds a run already; resume it or choose another folder")),
+        }
+    }
+
+    /// The newest complete checkpoint of a run that is to go on.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the folder when there is none.
+    pub fn to_resume(&self) -> Result<PathBuf> {
+        let none = || fault(&self.folder, "holds no complete checkpoint to resume from");
+        self.latest()?.ok_or_else(none)
+    }
+
     /// The checkpoint with the best validation, if there is one and it is complete.
     pub fn best(&self) -> Option<PathBuf> {
         Some(self.folder.join(BEST)).filter(|folder| check_complete(folder).is_ok())

@@ -70,11 +70,9 @@ impl<T: Task> Trainer<T> {
     /// [`Error::Config`] naming a field outside its range; [`Error::Checkpoint`] when `out` holds
     /// checkpoints already.
     pub fn new(config: TrainConfig, out: impl Into<PathBuf>, task: T) -> Result<Self> {
-        let trainer = Self::unstarted(config, Some(out.into()), task)?;
-        match trainer.latest()? {
-            None => Ok(trainer),
-            Some(found) => Err(fault(found, "the folder holds a run already; resume it or choose another folder")),
-        }
+        let out = out.into();
+        Checkpoints::new(&out).check_free()?;
+        Self::unstarted(config, Some(out), task)
     }
 
     /// A fresh run that writes nothing: no folder, no log, no checkpoints, no previews. The weights of the best
@@ -96,11 +94,10 @@ impl<T: Task> Trainer<T> {
     /// dtype that differs.
     pub fn resume(config: TrainConfig, out: impl Into<PathBuf>, task: T) -> Result<Self> {
         let out = out.into();
-        let mut trainer = Self::unstarted(config, Some(out.clone()), task)?;
-        match trainer.latest()? {
-            None => Err(fault(out, "holds no complete checkpoint to resume from")),
-            Some(found) => trainer.load(&found).map(|()| trainer),
-        }
+        let found = Checkpoints::new(&out).to_resume()?;
+        let mut trainer = Self::unstarted(config, Some(out), task)?;
+        trainer.load(&found)?;
+        Ok(trainer)
     }
 
     /// [`Trainer::resume`] if `out` holds a complete checkpoint, [`Trainer::new`] otherwise: what a job that

@@ -272,7 +272,8 @@ impl Bijector for Liar {
         let mut encoded = self.inner.encode(x, context)?;
         if self.lie == Lie::Knot {
             let from_one = x.affine(1.0, -1.0)?;
-            encoded.0 = (encoded.0 * (&from_one / &from_one)?)?;
+            // Zero over zero at the knot, one elsewhere.
+            encoded.0 = (encoded.0 * from_one.div(&from_one)?)?;
         }
         if self.lie == Lie::Detached {
             encoded.0 = x.broadcast_mul(&self.scale.tensor().exp()?.detach())?;

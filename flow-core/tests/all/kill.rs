@@ -14,7 +14,7 @@ const KILLS: usize = 10;
 /// Starts this test binary as a training process that writes into `out`.
 fn spawn(out: &Path, nap: u64) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "training_process", "--ignored", "--quiet"])
+        .args(["--exact", "kill::training_process", "--ignored", "--quiet"])
         .env("FLOW_TEST_OUT", out)
         .env("FLOW_TEST_NAP", nap.to_string())
         .env("RAYON_NUM_THREADS", "1")

@@ -145,11 +145,14 @@ fn conditional_affine(path: &ParamPath, dims: usize, context: usize, hidden: &[u
     let net =
         Mlp::new(path, context, dims * transformer.params_per_element(), &network(hidden, Activation::Silu, None))?;
     let nothing = Partition::Mask(Tensor::zeros(dims, candle_core::DType::F32, &Device::Cpu)?);
-    Ok(Box::new(Coupling::new(&[dims], nothing, transformer, OfContext(net))?.with_context(&[context])))
+    Ok(Box::new(Coupling::new(&[dims], nothing, transformer, OfContext { net, shape: [context] })?))
 }
 
 /// A network of the context alone.
-struct OfContext(Mlp);
+struct OfContext {
+    net: Mlp,
+    shape: [usize; 1],
+}
 
 impl Conditioner for OfContext {
     fn forward(&self, _x: &Tensor, context: Option<&Tensor>) -> flow_core::Result<Tensor> {
@@ -157,6 +160,10 @@ impl Conditioner for OfContext {
             layer: "conditional affine".into(),
             reason: "needs a context, none was given".into(),
         };
-        self.0.forward(context.ok_or_else(missing)?, None)
+        self.net.forward(context.ok_or_else(missing)?, None)
+    }
+
+    fn context_shape(&self) -> Option<&[usize]> {
+        Some(&self.shape)
     }
 }

@@ -82,7 +82,7 @@ impl ImageModel {
     /// # Errors
     /// A failure of the device.
     pub fn fingerprint(&self) -> Result<u64> {
-        Ok(self.store().fingerprint(&format!("{:?} {:?}", self.config(), self.spec()))?)
+        self.store().fingerprint(&format!("{:?} {:?}", self.config(), self.spec()))
     }
 }
 

@@ -40,9 +40,9 @@ fn run(folder: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn killed_runs_end_in_the_bits_of_an_undisturbed_one() {
-    crate::shared::killed_runs_end_in_the_same_bits(200, |folder, out, steps| {
+    crate::shared::killed_runs_end_in_the_same_bits(50, |folder, out, steps| {
         let mut command = pointflow(folder);
-        command.args(["train", "--out", out, "--steps", steps, "--checkpoint-every", "20", "--validate-every", "50"]);
+        command.args(["train", "--out", out, "--steps", steps, "--checkpoint-every", "5", "--validate-every", "15"]);
         command.args(TINY).args(["--ema", "0.99"]);
         command
     });

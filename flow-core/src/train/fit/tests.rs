@@ -4,7 +4,7 @@ use super::*;
 use crate::distribution::StandardGaussian;
 use crate::layers::{ActNorm, MaskedAutoregressive};
 use crate::nn::MlpConfig;
-use crate::param::Init;
+use crate::train::StopFlag;
 use crate::transformer::{Affine, ScaleBound};
 use crate::{Bijector, Chain, Flow, Param};
 
@@ -99,49 +99,60 @@ fn what_cannot_be_fitted_is_named() {
     assert!(fit(&flow, &none, FitOptions::new(5)).unwrap_err().to_string().contains("no rows"));
 }
 
-/// A density whose score does not depend on the parameters of its store.
-struct Elsewhere {
-    flow: Conditional,
-    store: ParamStore,
-}
+/// A density that is scored without a graph, as under a forgotten `no_grad`.
+struct Detached(Conditional);
 
-impl Density for Elsewhere {
+impl Density for Detached {
     fn store(&self) -> &ParamStore {
-        &self.store
+        self.0.store()
     }
     fn event_shape(&self) -> &[usize] {
-        self.flow.event_shape()
+        self.0.event_shape()
     }
     fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        self.flow.log_prob(x, context)
+        self.0.log_prob(x, context)
     }
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
-        self.flow.initialize(x, context)
+        self.0.initialize(x, context)
     }
     fn set_training(&self, training: bool) {
-        self.flow.set_training(training);
+        self.0.set_training(training);
     }
     fn log_prob_backward(
         &self,
         x: &Tensor,
         context: Option<&Tensor>,
-        weight: &Tensor,
-        mode: Backprop,
-        gradients: &mut Gradients,
+        _weight: &Tensor,
+        _mode: Backprop,
+        _gradients: &mut Gradients,
     ) -> Result<crate::Scored> {
-        self.flow.log_prob_backward(x, context, weight, mode, gradients)
+        let _paused = self.store().no_grad();
+        let log_prob = self.log_prob(x, context)?;
+        Ok(crate::Scored { log_prob, grad_x: x.zeros_like()?, grad_context: None, fell_back: false })
     }
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        self.flow.sample(n, context, temperature, rng)
+        self.0.sample(n, context, temperature, rng)
     }
 }
 
 #[test]
 fn a_fit_that_moves_no_parameter_is_an_error() {
-    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
-    store.root().param("unused", 3, Init::Const(0.0)).unwrap();
     let (y, c) = waves(20, 1);
-    let density = Elsewhere { flow: conditional(0), store };
-    let message = fit(&density, &y, FitOptions::new(5).context(&c)).unwrap_err().to_string();
+    let message = fit(&Detached(conditional(0)), &y, FitOptions::new(5).context(&c)).unwrap_err().to_string();
     assert!(message.contains("training step 0") && message.contains("no parameter a gradient"), "{message}");
+}
+
+#[test]
+fn a_batch_with_a_row_that_is_not_finite_names_it() {
+    let flow = conditional(0);
+    let (y, c) = waves(6, 1);
+    let rows: Vec<f32> = (0..6).map(|i| if i == 4 { f32::NAN } else { 0.1 * i as f32 }).collect();
+    let broken = Tensor::from_vec(rows, (6, 1), &Device::Cpu).unwrap();
+    let weight = Tensor::full(-1f32, 6, &Device::Cpu).unwrap();
+    for mode in [Backprop::Plain, Backprop::Reversible] {
+        let mut gradients = Gradients::new(flow.store());
+        flow.log_prob_backward(&y, Some(&c), &weight, mode, &mut gradients).unwrap();
+        let error = flow.log_prob_backward(&broken, Some(&c), &weight, mode, &mut gradients).unwrap_err();
+        assert!(matches!(error, Error::NonFiniteRow { row: 4, .. }), "{error}");
+    }
 }

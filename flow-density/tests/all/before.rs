@@ -26,7 +26,7 @@ const RUNS: [Trained; 9] = [
     (Kind::Ffjord, "three.csv", 1, &[8], [4.379378, 4.370789, 4.370692]),
 ];
 
-/// Folders of `tests/fixtures`: checkpoints after three steps, with points that were drawn from them; nats of test rows.
+/// Folders of `tests/all/fixtures`: checkpoints after three steps, with points that were drawn from them; nats of test rows.
 const CHECKPOINTS: [(&str, Option<f64>); 4] = [
     ("realnvp-table", Some(4.309150)),
     ("maf-table", Some(4.315995)),
@@ -35,7 +35,7 @@ const CHECKPOINTS: [(&str, Option<f64>); 4] = [
 ];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/fixtures").join(name)
 }
 
 /// The data of a run, wherever the program was when it was made.

@@ -75,8 +75,15 @@ fn continuous(dims: usize, context: usize) -> Vec<Case> {
     ]
 }
 
-fn hold(check: &Check, cases: impl Fn(usize, usize) -> Vec<Case>) {
-    let sizes = [1, 2, 5].into_iter().flat_map(|dims| [0, 2].map(|context| (dims, context)));
+/// In double precision in one, two and five dimensions; in single precision in two, since the layers have been held to it
+/// one by one.
+fn hold(cases: impl Fn(usize, usize) -> Vec<Case>) {
+    hold_in(&Check::f64(), &[1, 2, 5], &cases);
+    hold_in(&Check::f32(), &[2], &cases);
+}
+
+fn hold_in(check: &Check, dims: &[usize], cases: impl Fn(usize, usize) -> Vec<Case>) {
+    let sizes = dims.iter().flat_map(|&dims| [0, 2].map(|context| (dims, context)));
     let cases: Vec<Case> = sizes.flat_map(|(dims, context)| cases(dims, context)).collect();
     let failures: Vec<String> = cases.iter().filter_map(|c| check.run(c).err()).map(|f| f.to_string()).collect();
     assert!(failures.is_empty(), "{} of {} cases fail:\n{}", failures.len(), cases.len(), failures.join("\n"));
@@ -84,20 +91,17 @@ fn hold(check: &Check, cases: impl Fn(usize, usize) -> Vec<Case>) {
 
 #[test]
 fn builders_with_networks_hold() {
-    hold(&Check::f64(), conditioned);
-    hold(&Check::f32(), conditioned);
+    hold(conditioned);
 }
 
 #[test]
 fn bumps_hold() {
-    hold(&Check::f64(), bumps);
-    hold(&Check::f32(), bumps);
+    hold(bumps);
 }
 
 #[test]
 fn continuous_flows_hold() {
-    hold(&Check::f64(), continuous);
-    hold(&Check::f32(), continuous);
+    hold(continuous);
 }
 
 #[test]
