@@ -6,7 +6,7 @@
 //!
 //! # A density
 //!
-//! Points near a parabola, a spline whose parameters come from a masked network, and a fit of two hundred steps.
+//! Points near a wave, a spline whose parameters come from a masked network, and a fit of four hundred steps.
 //! `flow_core::candle_core` is the Candle whose tensors the crate speaks.
 //!
 //! ```
@@ -21,14 +21,14 @@
 //! # fn main() -> flow_core::Result<()> {
 //! let (mut rng, dtype, cpu) = (FlowRng::seed_from(0), DType::F32, Device::Cpu);
 //! let across = rng.normal((256, 1), dtype, &cpu)?;
-//! let up = (across.sqr()? + rng.normal((256, 1), dtype, &cpu)?.affine(0.2, 0.0)?)?;
+//! let up = (across.affine(2.0, 0.0)?.sin()? + rng.normal((256, 1), dtype, &cpu)?.affine(0.2, 0.0)?)?;
 //! let x = Tensor::cat(&[across, up], 1)?;
 //!
 //! let store = ParamStore::new(0, dtype, &cpu);
 //! let spline = RationalQuadraticSpline::new(8, 5.0)?;
 //! let map = MaskedAutoregressive::new(&store.root(), 2, spline, &MlpConfig::new(&[32]))?;
 //! let flow = Flow::new(&store, map, StandardGaussian::new(&[2], dtype, &cpu))?;
-//! fit(&flow, &x, FitOptions::new(200).learning_rate(1e-2))?;
+//! fit(&flow, &x, FitOptions::new(400).learning_rate(1e-2))?;
 //! let nats = flow.log_prob(&x, None)?.mean(0)?.to_scalar::<f32>()?;
 //! let drawn = flow.sample(1000, None, 1.0, &mut rng)?;
 //! assert!(nats > -1.6 && drawn.dims() == [1000, 2], "{nats} nats");
