@@ -140,7 +140,7 @@ impl ParamStore {
         self.lock().values().cloned().collect()
     }
 
-    /// The trainable parameters, in name order: the order of [`Gradients`](crate::Gradients).
+    /// The trainable parameters, in name order: the order of [`Gradients`].
     pub fn trainable(&self) -> Vec<Param> {
         self.lock().values().filter(|p| p.trainable).cloned().collect()
     }
