@@ -6,8 +6,10 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use flow_core::hash::Fnv;
 use flow_core::train::{
-    self, CursorState, EmaConfig, EpochCursor, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task, TrainConfig,
+    self, CursorState, EmaConfig, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig,
+    Task, TrainConfig,
 };
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -111,12 +113,22 @@ impl Task for GraphTask {
     type Position = CursorState;
     type Error = Error;
 
+    const LOCATION: Option<&'static str> = Some("source");
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
     fn run(&self) -> &GraphRun {
         &self.run
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let parts = [("train", &self.train), ("validation", &self.validation)];
+        let print = parts.iter().fold(Fingerprint::new("molecules"), |print, (name, molecules)| {
+            print.part(name, molecules.len(), molecules.iter().fold(Fnv::new(), |hash, m| m.hash(hash)))
+        });
+        Some(print)
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {

@@ -6,7 +6,9 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use flow_core::train::{self, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task, TrainConfig};
+use flow_core::train::{
+    self, Fingerprint, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task, TrainConfig,
+};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
@@ -165,12 +167,18 @@ impl Task for ImageTask {
     type Position = BatchState;
     type Error = Error;
 
+    const LOCATION: Option<&'static str> = Some("source");
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
     fn run(&self) -> &ImageRun {
         &self.run
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(self.splits.fingerprint())
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {

@@ -136,21 +136,23 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// Writes tensors as a safetensors file.
-pub(super) fn write_tensors(path: &Path, tensors: &Tensors) -> Result<()> {
+/// Writes tensors as a safetensors file; returns the CRC-32C of its bytes.
+pub(super) fn write_tensors(path: &Path, tensors: &Tensors) -> Result<u32> {
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let bytes = safetensors::serialize(tensors.iter(), Some(metadata)).map_err(|e| fault(path, e))?;
-    write_durably(path, &bytes)
+    write_durably(path, &bytes)?;
+    Ok(crc32c::crc32c(&bytes))
 }
 
-/// Reads a safetensors file onto the CPU.
+/// Reads a safetensors file onto the CPU; returns the CRC-32C of its bytes too.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming the file and what is wrong with it.
-pub(super) fn read_tensors(path: &Path) -> Result<Tensors> {
+pub(super) fn read_tensors(path: &Path) -> Result<(Tensors, u32)> {
     let bytes = read(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| fault(path, explain(&e, bytes.len() as u64)))?;
-    file.iter().map(|(name, view)| Ok((name.to_string(), tensor(path, name, &view)?))).collect()
+    let tensors = file.iter().map(|(name, view)| Ok((name.to_string(), tensor(path, name, &view)?)));
+    Ok((tensors.collect::<Result<_>>()?, crc32c::crc32c(&bytes)))
 }
 
 fn tensor(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Tensor> {

@@ -21,6 +21,7 @@ mod ema;
 mod events;
 mod exact;
 mod files;
+mod fingerprint;
 mod fit;
 mod fused;
 mod guard;
@@ -39,8 +40,8 @@ mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{
-    CHECKPOINT_VERSION, Cast, Checkpoints, find_checkpoint, load_averaged, load_config, load_train_config,
-    load_weights, load_weights_as, save_model,
+    CHECKPOINT_VERSION, Cast, Checkpoints, find_checkpoint, load_averaged, load_config, load_fingerprint,
+    load_train_config, load_weights, load_weights_as, save_model,
 };
 pub use clip::{Clipped, clip_global_norm};
 pub use communicator::{Communicator, Solo};
@@ -48,6 +49,7 @@ pub use config::TrainConfig;
 pub use cursor::{BatchIndices, CursorState, EpochCursor};
 pub use ema::{Ema, EmaConfig};
 pub use events::{EventLog, LogRecord, RecordKind, read_log};
+pub use fingerprint::Fingerprint;
 pub use fit::{CurvePoint, Fit, FitOptions, fit};
 pub use guard::{NonFiniteGuard, Verdict};
 pub use metrics::{Metric, Metrics};

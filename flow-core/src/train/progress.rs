@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::metrics::{Metric, Metrics};
 use super::summary::Summary;
@@ -52,9 +52,11 @@ const SMOOTHING: f64 = 0.97;
 #[derive(Debug)]
 pub struct Bar {
     bar: Option<ProgressBar>,
-    done: u64,
     total: u64,
     began: Instant,
+    limit: Option<Duration>,
+    /// When the first step was over, and its number: it takes longer than the others, and says nothing of them.
+    first: Option<(Instant, u64)>,
     loss: Smoothed,
     best: Option<f64>,
     shown: Option<Instant>,
@@ -69,7 +71,33 @@ impl Default for Bar {
 impl Bar {
     /// A bar that appears when the run starts.
     pub fn new() -> Self {
-        Bar { bar: None, done: 0, total: 0, began: Instant::now(), loss: Smoothed::default(), best: None, shown: None }
+        Bar {
+            bar: None,
+            total: 0,
+            began: Instant::now(),
+            limit: None,
+            first: None,
+            loss: Smoothed::default(),
+            best: None,
+            shown: None,
+        }
+    }
+
+    /// The run is going to be stopped after this time, of which the time left then takes account.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The time that is left after so many steps: at the pace so far, validations included, and within the limit.
+    fn left(&self, step: u64, now: Instant) -> Option<Duration> {
+        let (first, number) = self.first?;
+        let taken = u32::try_from(step.saturating_sub(number)).ok().filter(|&n| n > 0)?;
+        let pace = now.duration_since(first) / taken;
+        let all = Duration::try_from_secs_f64(pace.as_secs_f64() * self.total.saturating_sub(step) as f64).ok()?;
+        let limit = self.limit.map(|limit| limit.saturating_sub(now.duration_since(self.began)));
+        Some(limit.map_or(all, |limit| limit.min(all)))
     }
 
     fn text(&self, report: &StepReport<'_>) -> String {
@@ -81,6 +109,9 @@ impl Bar {
         text += &format!(", {:.1} samples/s", report.samples_per_second);
         if report.skipped > 0 {
             text += &format!(", {} skipped", report.skipped);
+        }
+        if let Some(left) = self.left(report.step, Instant::now()) {
+            text += &format!(", {} left", HumanDuration(left));
         }
         text
     }
@@ -104,11 +135,10 @@ impl Bar {
 
 impl Progress for Bar {
     fn start(&mut self, done: u64, total: u64) {
-        (self.done, self.total, self.began, self.shown) = (done, total, Instant::now(), None);
+        (self.total, self.began, self.first, self.shown) = (total, Instant::now(), None, None);
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(total).with_position(done);
-            bar.reset_eta();
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}, {eta} left") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
                 bar.set_style(style);
             }
             self.bar = Some(bar);
@@ -117,15 +147,14 @@ impl Progress for Bar {
 
     fn step(&mut self, report: &StepReport<'_>) {
         self.loss.add(report.metrics.objective.value);
+        self.first.get_or_insert((Instant::now(), report.step));
         if let Some(bar) = self.bar.clone() {
             bar.set_position(report.step);
             if self.stale(TEXT_EVERY) {
                 bar.set_message(self.text(report));
             }
         } else if self.stale(LINE_EVERY) {
-            let per_step = self.began.elapsed().as_secs_f64() / report.step.saturating_sub(self.done).max(1) as f64;
-            let left = self.total.saturating_sub(report.step) as f64 * per_step;
-            eprintln!("step {}/{}: {}, {left:.0} s left", report.step, self.total, self.text(report));
+            eprintln!("step {}/{}: {}", report.step, self.total, self.text(report));
         }
     }
 
@@ -168,6 +197,20 @@ impl Smoothed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_left_forgets_the_first_step_and_ends_with_the_limit() {
+        let mut bar = Bar::new();
+        bar.start(10, 110);
+        assert_eq!(bar.left(11, bar.began), None, "nothing is known yet");
+        let first = bar.began + Duration::from_secs(50);
+        bar.first = Some((first, 11));
+        let now = first + Duration::from_secs(20);
+        assert_eq!(bar.left(31, now), Some(Duration::from_secs(79)), "79 steps of a second");
+        bar = bar.with_limit(Some(Duration::from_secs(100)));
+        assert_eq!(bar.left(31, now), Some(Duration::from_secs(30)));
+        assert_eq!(bar.left(31, now + Duration::from_secs(60)), Some(Duration::ZERO));
+    }
 
     #[test]
     fn smoothing_is_unbiased_and_deaf_to_nan() {

@@ -6,7 +6,7 @@ use candle_core::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::checkpoint::{find_checkpoint, load_averaged, load_config};
+use super::checkpoint::{find_checkpoint, load_averaged, load_config, load_fingerprint};
 use super::files::fault;
 use crate::{Error, ParamStore};
 
@@ -42,7 +42,9 @@ pub trait Run: Serialize + DeserializeOwned {
     /// [`Error::Checkpoint`] naming the folder when the configuration is missing or describes something else.
     fn read(checkpoint: &Path) -> Result<Self, Self::Error> {
         let config = load_config(checkpoint)?;
-        let other = |e| fault(checkpoint, format!("config.json does not describe {}: {e}", Self::DESCRIBES));
+        let data =
+            load_fingerprint(checkpoint)?.map_or_else(String::new, |data| format!("; the run is on {}", data.kind()));
+        let other = |e| fault(checkpoint, format!("config.json does not describe {}: {e}{data}", Self::DESCRIBES));
         Ok(serde_json::from_value(config).map_err(other)?)
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::fingerprint::Fingerprint;
 use super::metrics::Metrics;
 use crate::{Error, FlowRng, Gradients, ParamStore};
 
@@ -29,11 +30,21 @@ pub trait Task {
     /// What can go wrong.
     type Error: Into<Error>;
 
+    /// The field of the description that says where the data lie, if there is one. A run goes on from data that were
+    /// moved or are named otherwise, as long as they are the same by [`Task::fingerprint`].
+    const LOCATION: Option<&'static str> = None;
+
     /// The parameters and buffers of the model.
     fn store(&self) -> &ParamStore;
 
     /// The description of the run. It must not change while the run lasts.
     fn run(&self) -> &Self::Run;
+
+    /// What the run learns from, asked once before it begins; a resume with other data is refused. The default says
+    /// nothing, for data that are drawn.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        None
+    }
 
     /// Data-dependent initialisation, once, before the first step of a fresh run. The default does nothing.
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<(), Self::Error> {

@@ -12,6 +12,7 @@ mod last_validation;
 mod matching;
 mod ode;
 mod registry;
+mod resume;
 mod stability;
 mod straighten;
 mod toy;

@@ -1,7 +1,8 @@
 //! What a training step of a density is.
 
 use candle_core::{Device, Tensor};
-use flow_core::train::{BatchIndices, CursorState, EpochCursor, Metric, Metrics, Task};
+use flow_core::hash::Fnv;
+use flow_core::train::{BatchIndices, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Task};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 
 use super::DensityRun;
@@ -91,12 +92,27 @@ impl Task for DensityTask {
     type Position = Option<CursorState>;
     type Error = Error;
 
+    const LOCATION: Option<&'static str> = Some("data");
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
     fn run(&self) -> &DensityRun {
         &self.run
+    }
+
+    /// Of a table; a toy is known by its name.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        if self.data.toy().is_some() {
+            return None;
+        }
+        let rows = [("train", self.data.train()), ("validation", self.data.validation())];
+        let print = rows.iter().fold(Fingerprint::new("rows"), |print, (name, rows)| {
+            let hash = Fnv::new().words(rows.iter().map(|v| v.to_bits()));
+            print.part(name, rows.len() / self.data.columns().max(1), hash)
+        });
+        Some(print)
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {

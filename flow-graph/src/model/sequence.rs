@@ -4,6 +4,7 @@
 //! whether it is bonded to them and how.
 
 use flow_core::FlowRng;
+use flow_core::hash::Fnv;
 
 use super::vocabulary::Vocabulary;
 use crate::molecule::{Atom, Bond, Molecule};
@@ -33,6 +34,13 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// Takes this molecule, in this order, into a hash.
+    pub(crate) fn hash(&self, hash: Fnv) -> Fnv {
+        let bonds = self.bonds.iter().flat_map(|b| [b.atom, b.to, b.bond.order()]);
+        hash.words([self.atoms.len() as u32, self.bonds.len() as u32])
+            .words(self.atoms.iter().copied().chain(bonds).map(u32::from))
+    }
+
     /// A molecule in the order of its own atom indices; for a breadth-first order see [`Sequence::shuffled`].
     ///
     /// With a vocabulary without charges, charges are dropped, as the paper does.

@@ -1,12 +1,14 @@
 //! Training the codec: what a step and a validation are, and how a checkpoint becomes a codec again.
 
 use candle_core::{DType, Device};
-use flow_core::train::{self, EmaConfig, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task, TrainConfig};
+use flow_core::train::{
+    self, EmaConfig, Fingerprint, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task, TrainConfig,
+};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
 use super::{Idf, IdfConfig};
-use crate::data::{Augment, BatchCursor, BatchState, Dataset, sequential};
+use crate::data::{Augment, BatchCursor, BatchState, Dataset, fingerprint, sequential};
 use crate::{Error, Result};
 
 /// Images per batch of a validation.
@@ -147,12 +149,18 @@ impl Task for IdfTask {
     type Position = BatchState;
     type Error = Error;
 
+    const LOCATION: Option<&'static str> = Some("source");
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
     fn run(&self) -> &IdfRun {
         &self.run
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(fingerprint(&[("train", &self.train), ("validation", &self.validation)]))
     }
 
     fn step(&mut self, _step: u64, _rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {

@@ -1,6 +1,7 @@
 //! A data set in memory: bytes, labels and what they mean.
 
 use candle_core::{Device, Tensor};
+use flow_core::hash::Fnv;
 
 use super::Attributes;
 use crate::{Error, Result};
@@ -135,6 +136,12 @@ impl Dataset {
     /// Where the images come from and what has been done to them.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// A hash of the images in their order, with their labels.
+    pub(crate) fn hash(&self) -> Fnv {
+        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| (word << 8) | u32::from(byte));
+        Fnv::new().words(self.images.chunks(4).map(word)).words(self.labels.iter().flatten().copied())
     }
 
     /// Copies of the images at `indices`, in that order; `subset(0..100)` is the first hundred.

@@ -33,6 +33,7 @@ pub use dataset::{Dataset, ImageShape};
 pub use folder::{Channels, FolderOptions, Resize};
 pub use open::{OpenOptions, holds_pictures, open};
 pub use splits::Splits;
+pub(crate) use splits::fingerprint;
 
 use std::path::Path;
 

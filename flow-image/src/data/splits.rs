@@ -1,6 +1,7 @@
 //! Train, validation and test parts of a data set.
 
 use flow_core::FlowRng;
+use flow_core::train::Fingerprint;
 
 use super::Dataset;
 use crate::{Error, Result};
@@ -27,6 +28,11 @@ impl Splits {
         Ok(Splits { train, validation, test })
     }
 
+    /// By what a run knows its data again.
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&[("train", &self.train), ("validation", &self.validation), ("test", &self.test)])
+    }
+
     /// The same step applied to all three parts.
     ///
     /// # Errors
@@ -34,6 +40,11 @@ impl Splits {
     pub fn map(self, step: impl Fn(Dataset) -> Result<Dataset>) -> Result<Self> {
         Ok(Splits { train: step(self.train)?, validation: step(self.validation)?, test: step(self.test)? })
     }
+}
+
+/// The fingerprint of some parts.
+pub(crate) fn fingerprint(parts: &[(&str, &Dataset)]) -> Fingerprint {
+    parts.iter().fold(Fingerprint::new("images"), |print, (name, set)| print.part(name, set.len(), set.hash()))
 }
 
 /// `(rest, held out)`, both in the order of a permutation that depends on `seed` and `part` alone, so

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use flow_core::train::{self, CursorState, EpochCursor, Metric, Metrics, Run, Task, TrainConfig};
+use flow_core::hash::Fnv;
+use flow_core::train::{self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Run, Task, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
@@ -251,12 +252,25 @@ impl Task for PointTask {
     type Position = CursorState;
     type Error = Error;
 
+    const LOCATION: Option<&'static str> = Some("source");
+
     fn store(&self) -> &ParamStore {
         self.model.store()
     }
 
     fn run(&self) -> &PointRun {
         &self.run
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let parts = [("train", &self.train), ("validation", &self.validation)];
+        let bits = |cloud: &Vec<Point>| cloud.iter().flatten().map(|v| v.to_bits()).collect::<Vec<u32>>();
+        let print = parts.iter().fold(Fingerprint::new("point clouds"), |print, (name, clouds)| {
+            let hash =
+                clouds.iter().fold(Fnv::new(), |hash, cloud| hash.words([cloud.len() as u32]).words(bits(cloud)));
+            print.part(name, clouds.len(), hash)
+        });
+        Some(print)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {

@@ -13,6 +13,7 @@ use super::config::{TrainConfig, due};
 use super::ema::Ema;
 use super::events::{EventLog, RecordKind};
 use super::files::{Tensors, fault};
+use super::fingerprint::Fingerprint;
 use super::metrics::Metrics;
 use super::optimizer::Optimizer;
 use super::progress::Progress;
@@ -36,6 +37,9 @@ pub struct Trainer<T> {
     task: T,
     /// The task's description as it is written to every checkpoint.
     described: Value,
+    data: Option<Fingerprint>,
+    /// What is to be said before the first step.
+    notes: Vec<String>,
     channel: Box<dyn Communicator>,
     stop: StopFlag,
     gradients: Gradients,
@@ -90,12 +94,13 @@ impl<T: Task> Trainer<T> {
     /// the weights may not.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] when there is none, or naming every hyper-parameter, tensor name, shape and
-    /// dtype that differs.
+    /// [`Error::Checkpoint`] when there is none, when the data are not those of the run, or naming the
+    /// hyper-parameters, tensor names, shapes and dtypes that differ.
     pub fn resume(config: TrainConfig, out: impl Into<PathBuf>, task: T) -> Result<Self> {
         let out = out.into();
         let found = Checkpoints::new(&out).to_resume()?;
         let mut trainer = Self::unstarted(config, Some(out), task)?;
+        trainer.pass_over_damaged()?;
         trainer.load(&found)?;
         Ok(trainer)
     }
@@ -109,7 +114,10 @@ impl<T: Task> Trainer<T> {
         let mut trainer = Self::unstarted(config, Some(out.into()), task)?;
         match trainer.latest()? {
             None => Ok(trainer),
-            Some(found) => trainer.load(&found).map(|()| trainer),
+            Some(found) => {
+                trainer.pass_over_damaged()?;
+                trainer.load(&found).map(|()| trainer)
+            }
         }
     }
 
@@ -147,6 +155,11 @@ impl<T: Task> Trainer<T> {
         &self.state
     }
 
+    /// What the run learns from, if its task says so.
+    pub fn fingerprint(&self) -> Option<&Fingerprint> {
+        self.data.as_ref()
+    }
+
     /// The run's checkpoints; `None` for a run in memory.
     pub fn checkpoints(&self) -> Option<&Checkpoints> {
         self.out.as_ref().map(|out| &out.checkpoints)
@@ -154,6 +167,14 @@ impl<T: Task> Trainer<T> {
 
     fn latest(&self) -> Result<Option<PathBuf>> {
         self.checkpoints().map_or(Ok(None), Checkpoints::latest)
+    }
+
+    /// Takes note of checkpoints that are newer than the one to go on from, and damaged.
+    fn pass_over_damaged(&mut self) -> Result<()> {
+        let Some(checkpoints) = self.checkpoints() else { return Ok(()) };
+        let (_, damaged) = checkpoints.latest_and_damaged()?;
+        self.notes.extend(damaged.iter().map(|fault| format!("passed over a damaged checkpoint: {fault}")));
+        Ok(())
     }
 
     fn unstarted(config: TrainConfig, out: Option<PathBuf>, task: T) -> Result<Self> {
@@ -164,6 +185,8 @@ impl<T: Task> Trainer<T> {
             channel: Box::new(Solo),
             stop: StopFlag::new(),
             described: json("description of the run", task.run())?,
+            data: task.fingerprint(),
+            notes: Vec::new(),
             gradients: Gradients::new(store),
             optimizer: Optimizer::new(config.optimizer.clone(), store)?,
             ema: config.ema.clone().map(|ema| Ema::new(ema, store)).transpose()?,
@@ -183,6 +206,8 @@ impl<T: Task> Trainer<T> {
             store: self.task.store(),
             task: self.described.clone(),
             train: &self.config,
+            data: self.data.clone(),
+            location: T::LOCATION,
             optimizer: &mut self.optimizer,
             ema: self.ema.as_mut(),
         };
@@ -210,6 +235,7 @@ impl<T: Task> Trainer<T> {
         let mut unseen = ();
         let progress = if lead { progress } else { &mut unseen };
         progress.start(self.state.step, self.config.steps);
+        self.notes.drain(..).for_each(|note| progress.note(&note));
         let summary = self.train(log.as_mut(), progress)?;
         progress.finish(&summary);
         Ok(summary)

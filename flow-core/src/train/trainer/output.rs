@@ -87,7 +87,7 @@ impl<T: Task> Trainer<T> {
         if let Some(best) = &self.best {
             return store.restore(best);
         }
-        match self.checkpoints().and_then(super::Checkpoints::best) {
+        match self.checkpoints().map(super::Checkpoints::best).transpose()?.flatten() {
             Some(folder) => crate::train::load_averaged(&folder, store, true),
             None => self.ema.as_mut().map_or(Ok(()), Ema::swap),
         }
@@ -102,6 +102,7 @@ impl<T: Task> Trainer<T> {
             store: self.task.store(),
             task: self.described.clone(),
             train: &self.config,
+            data: self.data.clone(),
             optimizer: &self.optimizer,
             ema: self.ema.as_ref(),
             state: &self.state,

@@ -11,7 +11,9 @@ use flow_core::distribution::StandardGaussian;
 use flow_core::layers::{ActNorm, Coupling, Partition};
 use flow_core::nn::Conditioner;
 use flow_core::param::Init;
-use flow_core::train::{EmaConfig, Metric, Metrics, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig};
+use flow_core::train::{
+    EmaConfig, Fingerprint, Metric, Metrics, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig,
+};
 use flow_core::transformer::{Affine, ScaleBound};
 use flow_core::{
     Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, Param, ParamPath, ParamStore, Result,
@@ -62,6 +64,10 @@ pub(crate) struct Bend {
     pub(crate) nap: Duration,
     /// Rank and number of ranks: each takes its share of every batch.
     pub(crate) share: Option<(usize, usize)>,
+    /// Where the data lie, as the description says.
+    pub(crate) source: &'static str,
+    /// What the data are.
+    pub(crate) data: Option<Fingerprint>,
 }
 
 /// Actnorm and two couplings, trained on a noisy arc in shuffled batches of 16.
@@ -92,7 +98,7 @@ impl Toy {
         let flow = Flow::new(&store, Chain::new(layers).unwrap(), base).unwrap();
         let arc = |i: usize| [(i as f32 * 0.05).cos() * 2.0 + 1.0, (i as f32 * 0.05).sin() * 3.0 - 0.5];
         let points = Tensor::from_vec((0..POINTS).flat_map(arc).collect::<Vec<f32>>(), (POINTS, 2), &Device::Cpu);
-        let run = ToyRun { model: ToyModel { width, clamp: 0.1 + 0.2 } };
+        let run = ToyRun { model: ToyModel { width, clamp: 0.1 + 0.2 }, source: bend.source.into() };
         Toy { flow, run, points: points.unwrap(), order: Vec::new(), taken: 0, bend }
     }
 
@@ -138,6 +144,9 @@ pub(crate) fn weights(store: &ParamStore) -> Vec<f32> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ToyRun {
     pub(crate) model: ToyModel,
+    /// Where the data lie.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) source: String,
 }
 
 /// The model of a toy.
@@ -159,12 +168,18 @@ impl Task for Toy {
     type Position = Place;
     type Error = Error;
 
+    const LOCATION: Option<&'static str> = Some("source");
+
     fn store(&self) -> &ParamStore {
         self.flow.store()
     }
 
     fn run(&self) -> &ToyRun {
         &self.run
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.bend.data.clone()
     }
 
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
