@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
-use flow_core::train::{RunState, find_checkpoint, load_train_config};
+use flow_core::train::{Decay, Rule, RunState, TrainConfig, find_checkpoint, load_fingerprint, load_train_config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -205,7 +205,10 @@ impl CheckpointArg {
         let checkpoint = find_checkpoint(&self.folder(program))?;
         println!("checkpoint   {}", checkpoint.display());
         if let Some(config) = load_train_config(&checkpoint)? {
-            println!("training     {}", serde_json::to_string(&config)?);
+            println!("training     {}", recipe(&config));
+        }
+        if let Some(data) = load_fingerprint(&checkpoint)? {
+            println!("data         {data}");
         }
         let path = checkpoint.join("state.json");
         if path.exists() {
@@ -220,9 +223,53 @@ impl CheckpointArg {
     }
 }
 
+/// How a run learns, in words.
+fn recipe(config: &TrainConfig) -> String {
+    let optimizer = &config.optimizer;
+    let rule = match optimizer.rule {
+        Rule::Adam => "Adam",
+        Rule::AdamW => "AdamW",
+        Rule::Adamax => "Adamax",
+    };
+    let decay = match config.schedule.decay {
+        Decay::Constant => "constant".to_string(),
+        Decay::Cosine { floor } => format!("along a cosine to {floor} of it"),
+        Decay::Linear { start } => format!("linearly to zero from {start} of the run on"),
+        Decay::Plateau { factor, patience, .. } => {
+            format!("times {factor} after {patience} validations without progress")
+        }
+    };
+    let mut words = format!(
+        "{} steps of {rule} at {}, warm-up {} steps, then {decay}",
+        config.steps, optimizer.learning_rate, config.schedule.warmup_steps
+    );
+    if let Some(norm) = config.clip_norm {
+        words += &format!(", gradients clipped at {norm}");
+    }
+    if let Some(ema) = &config.ema {
+        words += &format!(", weights averaged with decay {}", ema.decay);
+    }
+    words + &format!(", seed {}", config.seed)
+}
+
 #[cfg(test)]
 mod tests {
+    use flow_core::train::{OptimizerConfig, ScheduleConfig};
+
     use super::*;
+
+    #[test]
+    fn a_recipe_is_told_in_words() {
+        let config = TrainConfig {
+            steps: 7,
+            optimizer: OptimizerConfig::adam(0.5),
+            schedule: ScheduleConfig::cosine(3, 0.25),
+            clip_norm: Some(2.0),
+            ..TrainConfig::default()
+        };
+        let expected = "7 steps of Adam at 0.5, warm-up 3 steps, then along a cosine to 0.25 of it, gradients clipped at 2, seed 0";
+        assert_eq!(recipe(&config), expected);
+    }
 
     #[test]
     fn a_configuration_keeps_what_a_file_does_not_set() {

@@ -30,7 +30,7 @@ enum ScheduleName {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Training")]
 pub struct EngineArgs {
-    /// Continue the run in --out
+    /// Continue the run in --out with its own settings; flags that are given again replace them
     #[arg(long)]
     resume: bool,
     /// Steps of the whole run

@@ -10,6 +10,7 @@ pub mod info;
 mod paths;
 pub mod plot;
 pub mod pointflow;
+mod settings;
 pub mod solver;
 pub mod training;
 

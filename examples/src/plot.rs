@@ -108,7 +108,8 @@ pub fn loss_curve(series: &[Series], title: &str, x_label: &str, y_label: &str, 
     })
 }
 
-/// Draws one metric of a run's log, in training and in validation, as `loss.png` in the run's folder.
+/// Draws one metric of a run's log, in training and in validation, as `loss.png` in the run's folder; a run that was
+/// stopped before it logged anything has none to draw, which is said.
 ///
 /// # Errors
 /// A log that cannot be read, or a picture that cannot be written.
@@ -119,6 +120,10 @@ pub fn plot_log(out: &Path, metric: &str, unit: &str) -> Result<()> {
         records.iter().filter(|r| r.kind == kind).filter_map(named).collect()
     };
     let (train, validation) = (points(RecordKind::Train), points(RecordKind::Validation));
+    if train.iter().chain(&validation).all(|(_, y)| !y.is_finite()) {
+        eprintln!("{}: not drawn, no step has been logged yet", out.join("loss.png").display());
+        return Ok(());
+    }
     let window = (train.len() / 40).max(1);
     let series = [
         Series::new("training", train.clone(), Look::Raw),

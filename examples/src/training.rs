@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use flow_core::train::{Bar, StopFlag, Summary, Task, TrainConfig, Trainer};
 
 use crate::cli::create_folder;
+use crate::settings;
 
 /// How long a training may take.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,11 +76,15 @@ pub fn train<T: Task>(
         false => Trainer::new(config, run.out, task)?,
     };
     create_folder(run.out)?;
+    settings::keep(run.out)?;
+    if let Some(data) = trainer.fingerprint() {
+        eprintln!("data: {data}");
+    }
     begun()?;
     let start = Instant::now();
     run.limit.start(&stop);
     let mut trainer = trainer.with_stop(stop);
-    let mut summary = trainer.run(&mut Bar::new())?;
+    let mut summary = trainer.run(&mut Bar::new().with_limit(run.limit.0))?;
     let is_up = run.limit.0.is_some_and(|time| start.elapsed() >= time);
     if summary.interrupted {
         if is_up {
@@ -87,7 +92,7 @@ pub fn train<T: Task>(
             summary.best = trainer.state().best_so_far();
         }
         let reason = if is_up { "time is up" } else { "stopped" };
-        println!("{reason} at step {}; go on with the same command and --resume", summary.step);
+        println!("{reason} at step {}; go on with --out {} --resume", summary.step, run.out.display());
     }
     let report = !summary.interrupted || is_up;
     Ok(Trained { summary, report, task: trainer.into_task() })

@@ -27,7 +27,7 @@ pub(super) const STEPS: u64 = 3000;
     after_help = "\
 Leaves checkpoints, log.jsonl, report.json and loss.png in the folder, and for data of the plane density.png, samples.png,
 path.png and path.gif. At the end it prints the negative log-likelihood of held-out points and, for a toy, its distance
-from the entropy, which no density can beat. A run that was stopped goes on with the same command and --resume.
+from the entropy, which no density can beat. A run that was stopped goes on with --resume and, if it was given, --out.
 
 Examples:
   density train

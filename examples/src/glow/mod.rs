@@ -18,6 +18,7 @@ mod sample;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::settings;
 
 /// Normalizing flows of images: Glow, RealNVP and NICE
 #[derive(Parser, Debug)]
@@ -69,7 +70,7 @@ enum Verb {
 /// # Errors
 /// Anything that a verb reports; clap exits by itself (code 2) on arguments that do not parse.
 pub fn run() -> Result<()> {
-    match Cli::parse().verb {
+    match settings::parse::<Cli>()?.verb {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
         Verb::Eval(args) => args.run(),

@@ -48,7 +48,7 @@ enum Colour {
 #[command(
     after_help = "\
 Without arguments: a small Glow on the built-in digits; leaves samples.png, loss.png and checkpoints in flow-out/glow.
-A run that was stopped (Ctrl-C, power) goes on with the same command and --resume, to the same bits.
+A run that was stopped (Ctrl-C, power) goes on with --resume and, if it was given, --out, to the same bits.
 A model idf-… is a lossless codec for `glow compress`; it draws no images.
 
 Examples:

@@ -16,6 +16,7 @@ mod score;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::settings;
 
 /// Autoregressive flows of molecules: GraphAF
 #[derive(Parser, Debug)]
@@ -59,7 +60,7 @@ enum Verb {
 /// # Errors
 /// Anything that a verb reports; clap exits by itself (code 2) on arguments that do not parse.
 pub fn run() -> Result<()> {
-    match Cli::parse().verb {
+    match settings::parse::<Cli>()?.verb {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
         Verb::Eval(args) => args.run(),

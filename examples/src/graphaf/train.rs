@@ -51,7 +51,7 @@ enum Types {
 #[command(
     after_help = "\
 Without arguments: the built-in drugs and metabolites; leaves samples.smi, samples.png, loss.png and checkpoints in
-flow-out/graphaf. A run that was stopped (Ctrl-C, power) goes on with the same command and --resume, to the same bits.
+flow-out/graphaf. A run that was stopped (Ctrl-C, power) goes on with --resume and, if it was given, --out, to the same bits.
 
 Examples:
   graphaf train --data zinc250k.smi.gz --test-indices valid_idx_zinc250k.json --out runs/zinc

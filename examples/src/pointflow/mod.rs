@@ -17,6 +17,7 @@ mod straighten;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::settings;
 
 /// Continuous flows of point clouds: PointFlow
 #[derive(Parser, Debug)]
@@ -64,7 +65,7 @@ enum Verb {
 /// # Errors
 /// Anything that a verb reports; clap exits by itself (code 2) on arguments that do not parse.
 pub fn run() -> Result<()> {
-    match Cli::parse().verb {
+    match settings::parse::<Cli>()?.verb {
         Verb::Train(args) => args.run(),
         Verb::Sample(args) => args.run(),
         Verb::Straighten(args) => args.run(),

@@ -47,7 +47,7 @@ enum Normalize {
 #[command(
     after_help = "\
 Without arguments: procedural shapes of five families; leaves PLYs, samples.png, reconstructions.png, loss.png and
-checkpoints in flow-out/pointflow. A run that was stopped (Ctrl-C, power) goes on with the same command and --resume,
+checkpoints in flow-out/pointflow. A run that was stopped (Ctrl-C, power) goes on with --resume and, if it was given, --out,
 to the same bits.
 
 Examples:

@@ -6,4 +6,5 @@ mod density;
 mod glow;
 mod graphaf;
 mod pointflow;
+mod resume;
 mod shared;
