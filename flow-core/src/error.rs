@@ -58,13 +58,26 @@ pub enum Error {
         actual: DType,
     },
     /// A direction that the layer does not have in closed form.
-    #[error("{layer} cannot {direction}: {reason}")]
+    #[error("{layer} cannot {direction}{}: {reason}", named(rows))]
     NotInvertible {
         /// The layer.
         layer: String,
         /// The direction asked for.
         direction: Direction,
+        /// The rows of the batch that are to blame, ascending; the others can be had by
+        /// [`bijector::each_row`](crate::bijector::each_row). Empty if it is all of them.
+        rows: Vec<usize>,
         /// Why, and what to use instead.
+        reason: String,
+    },
+    /// Numbers outside the domain of a layer.
+    #[error("{layer}{}: {reason}", named(rows))]
+    Domain {
+        /// The layer.
+        layer: String,
+        /// The rows of the batch that hold them, ascending.
+        rows: Vec<usize>,
+        /// What the domain is and what helps.
         reason: String,
     },
     /// A NaN or an infinity where a finite number is needed.
@@ -143,6 +156,18 @@ fn first_line(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_string()
 }
 
+/// ` row 3`, ` rows 3, 4 and 7`, or the first few and how many more; nothing for no rows.
+fn named(rows: &[usize]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = rows.iter().take(SHOWN).map(ToString::to_string).collect();
+    match (rows, rows.len().checked_sub(SHOWN)) {
+        ([], _) => String::new(),
+        ([row], _) => format!(" row {row}"),
+        (_, None | Some(0)) => format!(" rows {}", shown.join(", ")),
+        (_, Some(more)) => format!(" rows {} and {more} more", shown.join(", ")),
+    }
+}
+
 /// Shorthand used throughout the crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -150,6 +175,28 @@ impl Error {
     /// An [`Error::Config`] from its two parts.
     pub fn config(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Config { what: what.into(), reason: reason.into() }
+    }
+
+    /// The rows of the batch that are to blame, ascending: without them the call may succeed. Empty if the error is not
+    /// about single rows.
+    pub fn rows(&self) -> &[usize] {
+        match self {
+            Error::NotInvertible { rows, .. } | Error::Domain { rows, .. } => rows,
+            Error::Solver { row: Some(row), .. } | Error::NonFiniteRow { row, .. } => std::slice::from_ref(row),
+            _ => &[],
+        }
+    }
+
+    /// The same error about a batch in which row `i` is row `place[i]`.
+    #[must_use]
+    pub(crate) fn renumbered(mut self, place: &[usize]) -> Self {
+        let there = |row: &mut usize| *row = place.get(*row).copied().unwrap_or(*row);
+        match &mut self {
+            Error::NotInvertible { rows, .. } | Error::Domain { rows, .. } => rows.iter_mut().for_each(there),
+            Error::Solver { row: Some(row), .. } | Error::NonFiniteRow { row, .. } => there(row),
+            _ => {}
+        }
+        self
     }
 
     /// An [`Error::Task`] around another crate's error; its message and its source stay.

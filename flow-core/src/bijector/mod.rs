@@ -6,6 +6,7 @@
 //! direction, a tensor of shape `(B,)`, in one pass.
 
 mod chain;
+mod each_row;
 mod inspect;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 pub use chain::{Chain, Inverse};
+pub use each_row::{EachRow, each_row};
 pub(crate) use inspect::scale_range;
 pub use inspect::{LayerReport, largest};
 
@@ -56,7 +58,8 @@ pub struct Pullback {
 ///
 /// # Errors
 /// Methods check their arguments and return [`Error::Shape`], [`Error::DType`] or [`Error::Context`]
-/// naming the layer; they never panic on input.
+/// naming the layer; they never panic on input. Where a row has no answer ([`Error::NotInvertible`], [`Error::Domain`])
+/// the error names it, and [`each_row`] returns the answers of the others.
 pub trait Bijector: Send + Sync {
     /// A short name for messages, `coupling(affine)`.
     fn name(&self) -> String;
@@ -251,11 +254,19 @@ forward_bijector!(Box, Arc);
 /// [`Error::Shape`] naming `layer` and both shapes, [`Error::DType`] for another type, integers among them.
 pub fn check_batch(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
     let batch = check_shape(layer, x, event)?;
+    check_float(layer, x)?;
+    Ok(batch)
+}
+
+/// Checks that `x` is in single or double precision.
+///
+/// # Errors
+/// [`Error::DType`] naming `layer` and both types.
+pub fn check_float(layer: &str, x: &Tensor) -> Result<()> {
     if matches!(x.dtype(), DType::F32 | DType::F64) {
-        return Ok(batch);
+        return Ok(());
     }
-    let expected = "F32 or F64".to_string();
-    Err(Error::DType { layer: layer.to_string(), expected, actual: x.dtype() })
+    Err(Error::DType { layer: layer.to_string(), expected: "F32 or F64".to_string(), actual: x.dtype() })
 }
 
 /// Checks that `x` is `(B, event…)` of the type `dtype` and returns `B`.

@@ -6,7 +6,7 @@ use super::context::{Declared, Door, reduce_gradient};
 use super::reversible::{self, Backprop, DRIFT_TOLERANCE};
 use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, first_non_finite_row};
-use crate::distribution::Distribution;
+use crate::distribution::{Distribution, check_temperature};
 use crate::param::ParamStore;
 use crate::{Error, FlowRng, Gradients, Result};
 
@@ -41,6 +41,9 @@ pub trait Density: Send + Sync {
     fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
 
     /// Data-dependent initialisation from one batch.
+    ///
+    /// # Errors
+    /// For a batch from which it cannot be done (no rows, numbers that are not finite); nothing is changed then.
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()>;
 
     /// Switches batch statistics (training) or running averages (evaluation).
@@ -135,6 +138,7 @@ impl<B: Bijector, D: Distribution> Flow<B, D> {
         rng: &mut FlowRng,
     ) -> Result<(Tensor, Tensor)> {
         let _paused = self.store.no_grad();
+        check_temperature("flow", temperature)?;
         let context = self.door.admit_context(n, context)?.map(|c| c.detach());
         let context = context.as_ref();
         let z = self.base.sample(n, context, temperature, rng)?;
@@ -187,8 +191,10 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
         let _paused = self.store.no_grad();
         let (x, context) = (&x.detach(), self.door.admit(x, context)?.map(|c| c.detach()));
-        let (z, log_det) = self.bijector.initialize(x, context.as_ref())?;
-        self.store.check_untracked("flow", &[&z, &log_det])
+        all_or_nothing(&self.store, || {
+            let (z, log_det) = self.bijector.initialize(x, context.as_ref())?;
+            self.store.check_untracked("flow", &[&z, &log_det])
+        })
     }
 
     fn set_training(&self, training: bool) {
@@ -223,6 +229,7 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
 
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
         let _paused = self.store.no_grad();
+        check_temperature("flow", temperature)?;
         let context = self.door.admit_context(n, context)?.map(|c| c.detach());
         let context = context.as_ref();
         let z = self.base.sample(n, context, temperature, rng)?;
@@ -230,6 +237,16 @@ impl<B: Bijector, D: Distribution> Density for Flow<B, D> {
         self.store.check_untracked("flow", &[&x])?;
         Ok(x)
     }
+}
+
+/// Runs a data-dependent initialisation; if it fails, parameters and buffers are what they were before it.
+pub(crate) fn all_or_nothing(store: &ParamStore, initialize: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = store.snapshot()?;
+    let outcome = initialize();
+    if outcome.is_err() {
+        store.restore(&before)?;
+    }
+    outcome
 }
 
 /// A score that is not finite because a row of the data is not: skipping the step would not mend it.

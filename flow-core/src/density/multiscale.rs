@@ -8,11 +8,11 @@
 use candle_core::Tensor;
 
 use super::context::{Declared, Door, reduce_gradient};
-use super::flow::{Density, Scored, plain_backward, refuse_non_finite_rows, reversible_or};
+use super::flow::{Density, Scored, all_or_nothing, plain_backward, refuse_non_finite_rows, reversible_or};
 use super::reversible::Backprop;
 use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, LayerReport, Tape};
-use crate::distribution::Distribution;
+use crate::distribution::{Distribution, check_temperature};
 use crate::param::ParamStore;
 use crate::{Error, FlowRng, Gradients, Result};
 
@@ -199,6 +199,7 @@ impl MultiScale {
             let reason = format!("{} given, the model has {} levels", temperatures.len(), self.levels.len());
             return Err(Error::config("temperatures", reason));
         }
+        temperatures.iter().try_for_each(|&t| check_temperature(NAME, t))?;
         let _paused = self.store.no_grad();
         let context = self.door.admit_context(n, context)?.map(|c| c.detach());
         let x =
@@ -364,12 +365,14 @@ impl Density for MultiScale {
         let _paused = self.store.no_grad();
         let context = self.door.admit(x, context)?.map(|c| c.detach());
         let mut x = x.detach();
-        for level in &self.levels {
-            let (h, log_det) = level.flow.initialize(&x, context.as_ref())?;
-            self.store.check_untracked(NAME, &[&h, &log_det])?;
-            x = level.halves(h)?.0;
-        }
-        Ok(())
+        all_or_nothing(&self.store, || {
+            for level in &self.levels {
+                let (h, log_det) = level.flow.initialize(&x, context.as_ref())?;
+                self.store.check_untracked(NAME, &[&h, &log_det])?;
+                x = level.halves(h)?.0;
+            }
+            Ok(())
+        })
     }
 
     fn set_training(&self, training: bool) {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::{check_batch, check_batch_as, check_context, check_dtype, sum_event};
-use crate::distribution::{Distribution, HALF_LN_2PI, batched};
+use crate::distribution::{Distribution, HALF_LN_2PI, batched, check_temperature, in_floats};
 use crate::nn::Conditioner;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, FlowRng, Result};
@@ -52,7 +52,9 @@ impl Distribution for StandardGaussian {
         log_normal(z, None)
     }
     fn sample(&self, n: usize, _context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        Ok(rng.normal(batched(n, &self.shape), self.dtype, &self.device)?.affine(temperature, 0.0)?)
+        check_temperature(&self.name(), temperature)?;
+        let noise = in_floats(&self.name(), rng.normal(batched(n, &self.shape), self.dtype, &self.device)?)?;
+        Ok(noise.affine(temperature, 0.0)?)
     }
 }
 
@@ -86,6 +88,7 @@ impl Distribution for DiagonalGaussian {
         log_normal(&self.whiten(z, context)?, Some(&self.log_std.tensor()))
     }
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+        check_temperature(&self.name(), temperature)?;
         let var = self.mean.var();
         self.color(&rng.normal(batched(n, &self.shape), var.dtype(), var.device())?.affine(temperature, 0.0)?, context)
     }
@@ -159,6 +162,7 @@ impl<C: Conditioner> Distribution for ConditionalGaussian<C> {
         log_normal(&((z - mean)? * log_std.neg()?.exp()?)?, Some(&log_std))
     }
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+        check_temperature(&self.name(), temperature)?;
         let (mean, log_std) = self.parameters(n, context)?;
         let noise = rng.normal(mean.shape(), mean.dtype(), mean.device())?;
         Ok(((noise * temperature)? * log_std.exp()?)?.add(&mean)?)

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::{check_batch, check_batch_as, sum_event};
-use crate::distribution::{Distribution, batched};
+use crate::distribution::{Distribution, batched, check_temperature, in_floats};
 use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
 use crate::{FlowRng, Result};
@@ -55,7 +55,9 @@ impl Distribution for StandardLogistic {
     }
     /// The temperature multiplies the noise, and with it the standard deviation.
     fn sample(&self, n: usize, _context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        Ok(noise(batched(n, &self.shape), self.dtype, &self.device, rng)?.affine(temperature, 0.0)?)
+        check_temperature(&self.name(), temperature)?;
+        let noise = in_floats(&self.name(), noise(batched(n, &self.shape), self.dtype, &self.device, rng)?)?;
+        Ok(noise.affine(temperature, 0.0)?)
     }
 }
 
@@ -99,6 +101,7 @@ impl Distribution for LearnedLogistic {
     }
     /// The temperature multiplies the noise before location and scale are applied.
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+        check_temperature(&self.name(), temperature)?;
         let var = self.location.var();
         let noise = noise(batched(n, &self.shape), var.dtype(), var.device(), rng)?;
         self.color(&noise.affine(temperature, 0.0)?, context)

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::check_batch_as;
-use crate::distribution::{Distribution, HALF_LN_2PI, batched};
+use crate::distribution::{Distribution, HALF_LN_2PI, batched, check_temperature};
 use crate::numerics::softmax::{log_softmax, log_sum_exp};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, FlowRng, Result};
@@ -99,6 +99,7 @@ impl Distribution for GaussianMixture {
     /// The component is drawn by inverting the CDF of the weights. The temperature multiplies the
     /// deviation within each component; weights and means stay, so that 0 gives the modes.
     fn sample(&self, n: usize, _context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+        check_temperature(&self.name(), temperature)?;
         let (means, log_stds) = (self.means.tensor(), self.log_stds.tensor());
         let chosen = Tensor::from_vec(self.choose(n, rng)?, n, &Device::Cpu)?.to_device(means.device())?;
         let noise = rng.normal((n, means.dim(1)?), means.dtype(), means.device())?;

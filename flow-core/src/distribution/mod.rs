@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::{FlowRng, Result};
+use crate::bijector::check_float;
+use crate::{Error, FlowRng, Result};
 
 mod gaussian;
 mod logistic;
@@ -20,6 +21,26 @@ const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
 /// The shape of `n` samples of `shape`.
 fn batched(n: usize, shape: &[usize]) -> Vec<usize> {
     std::iter::once(n).chain(shape.iter().copied()).collect()
+}
+
+/// Refuses a temperature that is not a number of at least zero, on behalf of the density `name`; every
+/// [`Distribution::sample`] calls it.
+///
+/// # Errors
+/// [`Error::Config`] naming both.
+pub fn check_temperature(name: &str, temperature: f64) -> Result<()> {
+    if temperature.is_finite() && temperature >= 0.0 {
+        return Ok(());
+    }
+    let reason =
+        format!("must be a number of at least 0 for {name}, got {temperature}; 1 is the model's own distribution");
+    Err(Error::config("temperature", reason))
+}
+
+/// The samples, unless they are of a type that cannot hold them.
+fn in_floats(name: &str, samples: Tensor) -> Result<Tensor> {
+    check_float(name, &samples)?;
+    Ok(samples)
 }
 
 /// A density over latents with exact log-probability and sampling.
@@ -42,6 +63,9 @@ pub trait Distribution: Send + Sync {
     fn log_prob(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor>;
 
     /// `n` samples. `temperature` multiplies the standard deviation; 1 is the model's own distribution.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a negative temperature or one that is not finite.
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor>;
 
     /// Removes location and scale: the noise `ε` that [`Distribution::color`] maps back to `z`.
@@ -78,5 +102,35 @@ impl<D: Distribution + ?Sized> Distribution for Box<D> {
     }
     fn color(&self, noise: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         (**self).color(noise, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::testing::distribution::refusals;
+    use crate::testing::numbers::store64;
+
+    #[test]
+    fn every_density_refuses_what_makes_no_sense() {
+        let (store, cpu, shape) = (store64(1), Device::Cpu, [2]);
+        let root = store.root();
+        let densities: Vec<Box<dyn Distribution>> = vec![
+            Box::new(StandardGaussian::new(&shape, DType::F64, &cpu)),
+            Box::new(DiagonalGaussian::new(&root.pp("gaussian"), &shape).unwrap()),
+            Box::new(StandardLogistic::new(&shape, DType::F64, &cpu)),
+            Box::new(LearnedLogistic::new(&root.pp("logistic"), &shape).unwrap()),
+            Box::new(GaussianMixture::new(&root.pp("mixture"), &shape, 3, 1.0).unwrap()),
+            Box::new(Uniform::new(&shape, -1.0, 1.0, DType::F64, &cpu).unwrap()),
+        ];
+        densities.iter().for_each(|d| refusals(d.as_ref()));
+        for integer in [DType::U8, DType::I64] {
+            let standard = StandardGaussian::new(&shape, integer, &cpu);
+            let drawn = standard.sample(2, None, 1.0, &mut FlowRng::seed_from(1));
+            assert!(matches!(drawn, Err(Error::DType { .. })), "{integer:?}");
+        }
+        assert!(GaussianMixture::new(&root.pp("nan"), &shape, 3, f64::NAN).is_err());
     }
 }

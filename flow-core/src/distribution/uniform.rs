@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::check_batch;
-use crate::distribution::{Distribution, batched};
+use crate::distribution::{Distribution, batched, in_floats};
 use crate::{Error, FlowRng, Result};
 
 /// `p(z) = (b - a)^-D` on `[a, b)^D`, zero elsewhere.
@@ -73,7 +73,7 @@ impl Distribution for Uniform {
             return Err(Error::config("temperature", format!("must be in [0, 1] for a uniform, got {temperature}")));
         }
         let (centre, width) = (0.5 * (self.low + self.high), temperature * (self.high - self.low));
-        let unit = rng.uniform(batched(n, &self.shape), self.dtype, &self.device)?;
+        let unit = in_floats(&self.name(), rng.uniform(batched(n, &self.shape), self.dtype, &self.device)?)?;
         Ok(unit.affine(width, centre - 0.5 * width)?)
     }
 }

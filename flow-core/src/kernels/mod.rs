@@ -27,6 +27,7 @@ pub(crate) mod mix;
 mod op;
 pub(crate) mod patches;
 mod simd;
+pub(crate) mod spline;
 
 use candle_core::{Layout, Storage, Tensor};
 pub use gemm::{Size, Start, View, gemm, transpose};

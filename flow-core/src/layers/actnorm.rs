@@ -13,7 +13,8 @@ use crate::{Error, Gradients, Result};
 /// `log |det| = HW · Σ_c 3 l_c` (Kingma & Dhariwal 2018, section 3.1). The factor three is the authors'
 /// `logscale_factor`: it multiplies the learning rate of the scale. [`Bijector::initialize`] sets
 /// `b = -mean` and `exp(3 l) = 1 / (std + 1e-6)` over batch and space, and marks the layer's
-/// `initialized` buffer, which is saved with the model.
+/// `initialized` buffer, which is saved with the model. A batch without rows or with a number that is not finite is
+/// an error there, and leaves the parameters as they were.
 ///
 /// # Shapes
 /// - event `(C, …)`, parameters `(C,)`.
@@ -111,10 +112,9 @@ impl Bijector for ActNorm {
     }
 
     fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        if check_batch_as("actnorm", x, &self.shape, self.bias.dtype())? == 0 {
-            return Err(Error::config("actnorm", "needs at least one sample to be initialised from, got none"));
-        }
-        let (bias, log_scale) = whitening(x)?;
+        check_batch_as("actnorm", x, &self.shape, self.bias.dtype())?;
+        // Nothing is set unless both are known.
+        let (bias, log_scale) = whitening("actnorm", x)?;
         self.bias.set(&bias)?;
         self.log_scale.set(&log_scale)?;
         self.initialized.set(&self.initialized.tensor().ones_like()?)?;

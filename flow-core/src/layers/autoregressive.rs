@@ -33,6 +33,7 @@ impl<T: Transformer> MaskedAutoregressive<T> {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) without dimensions, or for a hidden layer without units.
     pub fn new(path: &ParamPath, dims: usize, transformer: T, config: &MlpConfig) -> Result<Self> {
+        transformer.check()?;
         let net = Made::new(path, dims, transformer.params_per_element(), config)?;
         Ok(MaskedAutoregressive { shape: [dims], context_shape: config.context.map(|k| [k]), transformer, net })
     }

@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch_as, scale_range};
 use crate::layers::Partition;
+use crate::layers::coupling::check_mask;
 use crate::nn::statistics::{BatchStatistics, Moments, from_rows, to_rows};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
@@ -58,10 +59,9 @@ impl BatchNorm {
         let (dtype, device) = (statistics.dtype(), statistics.device());
         let channels = self.shape[0];
         let mask = match partition {
-            Partition::Mask(kept) if kept.dims() == self.shape => kept.affine(-1.0, 1.0)?,
             Partition::Mask(kept) => {
-                let reason = format!("has shape {:?}, the event {:?}", kept.dims(), self.shape);
-                return Err(Error::config("batch norm mask", reason));
+                check_mask("batch norm mask", kept, &self.shape)?;
+                kept.to_dtype(DType::F64)?.affine(-1.0, 1.0)?
             }
             Partition::Channels { swap } => {
                 let (kept, moved) = (channels.div_ceil(2), channels / 2);
@@ -277,6 +277,32 @@ mod tests {
         let along = direction.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let analytic: f64 = gradient.iter().zip(&along).map(|(a, b)| a * b).sum();
         assert!((numerical - analytic).abs() < 1e-6 * numerical.abs().max(1.0), "{numerical} {analytic}");
+    }
+
+    #[test]
+    fn masks_of_other_numbers_or_shapes_are_refused() {
+        let mask = |entries: &[f64]| Partition::Mask(Tensor::new(entries, &Device::Cpu).unwrap());
+        let wrong: [&[f64]; 5] = [&[0.5, 1.0], &[f64::NAN, 1.0], &[-1.0, 0.0], &[2.0, 0.0], &[1.0, 0.0, 1.0]];
+        for entries in wrong {
+            let outcome = BatchNorm::new(&store().root(), &[2]).unwrap().on_transformed(&mask(entries));
+            assert!(matches!(outcome, Err(Error::Config { .. })), "{entries:?}");
+        }
+        BatchNorm::new(&store().root(), &[2]).unwrap().on_transformed(&mask(&[0.0, 1.0])).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_finite_never_enters_the_running_averages() {
+        let store = store();
+        let norm = BatchNorm::new(&store.root(), &[2]).unwrap();
+        norm.encode(&Tensor::new(&[[1.0, 2.0], [3.0, 5.0]], &Device::Cpu).unwrap(), None).unwrap();
+        let averages =
+            || ["running_mean", "running_variance"].map(|n| store.get(n).unwrap().var().to_vec1::<f64>().unwrap());
+        let before = averages();
+        for bad in [f64::NAN, f64::INFINITY, 1e200] {
+            let x = Tensor::new(&[[1.0, bad], [3.0, 4.0]], &Device::Cpu).unwrap();
+            norm.encode(&x, None).unwrap();
+            assert_eq!(averages(), before, "{bad}");
+        }
     }
 
     #[test]

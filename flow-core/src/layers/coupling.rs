@@ -58,13 +58,7 @@ impl Partition {
             Partition::Channels { .. } => return Ok(()),
             Partition::Mask(mask) => mask,
         };
-        if mask.dims() != shape {
-            return Err(Error::config("coupling mask", format!("has shape {:?}, the event {shape:?}", mask.dims())));
-        }
-        let entries: Vec<f64> = mask.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-        if let Some(other) = entries.iter().find(|&&m| m != 0.0 && m != 1.0) {
-            return Err(Error::config("coupling mask", format!("contains {other}, only zeros and ones are allowed")));
-        }
+        let entries = check_mask("coupling mask", mask, shape)?;
         let nothing = match (entries.contains(&0.0), entries.contains(&1.0)) {
             (true, true) => return Ok(()),
             (true, false) if context => return Ok(()),
@@ -72,6 +66,21 @@ impl Partition {
             (true, false) => "conditioned on",
         };
         Err(Error::config("coupling mask", format!("leaves no entry of {shape:?} to be {nothing}: {REMEDY}")))
+    }
+}
+
+/// The entries of a mask of events of `shape`.
+///
+/// # Errors
+/// [`Error::Config`] naming the `mask` for another shape, and for entries other than zero and one.
+pub(super) fn check_mask(name: &str, mask: &Tensor, shape: &[usize]) -> Result<Vec<f64>> {
+    if mask.dims() != shape {
+        return Err(Error::config(name, format!("has shape {:?}, the event {shape:?}", mask.dims())));
+    }
+    let entries: Vec<f64> = mask.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    match entries.iter().find(|&&m| m != 0.0 && m != 1.0) {
+        Some(other) => Err(Error::config(name, format!("contains {other}, only zeros and ones are allowed"))),
+        None => Ok(entries),
     }
 }
 
@@ -98,6 +107,7 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
     /// ones, and for a partition with an empty side: a coupling over one channel would be the identity.
     pub fn new(shape: &[usize], partition: Partition, transformer: T, net: C) -> Result<Self> {
         let context_shape = net.context_shape().map(<[usize]>::to_vec);
+        transformer.check()?;
         partition.check(shape, context_shape.is_some())?;
         Ok(Coupling { shape: shape.to_vec(), context_shape, partition, transformer, net })
     }

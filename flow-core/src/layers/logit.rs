@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// # Domain
 /// `0 < p < 1`: for `α > 0` this holds `[0, 1]` and a margin of `α / (1 - 2α)` on either side, so that
 /// whatever was decoded can be encoded again; for `α = 0` it is the open interval. Encoding anything
-/// else, NaN included, is an [`Error::Config`] that names the layer. Decoding accepts every real number;
+/// else, NaN included, is an [`Error::Domain`] that names layer and rows. Decoding accepts every real number;
 /// beyond ±16 (f32) or ±36 (f64) its result rounds to the end of the domain.
 ///
 /// # Shapes
@@ -67,13 +67,19 @@ impl Logit {
 
 /// Refuses data outside the domain: one comparison and one sum, which a NaN fails too.
 fn check_positive(layer: &str, p: &Tensor, q: &Tensor) -> Result<()> {
-    let inside = p.minimum(q)?.detach().gt(0.0)?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?;
+    let least = p.minimum(q)?.detach();
+    let inside = least.gt(0.0)?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?;
     let outside = p.elem_count() - inside as usize;
     if outside == 0 {
         return Ok(());
     }
+    let per_row = (p.elem_count() / p.dim(0)?.max(1)).max(1);
+    let entries: Vec<f64> = least.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    // Written so that NaN is outside.
+    let is_outside = |row: &[f64]| !row.iter().all(|&v| v > 0.0);
+    let rows = entries.chunks(per_row).enumerate().filter(|(_, row)| is_outside(row)).map(|(i, _)| i).collect();
     let reason = format!("{outside} of {} values are outside the unit interval", p.elem_count());
-    Err(Error::config(layer, reason + "; scale the data to [0, 1] first"))
+    Err(Error::Domain { layer: layer.into(), rows, reason: reason + "; scale the data to [0, 1] first" })
 }
 
 impl Bijector for Logit {
@@ -164,7 +170,7 @@ mod tests {
         let logit = Logit::new(&[2], 0.05).unwrap();
         for bad in [[0.5, 255.0], [-0.2, 0.5], [f64::NAN, 0.5]] {
             let message = logit.encode(&Tensor::new(&[bad], &Device::Cpu).unwrap(), None).unwrap_err().to_string();
-            assert!(message.starts_with("logit: 1 of 2 values"), "{message}");
+            assert!(message.starts_with("logit row 0: 1 of 2 values"), "{message}");
         }
         let edge = Tensor::new(&[[0.0, 0.5]], &Device::Cpu).unwrap();
         assert!(Sigmoid::new(&[2]).decode(&edge, None).unwrap_err().to_string().starts_with("sigmoid"));

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::bijector::{Bijector, check_batch_as};
 use crate::error::Direction;
 use crate::numerics::root;
-use crate::numerics::softmax::log_sigmoid;
+use crate::numerics::softmax::{log_sigmoid, max_keepdim};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
@@ -45,7 +45,16 @@ struct Ball {
     beta: Tensor,
 }
 
-/// What the squared distance of a point says of the map there, each `(B,)`.
+/// How far points are from the centre, in units that keep squares in range: `|x - x₀|²/m²` and `m`, each `(B,)`.
+///
+/// `m` is the greatest entry of the offset if that is above one: in f32 the square of 10²⁰ is infinite. Up to there all
+/// units are one.
+struct Distance {
+    square: Tensor,
+    unit: Tensor,
+}
+
+/// What the distance of a point says of the map there, each `(B,)`.
 struct Stretch {
     /// `φ`.
     factor: Tensor,
@@ -84,43 +93,62 @@ impl Radial {
     }
 }
 
+impl Distance {
+    fn of(offset: &Tensor) -> Result<Self> {
+        let unit = max_keepdim(&offset.detach().abs()?, 1)?.maximum(1.0)?.detach();
+        Ok(Distance { square: offset.broadcast_div(&unit)?.sqr()?.sum(1)?, unit: unit.squeeze(1)? })
+    }
+}
+
 impl Ball {
-    /// `φ` and the radial derivative where `|x - x₀|²` is `square`.
-    fn stretch(&self, square: &Tensor) -> Result<Stretch> {
-        let r = (square + TINY)?.sqrt()?;
-        let below = r.broadcast_add(&self.alpha)?;
+    /// `φ` and the radial derivative at this distance.
+    fn stretch(&self, Distance { square, unit }: &Distance) -> Result<Stretch> {
+        // In these units everything is near one, gradients too.
+        let per_unit = unit.recip()?;
+        let scaled = |t: &Tensor| per_unit.broadcast_mul(t);
+        let r = (square + per_unit.affine(TINY.sqrt(), 0.0)?.sqr()?)?.sqrt()?;
+        let below = (&r + scaled(&self.alpha)?)?;
         // (r + α + β)/(r + α): nothing cancels when β is close to -α.
-        let factor = (r.broadcast_add(&self.reach)? / &below)?;
-        let bend = ((square / r)? / below.sqr()?)?.broadcast_mul(&self.beta)?;
+        let factor = ((&r + scaled(&self.reach)?)? / &below)?;
+        let bend = (((square / r)? / below.sqr()?)? * scaled(&self.beta)?)?;
         let radial = (&factor - bend)?;
         Ok(Stretch { factor, radial })
     }
 
-    /// The squared distance before the map where it is `square` after it, tracked.
-    fn before(&self, square: &Tensor) -> Result<Tensor> {
+    /// The distance before the map where it is `after` behind it, in the same units, tracked.
+    fn before(&self, after: Distance) -> Result<Distance> {
         let scalar = |t: &Tensor| -> Result<f64> { Ok(root::host(t)?.first().copied().unwrap_or(f64::NAN)) };
         let (alpha, beta) = (scalar(&self.alpha)?, scalar(&self.beta)?);
         let f = |d: f64| {
+            // Where squares leave the range of f64 the map is a shift.
+            if d > 1e100 {
+                return (d + beta, 1.0);
+            }
             let r = (d * d + TINY).sqrt();
             let factor = 1.0 + beta / (alpha + r);
             (d * factor, factor - beta * d * d / (r * (alpha + r).powi(2)))
         };
         // |φ·d - d| = |β|·d/(α + r) ≤ |β|.
         let bracket = |target: f64| [(target - beta.max(0.0)).max(0.0), target - beta.min(0.0)];
-        let solve = |square: f64| root::increasing(f, square.sqrt(), bracket(square.sqrt())).map(|d| d * d);
-        let found = root::each(NAME, square, solve)?;
-        let tracked = square.track_op() || self.alpha.track_op() || self.beta.track_op();
-        if tracked { self.attach(&found, square) } else { Ok(found) }
+        let units = root::host(&after.unit)?;
+        let targets: Vec<f64> =
+            root::host(&after.square)?.iter().zip(&units).map(|(s, unit)| s.sqrt() * unit).collect();
+        let solve =
+            |i: usize, target: f64| root::increasing(f, target, bracket(target)).map(|d| (d / units[i]).powi(2));
+        let found = root::all(NAME, &after.square, &targets, solve)?;
+        let tracked = after.square.track_op() || self.alpha.track_op() || self.beta.track_op();
+        let found = Distance { square: found, unit: after.unit };
+        if tracked { self.attach(found, &after.square) } else { Ok(found) }
     }
 
     /// A constant solution becomes the function of `square` and the parameters that it is, by one Newton step in
     /// tracked operations: of squares, which are smooth where distances are not.
-    fn attach(&self, found: &Tensor, square: &Tensor) -> Result<Tensor> {
-        let Stretch { factor, radial } = self.stretch(found)?;
-        let residual = ((found * factor.sqr()?)? - square)?;
+    fn attach(&self, found: Distance, square: &Tensor) -> Result<Distance> {
+        let Stretch { factor, radial } = self.stretch(&found)?;
+        let residual = ((&found.square * factor.sqr()?)? - square)?;
         // d(S φ²)/dS = φ·(φ + r φ').
         let slope = (factor * radial)?.detach();
-        Ok((found - ((&residual - residual.detach())? / slope)?)?)
+        Ok(Distance { square: (found.square - ((&residual - residual.detach())? / slope)?)?, unit: found.unit })
     }
 }
 
@@ -141,7 +169,7 @@ impl Bijector for Radial {
         check_batch_as(NAME, x, &self.shape, self.alpha.dtype())?;
         let ball = self.ball()?;
         let offset = x.broadcast_sub(&ball.centre)?;
-        let stretch = ball.stretch(&offset.sqr()?.sum(1)?)?;
+        let stretch = ball.stretch(&Distance::of(&offset)?)?;
         let z = offset.broadcast_mul(&stretch.factor.unsqueeze(1)?)?.broadcast_add(&ball.centre)?;
         Ok((z, self.log_det(&stretch)?))
     }
@@ -150,7 +178,7 @@ impl Bijector for Radial {
         check_batch_as(NAME, z, &self.shape, self.alpha.dtype())?;
         let ball = self.ball()?;
         let offset = z.broadcast_sub(&ball.centre)?;
-        let stretch = ball.stretch(&ball.before(&offset.sqr()?.sum(1)?)?)?;
+        let stretch = ball.stretch(&ball.before(Distance::of(&offset)?)?)?;
         let x = offset.broadcast_div(&stretch.factor.unsqueeze(1)?)?.broadcast_add(&ball.centre)?;
         Ok((x, self.log_det(&stretch)?.neg()?))
     }
@@ -160,7 +188,7 @@ impl Bijector for Radial {
 mod tests {
     use super::*;
     use crate::testing::numbers::{distance, normal, store64, values};
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     /// A layer around `(1, -1)` with these raw parameters.
     fn radial(alpha: f64, beta: f64) -> Radial {
@@ -193,6 +221,35 @@ mod tests {
             let (z, _) = layer.encode(&x, None).unwrap();
             let gap = distance(&layer.decode(&z, None).unwrap().0, &x);
             assert!(gap < 1e-9, "{gap} with {alpha}, {beta}");
+        }
+    }
+
+    #[test]
+    fn far_out_squares_do_not_overflow() {
+        for (dtype, sizes) in [(DType::F32, vec![1e6, 1e18, 1e20, 1e30, 1e37]), (DType::F64, vec![1e20, 1e160, 1e300])]
+        {
+            for (alpha, beta) in [(0.5, 2.0), (1.0, -3.0)] {
+                let store = crate::ParamStore::new(1, dtype, &Device::Cpu);
+                let layer = Radial::new(&store.root(), 2).unwrap();
+                layer.alpha.set(&Tensor::new(&[alpha], &Device::Cpu).unwrap()).unwrap();
+                layer.beta.set(&Tensor::new(&[beta], &Device::Cpu).unwrap()).unwrap();
+                for &size in &sizes {
+                    let x = Tensor::new(&[[size, -0.5 * size], [0.0, size], [0.3, -0.2]], &Device::Cpu).unwrap();
+                    let x = Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap();
+                    for (value, log_det) in [layer.encode(&x, None).unwrap(), layer.decode(&x, None).unwrap()] {
+                        // Far out the map moves points by β and changes no volume.
+                        for (v, x) in values(&value).iter().zip(values(&x)).take(4) {
+                            assert!((v - x).abs() <= 1e-6 * x.abs() + 3.0, "{size}: {v} {x}");
+                        }
+                        assert!(values(&log_det)[..2].iter().all(|l| l.abs() < 1e-4), "{log_det}");
+                        let objective = (value.sum_all().unwrap() + log_det.sum_all().unwrap()).unwrap();
+                        let graph = objective.backward().unwrap();
+                        for p in [x.as_tensor(), layer.alpha.var(), layer.beta.var(), layer.centre.var()] {
+                            assert!(values(graph.get(p).unwrap()).iter().all(|g| g.is_finite()), "{size}, {dtype:?}");
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -127,7 +127,7 @@ fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 
 /// Sets bias and log-scale so that `(pre + b)·exp(3 l)` has mean 0 and deviation 1 per channel.
 fn set_norm(pre: &Tensor, bias: &Param, log_scale: &Param) -> Result<Tensor> {
-    let (b, l) = whitening(pre)?;
+    let (b, l) = whitening("coupling net", pre)?;
     bias.set(&b)?;
     log_scale.set(&l)?;
     norm(pre, &bias.tensor(), &log_scale.tensor())

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
 
-use crate::Result;
+use crate::bijector::first_non_finite_row;
 use crate::kernels::LOG_SCALE_FACTOR;
 use crate::param::{Param, ParamPath, ParamStore};
+use crate::{Error, Result};
 
 /// The weight of the current batch in running averages: the `decay` of the RealNVP authors, the default of torch.
 const DECAY: f64 = 0.1;
@@ -83,9 +84,17 @@ impl RunningStatistics {
 
     /// Moves both a tenth of the way to a batch's mean and variance, of `C` numbers each.
     ///
+    /// A batch whose moments are not all finite moves neither: one NaN would stay in the averages for good, while the step
+    /// on that batch is refused by whoever sees its loss.
+    ///
     /// # Errors
     /// Another number of channels, or a failure of the device.
     pub fn advance(&self, mean: &Tensor, variance: &Tensor) -> Result<()> {
+        for moments in [mean, variance] {
+            if first_non_finite_row(&moments.detach())?.is_some() {
+                return Ok(());
+            }
+        }
         for (average, value) in [(&self.mean, mean), (&self.variance, variance)] {
             let old = average.tensor();
             let step = (value.detach().reshape(old.shape())? - &old)?.affine(DECAY, 0.0)?;
@@ -167,7 +176,23 @@ pub(crate) fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 /// The shift `b` and the log-scale `l` with which `(x + b) · exp(3 l)` has mean zero and deviation one in every channel.
-pub(crate) fn whitening(x: &Tensor) -> Result<(Tensor, Tensor)> {
+///
+/// # Errors
+/// Naming `layer` for a batch from which no parameters can be set: one without rows, with a number that is not finite, or
+/// whose moments overflow.
+pub(crate) fn whitening(layer: &str, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    if x.elem_count() == 0 {
+        return Err(Error::config(layer, "needs at least one sample to be initialised from, got none"));
+    }
+    if let Some(row) = first_non_finite_row(x)? {
+        return Err(Error::NonFiniteRow { what: format!("the batch that {layer} is initialised from"), row });
+    }
     let (mean, std) = channel_moments(x)?;
+    for moments in [&mean, &std] {
+        if first_non_finite_row(moments)?.is_some() {
+            let what = "mean or deviation of the batch that it is initialised from; scale the data first".into();
+            return Err(Error::NonFinite { layer: layer.into(), what, step: None });
+        }
+    }
     Ok((mean.neg()?, (std + 1e-6)?.log()?.affine(-1.0 / LOG_SCALE_FACTOR, 0.0)?))
 }

@@ -45,22 +45,33 @@ pub(crate) fn increasing(f: impl Fn(f64) -> (f64, f64), target: f64, [mut low, m
 /// Solves for every entry of `targets` in f64, outside any graph, in parallel: same shape, dtype and device.
 ///
 /// # Errors
-/// [`Error::NotInvertible`] naming `layer` when `solve` finds no root.
+/// [`Error::NotInvertible`] naming `layer` and the rows for which `solve` finds no root.
 pub(crate) fn each(layer: &str, targets: &Tensor, solve: impl Fn(f64) -> Option<f64> + Sync) -> Result<Tensor> {
-    let solve = |&target: &f64| solve(target).ok_or_else(|| unsolved(layer, target));
-    let roots = host(targets)?.par_iter().map(solve).collect::<Result<Vec<f64>>>()?;
-    Ok(Tensor::from_vec(roots, targets.shape(), &Device::Cpu)?
-        .to_dtype(targets.dtype())?
-        .to_device(targets.device())?)
+    all(layer, targets, &host(targets)?, |_, target| solve(target))
 }
 
-/// What is returned where there is no root.
-pub(crate) fn unsolved(layer: &str, target: f64) -> Error {
-    Error::NotInvertible {
-        layer: layer.to_string(),
-        direction: Direction::Decode,
-        reason: format!("no root of f(x) = {target} within {MAX_STEPS} steps; are input and parameters finite?"),
+/// Solves for `targets`, one for each entry of a tensor like `like`; `solve` is given the entry's place too.
+///
+/// # Errors
+/// As for [`each`].
+pub(crate) fn all(
+    layer: &str,
+    like: &Tensor,
+    targets: &[f64],
+    solve: impl Fn(usize, f64) -> Option<f64> + Sync,
+) -> Result<Tensor> {
+    let found = targets.par_iter().enumerate().map(|(i, &target)| solve(i, target)).collect::<Vec<Option<f64>>>();
+    if let Some(roots) = found.iter().copied().collect::<Option<Vec<f64>>>() {
+        let roots = Tensor::from_vec(roots, like.shape(), &Device::Cpu)?;
+        return Ok(roots.to_dtype(like.dtype())?.to_device(like.device())?);
     }
+    let unsolved: Vec<usize> = (0..found.len()).filter(|&i| found[i].is_none()).collect();
+    let per_row = (like.elem_count() / like.dim(0)?.max(1)).max(1);
+    let mut rows: Vec<usize> = unsolved.iter().map(|i| i / per_row).collect();
+    rows.dedup();
+    let target = unsolved.first().and_then(|&i| targets.get(i)).copied().unwrap_or(f64::NAN);
+    let reason = format!("no root of f(x) = {target} within {MAX_STEPS} steps; are input and parameters finite?");
+    Err(Error::NotInvertible { layer: layer.to_string(), direction: Direction::Decode, rows, reason })
 }
 
 /// All entries as f64 on the host, in row-major order.
@@ -89,6 +100,6 @@ mod tests {
         assert!(increasing(|x| (x, 1.0), f64::NAN, [0.0, 1.0]).is_none());
         let targets = Tensor::new(&[1.0_f64, f64::INFINITY], &Device::Cpu).unwrap();
         let error = each("layer", &targets, |t| increasing(|x| (x, 1.0), t, [-9.0, 9.0])).unwrap_err();
-        assert!(matches!(error, Error::NotInvertible { .. }) && error.to_string().contains("inf"), "{error}");
+        assert!(error.rows() == [1] && error.to_string().contains("inf"), "{error}");
     }
 }

@@ -4,12 +4,23 @@ use candle_core::Tensor;
 
 use crate::Result;
 
+/// The greatest entry over dimension `dim`, which is kept with length one, as a constant; of an empty tensor, which Candle
+/// refuses to reduce, an empty one.
+pub(crate) fn max_keepdim(t: &Tensor, dim: usize) -> Result<Tensor> {
+    if t.elem_count() == 0 {
+        let mut dims = t.dims().to_vec();
+        dims[dim] = dims[dim].min(1);
+        return Ok(Tensor::zeros(dims, t.dtype(), t.device())?);
+    }
+    Ok(t.detach().max_keepdim(dim)?.detach())
+}
+
 /// `ln Σ_k exp(t_k)` over dimension `dim`, which is kept with length one.
 ///
 /// The maximum is a constant of the computation (it cancels), so it is detached: Candle gives every
 /// one of several equal maxima the whole gradient.
 pub(crate) fn log_sum_exp(t: &Tensor, dim: usize) -> Result<Tensor> {
-    let max = t.detach().max_keepdim(dim)?.detach();
+    let max = max_keepdim(t, dim)?;
     let sum = t.broadcast_sub(&max)?.exp()?.sum_keepdim(dim)?;
     Ok((sum.log()? + max)?)
 }
@@ -18,13 +29,13 @@ pub(crate) fn log_sum_exp(t: &Tensor, dim: usize) -> Result<Tensor> {
 ///
 /// The maximum is taken off first, so that differences survive in logits of large magnitude.
 pub(crate) fn log_softmax(t: &Tensor, dim: usize) -> Result<Tensor> {
-    let t = t.broadcast_sub(&t.detach().max_keepdim(dim)?.detach())?;
+    let t = t.broadcast_sub(&max_keepdim(t, dim)?)?;
     Ok(t.broadcast_sub(&t.exp()?.sum_keepdim(dim)?.log()?)?)
 }
 
 /// `exp(t_k) / Σ_j exp(t_j)` over dimension `dim`.
 pub(crate) fn softmax(t: &Tensor, dim: usize) -> Result<Tensor> {
-    let weights = t.broadcast_sub(&t.detach().max_keepdim(dim)?.detach())?.exp()?;
+    let weights = t.broadcast_sub(&max_keepdim(t, dim)?)?.exp()?;
     Ok(weights.broadcast_div(&weights.sum_keepdim(dim)?)?)
 }
 

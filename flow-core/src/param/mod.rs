@@ -308,9 +308,13 @@ impl ParamPath {
     /// A new trainable parameter.
     ///
     /// # Errors
-    /// [`Error::Config`] when the name is taken, [`Error::DType`] in a store whose type is not `F32` or `F64`.
+    /// [`Error::Config`] when the name is taken or `init` is not finite, [`Error::DType`] in a store whose type is not `F32` or `F64`.
     pub fn param(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
         self.store.check_dtype(&format!("'{}'", self.join(name)))?;
+        let (Init::Const(size) | Init::Normal(size) | Init::Uniform(size)) = init;
+        if !size.is_finite() {
+            return Err(Error::config(format!("parameter '{}'", self.join(name)), format!("cannot begin as {init:?}")));
+        }
         let (shape, dtype, device) = (shape.into(), self.store.dtype, &self.store.device);
         let mut rng = self.rng(name);
         let value = match init {

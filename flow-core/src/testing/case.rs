@@ -122,7 +122,8 @@ impl Case {
     }
 
     /// Inputs at which the map changes its formula, as a spline does at its knots: there, and one step of the last
-    /// digit to either side, values and gradients must be finite and decoding must undo encoding.
+    /// digit to either side, values and gradients must be finite, decoding must undo encoding, and single precision must
+    /// agree with double.
     #[must_use]
     pub fn knots(mut self, knots: &[f64]) -> Self {
         self.knots = knots.to_vec();
@@ -227,15 +228,31 @@ impl<'a> Subject<'a> {
         Tolerance { round_trip: k * t.round_trip, log_det: k * t.log_det, gradient: k * t.gradient }
     }
 
-    /// Batches like `like` whose entries run through the knots, so that every entry meets every knot.
-    pub(super) fn at_knots(&self, like: &Tensor) -> Result<Vec<Tensor>> {
-        let around = |&k: &f64| [k, k.next_up(), k.next_down()];
-        let knots: Vec<f64> = self.case.knots.iter().flat_map(around).collect();
-        let batch = |shift: usize| -> Result<Tensor> {
-            let entries: Vec<f64> = (0..like.elem_count()).map(|i| knots[(i + shift) % knots.len()]).collect();
-            Ok(Tensor::from_vec(entries, like.shape(), like.device())?.to_dtype(like.dtype())?)
-        };
-        (0..knots.len()).map(batch).collect()
+    /// `v` and its neighbours above and below in the precision at hand.
+    pub(super) fn beside(&self, v: f64) -> [f64; 3] {
+        if self.check.dtype == DType::F64 {
+            return [v, v.next_up(), v.next_down()];
+        }
+        let near = v as f32;
+        [near, near.next_up(), near.next_down()].map(f64::from)
+    }
+
+    /// The knots with their neighbours.
+    pub(super) fn knots(&self) -> Vec<f64> {
+        self.case.knots.iter().flat_map(|&k| self.beside(k)).collect()
+    }
+
+    /// A batch like `like` with as many rows as there are `entries`, which run through it so that every place of the event
+    /// meets each of them; and a context for it.
+    pub(super) fn at(&self, like: &Tensor, entries: &[f64]) -> Result<(Tensor, Option<Tensor>)> {
+        let (rows, event) = (entries.len(), like.elem_count() / like.dim(0)?.max(1));
+        let run = (0..rows * event).map(|k| entries[(k / event + k % event) % rows]).collect::<Vec<f64>>();
+        let dims: Vec<usize> = [&[rows], &like.dims()[1..]].concat();
+        let input = Tensor::from_vec(run, dims, like.device())?.to_dtype(like.dtype())?;
+        let cycle: Vec<u32> = (0..rows).map(|row| (row % self.check.batch) as u32).collect();
+        let cycle = Tensor::from_vec(cycle, rows, like.device())?;
+        let context = self.context.as_ref().map(|c| c.index_select(&cycle, 0)).transpose()?;
+        Ok((input, context))
     }
 
     /// Data, latents and context of the same shapes without rows.

@@ -7,7 +7,7 @@ use super::jacobian::of_map;
 use super::numbers::values;
 use super::quadrature::integrate;
 use crate::autodiff::gradient_or_zero;
-use crate::{Distribution, FlowRng, Gradients, ParamStore};
+use crate::{Distribution, Error, FlowRng, Gradients, ParamStore};
 
 /// `∫ p = 1 ± 1e-6` over `bounds`, for a density of one dimension in f64.
 pub(crate) fn integrates_to_one(d: &dyn Distribution, bounds: [f64; 2]) {
@@ -48,6 +48,21 @@ pub(crate) fn gradients(d: &dyn Distribution, store: &ParamStore, points: &[f64]
         param.set(&start).unwrap();
         close(gradient.unwrap(), &numerical.unwrap()[0], param.name());
     }
+}
+
+/// Temperatures and element types that make no sense are refused by name, and no rows are no error.
+pub(crate) fn refusals(d: &dyn Distribution) {
+    let z = d.sample(3, None, 1.0, &mut FlowRng::seed_from(5)).unwrap();
+    for temperature in [-1.0, -1e-9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let outcome = d.sample(3, None, temperature, &mut FlowRng::seed_from(5));
+        assert!(matches!(outcome, Err(Error::Config { .. })), "{}: temperature {temperature}", d.name());
+    }
+    for dtype in [DType::U8, DType::U32, DType::I64, DType::F16] {
+        let outcome = d.log_prob(&z.abs().unwrap().to_dtype(dtype).unwrap(), None);
+        assert!(matches!(outcome, Err(Error::DType { .. })), "{}: {dtype:?}", d.name());
+    }
+    assert_eq!(d.sample(0, None, 1.0, &mut FlowRng::seed_from(5)).unwrap().dims()[0], 0);
+    assert_eq!(d.log_prob(&z.narrow(0, 0, 0).unwrap(), None).unwrap().dims(), [0]);
 }
 
 /// `color ∘ whiten = id`.

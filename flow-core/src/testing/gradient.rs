@@ -8,11 +8,12 @@ use candle_core::{DType, Tensor, Var};
 use super::Parameters::{Initial, Randomised};
 use super::{Fault, Outcome, Property, Subject, close, close_values, finite, jacobian::STEP, values};
 use crate::autodiff::{gradient_or_zero, pair};
+use crate::distribution::StandardGaussian;
 use crate::error::Direction;
-use crate::{FlowRng, Gradients, Param, Result};
+use crate::{Backprop, Density, Flow, FlowRng, Gradients, Param, ParamStore, Result};
 
 const fn property(name: &'static str, check: fn(&Subject<'_>) -> Outcome) -> Property {
-    Property { name, parameters: &[Randomised], f64_only: false, check }
+    Property { name, parameters: &[Randomised], only: None, check }
 }
 
 pub(super) const ALL: &[Property] = &[
@@ -23,11 +24,11 @@ pub(super) const ALL: &[Property] = &[
         s.layer.set_training(true);
         backprop(s)
     }),
-    Property { parameters: &[Initial, Randomised], ..property("finite gradients at knots", gradients_at_knots) },
     property("backprop without rows", backprop_without_rows),
+    property("a flow scores no rows", scores_without_rows),
     property("pattern of the jacobian", pattern),
-    Property { f64_only: true, ..property("encode gradients", |s| differences(s, Direction::Encode)) },
-    Property { f64_only: true, ..property("decode gradients", |s| differences(s, Direction::Decode)) },
+    Property { only: Some(DType::F64), ..property("encode gradients", |s| differences(s, Direction::Encode)) },
+    Property { only: Some(DType::F64), ..property("decode gradients", |s| differences(s, Direction::Decode)) },
 ];
 
 /// The fixed random cotangents of value and log-determinant.
@@ -51,7 +52,7 @@ impl Cotangents {
 }
 
 /// The objective's gradients by plain automatic differentiation.
-struct Plain {
+pub(super) struct Plain {
     cotangents: Cotangents,
     value: Tensor,
     input: Tensor,
@@ -65,11 +66,11 @@ impl Plain {
             Direction::Encode => &s.x,
             Direction::Decode => &s.z,
         })?;
-        Self::at(s, direction, &input)
+        Self::at(s, direction, &input, s.context.as_ref())
     }
 
-    fn at(s: &Subject<'_>, direction: Direction, input: &Var) -> Result<Self> {
-        let context = s.context.as_ref().map(Var::from_tensor).transpose()?;
+    pub(super) fn at(s: &Subject<'_>, direction: Direction, input: &Var, context: Option<&Tensor>) -> Result<Self> {
+        let context = context.map(Var::from_tensor).transpose()?;
         let given = context.as_ref().map(Var::as_tensor);
         let (value, log_det) = match direction {
             Direction::Encode => s.layer.encode(input.as_tensor(), given)?,
@@ -88,7 +89,7 @@ impl Plain {
         })
     }
 
-    fn finite(&self) -> Outcome {
+    pub(super) fn finite(&self) -> Outcome {
         finite("the input's gradient", &self.input)?;
         for (param, gradient) in self.parameters.iter() {
             if let Some(gradient) = gradient {
@@ -106,20 +107,7 @@ fn finite_gradients(s: &Subject<'_>) -> Outcome {
             None => s.x.clone(),
             Some(i) => s.x.affine(0.0, s.case.data.extremes(s.case.reach)[i])?,
         };
-        Plain::at(s, Direction::Encode, &Var::from_tensor(&input)?)?.finite()?;
-    }
-    Ok(0.0)
-}
-
-/// Gradients are finite where the map changes its formula.
-fn gradients_at_knots(s: &Subject<'_>) -> Outcome {
-    for input in s.at_knots(&s.x)? {
-        Plain::at(s, Direction::Encode, &Var::from_tensor(&input)?)?.finite()?;
-    }
-    if s.case.decode_differentiable {
-        for input in s.at_knots(&s.z)? {
-            Plain::at(s, Direction::Decode, &Var::from_tensor(&input)?)?.finite()?;
-        }
+        Plain::at(s, Direction::Encode, &Var::from_tensor(&input)?, s.context.as_ref())?.finite()?;
     }
     Ok(0.0)
 }
@@ -142,6 +130,43 @@ fn backprop_without_rows(s: &Subject<'_>) -> Outcome {
         if let Some(gradient) = gradient {
             finite(&format!("the gradient of '{}'", param.name()), gradient)?;
         }
+    }
+    Ok(0.0)
+}
+
+/// A flow with this layer gives a batch without rows no scores, and its parameters no gradient but zero.
+fn scores_without_rows(s: &Subject<'_>) -> Outcome {
+    let (x, _, context) = s.without_rows()?;
+    let (store, device) = (&s.store, x.device());
+    // The layer's own store takes no second layer of the same names.
+    let twin = ParamStore::new(s.check.seed, s.check.dtype, device);
+    let base = StandardGaussian::new(s.layer.latent_shape(), x.dtype(), device);
+    let flow = Flow::new(&twin, s.case.build(&twin)?, base)?;
+    twin.restore(&store.snapshot()?)?;
+    let weight = Tensor::zeros(0, x.dtype(), device)?;
+    let scored = flow.log_prob(&x, context.as_ref())?;
+    for mode in [Backprop::Plain, Backprop::Reversible] {
+        let mut gradients = Gradients::new(&twin);
+        let found = flow.log_prob_backward(&x, context.as_ref(), &weight, mode, &mut gradients)?;
+        for (what, got, expected) in [
+            ("log_prob", scored.dims(), &[0][..]),
+            ("log_prob", found.log_prob.dims(), &[0][..]),
+            ("gradient of x", found.grad_x.dims(), x.dims()),
+        ] {
+            if got != expected {
+                return Err(Fault::differs(format!("{what} of shape {got:?}, {mode:?}"), format!("{expected:?}")));
+            }
+        }
+        for (param, gradient) in gradients.iter() {
+            let sum = gradient.map(values).transpose()?.unwrap_or_default();
+            if sum.iter().any(|&g| g != 0.0) {
+                return Err(Fault::differs(format!("a gradient of '{}', {mode:?}", param.name()), "none or zero"));
+            }
+        }
+    }
+    let drawn = flow.sample(0, context.as_ref(), 1.0, &mut FlowRng::seed_from(1))?;
+    if drawn.dims() != x.dims() {
+        return Err(Fault::differs(format!("no samples of shape {:?}", drawn.dims()), format!("{:?}", x.dims())));
     }
     Ok(0.0)
 }

@@ -28,8 +28,10 @@
 //!
 //! Every [`Check`] builds the bijector several times, with fresh and with randomised parameters, and holds it against:
 //! inverses and log-determinants in both directions, row by row, far out, at the knots that [`Case::knots`] names and
-//! on a batch without rows; gradients, automatic, hand-written and numerical; saving and loading; and errors that name
-//! the layer for wrong shapes, contexts and element types. A panic is a [`Failure`] that names the case. What a layer
+//! on a batch without rows; single precision against double at knots, ends, denormal numbers and ±10⁶; gradients,
+//! automatic, hand-written and numerical; saving and loading; and errors that name the layer for wrong shapes, contexts
+//! and element types. Data-dependent initialisation from nothing, or from what is not finite, must spoil no parameter. A
+//! panic is a [`Failure`] that names the case. What a layer
 //! cannot keep is declared with a reason ([`Case::looser`], [`Case::reach`], [`Case::idle`]), which
 //! [`Case::reasons`] lists.
 //!
@@ -53,7 +55,9 @@ mod net;
 pub(crate) mod numbers;
 mod properties;
 pub mod quadrature;
+mod refusals;
 pub mod registry;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod transformer;
 
@@ -111,8 +115,8 @@ impl Check {
     /// The first [`Failure`], which names the bijector, the property, what came out and what should have.
     pub fn run(&self, case: &Case) -> std::result::Result<Report, Failure> {
         let mut report = Report { bijector: case.to_string(), measured: Vec::new() };
-        for property in properties::ALL.iter().chain(gradient::ALL) {
-            if property.f64_only && self.dtype != DType::F64 {
+        for property in properties::ALL.iter().chain(refusals::ALL).chain(sweep::ALL).chain(gradient::ALL) {
+            if property.only.is_some_and(|dtype| dtype != self.dtype) {
                 continue;
             }
             for &parameters in property.parameters {
@@ -175,7 +179,8 @@ struct Property {
     name: &'static str,
     /// Which parameters the claim is checked with.
     parameters: &'static [Parameters],
-    f64_only: bool,
+    /// The one precision that it is about, if it is.
+    only: Option<DType>,
     check: fn(&Subject<'_>) -> Outcome,
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Transformer, TransformerPullback, backprop_by_graph};
+use super::{Transformer, TransformerPullback, backprop_by_graph, check_params};
 use crate::bijector::{sum_event, zero_log_det};
 use crate::kernels::affine::{self as kernel, Sizes, Way};
 use crate::kernels::{Real, accepts, read};
@@ -22,15 +22,19 @@ impl Transformer for Additive {
         1
     }
     fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, x, params)?;
         Ok(((x + params.squeeze(2)?)?, x.zeros_like()?.detach()))
     }
     fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, y, params)?;
         Ok(((y - params.squeeze(2)?)?, y.zeros_like()?.detach()))
     }
     fn encode_summed(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, x, params)?;
         Ok(((x + params.squeeze(2)?)?, zero_log_det(x)?))
     }
     fn decode_summed(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, y, params)?;
         Ok(((y - params.squeeze(2)?)?, zero_log_det(y)?))
     }
     fn backprop(
@@ -52,7 +56,7 @@ impl Transformer for Additive {
 pub enum ScaleBound {
     /// `s = sigmoid(h + 2)`, in `(0, 1)`: the Glow authors' code.
     Sigmoid,
-    /// `s = exp(c · tanh(h / c))`, in `(e^-c, e^c)`: a soft clamp with slope one at the origin.
+    /// `s = exp(c · tanh(h / c))`, in `(e^-c, e^c)`: a soft clamp with slope one at the origin; `c` is positive.
     SoftClamp(f64),
     /// `s = exp(h)`: the conditioner bounds what it returns (RealNVP's `g · tanh`, whose learned `g` is
     /// one of its parameters).
@@ -81,6 +85,7 @@ impl Affine {
 
     /// The shift and `ln s`.
     fn split(&self, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.check()?;
         let shift = params.narrow(2, 0, 1)?.squeeze(2)?;
         let raw = params.narrow(2, 1, 1)?.squeeze(2)?;
         let log_scale = match self.bound {
@@ -107,11 +112,22 @@ impl Transformer for Affine {
     fn params_per_element(&self) -> usize {
         2
     }
+    fn check(&self) -> Result<()> {
+        match self.bound {
+            ScaleBound::SoftClamp(c) if !(c.is_finite() && c > 0.0) => {
+                let reason = format!("is {c}; a soft clamp needs a positive number, `SoftClamp(2.0)` say");
+                Err(Error::config("affine scale bound", reason))
+            }
+            _ => Ok(()),
+        }
+    }
     fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, x, params)?;
         let (shift, log_scale) = self.split(params)?;
         Ok((((x + shift)? * log_scale.exp()?)?, log_scale))
     }
     fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, y, params)?;
         let (shift, log_scale) = self.split(params)?;
         let inverse = log_scale.neg()?;
         Ok((((y * inverse.exp()?)? - shift)?, inverse))
@@ -140,6 +156,7 @@ impl Transformer for Affine {
 impl Affine {
     /// The fused pass where it applies: the sigmoid bound, on the CPU, outside any graph.
     fn summed(&self, way: Way, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, x, params)?;
         let tracked = x.track_op() || params.track_op();
         if self.bound == ScaleBound::Sigmoid && !tracked && accepts(x) {
             return match x.dtype() {
@@ -216,6 +233,18 @@ mod tests {
             assert!(distance(&got.x, &want.x) < tolerance);
             assert!(distance(&got.grad_x, &want.grad_x) < tolerance);
             assert!(distance(&got.grad_params, &want.grad_params) < 5.0 * tolerance);
+        }
+    }
+
+    #[test]
+    fn a_soft_clamp_of_nothing_is_refused() {
+        let x = Tensor::ones((1, 1, 1), DType::F64, &Device::Cpu).unwrap();
+        let params = Tensor::ones((1, 1, 2, 1), DType::F64, &Device::Cpu).unwrap();
+        for c in [-1.0, 0.0, -0.0, f64::NAN, f64::INFINITY] {
+            let affine = Affine::new(ScaleBound::SoftClamp(c));
+            for outcome in [affine.encode(&x, &params), affine.decode_summed(&x, &params)] {
+                assert!(matches!(outcome, Err(Error::Config { .. })), "{c}");
+            }
         }
     }
 

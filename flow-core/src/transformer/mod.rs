@@ -6,7 +6,7 @@
 use candle_core::{Tensor, Var};
 
 use crate::autodiff::{gradient_or_zero, pair};
-use crate::bijector::sum_event;
+use crate::bijector::{check_dtype, check_float, sum_event};
 use crate::{Error, Result};
 
 mod affine;
@@ -28,6 +28,14 @@ pub trait Transformer: Send + Sync {
 
     /// `P`, the number of parameters per transformed element.
     fn params_per_element(&self) -> usize;
+
+    /// Refuses settings that make no map; the layers that take a transformer call it when they are built.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// `y` and `ln |∂y/∂x|` for every element.
     fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)>;
@@ -58,8 +66,10 @@ pub trait Transformer: Send + Sync {
     }
 }
 
-/// Checks that `params` is `(B, C, P, …)` for `x` of shape `(B, C, …)`.
+/// Checks that `params` is `(B, C, P, …)` for `x` of shape `(B, C, …)`, both of one floating type.
 fn check_params(transformer: &dyn Transformer, x: &Tensor, params: &Tensor) -> Result<()> {
+    check_float(&transformer.name(), x)?;
+    check_dtype(&format!("{} (parameters)", transformer.name()), params, x.dtype())?;
     let (dims, per) = (x.dims(), transformer.params_per_element());
     let fits = dims.len() >= 2
         && params.rank() == dims.len() + 1
@@ -113,6 +123,9 @@ impl<T: Transformer + ?Sized> Transformer for Box<T> {
     }
     fn params_per_element(&self) -> usize {
         (**self).params_per_element()
+    }
+    fn check(&self) -> Result<()> {
+        (**self).check()
     }
     fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
         (**self).encode(x, params)

@@ -4,12 +4,10 @@
 //! iteration solves each element in f64 from a bracket that is known beforehand.
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 use super::affine::soft_clamp;
 use super::{Transformer, check_params};
-use crate::error::Direction;
-use crate::numerics::root::{self, MAX_STEPS, host};
+use crate::numerics::root::{self, host};
 use crate::numerics::softmax::{log_sigmoid, log_softmax, log_sum_exp};
 use crate::{Error, Result};
 
@@ -84,22 +82,14 @@ impl LogisticMixture {
         let [log_weights, means, log_scales] =
             [host(&mixture.log_weights)?, host(&mixture.means)?, host(&mixture.log_scales)?];
         let inner: usize = y.dims()[2..].iter().product();
-        let solve = |(i, &target): (usize, &f64)| {
+        let solve = |i: usize, target: f64| {
             let start = i / inner * self.components * inner + i % inner;
             let at = |k: usize| start + k * inner;
             let component = |k: usize| Component::new(log_weights[at(k)], means[at(k)], log_scales[at(k)]);
             let components: Vec<Component> = (0..self.components).map(component).collect();
-            quantile(&components, target).ok_or(target)
+            quantile(&components, target)
         };
-        let roots = targets.par_iter().enumerate().map(solve).collect::<std::result::Result<Vec<f64>, f64>>();
-        let roots = roots.map_err(|target| Error::NotInvertible {
-            layer: self.name(),
-            direction: Direction::Decode,
-            reason: format!(
-                "no root of logit F(x) = {target} within {MAX_STEPS} steps; are input and parameters finite?"
-            ),
-        })?;
-        Ok(Tensor::from_vec(roots, y.shape(), &Device::Cpu)?.to_dtype(y.dtype())?.to_device(y.device())?)
+        root::all(&self.name(), y, &targets, solve)
     }
 }
 

@@ -1,6 +1,7 @@
 use candle_core::DType;
 
 use super::*;
+use crate::error::Direction;
 use crate::testing::numbers::{gap, normal, values};
 use crate::testing::transformer::{
     assert_finite, check, gradients, grid, numerical_derivative, params, round_trip, row, shared,

@@ -3,19 +3,19 @@
 //! On `[-bound, bound]` the map runs through `bins + 1` knots, between two of which it is a quotient of
 //! quadratics; outside it is the identity. Knots, heights and slopes all come from the conditioner.
 //!
-//! An element picks its bin by a mask of zeros and ones that is a constant of the graph, and every
-//! quantity of the bin is `Σ mask · quantity`: no index operation is differentiated.
+//! On the CPU one kernel computes value, log-derivative and gradients. Elsewhere tensor operations do, in which an
+//! element picks its bin by a mask of zeros and ones that is a constant of the graph, and every quantity of the bin is
+//! `Σ mask · quantity`: no index operation is differentiated. Both work in f64 whatever the element type (on devices
+//! that have it): in f32 the logarithm near a knot can be off by whole nats.
 
 use candle_core::{DType, Tensor};
 
 use super::{Transformer, check_params};
+use crate::kernels::spline::{MIN_BIN, MIN_SLOPE, Spline, unit_slope};
+use crate::kernels::{accepts, fuse};
 use crate::numerics::softmax::{log_sigmoid, softmax};
 use crate::{Error, Result};
 
-/// The least width and height of a bin, as a fraction of the interval.
-const MIN_BIN: f64 = 1e-3;
-/// The least slope at a knot.
-const MIN_SLOPE: f64 = 1e-3;
 /// Half of the interval is left for the network to share out.
 const MAX_BINS: usize = 500;
 
@@ -72,10 +72,9 @@ impl RationalQuadraticSpline {
 
     /// The slopes at the inner knots, `(B, C, bins - 1, …)`: one where the raw value is zero.
     fn slopes(&self, params: &Tensor) -> Result<Tensor> {
-        let at_zero = (1.0 - MIN_SLOPE).exp_m1().ln();
         let raw = params.narrow(2, 2 * self.bins, self.bins - 1)?;
         // softplus(h) = -ln sigmoid(-h)
-        Ok(log_sigmoid(&raw.affine(-1.0, -at_zero)?)?.affine(-1.0, MIN_SLOPE)?)
+        Ok(log_sigmoid(&raw.affine(-1.0, -unit_slope())?)?.affine(-1.0, MIN_SLOPE)?)
     }
 
     /// The bin of each element of `input`, which runs along the axis named by `axis`.
@@ -96,23 +95,33 @@ impl RationalQuadraticSpline {
         Ok(bin)
     }
 
-    /// One direction: inside through `inner`, outside the identity.
+    /// One direction.
+    fn apply(&self, axis: Axis, input: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        check_params(self, input, params)?;
+        if !accepts(input) {
+            return self.composed(axis, input, params);
+        }
+        let shape = input.shape().clone();
+        let kernel = Spline { shape, bins: self.bins, bound: self.bound, inverse: axis == Axis::Y };
+        let both = fuse(kernel, [input, params])?;
+        Ok((both.get(0)?, both.get(1)?))
+    }
+
+    /// One direction in tensor operations: inside the bound through the bins, outside the identity.
     ///
     /// What is outside enters the arithmetic as a zero, so that nothing overflows there: a mask on the
     /// result alone would turn an infinite derivative into `0 · ∞`.
-    fn apply(
-        &self,
-        axis: Axis,
-        input: &Tensor,
-        params: &Tensor,
-        inner: impl Fn(&Bin, &Tensor) -> Result<(Tensor, Tensor)>,
-    ) -> Result<(Tensor, Tensor)> {
-        check_params(self, input, params)?;
+    fn composed(&self, axis: Axis, input: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
         let values = input.detach();
         let inside = values.gt(-self.bound)?.mul(&values.lt(self.bound)?)?;
         let zeros = input.zeros_like()?.detach();
         let safe = inside.where_cond(input, &zeros)?;
-        let (value, log) = inner(&self.bin(axis, &safe, params)?, &safe)?;
+        // Metal has no f64.
+        let wide = if input.device().is_metal() { input.dtype() } else { DType::F64 };
+        let (safe, params) = (safe.to_dtype(wide)?, params.to_dtype(wide)?);
+        let bin = self.bin(axis, &safe, &params)?;
+        let (value, log) = if axis == Axis::X { bin.encode(&safe)? } else { bin.decode(&safe)? };
+        let (value, log) = (value.to_dtype(input.dtype())?, log.to_dtype(input.dtype())?);
         Ok((inside.where_cond(&value, input)?, inside.where_cond(&log, &zeros)?))
     }
 }
@@ -171,7 +180,7 @@ struct Bin {
 
 impl Bin {
     fn encode(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let xi = ((x - &self.x)? / &self.width)?;
+        let xi = within_unit(&((x - &self.x)? / &self.width)?)?;
         let (rise, slope) = ((&self.height / &self.width)?, self.denominator(&xi)?);
         let numerator = (&xi * ((&rise * &xi)? + (&self.left * xi.affine(-1.0, 1.0)?)?)?)?;
         let y = (&self.y + (&self.height * numerator)?.div(&slope)?)?;
@@ -181,7 +190,7 @@ impl Bin {
     /// `ξ = 2c / (-b - √(b² - 4ac))`, the paper's root of `aξ² + bξ + c`, here divided by the height:
     /// with `η = (y - y₀) / h` and `q = d₀ + d₁ - 2s`, `b = d₀ - ηq`, `a = s - b`, `c = -sη`.
     fn decode(&self, y: &Tensor) -> Result<(Tensor, Tensor)> {
-        let eta = ((y - &self.y)? / &self.height)?;
+        let eta = within_unit(&((y - &self.y)? / &self.height)?)?;
         let rise = (&self.height / &self.width)?;
         let bend = ((&self.left + &self.right)? - (&rise * 2.0)?)?;
         let b = (&self.left - (&eta * &bend)?)?;
@@ -189,7 +198,7 @@ impl Bin {
         let minus_c = (&rise * &eta)?;
         // Positive in exact arithmetic. The clamp is just above zero, where the root has a derivative.
         let discriminant = (b.sqr()? + ((a * &minus_c)? * 4.0)?)?.maximum(tiny(y.dtype()))?;
-        let xi = ((minus_c * 2.0)? / (b + discriminant.sqrt()?)?)?;
+        let xi = within_unit(&((minus_c * 2.0)? / (b + discriminant.sqrt()?)?)?)?;
         let x = (&self.x + (&self.width * &xi)?)?;
         Ok((x, self.log_derivative(&xi)?.neg()?))
     }
@@ -213,6 +222,13 @@ impl Bin {
     }
 }
 
+/// The position inside a bin, held in `[0, 1]`: the mask adds lengths in one order and the corner in another, so that
+/// rounding may put an element outside of its own bin. The gradient goes through unchanged.
+fn within_unit(position: &Tensor) -> Result<Tensor> {
+    let change = (position.maximum(0.0)?.minimum(1.0)? - position)?;
+    Ok((position + change.detach())?)
+}
+
 /// A positive number whose square root and its derivative are ordinary numbers.
 fn tiny(dtype: DType) -> f64 {
     if dtype == DType::F64 { 1e-200 } else { 1e-30 }
@@ -226,10 +242,10 @@ impl Transformer for RationalQuadraticSpline {
         3 * self.bins - 1
     }
     fn encode(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.apply(Axis::X, x, params, Bin::encode)
+        self.apply(Axis::X, x, params)
     }
     fn decode(&self, y: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.apply(Axis::Y, y, params, Bin::decode)
+        self.apply(Axis::Y, y, params)
     }
 }
 

@@ -1,18 +1,19 @@
 //! The flow of a vector field as a bijector.
 
+mod bijector;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Tensor};
 
-use super::adjoint::{self, Arrival};
-use super::direct::{self, Coefficients, Record};
+use super::direct::Record;
 use super::dynamics::{Channels, Dynamics, End};
 use super::ode::{self, RowStep, RowTimes, SolveOptions, Statistics, Step};
-use super::{CnfConfig, Divergence, EndTime, OdeGradient, Probe, Regularization, VectorField, groups};
-use crate::bijector::{Bijector, Pullback, Tape, check_batch_as, zero_log_det};
+use super::{CnfConfig, Divergence, EndTime, Probe, Regularization, VectorField, groups};
+use crate::bijector::{check_batch_as, zero_log_det};
 use crate::error::Direction;
 use crate::param::{Init, Param, ParamPath, ParamStore};
-use crate::{Error, FlowRng, Gradients, Result};
+use crate::{Error, FlowRng, Result};
 
 /// A continuous normalizing flow: `z = x(T)` where `dx/dt = f(t, x; c)` and `x(0)` is the data.
 ///
@@ -24,11 +25,11 @@ use crate::{Error, FlowRng, Gradients, Result};
 ///   `x`. A gradient with respect to the context has the context's shape.
 ///
 /// # Gradients
-/// With tracking on, `encode` and `decode` build one graph over all steps. [`Bijector::backprop`] does what
-/// [`OdeGradient`] says; both are the gradients of the same discrete map, whose steps are held fixed.
+/// With tracking on, `encode` and `decode` build one graph over all steps. [`Bijector::backprop`](crate::Bijector::backprop)
+/// does what [`OdeGradient`](super::OdeGradient) says; both are the gradients of the same discrete map, whose steps are held fixed.
 ///
 /// # Randomness
-/// Hutchinson's probe is a function of the generator given to [`Bijector::set_noise`] and of the shape of the batch,
+/// Hutchinson's probe is a function of the generator given to [`Bijector::set_noise`](crate::Bijector::set_noise) and of the shape of the batch,
 /// so that encoding, decoding and back-propagation of one batch share it. Without that call it never changes: call it
 /// once per training step.
 pub struct Cnf<F> {
@@ -117,7 +118,7 @@ impl<F: VectorField> Cnf<F> {
         lock(&self.statistics).forward.clone()
     }
 
-    /// What the last backward solve of [`OdeGradient::Adjoint`] cost.
+    /// What the last backward solve of [`OdeGradient::Adjoint`](super::OdeGradient::Adjoint) cost.
     pub fn adjoint_statistics(&self) -> Statistics {
         lock(&self.statistics).adjoint
     }
@@ -125,7 +126,7 @@ impl<F: VectorField> Cnf<F> {
     /// The penalties of encoding `x`, tracked unless tracking is paused; whatever their weights.
     ///
     /// # Errors
-    /// As [`Bijector::encode`].
+    /// As [`Bijector::encode`](crate::Bijector::encode).
     pub fn penalties(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Penalties> {
         let dynamics = self.dynamics(x, context, Channels { kinetic: true, jacobian: true }, None)?;
         let state = self.solve(&dynamics, x, Direction::Encode, None)?;
@@ -139,7 +140,7 @@ impl<F: VectorField> Cnf<F> {
     /// direction. All rows share their steps.
     ///
     /// # Errors
-    /// [`Error::Config`] for times out of order or range, else as [`Bijector::encode`].
+    /// [`Error::Config`] for times out of order or range, else as [`Bijector::encode`](crate::Bijector::encode).
     pub fn trajectory(
         &self,
         x: &Tensor,
@@ -288,119 +289,8 @@ impl<F: VectorField> Cnf<F> {
         self.finish(&self.solve(&dynamics, x, direction, None)?, direction)
     }
 
-    fn backprop_direct(
-        &self,
-        dynamics: &Dynamics<'_, F>,
-        x: &Tensor,
-        tape: &[Tape],
-        grad_z: &Tensor,
-        grad_log_det: &Tensor,
-        gradients: &mut Gradients,
-    ) -> Result<Pullback> {
-        let records = tape.iter().map(|t| Record::from_tape(&self.name, t)).collect::<Result<Vec<_>>>()?;
-        let start = direct::backprop(
-            dynamics,
-            &Coefficients::of(self.config.solver.method),
-            &records,
-            self.config.regularization,
-            &dynamics.by_row(&grad_z.contiguous()?)?,
-            &dynamics.by_row(&grad_log_det.contiguous()?)?,
-            gradients,
-        )?;
-        Ok(Pullback { x: x.clone(), grad_x: dynamics.points(&start.x)?, grad_context: start.context })
-    }
-
     fn broken_state(&self) -> Error {
         Error::config(&self.name, "the solver returned a state of another shape")
-    }
-
-    fn foreign_tape(&self) -> Error {
-        Error::config(&self.name, "was given the tape of another bijector")
-    }
-}
-
-impl<F: VectorField> Bijector for Cnf<F> {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn event_shape(&self) -> &[usize] {
-        &self.event
-    }
-
-    fn context_shape(&self) -> Option<&[usize]> {
-        self.context.as_ref().map(<[usize; 1]>::as_slice)
-    }
-
-    fn groups_context(&self) -> bool {
-        true
-    }
-
-    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        self.transport(x, context, Direction::Encode)
-    }
-
-    fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        self.transport(z, context, Direction::Decode)
-    }
-
-    fn set_noise(&self, rng: &mut FlowRng) {
-        *lock(&self.noise) = rng.fork();
-    }
-
-    /// Keeps the input, and of every accepted step its start and the slopes of its stages; for the adjoint only
-    /// Hutchinson's probe.
-    fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
-        if self.is_empty(x)? {
-            return Ok((x.clone(), zero_log_det(x)?, Tape::Parts(Vec::new())));
-        }
-        let dynamics = self.dynamics(x, context, self.channels(), None)?;
-        let probe = match self.config.divergence {
-            Divergence::Exact => Vec::new(),
-            Divergence::Hutchinson(_) => dynamics.tangents.clone(),
-        };
-        let direct = self.config.gradient == OdeGradient::Direct;
-        let mut records = Vec::new();
-        let state = self.solve(&dynamics, x, Direction::Encode, direct.then_some(&mut records))?;
-        let (z, log_det) = self.finish(&state, Direction::Encode)?;
-        let mut tape = vec![Tape::Saved(probe)];
-        if direct {
-            tape.push(Tape::Input(x.detach()));
-            tape.extend(records.into_iter().map(Record::into_tape).collect::<Result<Vec<_>>>()?);
-        }
-        Ok((z, log_det, Tape::Parts(tape)))
-    }
-
-    fn backprop(
-        &self,
-        z: &Tensor,
-        tape: &Tape,
-        context: Option<&Tensor>,
-        grad_z: &Tensor,
-        grad_log_det: &Tensor,
-        gradients: &mut Gradients,
-    ) -> Result<Pullback> {
-        if self.is_empty(z)? {
-            let grad_context = context.map(Tensor::zeros_like).transpose()?;
-            return Ok(Pullback { x: z.clone(), grad_x: grad_z.clone(), grad_context });
-        }
-        let parts = if let Tape::Parts(parts) = tape { parts.as_slice() } else { &[] };
-        let [Tape::Saved(probe), parts @ ..] = parts else { return Err(self.foreign_tape()) };
-        let dynamics = self.dynamics(z, context, self.channels(), probe.first())?;
-        match (&self.config.gradient, parts) {
-            (OdeGradient::Direct, [Tape::Input(x), steps @ ..]) => {
-                self.backprop_direct(&dynamics, x, steps, grad_z, grad_log_det, gradients)
-            }
-            (OdeGradient::Adjoint { solver, seminorm }, []) => {
-                let solver = solver.as_ref().unwrap_or(&self.config.solver);
-                let options = solver.scaled(1.0 / dynamics.end.value);
-                let (arrival, weights) = (Arrival { z, grad_z, grad_log_det }, self.config.regularization);
-                let back = adjoint::backprop(&dynamics, &options, *seminorm, weights, arrival, gradients)?;
-                lock(&self.statistics).adjoint = back.statistics;
-                Ok(Pullback { x: back.x, grad_x: back.grad_x, grad_context: back.grad_context })
-            }
-            _ => Err(self.foreign_tape()),
-        }
     }
 }
 
