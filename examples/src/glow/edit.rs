@@ -151,7 +151,7 @@ impl EditArgs {
                 bail!("{}: has no attributes; expected a labels.csv beside the pictures", train.source());
             };
             let column = attributes.column(name)?;
-            let has = |i: usize, wanted: bool| column.get(i) == Some(&wanted);
+            let has = |i: usize, wanted: bool| column.get(i) == Some(&Some(wanted));
             let sides = Sides { with: pick(&|i| has(i, true)), without: pick(&|i| has(i, false)) };
             return Ok((sides, name.clone()));
         }
