@@ -15,9 +15,8 @@ mod interpolate;
 mod latents;
 mod ood;
 mod sample;
+mod sheet;
 mod train;
-
-use crate::info::InfoArgs;
 
 /// Normalizing flows of images: Glow, RealNVP and NICE
 #[derive(Parser, Debug)]
@@ -61,7 +60,7 @@ enum Verb {
     /// Restore the images of an archive, bit for bit
     Decompress(codec::DecompressArgs),
     /// Describe a checkpoint or a preset
-    Info(InfoArgs),
+    Info(info::GlowInfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -81,6 +80,6 @@ pub fn run() -> Result<()> {
         Verb::Inspect(args) => args.run(),
         Verb::Compress(args) => args.run(),
         Verb::Decompress(args) => args.run(),
-        Verb::Info(args) => info::run(&args),
+        Verb::Info(args) => args.run(),
     }
 }
