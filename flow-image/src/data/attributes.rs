@@ -238,7 +238,12 @@ fn yes_or_no(cell: &str) -> Option<bool> {
 }
 
 fn csv_error(path: &Path, line: usize, expected: &str, found: &str) -> Error {
-    Error::Line { path: path.into(), line, expected: expected.into(), found: found.into() }
+    // A quoted cell may hold line breaks, and all of the file where a quote is not closed.
+    let one_line = |text: &str| -> String {
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.chars().count() > 120 { line.chars().take(120).chain(['…']).collect() } else { line }
+    };
+    Error::Line { path: path.into(), line, expected: one_line(expected), found: one_line(found) }
 }
 
 #[cfg(test)]

@@ -287,7 +287,11 @@ fn good_files() -> Vec<(Reader, &'static str, Vec<u8>)> {
         (WHOLE, "data_batch_1", crate::houses::pickled("labels", &[3, 1], false)),
         (NPY, "x.npy", npy.clone()),
         (NPY, "y.npy", good_npy(">f8", "(1, 2, 3)", &[0.5f64.to_be_bytes(); 6].concat())),
-        (NPY, "z.npy", npy_with("{'descr': '<i4', 'fortran_order': True, 'shape': (1, 2, 3)}\n", &[9; 24])),
+        (
+            NPY,
+            "z.npy",
+            npy_with("{'descr': '<i4', 'fortran_order': True, 'shape': (1, 2, 3)}\n", &[9, 0, 0, 0].repeat(6)),
+        ),
         (WHOLE, "y", npy.clone()),
         (WHOLE, "x.npz", npz(&npy, zip::CompressionMethod::Stored)),
         (WHOLE, "y.npz", npz(&npy, zip::CompressionMethod::Deflated)),
