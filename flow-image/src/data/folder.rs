@@ -229,11 +229,11 @@ fn decode_all(
     options: &FolderOptions,
     notes: &mut Vec<String>,
 ) -> Result<(Vec<PathBuf>, Vec<Picture>)> {
-    if !options.skip_broken {
-        let pictures = files.par_iter().map(|path| decode(path, options)).collect::<Result<Vec<_>>>()?;
-        return Ok((files, pictures));
-    }
+    // All of them, so that the error is that of the first broken one and not of the fastest thread.
     let decoded: Vec<Result<Picture>> = files.par_iter().map(|path| decode(path, options)).collect();
+    if !options.skip_broken {
+        return Ok((files, decoded.into_iter().collect::<Result<_>>()?));
+    }
     let (mut kept, mut pictures, mut broken, mut first) = (Vec::new(), Vec::new(), Vec::new(), None);
     for (path, outcome) in files.into_iter().zip(decoded) {
         match outcome {
@@ -262,7 +262,8 @@ fn decode_all(
 
 /// What the bytes of pictures do not have any more, a sentence for each kind.
 fn losses(folder: &Path, files: &[PathBuf], pictures: &[Picture]) -> Vec<String> {
-    let kinds: [(fn(&Lost) -> bool, &str); 3] = [
+    type IsLost = fn(&Lost) -> bool;
+    let kinds: [(IsLost, &str); 3] = [
         (|lost| lost.transparency, "have transparent pixels; transparency was dropped, the colours under it kept"),
         (|lost| lost.depth, "have 16 bits a channel and were rounded to 8"),
         (|lost| lost.frames, "have several frames or pages, of which the first is read"),

@@ -106,7 +106,7 @@ fn parts(folder: &Path) -> Result<Option<Entries>> {
         let endings = [".npy", ".npz", ""];
         let wanted = endings.iter().flat_map(|end| names.iter().map(move |name| format!("{name}{end}")));
         let fits = |wanted: &str, (name, path): &(String, PathBuf)| {
-            name.eq_ignore_ascii_case(wanted) && path.is_dir() == !wanted.contains('.')
+            name.eq_ignore_ascii_case(wanted) && path.is_dir() != wanted.contains('.')
         };
         let place = wanted.into_iter().find_map(|wanted| left.iter().position(|entry| fits(&wanted, entry)))?;
         let (name, path) = left.remove(place);
