@@ -19,7 +19,7 @@ pub const SIZE: (u32, u32) = (1200, 700);
 
 /// Drawn at this multiple of the size, then reduced.
 const SCALE: u32 = 2;
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(31, 41, 55);
 const SOFT_INK: RGBColor = RGBColor(107, 114, 128);
 const RULE: RGBColor = RGBColor(229, 231, 235);
@@ -297,7 +297,8 @@ fn draw(path: &Path, paint: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<()
     Ok(flow_image::io::write_png(path, &chart.into())?)
 }
 
-fn register_font() -> Result<()> {
+/// Makes the built-in font known to plotters as [`FONT`].
+pub(crate) fn register_font() -> Result<()> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     let bytes = epaint_default_fonts::UBUNTU_LIGHT;
     let ok = *REGISTERED.get_or_init(|| plotters::style::register_font(FONT, FontStyle::Normal, bytes).is_ok());

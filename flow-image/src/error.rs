@@ -50,7 +50,25 @@ pub enum Error {
         /// The formats and names that were tried.
         looked_for: String,
     },
-    /// A picture that cannot be decoded or encoded.
+    /// A file that is something else than its name or place promises.
+    #[error("{}: this is {is}; {remedy}", path.display())]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        is: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A picture that cannot be decoded.
+    #[error("{}: {}; --skip-broken leaves such pictures out", path.display(), one_line(.source))]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// The codec's own error.
+        source: image::ImageError,
+    },
+    /// A picture that cannot be encoded.
     #[error("{}: {}", path.display(), one_line(.source))]
     Picture {
         /// The file.
@@ -97,6 +115,12 @@ impl Error {
             expected: expected.into(),
             found: found.into(),
         }
+    }
+
+    /// An [`Error::Broken`] that remembers its path.
+    pub(crate) fn broken(path: &Path) -> impl FnOnce(image::ImageError) -> Self {
+        let path = path.to_path_buf();
+        move |source| Error::Broken { path, source }
     }
 
     /// An [`Error::Picture`] that remembers its path.

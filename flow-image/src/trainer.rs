@@ -12,7 +12,7 @@ use flow_core::train::{
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits};
+use crate::data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits, npy};
 use crate::io::{GridStyle, Pixels, write_grid};
 use crate::model::{ImageModel, ImageSpec, ModelConfig, Recipe, RecipeOptimizer};
 use crate::{Error, Result, metrics};
@@ -50,11 +50,14 @@ impl ImageRun {
     pub fn new(model: ModelConfig, train: &Dataset, open: &OpenOptions, recipe: &Recipe, seed: u64) -> Result<Self> {
         let [channels, height, width] = train.shape();
         let spec = ImageSpec::new(channels, height, width, train.levels())?;
+        // Other arrays are to be read as the training images were.
+        let mut open = *open;
+        open.array.range = train.range().unwrap_or(open.array.range);
         Ok(ImageRun {
             model,
             spec,
             source: train.source().to_string(),
-            open: *open,
+            open,
             class_names: train.class_names().to_vec(),
             batch: recipe.batch.min(train.len()),
             init_batch: recipe.init_batch.min(train.len()),
@@ -233,6 +236,11 @@ impl Task for ImageTask {
         const SIDE: usize = 8;
         let labels = class_rows(&self.run, SIDE * SIDE, SIDE);
         let samples = self.model.sample(SIDE * SIDE, labels.as_deref(), &[0.7], rng)?;
+        if !matches!(self.run.spec.channels, 1 | 3) {
+            let (levels, shape) = (self.run.spec.levels, self.run.spec.event_shape());
+            let set = Dataset::new(samples.flatten_all()?.to_vec1()?, shape, levels, "samples")?;
+            return npy::write(&folder.join(format!("samples-{step:08}.npy")), &set);
+        }
         let pixels = Pixels::from_tensor(&samples, self.run.spec.levels)?;
         let style = GridStyle { columns: SIDE, ..GridStyle::default() };
         write_grid(&folder.join(format!("samples-{step:08}.png")), &pixels, &style)

@@ -1,5 +1,6 @@
 //! `glow compress` and `glow decompress`, and training of the codec they need.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -7,10 +8,11 @@ use candle_core::Device;
 use clap::Args;
 use flow_core::train::TrainConfig;
 use flow_image::codec::{self, Idf, IdfRun, IdfTask, bits_per_value};
-use flow_image::data::{Dataset, OpenOptions, Splits, npy, open};
-use flow_image::io::{Pixels, write_images};
+use flow_image::data::{Channels, Dataset, OpenOptions, Splits, npy};
+use flow_image::io::{Pixels, write_images, write_named_images};
 
-use super::common::{DataArg, Part};
+use super::common::{DataArg, Part, load_codec};
+use super::sheet::check_drawable;
 use crate::cli::{create_parent, refuse};
 use crate::engine::EngineArgs;
 use crate::plot::plot_log;
@@ -27,17 +29,18 @@ struct CodecArg {
 /// Write images losslessly into one archive
 #[derive(Args, Debug)]
 #[command(after_help = "\
+The archive keeps the names of pictures with their folders, and decompress restores them as PNG files.
 A codec is trained first:
   glow train --model idf-fashion --data fashion-mnist/ --steps 1500 --out runs/codec
-  glow compress --checkpoint runs/codec --data fashion-mnist/ --count 1000 --out test.flow
-  glow decompress --checkpoint runs/codec --archive test.flow --out test.npy --verify fashion-mnist/")]
+  glow compress --checkpoint runs/codec --data fashion-mnist/ --split test --out test.flow
+  glow decompress --checkpoint runs/codec --archive test.flow --out test.npy --verify fashion-mnist/ --split test")]
 pub(super) struct CompressArgs {
     #[command(flatten)]
     codec: CodecArg,
     #[command(flatten)]
     data: DataArg,
     /// Which part of the data
-    #[arg(long, value_enum, default_value_t = Part::Test)]
+    #[arg(long, value_enum, default_value_t = Part::All)]
     split: Part,
     /// Number of images, from the first [default: all]
     #[arg(long)]
@@ -49,13 +52,15 @@ pub(super) struct CompressArgs {
 
 impl CompressArgs {
     pub(super) fn run(self) -> Result<()> {
-        let (_, model) = flow_core::train::load::<IdfRun>(&self.codec.checkpoint, &Device::Cpu, true)?;
+        let (_, model) = load_codec(&self.codec.checkpoint, true)?;
         let images = images_for(&model, &self.data.data, self.split, self.count)?;
         create_parent(&self.out)?;
-        let bytes = codec::write_archive(&model, images.images(), &self.out)?;
+        let names = images.names().map(unique_names);
+        let bytes = codec::write_named_archive(&model, images.images(), names.as_deref(), &self.out)?;
         println!(
-            "{} images, {} -> {bytes} bytes, {:.4} bits/value; {}",
+            "{} images{}, {} -> {bytes} bytes, {:.4} bits/value; {}",
             images.len(),
+            if names.is_some() { " with their names" } else { "" },
             images.images().len(),
             bits_per_value(bytes, images.images().len()),
             self.out.display()
@@ -72,13 +77,13 @@ pub(super) struct DecompressArgs {
     /// Archive to read
     #[arg(long, default_value = "flow-out/images.flow", value_name = "FILE")]
     archive: PathBuf,
-    /// Where the images go: a .npy file of bytes [N, C, H, W], or a folder for PNG files
-    #[arg(long, default_value = "flow-out/images.npy", value_name = "PATH")]
-    out: PathBuf,
+    /// Where the images go: a .npy file of bytes [N, C, H, W], or a folder for PNG files [default: flow-out/images.npy, the folder flow-out/images where the archive has names]
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
     /// Compare the result, byte by byte, with the first images of this data set
     #[arg(long, value_name = "PATH")]
     verify: Option<PathBuf>,
-    /// Which part of the data to compare with [default: test]
+    /// Which part of the data to compare with [default: all]
     #[arg(long, value_enum)]
     split: Option<Part>,
 }
@@ -87,11 +92,13 @@ impl DecompressArgs {
     pub(super) fn run(self) -> Result<()> {
         let unread = self.split.is_some() && self.verify.is_none();
         refuse(&[("--split", unread)], "the part of the data to compare with; give --verify PATH, or leave it out")?;
-        let (run, model) = flow_core::train::load::<IdfRun>(&self.codec.checkpoint, &Device::Cpu, true)?;
-        let restored = codec::read_archive(&model, &self.archive)?;
-        let set = Dataset::new(restored, model.shape(), model.levels(), run.source)?;
+        let (run, model) = load_codec(&self.codec.checkpoint, true)?;
+        let codec::Restored { images, names, .. } = codec::restore_archive(&model, &self.archive)?;
+        let set = Dataset::new(images, model.shape(), model.levels(), run.source)?;
+        let place = if names.is_some() { "flow-out/images" } else { "flow-out/images.npy" };
+        let out = self.out.clone().unwrap_or_else(|| place.into());
         if let Some(path) = &self.verify {
-            let original = images_for(&model, path, self.split.unwrap_or(Part::Test), Some(set.len()))?;
+            let original = images_for(&model, path, self.split.unwrap_or(Part::All), Some(set.len()))?;
             ensure!(
                 original.images() == set.images(),
                 "{}: the restored images differ from {}",
@@ -99,25 +106,89 @@ impl DecompressArgs {
                 path.display()
             );
         }
-        create_parent(&self.out)?;
-        if self.out.extension().is_some_and(|e| e == "npy") {
-            npy::write(&self.out, &set)?;
-        } else {
-            if set.levels() != 256 {
-                eprintln!("note: PNG files hold {} levels stretched to 0..255; .npy keeps them", set.levels());
+        create_parent(&out)?;
+        if out.extension().is_some_and(|e| e == "npy") {
+            npy::write(&out, &set)?;
+            if names.is_some() {
+                eprintln!("note: an array has no place for the names in the archive; a folder as --out restores them");
             }
-            crate::cli::create_folder(&self.out)?;
-            write_images(&self.out, "image", &Pixels::from_dataset(&set, &(0..set.len()).collect::<Vec<_>>())?)?;
+        } else {
+            write_folder(&out, &set, names.as_deref())?;
         }
         let verified = if self.verify.is_some() { ", identical to the originals" } else { "" };
-        println!("{} images restored to {}{verified}", set.len(), self.out.display());
+        println!("{} images restored to {}{verified}", set.len(), out.display());
         Ok(())
     }
 }
 
-/// Images of the codec's shape and levels.
+/// Writes images as PNG files, under the names that they had or numbered.
+fn write_folder(out: &Path, set: &Dataset, names: Option<&[String]>) -> Result<()> {
+    check_drawable(set.shape()[0], out)?;
+    if set.levels() != 256 {
+        eprintln!("note: PNG files hold {} levels stretched to 0..255; .npy keeps them", set.levels());
+    }
+    crate::cli::create_folder(out)?;
+    let pixels = Pixels::from_dataset(set, &(0..set.len()).collect::<Vec<_>>())?;
+    let Some(names) = names else {
+        write_images(out, "image", &pixels)?;
+        return Ok(());
+    };
+    let files = png_names(names);
+    let renamed = names.iter().zip(&files).filter(|(name, file)| name != file).count();
+    if renamed > 0 {
+        eprintln!(
+            "note: {renamed} of {} pictures were not PNG files and are now; their names end in .png",
+            names.len()
+        );
+    }
+    write_named_images(out, &files, &pixels)?;
+    Ok(())
+}
+
+/// Names that end in `.png`: in place of another ending, or behind it where two files would have one name.
+fn png_names(names: &[String]) -> Vec<String> {
+    let is_png = |name: &str| name.to_lowercase().ends_with(".png");
+    let mut taken: BTreeSet<String> = names.iter().filter(|name| is_png(name)).cloned().collect();
+    let png = |name: &String| {
+        if is_png(name) {
+            return name.clone();
+        }
+        let (folder, file) = name.rsplit_once('/').map_or(("", name.as_str()), |(folder, file)| (folder, file));
+        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| if stem.is_empty() { file } else { stem });
+        let separator = if folder.is_empty() { "" } else { "/" };
+        let mut wanted = format!("{folder}{separator}{stem}.png");
+        if taken.contains(&wanted) {
+            wanted = format!("{name}.png");
+        }
+        while !taken.insert(wanted.clone()) {
+            wanted += ".png";
+        }
+        wanted
+    };
+    names.iter().map(png).collect()
+}
+
+/// Names of which none is there twice: bytes that are no UTF-8 may have made two alike.
+fn unique_names(names: &[String]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let unique = |name: &String| {
+        let mut wanted = name.clone();
+        while !taken.insert(wanted.clone()) {
+            wanted += "~";
+        }
+        wanted
+    };
+    names.iter().map(unique).collect()
+}
+
+/// Images of the codec's
 fn images_for(model: &Idf, path: &Path, part: Part, count: Option<usize>) -> Result<Dataset> {
-    let set = part.of(open(path, &OpenOptions::default())?)?;
+    let mut options = OpenOptions::default();
+    if model.shape()[0] == 3 {
+        // Pictures without colour are coded as what they are, three equal channels.
+        options.folder.channels = Channels::Rgb;
+    }
+    let set = part.read(path, &options)?;
     if set.shape() != model.shape() || set.levels() != model.levels() {
         bail!(
             "{}: images are {:?} with {} levels, the codec is for {:?} with {}",
@@ -146,7 +217,7 @@ pub(super) fn train(
     const VALIDATED: usize = 500;
     let validation = splits.validation.subset(0..VALIDATED.min(splits.validation.len()))?;
     let test = splits.test.subset(0..reported.unwrap_or(VALIDATED).min(splits.test.len()))?;
-    let images = format!("{}: {} training images", splits.train.source(), splits.train.len());
+    let data = super::train::what_was_read(&splits);
     let batch = run.batch;
     let task = IdfTask::new(run, splits.train, validation, &engine.device()?)?;
     let parameters = task.model().store().parameter_count();
@@ -156,7 +227,7 @@ pub(super) fn train(
     })?;
     let steps = config.steps;
     let Trained { summary, report, .. } = training::train(config, engine.place(out)?, task, || {
-        eprintln!("{images}");
+        eprintln!("{data}");
         eprintln!("codec with {parameters} parameters, batch {batch}, {steps} steps");
         Ok(())
     })?;
@@ -175,4 +246,22 @@ pub(super) fn train(
         out.display()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn restored_pictures_have_names_of_their_own() {
+        let given = ["a/é.png", "a/b.jpg", "a/b.png", "c.tar.bmp", "d", "B.PNG", ".hid", "x/y.jpg", "x/y.bmp"];
+        let expected =
+            ["a/é.png", "a/b.jpg.png", "a/b.png", "c.tar.png", "d.png", "B.PNG", ".hid.png", "x/y.png", "x/y.bmp.png"];
+        assert_eq!(png_names(&names(&given)), names(&expected));
+        assert_eq!(unique_names(&names(&["a", "b", "a", "a"])), names(&["a", "b", "a~", "a~~"]));
+    }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
+use flow_core::train::{find_checkpoint, load_config};
+use flow_image::codec::{Idf, IdfRun};
 use flow_image::data::{self, Channels, Dataset, OpenOptions, Resize, Splits};
 use flow_image::model::ImageModel;
 use flow_image::trainer::ImageRun;
@@ -15,14 +17,40 @@ use crate::cli::CheckpointArg;
 /// Where images come from.
 #[derive(Args, Debug, Clone)]
 pub(super) struct DataArg {
-    /// Images: MNIST/Fashion idx files, CIFAR-10 binary, .npy, a folder of PNG/JPEG/WebP, or "digits" (built in)
+    /// Images: idx files (MNIST, Fashion, EMNIST), CIFAR-10/100, .npy, .npz, a folder of pictures, or "digits" (built in)
     #[arg(long, default_value = "digits", value_name = "PATH")]
     pub(super) data: PathBuf,
 }
 
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(ImageRun, ImageModel)> {
-    Ok(flow_core::train::load(&checkpoint.folder("glow"), device, !checkpoint.raw_weights)?)
+    let folder = checkpoint.folder("glow");
+    if is_codec(&folder)? {
+        bail!(
+            "checkpoint {}: is a lossless codec, which compress, decompress and info use; this verb needs an image model, \
+             such as `glow train` makes by default",
+            folder.display()
+        );
+    }
+    Ok(flow_core::train::load(&folder, device, !checkpoint.raw_weights)?)
+}
+
+/// Loads the codec of a run's folder.
+pub(super) fn load_codec(folder: &Path, average: bool) -> Result<(IdfRun, Idf)> {
+    let config = load_config(&find_checkpoint(folder)?)?;
+    if let Some(family) = config.pointer("/model/family").and_then(|family| family.as_str()) {
+        bail!(
+            "checkpoint {}: is a {family}, which has no codes; compress and decompress need a lossless codec: \
+             glow train --model idf-… (the names: glow info --presets)",
+            folder.display()
+        );
+    }
+    Ok(flow_core::train::load::<IdfRun>(folder, &Device::Cpu, average)?)
+}
+
+/// Whether a checkpoint is that of a lossless codec.
+pub(super) fn is_codec(folder: &Path) -> Result<bool> {
+    Ok(load_config(&find_checkpoint(folder)?)?.get("codec").is_some())
 }
 
 /// A part of a data set.
@@ -34,21 +62,47 @@ pub(super) enum Part {
     Validation,
     /// What nothing was fitted to.
     Test,
+    /// All images, in the order of the source.
+    All,
 }
 
 impl Part {
-    /// The images of this part.
+    /// The images of this part of a path, after a line on stderr about what they are, and what was not read as it is.
+    pub(super) fn read(self, path: &Path, options: &OpenOptions) -> Result<Dataset> {
+        if self == Part::All {
+            let set = data::open_all(path, options)?;
+            eprintln!("data: all {} images of {}", set.len(), set.source());
+            tell(set.notes().iter().map(String::as_str));
+            return Ok(set);
+        }
+        self.of(data::open(path, options)?)
+    }
+
+    /// The images of this part of a data set, [`Part::All`] in the order of its parts, with the line of [`Part::read`].
     pub(super) fn of(self, splits: Splits) -> Result<Dataset> {
+        tell(splits.notes());
+        let all = splits.train.len() + splits.validation.len() + splits.test.len();
+        let Splits { train, validation, test } = splits;
         let set = match self {
-            Part::Train => splits.train,
-            Part::Validation => splits.validation,
-            Part::Test => splits.test,
+            Part::Train => train,
+            Part::Validation => validation,
+            Part::Test => test,
+            Part::All => {
+                let parts = [train, validation, test].into_iter().filter(|set| !set.is_empty()).collect();
+                Dataset::concat(parts)?
+            }
         };
         if set.is_empty() {
-            bail!("{}: the {self} part has no images", set.source());
+            bail!("{}: the {self} part has no images; --split all takes all of them", set.source());
         }
+        eprintln!("data: {self} part, {} of {all} images; {}", set.len(), set.source());
         Ok(set)
     }
+}
+
+/// Prints what was left out, changed or rounded in reading.
+pub(super) fn tell<'a>(notes: impl IntoIterator<Item = &'a str>) {
+    notes.into_iter().for_each(|note| eprintln!("note: {note}"));
 }
 
 impl std::fmt::Display for Part {
@@ -57,38 +111,50 @@ impl std::fmt::Display for Part {
             Part::Train => "train",
             Part::Validation => "validation",
             Part::Test => "test",
+            Part::All => "all",
         })
     }
 }
 
-/// Reads images the way the run read its own: same size, channels and levels.
-pub(super) fn images_for(run: &ImageRun, path: &Path) -> Result<Splits> {
-    fitting(run, path, &run.open)
+/// The images of a part of a path, read the way the run read its own: same size, channels and levels.
+pub(super) fn images_for(run: &ImageRun, path: &Path, part: Part) -> Result<Dataset> {
+    let set = part.read(path, &options_for(run))?;
+    check_fit(run, path, &set).map(|()| set)
+}
+
+/// All parts of a path, read the way the run read its own.
+pub(super) fn splits_for(run: &ImageRun, path: &Path) -> Result<Splits> {
+    let splits = data::open(path, &options_for(run))?;
+    check_fit(run, path, &splits.train).map(|()| splits)
 }
 
 /// As [`images_for`], but pictures of any size are cropped and resampled to the model's.
-pub(super) fn images_resized_for(run: &ImageRun, path: &Path) -> Result<Splits> {
-    let mut options = run.open;
+pub(super) fn images_resized_for(run: &ImageRun, path: &Path, part: Part) -> Result<Dataset> {
+    let mut options = options_for(run);
     if options.folder.resize.is_none() && options.pad.is_none() {
         options.folder.resize = Some(Resize::new(run.spec.height as u32, run.spec.width as u32));
     }
-    fitting(run, path, &options)
+    let set = part.read(path, &options)?;
+    check_fit(run, path, &set).map(|()| set)
 }
 
-fn fitting(run: &ImageRun, path: &Path, options: &OpenOptions) -> Result<Splits> {
-    let mut options = *options;
+fn options_for(run: &ImageRun) -> OpenOptions {
+    let mut options = run.open;
     if options.folder.channels == Channels::Auto {
         // "Auto" looked at the training pictures; others must become what those were.
         options.folder.channels = if run.spec.channels == 1 { Channels::Gray } else { Channels::Rgb };
     }
-    let splits = data::open(path, &options)?;
-    let (shape, levels) = (splits.train.shape(), splits.train.levels());
+    options
+}
+
+fn check_fit(run: &ImageRun, path: &Path, set: &Dataset) -> Result<()> {
+    let (shape, levels) = (set.shape(), set.levels());
     if shape != run.spec.event_shape() || levels != run.spec.levels {
         let (path, spec) = (path.display(), &run.spec);
         let wanted = spec.event_shape();
         bail!("{path}: images are {shape:?} with {levels} levels, the model is for {wanted:?} with {}", spec.levels);
     }
-    Ok(splits)
+    Ok(())
 }
 
 /// A class from its name or number.
@@ -99,6 +165,11 @@ pub(super) fn class_number(run: &ImageRun, flag: &str, class: &str) -> Result<u3
         Some(label) => Ok(label),
         None => bail!("{flag} {class}: neither a number nor one of the classes {}", run.class_names.join(", ")),
     }
+}
+
+/// The name of a class, its number where it has none.
+pub(super) fn class_name(run: &ImageRun, label: u32) -> String {
+    run.class_names.get(label as usize).cloned().unwrap_or_else(|| label.to_string())
 }
 
 /// A bar on stderr for work counted in images; invisible where stderr is no terminal.

@@ -7,12 +7,12 @@ use candle_core::Tensor;
 use clap::Args;
 use flow_core::density::Latents;
 use flow_image::data::Dataset;
-use flow_image::io::{GridStyle, Pixels, write_grid};
 use flow_image::model::ImageModel;
 use flow_image::trainer::ImageRun;
 
-use super::common::{DataArg, Part, class_number, images_for, load, progress};
+use super::common::{DataArg, Part, class_name, class_number, load, progress, splits_for};
 use super::latents::{LatentFile, combine, count, decode_images, encode_images};
+use super::sheet::{Names, Sheet, check_drawable};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Change an attribute of images by moving along a direction in latent space
@@ -60,8 +60,8 @@ pub(super) struct EditArgs {
     /// Largest number of training images, with the attribute and without, that give the direction [default: 2000]
     #[arg(long, value_name = "N")]
     examples: Option<usize>,
-    /// Picture to write
-    #[arg(long, default_value = "flow-out/edit.png", value_name = "PNG")]
+    /// Picture to write, or an array: .npy, .npz
+    #[arg(long, default_value = "flow-out/edit.png", value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArg,
@@ -93,23 +93,21 @@ impl EditArgs {
             bail!("which direction? give --attribute NAME, --class-a A --class-b B or --vector FILE");
         }
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let splits = images_for(&run, &self.data.data)?;
+        check_drawable(run.spec.channels, &self.out)?;
+        let splits = splits_for(&run, &self.data.data)?;
         let (direction, words) = self.direction(&run, &model, &splits.train)?;
         let set = self.split.of(splits)?;
         let indices = self.edited(&run, &set)?;
         let images = self.sweep(&model, &set, &indices, &direction)?;
-        let style = GridStyle::with_columns(self.steps);
-        write_grid(&self.out, &Pixels::from_tensor(&images, run.spec.levels)?, &style)?;
+        let names =
+            Names { rows: row_names(&run, &set, &indices), columns: self.strengths().map(two_digits).collect() };
+        let sheet = Sheet { images: &images, levels: run.spec.levels, columns: self.steps, names, labels: None };
+        let place = sheet.write(&self.out)?;
         if let Some(path) = &self.save_vector {
             LatentFile { latents: direction, labels: None, source: words.clone() }.write(path, &model)?;
         }
         let (from, to) = self.strength;
-        println!(
-            "{words}: {} images at {} strengths {from}..{to} in {}",
-            indices.len(),
-            self.steps,
-            self.out.display()
-        );
+        println!("{words}: {} images at {} strengths {from}..{to} in {place}", indices.len(), self.steps);
         Ok(())
     }
 
@@ -151,7 +149,7 @@ impl EditArgs {
                 bail!("{}: has no attributes; expected a labels.csv beside the pictures", train.source());
             };
             let column = attributes.column(name)?;
-            let has = |i: usize, wanted: bool| column.get(i) == Some(&wanted);
+            let has = |i: usize, wanted: bool| column.get(i) == Some(&Some(wanted));
             let sides = Sides { with: pick(&|i| has(i, true)), without: pick(&|i| has(i, false)) };
             return Ok((sides, name.clone()));
         }
@@ -176,22 +174,39 @@ impl EditArgs {
         Ok(indices)
     }
 
+    /// The strength of each column.
+    fn strengths(&self) -> impl Iterator<Item = f64> + use<> {
+        let ((from, to), last) = (self.strength, (self.steps - 1).max(1) as f64);
+        (0..self.steps).map(move |step| from + step as f64 / last * (to - from))
+    }
+
     /// `z + strength · direction` for every image and strength, a row per image.
     fn sweep(&self, model: &ImageModel, set: &Dataset, indices: &[usize], direction: &Latents) -> Result<Tensor> {
         let bar = progress(indices.len() * (self.steps + 1), "editing");
         let latents = encode_images(model, set, indices, &bar)?;
         let labels = set.labels_of(indices);
-        let (from, to) = self.strength;
-        let column = |step: usize| -> Result<Tensor> {
-            let t = step as f64 / (self.steps - 1).max(1) as f64;
-            let strength = from + t * (to - from);
+        let column = |strength: f64| -> Result<Tensor> {
             let moved = combine(&latents, direction, |z, v| z.broadcast_add(&v.affine(strength, 0.0)?))?;
             decode_images(model, &moved, labels.as_deref(), &bar)
         };
-        let columns = (0..self.steps).map(column).collect::<Result<Vec<_>>>()?;
+        let columns = self.strengths().map(column).collect::<Result<Vec<_>>>()?;
         bar.finish_and_clear();
         Ok(Tensor::stack(&columns, 1)?.flatten(0, 1)?)
     }
+}
+
+/// What stands beside the rows: the images' places, and their classes where there are some.
+fn row_names(run: &ImageRun, set: &Dataset, indices: &[usize]) -> Vec<String> {
+    let class = |index: usize| set.labels().and_then(|labels| labels.get(index)).map(|&label| class_name(run, label));
+    let name = |&index: &usize| class(index).map_or_else(|| index.to_string(), |class| format!("{class} ({index})"));
+    indices.iter().map(name).collect()
+}
+
+/// A strength as the head of its column.
+fn two_digits(strength: f64) -> String {
+    // Zero is written without the sign that rounding may leave.
+    let rounded = (strength * 100.0).round() / 100.0 + 0.0;
+    rounded.to_string()
 }
 
 /// The mean over the batch, `(1, …)`.

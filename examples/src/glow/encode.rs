@@ -42,7 +42,7 @@ impl EncodeArgs {
         at_least_one("--count", self.count.unwrap_or(1))?;
         check_output(&self.out)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let set = self.split.of(images_for(&run, &self.data.data)?)?;
+        let set = images_for(&run, &self.data.data, self.split)?;
         let indices: Vec<usize> = (0..self.count.unwrap_or(set.len()).min(set.len())).collect();
         let bar = progress(2 * indices.len(), "encoding");
         let latents = encode_images(&model, &set, &indices, &bar)?;

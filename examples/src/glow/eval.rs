@@ -17,7 +17,8 @@ use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 bits/dim = -log P(x) / (D ln 2), P the probability of the integer pixels: an upper bound from uniform noise.
-More --draws make the bound tighter (importance weighting, Burda et al. 2016).
+More --draws make the bound tighter (importance weighting, Burda et al. 2016). With the default --seed the noise is that
+of the report at the end of `glow train`: over as many images, both print the same number.
 
 Examples:
   glow eval
@@ -54,7 +55,7 @@ impl EvalArgs {
         at_least_one("--draws", self.draws)?;
         self.csv.as_deref().map_or(Ok(()), check_output)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let set = self.split.of(images_for(&run, &self.data.data)?)?;
+        let set = images_for(&run, &self.data.data, self.split)?;
         let count = self.count.unwrap_or(set.len()).min(set.len());
         let bar = progress(count, "bits/dim");
         let mut rng = FlowRng::named(self.seed, "eval");
@@ -78,13 +79,24 @@ impl EvalArgs {
     }
 }
 
-/// One line per image; the label is empty where there is none.
+/// One line per image; the label is empty where there is none, and pictures have their names behind.
 fn table(set: &Dataset, bits: &[f64]) -> String {
-    let mut text = String::from("index,label,bits_per_dim\n");
+    let mut text = String::from("index,label,bits_per_dim");
+    text += if set.names().is_some() { ",file\n" } else { "\n" };
     for (index, bits) in bits.iter().enumerate() {
         let label = set.labels().and_then(|l| l.get(index)).map(ToString::to_string).unwrap_or_default();
+        let name = set.names().and_then(|names| names.get(index)).map(|name| quoted(name)).unwrap_or_default();
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{index},{label},{bits:.6}");
+        let _ = writeln!(text, "{index},{label},{bits:.6}{name}");
     }
     text
+}
+
+/// A further cell with a name, in quotes where it needs them (RFC 4180).
+fn quoted(name: &str) -> String {
+    if name.contains([',', '"', '\n', '\r']) {
+        format!(",\"{}\"", name.replace('"', "\"\""))
+    } else {
+        format!(",{name}")
+    }
 }

@@ -48,7 +48,7 @@ impl InspectArgs {
         at_least_one("--count", self.count)?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
-        let set = self.split.of(images_for(&run, &self.data.data)?)?;
+        let set = images_for(&run, &self.data.data, self.split)?;
         let indices: Vec<usize> = (0..self.count.min(set.len())).collect();
         let images = set.batch(&indices, &device)?;
         let labels = set.labels_of(&indices);

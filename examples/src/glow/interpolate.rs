@@ -7,11 +7,12 @@ use candle_core::{DType, Tensor};
 use clap::Args;
 use flow_core::FlowRng;
 use flow_core::density::Latents;
-use flow_image::io::{GridStyle, Pixels, grid, write_gif, write_grid};
+use flow_image::io::{GridStyle, Pixels, grid, write_gif};
 use flow_image::model::ImageModel;
 
 use super::common::{DataArg, Part, images_for, load, progress};
 use super::latents::{count, decode_images, encode_images};
+use super::sheet::{Names, Sheet, check_drawable};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Walk between pairs of images
@@ -42,8 +43,8 @@ pub(super) struct InterpolateArgs {
     /// Walk on an arc around the origin instead of a straight line, so that latents stay as far from it as the ends
     #[arg(long)]
     spherical: bool,
-    /// Picture to write
-    #[arg(long, default_value = "flow-out/interpolation.png", value_name = "PNG")]
+    /// Picture to write, or an array: .npy, .npz
+    #[arg(long, default_value = "flow-out/interpolation.png", value_name = "FILE")]
     out: PathBuf,
     /// Also write an animation that goes there and back
     #[arg(long, value_name = "FILE")]
@@ -69,7 +70,8 @@ impl InterpolateArgs {
         check_output(&self.out)?;
         self.gif.as_deref().map_or(Ok(()), check_output)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let set = self.split.of(images_for(&run, &self.data.data)?)?;
+        check_drawable(run.spec.channels, &self.out)?;
+        let set = images_for(&run, &self.data.data, self.split)?;
         let (from, to) = self.choose(set.len())?;
         let bar = progress(from.len() * (self.steps + 2), "interpolating");
         let (a, b) = (encode_images(&model, &set, &from, &bar)?, encode_images(&model, &set, &to, &bar)?);
@@ -81,8 +83,9 @@ impl InterpolateArgs {
         };
         let frames = (0..self.steps).map(frame).collect::<Result<Vec<_>>>()?;
         bar.finish_and_clear();
-        self.write(&model, &frames)?;
-        println!("{} pairs in {} steps in {}", from.len(), self.steps, self.out.display());
+        let pairs = from.iter().zip(&to).map(|(from, to)| format!("{from} to {to}")).collect();
+        let place = self.write(&model, &frames, pairs)?;
+        println!("{} pairs in {} steps in {place}", from.len(), self.steps);
         Ok(())
     }
 
@@ -106,18 +109,21 @@ impl InterpolateArgs {
         Ok((end(0), end(1)))
     }
 
-    fn write(&self, model: &ImageModel, frames: &[Tensor]) -> Result<()> {
+    /// The sheet with its rows named by their pairs and its columns by how far they are, and the animation.
+    fn write(&self, model: &ImageModel, frames: &[Tensor], pairs: Vec<String>) -> Result<String> {
         let levels = model.spec().levels;
-        let rows = Tensor::stack(frames, 1)?.flatten(0, 1)?;
-        let style = GridStyle::with_columns(self.steps);
-        write_grid(&self.out, &Pixels::from_tensor(&rows, levels)?, &style)?;
-        let Some(path) = &self.gif else { return Ok(()) };
+        let images = &Tensor::stack(frames, 1)?.flatten(0, 1)?;
+        let far = |step: usize| format!("{:.0} %", 100.0 * step as f64 / (self.steps - 1) as f64);
+        let names = Names { rows: pairs, columns: (0..self.steps).map(far).collect() };
+        let place = Sheet { images, levels, columns: self.steps, names, labels: None }.write(&self.out)?;
+        let Some(path) = &self.gif else { return Ok(place) };
         let picture = |f: &Tensor| Ok(grid(&Pixels::from_tensor(f, levels)?, &GridStyle::default())?);
         let there = frames.iter().map(picture).collect::<Result<Vec<_>>>()?;
         // There and back, either end shown once.
         let back = there.iter().rev().skip(1).take(there.len().saturating_sub(2));
         let all: Vec<_> = there.iter().chain(back).cloned().collect();
-        Ok(write_gif(path, &all, self.delay.unwrap_or(80))?)
+        write_gif(path, &all, self.delay.unwrap_or(80))?;
+        Ok(place)
     }
 }
 

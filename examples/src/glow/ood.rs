@@ -54,8 +54,8 @@ impl OodArgs {
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let (inside, outside) = (self.bits(&run, &model, &self.data.data)?, self.bits(&run, &model, &self.other)?);
         let (data, other) = (self.data.data.display(), self.other.display());
-        let sample = |name: String, values: &[f64]| Sample { name, values: values.to_vec() };
-        let samples = [sample(data.to_string(), &inside), sample(other.to_string(), &outside)];
+        let sample = |path: &Path, values: &[f64]| Sample { name: short(path), values: values.to_vec() };
+        let samples = [sample(&self.data.data, &inside), sample(&self.other, &outside)];
         histogram(&samples, "Likelihoods under one model", "bits/dim", &self.out)?;
         let ((a, ea), (b, eb)) = (mean_and_error(&inside), mean_and_error(&outside));
         println!(
@@ -69,12 +69,35 @@ impl OodArgs {
     }
 
     fn bits(&self, run: &ImageRun, model: &ImageModel, path: &Path) -> Result<Vec<f64>> {
-        let set = self.split.of(images_resized_for(run, path)?)?;
+        let set = images_resized_for(run, path, self.split)?;
         let count = self.count.min(set.len());
         let bar = progress(count, &path.display().to_string());
         let mut rng = FlowRng::named(self.seed, "ood");
         let bits = bits_per_image(model, &set, count, 1, &mut rng, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         Ok(bits)
+    }
+}
+
+/// A path that fits into a legend: its end, where it is long.
+fn short(path: &Path) -> String {
+    const LONGEST: usize = 48;
+    let whole = path.display().to_string();
+    let count = whole.chars().count();
+    if count <= LONGEST {
+        return whole;
+    }
+    std::iter::once('…').chain(whole.chars().skip(count + 1 - LONGEST)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_paths_show_their_ends() {
+        assert_eq!(short(Path::new("data/mnist")), "data/mnist");
+        let long = short(Path::new(&format!("/home/somebody/{}/the-test-set", "x".repeat(80))));
+        assert!(long.starts_with('…') && long.ends_with("/the-test-set") && long.chars().count() == 48, "{long}");
     }
 }

@@ -8,14 +8,17 @@ use clap::{Args, ValueEnum};
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_core::{Backprop, FlowRng};
 use flow_image::codec::{IdfConfig, IdfRun};
-use flow_image::data::{self, Augment, Channels, Edge, FolderOptions, OpenOptions, Resize, Splits};
-use flow_image::io::{GridStyle, Pixels, write_grid};
+use flow_image::data::{
+    self, ArrayOptions, Augment, Channels, Dataset, Edge, FolderOptions, Layout, OpenOptions, Range, Resize, Splits,
+};
 use flow_image::metrics::{bits_per_image, mean_and_error};
 use flow_image::model::{ModelConfig, preset};
 use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
 
 use super::codec;
-use super::common::DataArg;
+use super::common::{DataArg, class_name};
+use super::info::check_preset;
+use super::sheet::{Names, Sheet};
 use crate::cli::{at_least_one, described, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
@@ -41,6 +44,34 @@ enum Colour {
     Gray,
     /// Three channels.
     Rgb,
+}
+
+/// What the axes of an array mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LayoutName {
+    /// Where only one meaning fits, that.
+    Auto,
+    /// [N, H, W]
+    Nhw,
+    /// [N, C, H, W], any number of channels.
+    Nchw,
+    /// [N, H, W, C], any number of channels.
+    Nhwc,
+    /// [H, W, C, N], MATLAB's order.
+    Hwcn,
+}
+
+/// Between which values the floats of an array lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RangeName {
+    /// By the values, or refused.
+    Auto,
+    /// 0 to 1.
+    Unit,
+    /// -1 to 1.
+    Signed,
+    /// 0 to 255.
+    Bytes,
 }
 
 /// Train a model
@@ -98,6 +129,18 @@ pub(super) struct TrainArgs {
     /// Colour of pictures (folders of pictures) [default: auto]
     #[arg(long, value_enum)]
     colour: Option<Colour>,
+    /// Leave out, and count, pictures that cannot be decoded (folders of pictures)
+    #[arg(long)]
+    skip_broken: bool,
+    /// What the axes mean (.npy, .npz) [default: auto]
+    #[arg(long, value_enum)]
+    layout: Option<LayoutName>,
+    /// Between which values floats lie (.npy, .npz) [default: auto]
+    #[arg(long, value_enum)]
+    range: Option<RangeName>,
+    /// Remove images that are there twice, or in two of the parts; without it they are counted
+    #[arg(long)]
+    dedup: bool,
     /// Pad sides with zeros to a multiple of this
     #[arg(long, value_name = "N")]
     pad: Option<usize>,
@@ -129,12 +172,12 @@ impl TrainArgs {
         }
         let (run, config) = self.plan(&splits, &open, demo)?;
         let test = splits.test.clone();
-        let images = format!("{}: {} training images", splits.train.source(), splits.train.len());
+        let data = what_was_read(&splits);
         let task = ImageTask::new(run.clone(), splits, &device)?;
         let parameters = task.model().store().parameter_count();
         let steps = config.steps;
         let Trained { summary, report, .. } = training::train(config, place, task, || {
-            eprintln!("{images}");
+            eprintln!("{data}");
             eprintln!("{} with {parameters} parameters, batch {}, {steps} steps", run.model.family(), run.batch);
             Ok(())
         })?;
@@ -154,8 +197,18 @@ impl TrainArgs {
                 "for folders of pictures, {} is none; leave it out, --pad and --bits are for all images",
                 path.display()
             );
-            refuse(&[("--resize", self.resize.is_some()), ("--colour", self.colour.is_some())], &reason)?;
+            let flags = [
+                ("--resize", self.resize.is_some()),
+                ("--colour", self.colour.is_some()),
+                ("--skip-broken", self.skip_broken),
+            ];
+            refuse(&flags, &reason)?;
         }
+        if !data::holds_arrays(path) && (path.exists() || path == Path::new("digits")) {
+            let reason = format!("for arrays (.npy, .npz), {} is none; leave it out", path.display());
+            refuse(&[("--layout", self.layout.is_some()), ("--range", self.range.is_some())], &reason)?;
+        }
+        self.model.as_deref().map_or(Ok(()), check_preset)?;
         refuse(
             &[("--config", self.config.is_some() && self.model.is_some())],
             "describes the whole model and leaves nothing to --model; give one of them",
@@ -198,8 +251,22 @@ impl TrainArgs {
             Some(Colour::Rgb) => Channels::Rgb,
         };
         let mut options = OpenOptions::default();
-        options.folder = FolderOptions::new(self.resize.map(Resize::from), channels);
-        (options.pad, options.bits) = (self.pad, self.bits);
+        options.folder = FolderOptions::new(self.resize.map(Resize::from), channels).skipping_broken(self.skip_broken);
+        let layout = match self.layout {
+            None | Some(LayoutName::Auto) => Layout::Auto,
+            Some(LayoutName::Nhw) => Layout::Nhw,
+            Some(LayoutName::Nchw) => Layout::Nchw,
+            Some(LayoutName::Nhwc) => Layout::Nhwc,
+            Some(LayoutName::Hwcn) => Layout::Hwcn,
+        };
+        let range = match self.range {
+            None | Some(RangeName::Auto) => Range::Auto,
+            Some(RangeName::Unit) => Range::Unit,
+            Some(RangeName::Signed) => Range::Signed,
+            Some(RangeName::Bytes) => Range::Bytes,
+        };
+        options.array = ArrayOptions::new(layout, range);
+        (options.pad, options.bits, options.dedup) = (self.pad, self.bits, self.dedup);
         options
     }
 
@@ -269,10 +336,30 @@ impl TrainArgs {
         const SIDE: usize = 10;
         let labels = class_rows(&run, SIDE * SIDE, SIDE);
         let samples = model.sample(SIDE * SIDE, labels.as_deref(), &[0.7], &mut rng)?;
-        let style = GridStyle::with_columns(SIDE);
-        write_grid(&self.out.join("samples.png"), &Pixels::from_tensor(&samples, run.spec.levels)?, &style)?;
-        let bits = bits_per_image(&model, test, self.test_images.unwrap_or(TEST_IMAGES), 1, &mut rng, |_| ())?;
+        let rows = labels.iter().flat_map(|labels| labels.iter().step_by(SIDE)).map(|&l| class_name(&run, l)).collect();
+        let names = Names { rows, columns: Vec::new() };
+        let labels = labels.map(|labels| (labels, run.class_names.clone()));
+        let sheet = Sheet { images: &samples, levels: run.spec.levels, columns: SIDE, names, labels };
+        // No picture has other than one or three channels.
+        let file = if matches!(run.spec.channels, 1 | 3) { "samples.png" } else { "samples.npy" };
+        sheet.write(&self.out.join(file))?;
+        if test.is_empty() {
+            println!(
+                "{} steps in {:.0} s, no test images; {}",
+                summary.step,
+                summary.seconds,
+                self.out.join(file).display()
+            );
+            return Ok(());
+        }
+        // The noise of `glow eval`, so that one model has one number.
+        let count = self.test_images.unwrap_or(TEST_IMAGES).min(test.len());
+        let bits = bits_per_image(&model, test, count, 1, &mut FlowRng::named(0, "eval"), |_| ())?;
         let (mean, error) = mean_and_error(&bits);
+        if count < test.len() {
+            let all = test.len();
+            eprintln!("note: over the first {count} of {all} test images; `glow eval --count {count}` prints the same");
+        }
         println!(
             "test {mean:.4} ± {error:.4} bits/dim over {} images ({} levels, D = {}), {} steps in {:.0} s; {}",
             bits.len(),
@@ -280,10 +367,41 @@ impl TrainArgs {
             run.spec.dims(),
             summary.step,
             summary.seconds,
-            self.out.join("samples.png").display()
+            self.out.join(file).display()
         );
         Ok(())
     }
+}
+
+/// What was read, for the first lines of a training: images of each part, their shape, classes, and what is not as the
+/// files have it.
+pub(super) fn what_was_read(splits: &Splits) -> String {
+    let Splits { train, validation, test } = splits;
+    let [channels, height, width] = train.shape();
+    let classes = match train.class_names() {
+        [] => "no classes".to_string(),
+        names if names.len() <= 10 => format!("{} classes: {}", names.len(), names.join(", ")),
+        names => format!("{} classes: {}, … {}", names.len(), names[..3].join(", "), names[names.len() - 1]),
+    };
+    let attributes = train.attributes().map_or(String::new(), |a| format!("; attributes: {}", a.names().join(", ")));
+    let mut lines = vec![
+        format!("data: {}", train.source()),
+        format!(
+            "data: {} training, {} validation, {} test images of {channels}x{height}x{width}, {} levels; \
+             {classes}{attributes}",
+            train.len(),
+            validation.len(),
+            test.len(),
+            train.levels()
+        ),
+    ];
+    let own: Vec<&str> = [validation, test].into_iter().map(Dataset::source).filter(|s| *s != train.source()).collect();
+    lines.extend(own.into_iter().map(|source| format!("data: {source}")));
+    lines.extend(splits.notes().into_iter().map(|note| format!("note: {note}")));
+    if !matches!(channels, 1 | 3) {
+        lines.push(format!("note: {channels} channels: samples and previews are arrays (.npy), not pictures"));
+    }
+    lines.join("\n")
 }
 
 /// The number of classes of labelled images.

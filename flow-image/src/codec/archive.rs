@@ -5,7 +5,7 @@
 //! | bytes | header |
 //! |---|---|
 //! | 8 | `FLOWZIP1` |
-//! | 4 | version of the coder, 1 |
+//! | 4 | version: 1, or 2 where names of the images follow the header |
 //! | 12 | channels, height, width |
 //! | 4 | grey levels |
 //! | 4 | images per block |
@@ -30,12 +30,15 @@ use rayon::prelude::*;
 
 use super::coder::{FrozenIdf, Reader};
 use super::model::Idf;
+use super::names;
 use crate::data::read_file;
 use crate::io::atomic_write;
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"FLOWZIP1";
+/// Archives without names, and with them; everything else is the same.
 const VERSION: u32 = 1;
+const VERSION_NAMED: u32 = 2;
 const HEADER: usize = 52;
 const BLOCK_HEADER: usize = 12;
 /// Images that share one run of the range coder. More of them cost less overhead (about ten bytes per run)
@@ -55,7 +58,19 @@ pub struct ArchiveInfo {
     pub count: usize,
     /// [`fingerprint`] of the model that made the archive, and that alone can read it.
     pub fingerprint: u64,
+    /// Whether the archive has the names of the images.
+    pub named: bool,
     block: usize,
+}
+
+/// What an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The images `[N, C, H, W]`.
+    pub images: Vec<u8>,
+    /// The name of each, where the archive has names.
+    pub names: Option<Vec<String>>,
 }
 
 /// A number that depends on every weight and hyper-parameter of the model.
@@ -85,6 +100,15 @@ pub fn fingerprint(model: &Idf) -> Result<u64> {
 /// # Errors
 /// A length that is no whole number of images, a value beyond the levels, or weights that are not finite.
 pub fn compress(model: &Idf, images: &[u8]) -> Result<Vec<u8>> {
+    compress_named(model, images, None)
+}
+
+/// As [`compress`], with the names of the images where there are some: relative paths with `/` between their parts.
+///
+/// # Errors
+/// Those of [`compress`]; another number of names than of images, a name twice, or one that leads out of the folder that
+/// it will be restored into.
+pub fn compress_named(model: &Idf, images: &[u8], names: Option<&[String]>) -> Result<Vec<u8>> {
     let size: usize = model.shape().iter().product();
     if !images.len().is_multiple_of(size) {
         let reason = format!("{} bytes are no whole number of images of shape {:?}", images.len(), model.shape());
@@ -97,17 +121,24 @@ pub fn compress(model: &Idf, images: &[u8]) -> Result<Vec<u8>> {
     let frozen = FrozenIdf::new(model)?;
     let blocks: Vec<Vec<u8>> =
         images.par_chunks(BLOCK * size).map(|block| encode_block(&frozen, block, size)).collect::<Result<_>>()?;
-    let mut archive = header(model, images.len() / size)?;
+    let count = images.len() / size;
+    let mut archive = header(model, count, names.is_some())?;
+    if let Some(given) = names {
+        if given.len() != count {
+            return Err(Error::config("names", format!("{} for {count} images", given.len())));
+        }
+        archive.extend(names::encode(given)?);
+    }
     blocks.iter().for_each(|block| archive.extend_from_slice(block));
     Ok(archive)
 }
 
-fn header(model: &Idf, count: usize) -> Result<Vec<u8>> {
+fn header(model: &Idf, count: usize, named: bool) -> Result<Vec<u8>> {
     let mut bytes = MAGIC.to_vec();
     let [c, h, w] = model.shape();
     for (what, value) in [("channels", c), ("height", h), ("width", w), ("levels", model.levels()), ("block", BLOCK)] {
         if bytes.len() == MAGIC.len() {
-            bytes.extend(VERSION.to_le_bytes());
+            bytes.extend(if named { VERSION_NAMED } else { VERSION }.to_le_bytes());
         }
         let value =
             u32::try_from(value).map_err(|_| Error::config(what, format!("{value} does not fit an archive")))?;
@@ -184,8 +215,9 @@ fn read_header(cursor: &mut Cursor<'_>) -> Result<ArchiveInfo> {
         return cursor.fail(0, "'FLOWZIP1'", "other bytes");
     }
     let version = cursor.u32("the version")?;
-    if version != VERSION {
-        return cursor.fail(8, format!("version {VERSION}"), format!("version {version}"));
+    if ![VERSION, VERSION_NAMED].contains(&version) {
+        let expected = format!("version {VERSION} or {VERSION_NAMED}");
+        return cursor.fail(8, expected, format!("version {version}"));
     }
     let mut number = |what| cursor.u32(what).map(|v| v as usize);
     let shape = [number("the channels")?, number("the height")?, number("the width")?];
@@ -198,7 +230,7 @@ fn read_header(cursor: &mut Cursor<'_>) -> Result<ArchiveInfo> {
     }
     let count = usize::try_from(count).ok().filter(|_| (1..=BLOCK_MAX).contains(&block));
     match count {
-        Some(count) => Ok(ArchiveInfo { shape, levels, count, fingerprint, block }),
+        Some(count) => Ok(ArchiveInfo { shape, levels, count, fingerprint, named: version == VERSION_NAMED, block }),
         None => cursor.fail(28, format!("at most {BLOCK_MAX} images per block"), format!("{block}")),
     }
 }
@@ -238,9 +270,18 @@ pub fn decompress(model: &Idf, bytes: &[u8]) -> Result<Vec<u8>> {
 /// [`Error::Format`] with the position: no archive, another version, another model or image shape, a
 /// damaged or missing part, bytes after the end.
 pub fn decompress_from(model: &Idf, bytes: &[u8], source: &Path) -> Result<Vec<u8>> {
+    Ok(restore(model, bytes, source)?.images)
+}
+
+/// As [`decompress_from`], with the names of the images where the archive has some.
+///
+/// # Errors
+/// Those of [`decompress_from`]; names that are damaged or lead out of the folder that they are restored into.
+pub fn restore(model: &Idf, bytes: &[u8], source: &Path) -> Result<Restored> {
     let mut cursor = Cursor { source, bytes, position: 0 };
     let info = read_header(&mut cursor)?;
     check_model(model, &info, &cursor)?;
+    let names = if info.named { Some(read_names(&mut cursor, info.count)?) } else { None };
     let mut blocks = Vec::new();
     let mut left = info.count;
     while left > 0 {
@@ -255,7 +296,19 @@ pub fn decompress_from(model: &Idf, bytes: &[u8], source: &Path) -> Result<Vec<u
     let frozen = FrozenIdf::new(model)?;
     let images: Vec<Vec<u8>> =
         blocks.par_iter().map(|block| decode_block(&frozen, block, source)).collect::<Result<_>>()?;
-    Ok(images.concat())
+    Ok(Restored { images: images.concat(), names })
+}
+
+fn read_names(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<String>> {
+    let position = cursor.position;
+    let length = cursor.u32("the length of the names")? as usize;
+    let stored = cursor.u32("the checksum of the names")?;
+    let deflated = cursor.take(length, "the names")?;
+    let check = crc32c::crc32c(deflated);
+    if stored != check {
+        return cursor.fail(position, format!("checksum {stored:08x} over the names"), format!("{check:08x}"));
+    }
+    names::decode(cursor.source, position, deflated, count)
 }
 
 /// Writes the archive of `images` to `path`, which holds either all of it or what it held before; returns
@@ -264,7 +317,15 @@ pub fn decompress_from(model: &Idf, bytes: &[u8], source: &Path) -> Result<Vec<u
 /// # Errors
 /// Those of [`compress`], and failures of the file system.
 pub fn write_archive(model: &Idf, images: &[u8], path: &Path) -> Result<usize> {
-    let archive = compress(model, images)?;
+    write_named_archive(model, images, None, path)
+}
+
+/// As [`write_archive`], with the names of the images where there are some.
+///
+/// # Errors
+/// Those of [`compress_named`], and failures of the file system.
+pub fn write_named_archive(model: &Idf, images: &[u8], names: Option<&[String]>, path: &Path) -> Result<usize> {
+    let archive = compress_named(model, images, names)?;
     atomic_write(path, &archive)?;
     Ok(archive.len())
 }
@@ -275,6 +336,14 @@ pub fn write_archive(model: &Idf, images: &[u8], path: &Path) -> Result<usize> {
 /// Those of [`decompress_from`], and failures of the file system.
 pub fn read_archive(model: &Idf, path: &Path) -> Result<Vec<u8>> {
     decompress_from(model, &read_file(path)?, path)
+}
+
+/// The images of the archive at `path` with their names.
+///
+/// # Errors
+/// Those of [`restore`], and failures of the file system.
+pub fn restore_archive(model: &Idf, path: &Path) -> Result<Restored> {
+    restore(model, &read_file(path)?, path)
 }
 
 fn check_model(model: &Idf, info: &ArchiveInfo, cursor: &Cursor<'_>) -> Result<()> {

@@ -37,10 +37,14 @@ mod config;
 mod fixed;
 mod mixture;
 mod model;
+mod names;
 mod net;
 mod task;
 
-pub use archive::{ArchiveInfo, compress, decompress, decompress_from, fingerprint, info, read_archive, write_archive};
+pub use archive::{
+    ArchiveInfo, Restored, compress, compress_named, decompress, decompress_from, fingerprint, info, read_archive,
+    restore, restore_archive, write_archive, write_named_archive,
+};
 pub use config::{IdfConfig, PRESETS};
 pub use model::Idf;
 pub use task::{IdfRun, IdfTask, train_config};

@@ -141,7 +141,28 @@ fn a_forged_header_is_refused() {
     assert!(forge(28, &u32::MAX.to_le_bytes()).contains("images per block"));
     assert!(forge(28, &[0; 4]).contains("images per block"));
     assert!(forge(32, &u64::MAX.to_le_bytes()).contains("byte "));
-    assert!(forge(8, &[2]).contains("version 1"));
+    assert!(forge(8, &[3]).contains("version 1 or 2"));
+}
+
+#[test]
+fn names_are_under_the_checksum_and_come_back_with_their_images() {
+    let model = model([1, 4, 4], 17, 1, 0.1);
+    let images: Vec<u8> = (0..2).flat_map(|seed| random_image([1, 4, 4], 17, seed)).collect();
+    let names = ["chat/é 1.png".to_string(), "chien/2.png".to_string()];
+    let archive = compress_named(&model, &images, Some(&names)).unwrap();
+    let restored = restore(&model, &archive, Path::new("x")).unwrap();
+    assert_eq!((restored.images, restored.names.unwrap()), (images.clone(), names.to_vec()));
+    assert!(info(&archive, Path::new("x")).unwrap().named);
+    assert_eq!(restore(&model, &compress(&model, &images).unwrap(), Path::new("x")).unwrap().names, None);
+    for at in 0..archive.len() {
+        let mut damaged = archive.clone();
+        damaged[at] ^= 0x10;
+        let error = restore(&model, &damaged, Path::new("some.fz")).unwrap_err().to_string();
+        assert!(error.starts_with("some.fz: byte "), "byte {at}: {error}");
+        let error = restore(&model, &archive[..at], Path::new("some.fz")).unwrap_err().to_string();
+        assert!(error.starts_with("some.fz: byte "), "length {at}: {error}");
+    }
+    assert!(compress_named(&model, &images, Some(&names[..1])).unwrap_err().to_string().contains("1 for 2 images"));
 }
 
 /// Archives outlive programs. If this fails, the arithmetic of the coder has changed and what was compressed

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use flow_core::hash::Fnv;
 
-use super::Attributes;
+use super::{Attributes, Range};
 use crate::{Error, Result};
 
 /// Channels, height and width of one image.
@@ -21,6 +21,9 @@ pub struct Dataset {
     labels: Option<Vec<u32>>,
     class_names: Vec<String>,
     attributes: Option<Attributes>,
+    names: Option<Vec<String>>,
+    range: Option<Range>,
+    notes: Vec<String>,
     source: String,
 }
 
@@ -44,7 +47,18 @@ impl Dataset {
             let reason = format!("value {} at index {index} is not below the {levels} levels", images[index]);
             return Err(Error::config(source, reason));
         }
-        Ok(Dataset { images, shape, levels, labels: None, class_names: Vec::new(), attributes: None, source })
+        Ok(Dataset {
+            images,
+            shape,
+            levels,
+            labels: None,
+            class_names: Vec::new(),
+            attributes: None,
+            names: None,
+            range: None,
+            notes: Vec::new(),
+            source,
+        })
     }
 
     /// The same images with one label each, an index into `class_names`.
@@ -74,6 +88,32 @@ impl Dataset {
         }
         self.attributes = Some(attributes);
         Ok(self)
+    }
+
+    /// The same images with the name of the file that each was read from.
+    ///
+    /// # Errors
+    /// A number of names other than the number of images.
+    pub fn with_names(mut self, names: Vec<String>) -> Result<Self> {
+        if names.len() != self.len() {
+            let reason = format!("{} names for {} images", names.len(), self.len());
+            return Err(Error::config(self.source, reason));
+        }
+        self.names = Some(names);
+        Ok(self)
+    }
+
+    /// The same images with more to tell about how they were read: what was left out, changed or rounded.
+    #[must_use]
+    pub fn with_notes(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
+
+    /// The same images, read from floats in this range.
+    pub(crate) fn with_range(mut self, range: Option<Range>) -> Self {
+        self.range = range;
+        self
     }
 
     /// The same images described by another text.
@@ -133,6 +173,21 @@ impl Dataset {
         self.attributes.as_ref()
     }
 
+    /// The path of each picture below the folder that was read, with `/` between its parts; `None` for other formats.
+    pub fn names(&self) -> Option<&[String]> {
+        self.names.as_deref()
+    }
+
+    /// The rule by which floats became levels, where the source has floats.
+    pub fn range(&self) -> Option<Range> {
+        self.range
+    }
+
+    /// What was left out, changed or rounded in reading, a sentence for each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Where the images come from and what has been done to them.
     pub fn source(&self) -> &str {
         &self.source
@@ -153,8 +208,35 @@ impl Dataset {
         let images = self.gather(&indices)?;
         let labels = self.labels.as_ref().map(|labels| indices.iter().map(|&i| labels[i]).collect());
         let attributes = self.attributes.as_ref().map(|attributes| attributes.subset(&indices));
-        let (class_names, source) = (self.class_names.clone(), self.source.clone());
-        Ok(Dataset { images, labels, attributes, class_names, source, ..*self })
+        let names = self.names.as_ref().map(|names| indices.iter().map(|&i| names[i].clone()).collect());
+        let (class_names, source, notes) = (self.class_names.clone(), self.source.clone(), self.notes.clone());
+        Ok(Dataset { images, labels, attributes, class_names, names, source, notes, ..*self })
+    }
+
+    /// All images of several sets behind each other, described as the first one; labels, attributes and names where all
+    /// sets have them.
+    ///
+    /// # Errors
+    /// Sets of different shapes, levels or classes.
+    pub fn concat(sets: Vec<Dataset>) -> Result<Self> {
+        let mut sets = sets.into_iter();
+        let Some(mut all) = sets.next() else { return Err(Error::config("data sets", "there are none to join")) };
+        for set in sets {
+            if (set.shape, set.levels) != (all.shape, all.levels) || set.class_names != all.class_names {
+                let reason = format!("images or classes other than those of {}", all.source);
+                return Err(Error::config(set.source, reason));
+            }
+            all.images.extend(set.images);
+            all.labels = joined(all.labels, set.labels);
+            all.names = joined(all.names, set.names);
+            all.attributes = match (all.attributes, set.attributes) {
+                (Some(first), Some(second)) => first.join(second),
+                _ => None,
+            };
+            let new: Vec<String> = set.notes.into_iter().filter(|note| !all.notes.contains(note)).collect();
+            all.notes.extend(new);
+        }
+        Ok(all)
     }
 
     /// The values of several images behind each other, `[B, C, H, W]`.
@@ -243,6 +325,13 @@ impl Dataset {
         let source = format!("{}, zero-padded from {h}x{w} to {height}x{width}", self.source);
         Ok(Dataset { images, shape: [c, height, width], source, ..self })
     }
+}
+
+/// One list behind the other, if there are both.
+fn joined<T>(first: Option<Vec<T>>, second: Option<Vec<T>>) -> Option<Vec<T>> {
+    let mut all = first?;
+    all.extend(second?);
+    Some(all)
 }
 
 /// Bytes `[B, C, H, W]` as a tensor of levels in f32.

@@ -1,22 +1,18 @@
 //! A folder of pictures.
 //!
-//! PNG, JPEG and WebP files are found recursively, in the order of their names. The first sub-folder of a
-//! picture's path is its class; a `labels.csv` in the folder adds yes/no attributes. Pictures are decoded in
+//! PNG, JPEG, WebP, BMP, TIFF, GIF and PPM files are found recursively, in the order of their names. The first sub-folder
+//! of a picture's path is its class; a `labels.csv` in the folder adds yes/no attributes. Pictures are decoded in
 //! parallel, and the result does not depend on the number of threads.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::imageops::FilterType;
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Attributes, Dataset, read_file};
+use super::picture::{LOOKED_FOR, Lost, Picture, decode, is_picture};
+use super::{Attributes, Dataset, is_default, some_of};
 use crate::{Error, Result};
 
-const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 pub(crate) const LABELS: &str = "labels.csv";
 
 /// Deeper folders are a loop or a mistake.
@@ -69,33 +65,48 @@ pub struct FolderOptions {
     pub resize: Option<Resize>,
     /// Colour or not.
     pub channels: Channels,
+    /// Leave out, and count, pictures that cannot be decoded, rather than refusing the folder.
+    #[serde(skip_serializing_if = "is_default")]
+    pub skip_broken: bool,
 }
 
 impl FolderOptions {
     /// Pictures of this size, as they are if `None`, and colour.
     pub fn new(resize: Option<Resize>, channels: Channels) -> Self {
-        FolderOptions { resize, channels }
+        FolderOptions { resize, channels, skip_broken: false }
+    }
+
+    /// The same options, with pictures that cannot be decoded left out and counted.
+    #[must_use]
+    pub fn skipping_broken(mut self, skip: bool) -> Self {
+        self.skip_broken = skip;
+        self
     }
 }
 
-/// All pictures under a folder. Transparency is ignored, an EXIF rotation is applied.
+/// All pictures under a folder. Transparency is ignored and counted, an EXIF rotation is applied.
 ///
-/// Links to files are followed, links to folders are not. Pictures with and without a sub-folder side by side
-/// leave the set without labels.
+/// Links to files are followed, links to folders are not. Pictures beside two or more sub-folders of pictures belong to no
+/// class and are left out, as torchvision's `ImageFolder` does; beside a single sub-folder they leave the set without
+/// labels. What is left out, and what of the files is lost, stands in [`Dataset::notes`].
 ///
 /// # Errors
-/// No picture, one that cannot be decoded (named), two of different sizes without `resize` (both
-/// named), or a malformed `labels.csv`.
+/// No picture, one that cannot be decoded (named) unless they are skipped, two of different sizes without `resize` (both
+/// named), more pictures beside the sub-folders than in them, or a malformed `labels.csv`.
 pub fn read(folder: &Path, options: &FolderOptions) -> Result<Dataset> {
     if let Some(resize) = options.resize {
         check_resize(resize)?;
     }
-    let mut files = Vec::new();
-    collect(folder, 0, &mut files)?;
+    let mut found = Found::default();
+    collect(folder, 0, &mut found)?;
+    let mut files = std::mem::take(&mut found.pictures);
     if files.is_empty() {
-        return Err(Error::NoData { path: folder.into(), looked_for: "*.png, *.jpg, *.jpeg and *.webp".into() });
+        return Err(Error::NoData { path: folder.into(), looked_for: LOOKED_FOR.into() });
     }
-    let pictures = files.par_iter().map(|path| decode(path, options)).collect::<Result<Vec<_>>>()?;
+    let mut notes = found.notes(folder);
+    notes.extend(leave_out_loose(folder, &mut files)?);
+    let (files, pictures) = decode_all(folder, files, options, &mut notes)?;
+    notes.extend(losses(folder, &files, &pictures));
     let mut set = assemble(folder, &files, pictures, options)?;
     let names: Vec<String> = files.iter().map(|path| relative_name(folder, path)).collect();
     if let Some((labels, classes)) = classes(&names) {
@@ -103,9 +114,13 @@ pub fn read(folder: &Path, options: &FolderOptions) -> Result<Dataset> {
     }
     let table = folder.join(LABELS);
     if table.exists() {
-        set = set.with_attributes(Attributes::read_csv(&table, &names)?)?;
+        let (attributes, said) = Attributes::read_csv(&table, &names)?;
+        notes.extend(said);
+        if let Some(attributes) = attributes {
+            set = set.with_attributes(attributes)?;
+        }
     }
-    Ok(set)
+    Ok(set.with_names(names)?.with_notes(notes))
 }
 
 fn check_resize(resize: Resize) -> Result<()> {
@@ -115,8 +130,40 @@ fn check_resize(resize: Resize) -> Result<()> {
     Err(Error::config("resize", format!("sides must be 1 to 4096, got {}x{}", resize.height, resize.width)))
 }
 
+/// What lies in a folder.
+#[derive(Default)]
+struct Found {
+    pictures: Vec<PathBuf>,
+    /// Files that are no pictures by their names.
+    others: Vec<PathBuf>,
+    hidden: usize,
+    /// Links to folders.
+    links: Vec<PathBuf>,
+}
+
+impl Found {
+    /// What is not read, in words.
+    fn notes(&self, folder: &Path) -> Vec<String> {
+        let names =
+            |paths: &[PathBuf]| some_of(&paths.iter().map(|path| relative_name(folder, path)).collect::<Vec<_>>());
+        let mut notes = Vec::new();
+        let at = folder.display();
+        if !self.others.is_empty() {
+            notes.push(format!("{at}: {} files are no pictures: {}", self.others.len(), names(&self.others)));
+        }
+        if self.hidden > 0 {
+            notes.push(format!("{at}: {} hidden files or folders were not looked at", self.hidden));
+        }
+        if !self.links.is_empty() {
+            let count = self.links.len();
+            notes.push(format!("{at}: {count} links to folders were not followed: {}", names(&self.links)));
+        }
+        notes
+    }
+}
+
 /// Pictures below `folder`, files and sub-folders in the order of their names, hidden ones left out.
-fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(folder: &Path, depth: usize, found: &mut Found) -> Result<()> {
     if depth > MAX_DEPTH {
         let reason = format!("folders are nested deeper than {MAX_DEPTH}");
         return Err(Error::config(folder.display().to_string(), reason));
@@ -126,28 +173,111 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> 
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
+        let kind = entry.file_type().map_err(Error::io(&path))?;
         if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        if entry.file_type().map_err(Error::io(&path))?.is_dir() {
-            collect(&path, depth + 1, files)?;
+            found.hidden += 1;
+        } else if kind.is_dir() {
+            collect(&path, depth + 1, found)?;
+        } else if kind.is_symlink() && path.is_dir() {
+            found.links.push(path);
         } else if is_picture(&path) {
-            files.push(path);
+            found.pictures.push(path);
+        } else if depth > 0 || entry.file_name() != LABELS {
+            found.others.push(path);
         }
     }
     Ok(())
-}
-
-/// Whether the name ends like a picture's.
-pub(crate) fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
 /// The path below the folder with `/` between its parts.
 fn relative_name(folder: &Path, path: &Path) -> String {
     let relative = path.strip_prefix(folder).unwrap_or(path);
     relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+/// Takes pictures away that lie beside the folders of two or more classes, and says so.
+fn leave_out_loose(folder: &Path, files: &mut Vec<PathBuf>) -> Result<Option<String>> {
+    let (loose, inside): (Vec<PathBuf>, Vec<PathBuf>) =
+        files.iter().cloned().partition(|path| path.parent() == Some(folder));
+    let names: Vec<String> = inside.iter().map(|path| relative_name(folder, path)).collect();
+    let folders = classes(&names).map_or(0, |(_, classes)| classes.len());
+    if loose.is_empty() || folders == 0 {
+        return Ok(None);
+    }
+    let (at, count) = (folder.display(), loose.len());
+    let examples = some_of(&loose.iter().map(|path| relative_name(folder, path)).collect::<Vec<_>>());
+    if folders == 1 {
+        let class = names[0].split_once('/').map_or("", |(class, _)| class);
+        return Ok(Some(format!("{at}: {count} pictures lie beside the folder {class}: no classes are read")));
+    }
+    if count > inside.len() {
+        let reason = format!(
+            "{count} pictures beside the folders of {folders} classes, {} in them ({examples}); \
+             move them into a class, or name the folder of the classes alone",
+            inside.len()
+        );
+        return Err(Error::config(at.to_string(), reason));
+    }
+    *files = inside;
+    Ok(Some(format!("{at}: {count} pictures beside the {folders} class folders belong to none, left out: {examples}")))
+}
+
+/// All pictures, or those that can be decoded.
+fn decode_all(
+    folder: &Path,
+    files: Vec<PathBuf>,
+    options: &FolderOptions,
+    notes: &mut Vec<String>,
+) -> Result<(Vec<PathBuf>, Vec<Picture>)> {
+    // All of them, so that the error is that of the first broken one and not of the fastest thread.
+    let decoded: Vec<Result<Picture>> = files.par_iter().map(|path| decode(path, options)).collect();
+    if !options.skip_broken {
+        return Ok((files, decoded.into_iter().collect::<Result<_>>()?));
+    }
+    let (mut kept, mut pictures, mut broken, mut first) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for (path, outcome) in files.into_iter().zip(decoded) {
+        match outcome {
+            Ok(picture) => {
+                kept.push(path);
+                pictures.push(picture);
+            }
+            Err(error) => {
+                broken.push(relative_name(folder, &path));
+                first = first.or(Some(error));
+            }
+        }
+    }
+    match first {
+        Some(error) if kept.is_empty() => return Err(error),
+        Some(error) => notes.push(format!(
+            "{}: {} broken pictures were left out: {}; the first: {error}",
+            folder.display(),
+            broken.len(),
+            some_of(&broken)
+        )),
+        None => {}
+    }
+    Ok((kept, pictures))
+}
+
+/// What the bytes of pictures do not have any more, a sentence for each kind.
+fn losses(folder: &Path, files: &[PathBuf], pictures: &[Picture]) -> Vec<String> {
+    type IsLost = fn(&Lost) -> bool;
+    let kinds: [(IsLost, &str); 3] = [
+        (|lost| lost.transparency, "have transparent pixels; transparency was dropped, the colours under it kept"),
+        (|lost| lost.depth, "have 16 bits a channel and were rounded to 8"),
+        (|lost| lost.frames, "have several frames or pages, of which the first is read"),
+    ];
+    let mut notes = Vec::new();
+    for (is_lost, words) in kinds {
+        let concerned = files.iter().zip(pictures).filter(|(_, picture)| is_lost(&picture.lost));
+        let names: Vec<String> = concerned.map(|(path, _)| relative_name(folder, path)).collect();
+        if !names.is_empty() {
+            let (at, count, all) = (folder.display(), names.len(), files.len());
+            notes.push(format!("{at}: {count} of {all} pictures {words}: {}", some_of(&names)));
+        }
+    }
+    notes
 }
 
 /// The first sub-folder of each name as its class; `None` unless every picture has one.
@@ -161,63 +291,6 @@ fn classes(names: &[String]) -> Option<(Vec<u32>, Vec<String>)> {
     Some((labels, classes.into_iter().map(String::from).collect()))
 }
 
-/// One decoded picture: bytes `[H, W, C]`.
-struct Picture {
-    height: usize,
-    width: usize,
-    channels: usize,
-    values: Vec<u8>,
-}
-
-fn decode(path: &Path, options: &FolderOptions) -> Result<Picture> {
-    let bytes = read_file(path)?;
-    let mut picture = decode_bytes(&bytes).map_err(Error::picture(path))?;
-    if let Some(resize) = options.resize {
-        picture = crop_and_resize(&picture, resize);
-    }
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let gray = match options.channels {
-        Channels::Gray => true,
-        Channels::Rgb => false,
-        Channels::Auto => !picture.color().has_color() || is_gray(&picture),
-    };
-    let values = if gray { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
-    Ok(Picture { height, width, channels: if gray { 1 } else { 3 }, values })
-}
-
-/// By content, not by name; the decoder's default limits bound the memory that a header may ask for.
-fn decode_bytes(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
-    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
-    image::Limits::default().reserve(decoder.total_bytes())?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
-}
-
-fn is_gray(picture: &DynamicImage) -> bool {
-    match picture.as_rgb8() {
-        Some(rgb) => rgb.pixels().all(|p| p[0] == p[1] && p[1] == p[2]),
-        None => picture.to_rgb8().pixels().all(|p| p[0] == p[1] && p[1] == p[2]),
-    }
-}
-
-fn crop_and_resize(picture: &DynamicImage, Resize { height, width }: Resize) -> DynamicImage {
-    let (w, h) = (picture.width(), picture.height());
-    let scale = |a: u32, b: u32, c: u32| (u64::from(a) * u64::from(b) / u64::from(c)).max(1) as u32;
-    let (crop_w, crop_h) = if u64::from(w) * u64::from(height) > u64::from(h) * u64::from(width) {
-        (scale(h, width, height), h)
-    } else {
-        (w, scale(w, height, width))
-    };
-    let centred = picture.crop_imm((w - crop_w) / 2, (h - crop_h) / 2, crop_w, crop_h);
-    if (crop_w, crop_h) == (width, height) {
-        centred
-    } else {
-        centred.resize_exact(width, height, FilterType::Lanczos3)
-    }
-}
-
 /// Pictures `[H, W, C]` of one size as a data set `[N, C, H, W]`.
 fn assemble(folder: &Path, files: &[PathBuf], pictures: Vec<Picture>, options: &FolderOptions) -> Result<Dataset> {
     let size = |p: &Picture| (p.height, p.width);
@@ -225,7 +298,8 @@ fn assemble(folder: &Path, files: &[PathBuf], pictures: Vec<Picture>, options: &
     let (height, width) = pictures.first().map_or((0, 0), size);
     if let Some(other) = pictures.iter().position(|p| size(p) != (height, width)) {
         let found = &pictures[other];
-        let reason = format!("{height}x{width} against {}x{}; give a size to resize to", found.height, found.width);
+        let reason =
+            format!("{height}x{width} against {}x{}; bring them to one size with --resize", found.height, found.width);
         return Err(Error::Mismatch { first: files[0].clone(), second: files[other].clone(), reason });
     }
     let mut images = Vec::with_capacity(pictures.len() * channels * height * width);
@@ -264,7 +338,7 @@ mod tests {
         assert_eq!(set.image(1).unwrap(), [[1; 6], [2; 6], [3; 6]].concat());
         assert_eq!(set.image(2).unwrap(), [0, 1, 2, 0, 1, 2, 10, 10, 10, 11, 11, 11, 20, 20, 20, 20, 20, 20]);
         assert_eq!((set.labels().unwrap(), set.class_names()), (&[0, 0, 1][..], &["a".to_string(), "b".into()][..]));
-        assert_eq!(set.attributes().unwrap().column("hat").unwrap(), [true, true, false]);
+        assert_eq!(set.attributes().unwrap().column("hat").unwrap(), [Some(true), Some(true), Some(false)]);
     }
 
     #[test]

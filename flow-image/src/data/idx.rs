@@ -3,13 +3,15 @@
 //! A file is `00 00 08 r`, then `r` dimensions as big-endian u32, then the bytes in row-major order:
 //! `r = 3` for images `[N, H, W]`, `r = 1` for labels `[N]`. <http://yann.lecun.com/exdb/mnist/>
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Dataset, file_length};
+use super::splits::Parts;
+use super::{Dataset, file_length, foreign, numbers};
 use crate::{Error, Result};
 
 /// No deflate stream expands by more than this: <https://zlib.net/zlib_tech.html>.
@@ -34,35 +36,107 @@ pub fn read(images: &Path, labels: Option<&Path>) -> Result<Dataset> {
     set.with_labels(label_values.into_iter().map(u32::from).collect(), numbers(classes))
 }
 
-/// Train and test files of a folder under their canonical names, with or without `.gz`.
+/// Train and test files of a folder under their canonical names, with or without `.gz`, or with a name of the data set
+/// before them: `emnist-letters-train-images-idx3-ubyte.gz`, `emnist-letters-test-images-idx3-ubyte.gz`.
 ///
 /// `None` where the folder holds no training images; no test files mean no test set.
 ///
 /// # Errors
-/// Those of [`read`].
-pub(crate) fn read_folder(folder: &Path) -> Result<Option<(Dataset, Option<Dataset>)>> {
-    let part = |prefix: &str| -> Result<Option<Dataset>> {
-        let Some(images) = find(folder, prefix, "images", 3) else { return Ok(None) };
-        let labels = labels_beside(&images);
-        read(&images, labels.as_deref()).map(Some)
+/// Those of [`read`], and a folder with the training images of several sets.
+pub(crate) fn read_folder(folder: &Path) -> Result<Option<Parts>> {
+    let found = training_images(folder)?;
+    let prefix = match &found[..] {
+        [] => return Ok(None),
+        // MNIST's own names come first, as they did before other names were known.
+        [first, ..] if first.is_empty() => first,
+        [one] => one,
+        several => {
+            let names: Vec<String> = several.iter().map(|prefix| format!("{prefix}train-images-idx3-ubyte")).collect();
+            let reason = format!("holds several data sets; name one file of {}", names.join(", "));
+            return Err(Error::config(folder.display().to_string(), reason));
+        }
     };
+    let part =
+        |part: &str| find(folder, &format!("{prefix}{part}"), "images", 3).map(|path| upright(&path)).transpose();
     let Some(train) = part("train")? else { return Ok(None) };
-    let Some(test) = part("t10k")? else { return Ok(Some((train, None))) };
-    // A small part may lack the highest class; both have the classes of either.
-    let classes = train.class_names().len().max(test.class_names().len());
-    Ok(Some((with_classes(train, classes)?, Some(with_classes(test, classes)?))))
+    let test = match part("t10k")? {
+        Some(test) => Some(test),
+        None => part("test")?,
+    };
+    named_classes(folder, prefix, Parts { train, validation: None, test }.with_equal_classes()?).map(Some)
 }
 
-/// Labelled images with `classes` numbered class names.
-fn with_classes(set: Dataset, classes: usize) -> Result<Dataset> {
-    match set.labels().map(<[u32]>::to_vec) {
-        Some(labels) => set.with_labels(labels, numbers(classes)),
-        None => Ok(set),
+/// One file with the labels beside it; EMNIST's as [`read_folder`] reads them.
+pub(crate) fn read_file(path: &Path) -> Result<Dataset> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let prefix = ["train-images", "test-images"].iter().find_map(|part| name.split_once(part)).map_or("", |(p, _)| p);
+    named_classes(folder, prefix, Parts::whole(upright(path)?)).map(|parts| parts.train)
+}
+
+/// The images of one file, turned where they are EMNIST's: its files hold every image mirrored along the diagonal.
+fn upright(path: &Path) -> Result<Dataset> {
+    let labels = labels_beside(path);
+    let set = read(path, labels.as_deref())?;
+    let note = labels.is_none().then(|| format!("{}: no labels beside it, no classes are read", path.display()));
+    let set = set.with_notes(note);
+    let is_emnist = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("emnist-"));
+    if !is_emnist {
+        return Ok(set);
+    }
+    let [_, height, width] = set.shape();
+    let turned = |image: &[u8]| -> Vec<u8> {
+        (0..width).flat_map(|x| (0..height).map(move |y| y * width + x)).map(|i| image[i]).collect()
+    };
+    let images = set.images().chunks_exact(height * width).flat_map(turned).collect();
+    let note = "EMNIST's files hold images mirrored along the diagonal; they were turned upright".to_string();
+    let upright = Dataset::new(images, [1, width, height], 256, set.source())?.with_notes(set.notes().to_vec());
+    let upright = upright.with_notes([note]);
+    match set.labels() {
+        Some(labels) => upright.with_labels(labels.to_vec(), set.class_names().to_vec()),
+        None => Ok(upright),
     }
 }
 
-fn numbers(count: usize) -> Vec<String> {
-    (0..count).map(|number| number.to_string()).collect()
+/// The names of EMNIST's classes where its `…-mapping.txt` is beside the images. Letters are numbered from 1; their
+/// classes begin with it, so that there is no class without an image.
+fn named_classes(folder: &Path, prefix: &str, parts: Parts) -> Result<Parts> {
+    if !prefix.starts_with("emnist-") {
+        return Ok(parts);
+    }
+    let all = [Some(&parts.train), parts.test.as_ref()];
+    let least = all.into_iter().flatten().filter_map(Dataset::labels).flatten().min();
+    let shift = u32::from(prefix == "emnist-letters-" && least.is_some_and(|&least| least > 0));
+    let mapping = mapping(&folder.join(format!("{prefix}mapping.txt")))?;
+    let rename = |set: Dataset| -> Result<Dataset> {
+        let Some(labels) = set.labels() else { return Ok(set) };
+        let labels: Vec<u32> = labels.iter().map(|label| label - shift).collect();
+        let name = |number: u32| mapping.get(&number).cloned().unwrap_or_else(|| number.to_string());
+        let names = (shift..set.class_names().len() as u32).map(name).collect();
+        let note = (shift > 0).then(|| "EMNIST's letters are numbered from 1; class 1 is the first".to_string());
+        Ok(set.with_labels(labels, names)?.with_notes(note))
+    };
+    Ok(Parts { train: rename(parts.train)?, validation: None, test: parts.test.map(rename).transpose()? })
+}
+
+/// Lines of a label and the codes of its characters; nothing where there is no such file.
+fn mapping(path: &Path) -> Result<BTreeMap<u32, String>> {
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let text = String::from_utf8_lossy(&super::read_file(path)?).into_owned();
+    let entry = |(line, text): (usize, &str)| {
+        let mut numbers = text.split_whitespace().map(|word| word.parse::<u32>().ok());
+        let label = numbers.next().flatten();
+        let code = numbers.next().flatten().and_then(char::from_u32).filter(|c| !c.is_control());
+        label.zip(code).map(|(label, code)| (label, code.to_string())).ok_or_else(|| Error::Line {
+            path: path.into(),
+            line: line + 1,
+            expected: "a label and the code of its character".into(),
+            found: text.chars().take(40).collect(),
+        })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(entry).collect()
 }
 
 /// The canonical files, for messages.
@@ -70,7 +144,20 @@ pub(crate) const CANONICAL: &str = "train-images-idx3-ubyte[.gz] with train-labe
 
 /// Whether [`read_folder`] finds something.
 pub(crate) fn is_folder(folder: &Path) -> bool {
-    find(folder, "train", "images", 3).is_some()
+    training_images(folder).is_ok_and(|found| !found.is_empty())
+}
+
+/// What stands before `train-images…` in the names of the folder's files, in order, each once.
+fn training_images(folder: &Path) -> Result<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let name = entry.map_err(Error::io(folder))?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let name = name.strip_suffix(".gz").unwrap_or(name);
+        let ends = ["train-images-idx3-ubyte", "train-images.idx3-ubyte"];
+        found.extend(ends.iter().find_map(|end| name.strip_suffix(end)).map(String::from));
+    }
+    Ok(found.into_iter().collect())
 }
 
 fn find(folder: &Path, prefix: &str, what: &str, rank: u8) -> Option<PathBuf> {
@@ -97,6 +184,15 @@ fn is_gzip(start: &[u8]) -> bool {
     start.starts_with(&[0x1f, 0x8b])
 }
 
+/// Whether a gzipped file holds a tar archive.
+pub(crate) fn is_compressed_tar(path: &Path) -> Result<bool> {
+    let mut start = [0; foreign::START];
+    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    // What cannot be unpacked is no archive that could be named.
+    let got = read_up_to(&mut MultiGzDecoder::new(file), &mut start).unwrap_or(0);
+    Ok(foreign::is_tar(&start[..got]))
+}
+
 /// Dimensions and values of an idx file of `R` dimensions.
 fn read_array<const R: usize>(path: &Path) -> Result<([usize; R], Vec<u8>)> {
     let length = file_length(path)?;
@@ -121,6 +217,7 @@ fn parse<const R: usize>(
     let mut header = vec![0; 4 + 4 * R];
     let got = read_up_to(&mut reader, &mut header).map_err(|e| unreadable(path, 0, &e))?;
     if got < header.len() {
+        foreign::refuse(path, &header[..got])?;
         return Err(Error::format(
             path,
             got,
@@ -128,6 +225,7 @@ fn parse<const R: usize>(
             "the end of the file",
         ));
     }
+    foreign::refuse(path, &header)?;
     let magic = [0, 0, 8, R as u8];
     if header[..4] != magic {
         let expected = format!("idx magic {magic:02x?} (bytes, {R} dimensions)");

@@ -4,34 +4,48 @@
 //!
 //! | module | what it reads |
 //! |---|---|
-//! | [`idx`] | MNIST and its relatives, `…-images-idx3-ubyte`, plain or gzipped |
-//! | [`cifar`] | CIFAR-10 binary batches |
-//! | [`folder`] | PNG, JPEG and WebP pictures, with labels from sub-folders and attributes from `labels.csv` |
-//! | [`npy`] | NumPy arrays of bytes, or of floats in `[0, 1]` |
+//! | [`idx`] | MNIST and its relatives, EMNIST among them, `…-images-idx3-ubyte`, plain or gzipped |
+//! | [`cifar`] | CIFAR-10 and CIFAR-100 in their binary form |
+//! | [`cifar_python`] | the same in their Python form |
+//! | [`folder`] | PNG, JPEG, WebP, BMP, TIFF, GIF, PPM pictures, labels from sub-folders, attributes from `labels.csv` |
+//! | [`npy`], [`npz`] | NumPy arrays of integers, truth values or floats, with labels |
 //! | `builtin` | 1,797 handwritten digits, no file needed (feature `digits`) |
 //!
 //! Every reader trusts nothing: a length is compared with the file before memory is taken for it, and
 //! a malformed file is one line naming file and position.
 
+mod array;
 mod attributes;
 pub mod augment;
 pub mod batches;
 #[cfg(feature = "digits")]
 pub mod builtin;
 pub mod cifar;
+pub mod cifar_python;
 mod dataset;
+mod duplicates;
 pub mod folder;
+mod foreign;
 pub mod idx;
+mod layout;
+mod levels;
 pub mod npy;
+pub mod npz;
 mod open;
+mod picture;
+mod roots;
 mod splits;
 
 pub use attributes::Attributes;
 pub use augment::{Augment, Edge};
 pub use batches::{Batch, BatchCursor, BatchState, sequential};
 pub use dataset::{Dataset, ImageShape};
+pub use duplicates::Duplicates;
 pub use folder::{Channels, FolderOptions, Resize};
-pub use open::{OpenOptions, holds_pictures, open};
+pub use layout::Layout;
+pub use levels::Range;
+pub use npy::ArrayOptions;
+pub use open::{OpenOptions, holds_arrays, holds_pictures, open, open_all};
 pub use splits::Splits;
 pub(crate) use splits::fingerprint;
 
@@ -60,4 +74,23 @@ pub(crate) fn file_length(path: &Path) -> Result<u64> {
         return Err(Error::format(path, 0, "data", "an empty file"));
     }
     Ok(metadata.len())
+}
+
+/// Whether a field of a description is what it is where nobody sets it: then it is left out, as it was before there was
+/// such a field.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A few names for a message: the first three, and how many more.
+pub(crate) fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+    let first: Vec<&str> = names.iter().take(3).map(AsRef::as_ref).collect();
+    let more =
+        if names.len() > first.len() { format!(" and {} more", names.len() - first.len()) } else { String::new() };
+    first.join(", ") + &more
+}
+
+/// Classes that have no names but their numbers.
+pub(crate) fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|number| number.to_string()).collect()
 }

@@ -1,208 +1,87 @@
 //! NumPy arrays of images.
 //!
-//! `[N, H, W]`, `[N, C, H, W]` or `[N, H, W, C]` with one or three channels, in C order; bytes, or
-//! floats in `[0, 1]` that are rounded to the nearest of 256 levels.
+//! Any numbers in either byte order and either order of axes: `[N, H, W]`, `[N, C, H, W]`, `[N, H, W, C]` or
+//! `[H, W, C, N]` (see [`Layout`]); integers are levels, floats are scaled by a stated rule (see [`Range`]).
 
 use std::path::Path;
 
-use npyz::{DType, NpyHeader, Order, TypeChar, WriterBuilder};
+use npyz::WriterBuilder;
+use serde::{Deserialize, Serialize};
 
-use super::{Dataset, read_file};
+use super::array::Array;
+pub(crate) use super::array::MAGIC;
+use super::layout::Axes;
+use super::levels::levels;
+use super::{Dataset, Layout, Range, foreign, is_default, read_file};
 use crate::{Error, Result};
 
-/// The first bytes of every NumPy file.
-pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
+/// How an array becomes a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ArrayOptions {
+    /// What the axes mean.
+    #[serde(skip_serializing_if = "is_default")]
+    pub layout: Layout,
+    /// Between which values floats lie.
+    #[serde(skip_serializing_if = "is_default")]
+    pub range: Range,
+}
 
-/// NumPy's own limit for the headers it writes without a warning.
-const MAX_HEADER: usize = 10_000;
+impl ArrayOptions {
+    /// Axes and range.
+    pub fn new(layout: Layout, range: Range) -> Self {
+        ArrayOptions { layout, range }
+    }
+}
+
+/// All images of one array, by [`Layout::Auto`] and [`Range::Auto`].
+///
+/// # Errors
+/// Those of [`read_with`].
+pub fn read(path: &Path) -> Result<Dataset> {
+    read_with(path, &ArrayOptions::default())
+}
 
 /// All images of one array.
 ///
 /// # Errors
-/// A malformed header, another type or order of axes, a length that contradicts the shape, or a float
-/// that is NaN or outside `[0, 1]`, named with its index.
-pub fn read(path: &Path) -> Result<Dataset> {
+/// A malformed header, elements that are no numbers, axes that can be read in two ways, a length that contradicts the
+/// shape, or a number that is no level under the rule, named with its index.
+pub fn read_with(path: &Path, options: &ArrayOptions) -> Result<Dataset> {
     let bytes = read_file(path)?;
-    let start = check_header(path, &bytes)?;
-    let header = NpyHeader::from_reader(&bytes[..start])
-        .map_err(|e| Error::format(path, 0, "a NumPy header", e.to_string().replace('\n', " ")))?;
-    let kind = Kind::of(path, &header)?;
-    let layout = Layout::of(path, header.shape(), kind.size() as u64, (bytes.len() - start) as u64)?;
-    let body = &bytes[start..];
-    let values = match kind {
-        Kind::Byte => body.to_vec(),
-        Kind::Float => levels(path, body.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])))?,
-    };
-    Dataset::new(layout.channels_first(values), layout.shape, 256, path.display().to_string())
+    foreign::refuse(path, &bytes)?;
+    images(path, &Array::parse(path, &bytes)?, options)
 }
 
-/// Element types that are read.
-#[derive(Clone, Copy)]
-enum Kind {
-    Byte,
-    Float,
+/// The images of an array; `path` names it in messages.
+pub(super) fn images(path: &Path, array: &Array, options: &ArrayOptions) -> Result<Dataset> {
+    let dims = array.shape();
+    let axes = Axes::of(path, dims, options.layout)?;
+    let levels = levels(path, array, options.range)?;
+    let values = axes.channels_first(levels.values, dims);
+    let source = path.display().to_string();
+    let notes = levels.note.map(|note| format!("{source}: {note}"));
+    Ok(Dataset::new(values, axes.shape(dims), 256, source)?.with_range(levels.range).with_notes(notes))
 }
 
-impl Kind {
-    fn of(path: &Path, header: &NpyHeader) -> Result<Self> {
-        if header.order() == Order::Fortran {
-            return Err(Error::format(path, MAGIC.len(), "C order (numpy.ascontiguousarray)", "Fortran order"));
-        }
-        let dtype = header.dtype();
-        if let DType::Plain(plain) = &dtype {
-            match (plain.type_char(), plain.size_field(), plain.to_string().starts_with('>')) {
-                (TypeChar::Uint, 1, _) => return Ok(Kind::Byte),
-                (TypeChar::Float, 4, false) => return Ok(Kind::Float),
-                _ => {}
-            }
-        }
-        Err(Error::format(path, MAGIC.len(), "elements of type uint8 or float32", dtype.descr()))
-    }
-
-    fn size(self) -> usize {
-        match self {
-            Kind::Byte => 1,
-            Kind::Float => 4,
-        }
-    }
-}
-
-/// Writes a data set's levels as bytes, `[N, C, H, W]`; [`read`] gives them back.
+/// Writes a data set's levels as bytes, `[N, C, H, W]`; [`read_with`] and [`Layout::Nchw`] give them back.
 ///
 /// # Errors
 /// Names the file when it cannot be written; nothing half-written is left.
 pub fn write(path: &Path, set: &Dataset) -> Result<()> {
     let shape: Vec<u64> = std::iter::once(set.len()).chain(set.shape()).map(|n| n as u64).collect();
-    let mut bytes = Vec::with_capacity(set.images().len() + 128);
-    let mut writer = npyz::WriteOptions::<u8>::new()
-        .default_dtype()
-        .shape(&shape)
-        .writer(&mut bytes)
-        .begin_nd()
-        .map_err(Error::io(path))?;
-    writer.extend(set.images().iter().copied()).map_err(Error::io(path))?;
-    writer.finish().map_err(Error::io(path))?;
+    let bytes = encode(&shape, set.images()).map_err(Error::io(path))?;
     Ok(flow_core::files::atomic_write(path, &bytes)?)
 }
 
-/// What the axes of the array mean.
-struct Layout {
-    shape: [usize; 3],
-    channels_last: bool,
-}
-
-impl Layout {
-    /// From the array's shape, checked against the `bytes` that are there.
-    fn of(path: &Path, dims: &[u64], element: u64, bytes: u64) -> Result<Self> {
-        let total = dims.iter().try_fold(element, |product, &d| product.checked_mul(d));
-        if total != Some(bytes) || bytes == 0 {
-            let expected = format!("an array of shape {dims:?} with {element} bytes an element");
-            return Err(Error::format(path, MAGIC.len(), expected, format!("{bytes} bytes of data")));
-        }
-        // The product is a length in memory, so each factor fits as well.
-        let dims: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
-        match dims[..] {
-            [_, h, w] => Ok(Layout { shape: [1, h, w], channels_last: false }),
-            [_, c @ (1 | 3), h, w] => Ok(Layout { shape: [c, h, w], channels_last: false }),
-            [_, h, w, c @ (1 | 3)] => Ok(Layout { shape: [c, h, w], channels_last: true }),
-            [_, c, h, w] => Ok(Layout { shape: [c, h, w], channels_last: false }),
-            _ => {
-                let expected = "shape [N, H, W], [N, C, H, W] or, with 1 or 3 channels, [N, H, W, C]";
-                Err(Error::format(path, MAGIC.len(), expected, format!("{dims:?}")))
-            }
-        }
-    }
-
-    fn channels_first(&self, values: Vec<u8>) -> Vec<u8> {
-        let [channels, height, width] = self.shape;
-        if !self.channels_last || channels == 1 {
-            return values;
-        }
-        let planes = |image: &[u8]| -> Vec<u8> {
-            (0..channels).flat_map(|c| image.iter().copied().skip(c).step_by(channels)).collect()
-        };
-        values.chunks_exact(channels * height * width).flat_map(planes).collect()
-    }
-}
-
-fn levels(path: &Path, values: impl Iterator<Item = f32>) -> Result<Vec<u8>> {
-    let level = |(index, value): (usize, f32)| {
-        if (0.0..=1.0).contains(&value) {
-            return Ok((value * 255.0).round() as u8);
-        }
-        Err(Error::config(path.display().to_string(), format!("element {index} is {value}, expected 0 to 1")))
-    };
-    values.enumerate().map(level).collect()
-}
-
-/// Where the data begins, once the header is known to be harmless.
-///
-/// `npyz` allocates the length that a header declares and multiplies its dimensions unchecked, and its
-/// parser recurses on brackets: so the text is limited here, in length, in alphabet and in the product of all
-/// its numbers, before it is handed over.
-fn check_header(path: &Path, bytes: &[u8]) -> Result<usize> {
-    if !bytes.starts_with(MAGIC) {
-        let found = format!("{:02x?}", &bytes[..bytes.len().min(MAGIC.len())]);
-        return Err(Error::format(path, 0, "the magic bytes of a NumPy file", found));
-    }
-    let length = match bytes.get(6..) {
-        Some([1, 0, a, b, ..]) => Some((10, usize::from(u16::from_le_bytes([*a, *b])))),
-        Some([2 | 3, 0, a, b, c, d, ..]) => Some((12, u32::from_le_bytes([*a, *b, *c, *d]) as usize)),
-        _ => None,
-    };
-    let Some((start, length)) = length else {
-        return Err(Error::format(path, MAGIC.len(), "format version 1.0, 2.0 or 3.0 and a length", "neither"));
-    };
-    let end = start + length.min(MAX_HEADER + 1);
-    let text = bytes.get(start..end).filter(|_| length <= MAX_HEADER).ok_or_else(|| {
-        let expected = format!("a header of at most {MAX_HEADER} bytes, inside the file");
-        Error::format(path, 8, expected, format!("a length of {length} in {} bytes", bytes.len()))
-    })?;
-    if let Some(offset) = text.iter().position(|b| !(b' '..=b'~').contains(b) && *b != b'\n') {
-        return Err(Error::format(path, start + offset, "printable ASCII", format!("byte {:#04x}", text[offset])));
-    }
-    if !is_plain(text) {
-        return Err(Error::format(
-            path,
-            start,
-            "a dictionary with `descr`, `fortran_order` and `shape`",
-            "another text",
-        ));
-    }
-    Ok(end)
-}
-
-/// One dictionary, at most one tuple deep, of strings, truth values and decimal numbers whose product fits 63 bits.
-fn is_plain(text: &[u8]) -> bool {
-    let (mut product, mut number, mut depth, mut quoted) = (1u64, 0u64, 0u32, false);
-    for &byte in text.iter().chain(b" ") {
-        quoted ^= byte == b'\'';
-        if quoted {
-            if byte == b'\\' {
-                return false;
-            }
-            continue;
-        }
-        number = match byte {
-            b'0'..=b'9' => number.saturating_mul(10).saturating_add(u64::from(byte - b'0')),
-            _ => {
-                product = product.saturating_mul(number.max(1));
-                0
-            }
-        };
-        match byte {
-            b'{' | b'(' => depth += 1,
-            b'}' | b')' if depth == 0 => return false,
-            b'}' | b')' => depth -= 1,
-            b'0'..=b'9' | b'\'' | b',' | b':' | b' ' | b'\n' => {}
-            letter if b"TrueFals".contains(&letter) => {}
-            _ => return false,
-        }
-        if depth > 2 {
-            return false;
-        }
-    }
-    !quoted && depth == 0 && product < i64::MAX as u64 / 8
+/// The file of an array.
+pub(crate) fn encode<T: npyz::AutoSerialize + Copy>(shape: &[u64], values: &[T]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size_of_val(values) + 128);
+    let mut writer = npyz::WriteOptions::<T>::new().default_dtype().shape(shape).writer(&mut bytes).begin_nd()?;
+    writer.extend(values.iter().copied())?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -217,8 +96,73 @@ mod tests {
             let images: Vec<u8> = (0..2 * channels * 4 * 6).map(|i| (i * 7 % 256) as u8).collect();
             let set = Dataset::new(images, [channels, 4, 6], 256, "made").unwrap();
             write(&path, &set).unwrap();
-            let again = read(&path).unwrap();
+            let again = read_with(&path, &ArrayOptions::new(Layout::Nchw, Range::Auto)).unwrap();
             assert_eq!((again.shape(), again.images()), (set.shape(), set.images()));
+            assert_eq!(read(&path).is_ok(), [1, 3].contains(&channels), "two or five may be rows as well");
         }
+    }
+
+    /// Levels, range and notes of a float or integer array of 1x1xn.
+    fn one(dtype: &str, body: Vec<u8>, size: usize, range: Range) -> Result<Dataset> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        let n = body.len() / size;
+        let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': (1, 1, {n}), }}\n");
+        let start = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+        std::fs::write(&path, [start, body].concat()).unwrap();
+        read_with(&path, &ArrayOptions::new(Layout::Auto, range))
+    }
+
+    fn floats(values: &[f32], range: Range) -> Result<Dataset> {
+        one("<f4", values.iter().flat_map(|v| v.to_le_bytes()).collect(), 4, range)
+    }
+
+    #[test]
+    fn floats_are_read_by_the_stated_rule() {
+        let cases: [(&[f32], Range, &[u8], Range); 9] = [
+            (&[0.0, 0.5, 100.0 / 255.0, 1.0], Range::Auto, &[0, 128, 100, 255], Range::Unit),
+            (&[-1.0, 0.0, 1.0, 0.2], Range::Auto, &[0, 128, 255, 153], Range::Signed),
+            (&[0.0, 2.0, 255.0], Range::Auto, &[0, 2, 255], Range::Bytes),
+            (&[0.0, 7.0], Range::Auto, &[0, 7], Range::Bytes),
+            (&[0.4, 200.6], Range::Auto, &[0, 201], Range::Bytes),
+            (&[0.0, 1.0], Range::Auto, &[0, 255], Range::Unit),
+            (&[0.0, 1.0], Range::Bytes, &[0, 1], Range::Bytes),
+            (&[0.5, 1.0], Range::Signed, &[191, 255], Range::Signed),
+            (&[0.5, 20.5], Range::Bytes, &[1, 21], Range::Bytes),
+        ];
+        for (values, given, levels, used) in cases {
+            let set = floats(values, given).unwrap();
+            assert_eq!((set.images(), set.range()), (levels, Some(used)), "{values:?}");
+            assert!(set.notes()[0].contains("float32 read as ["), "{:?}", set.notes());
+        }
+        assert!(floats(&[0.3, 1.0], Range::Auto).unwrap().notes()[0].contains("1 of 2 values lay between"));
+        assert!(!floats(&[100.0 / 255.0], Range::Auto).unwrap().notes()[0].contains("between"));
+        for (values, range, expected) in [
+            (&[-2.1, 2.6][..], Range::Auto, "floats from -2.1"),
+            (&[0.0, 1.5], Range::Auto, "--range bytes"),
+            (&[0.0, 256.0], Range::Auto, "neither in 0 to 1"),
+            (&[0.0, f32::NAN], Range::Auto, "element 1 is NaN"),
+            (&[0.0, f32::INFINITY], Range::Bytes, "element 1 is inf"),
+            (&[0.0, 1.5], Range::Unit, "element 1 is 1.5, expected 0 to 1"),
+            (&[0.0, -0.5], Range::Unit, "element 1 is -0.5"),
+        ] {
+            let error = floats(values, range).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn integers_are_levels_and_truth_values_black_and_white() {
+        let set = one("|b1", vec![0, 1, 1], 1, Range::Auto).unwrap();
+        assert_eq!((set.images(), set.range()), (&[0, 255, 255][..], None));
+        assert!(set.notes()[0].contains("True level 255"));
+        let wide = |values: &[i64]| one("<i8", values.iter().flat_map(|v| v.to_le_bytes()).collect(), 8, Range::Auto);
+        let set = wide(&[0, 200, 255]).unwrap();
+        assert_eq!((set.images(), set.notes().len()), (&[0, 200, 255][..], 0));
+        assert!(wide(&[0, 1]).unwrap().notes()[0].contains("reach only 1 of 255"));
+        assert!(wide(&[0, 256]).unwrap_err().to_string().contains("element 1 is 256, int64 are levels 0 to 255"));
+        assert!(wide(&[-1, 0]).unwrap_err().to_string().contains("shift the values"));
+        let deep = one(">u2", vec![255, 255, 0, 0], 2, Range::Auto).unwrap_err().to_string();
+        assert!(deep.contains("element 0 is 65535") && deep.contains("// 257"), "{deep}");
     }
 }

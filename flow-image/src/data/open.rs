@@ -1,12 +1,16 @@
 //! One door to every format: [`open`] looks at a path and knows what it is.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::splits::{hold_out, share};
-use super::{Dataset, FolderOptions, Splits, cifar, file_length, folder, idx, npy};
+use super::roots::{Entry, Format, format_of, nearby};
+use super::splits::{Parts, hold_out, share};
+use super::{
+    ArrayOptions, Dataset, Duplicates, FolderOptions, Splits, cifar, cifar_python, duplicates, file_length, folder,
+    foreign, idx, is_default, npy, npz, picture, some_of,
+};
 use crate::{Error, Result};
 
 /// The name of the built-in data set.
@@ -20,6 +24,12 @@ const DIGITS: &str = "digits";
 pub struct OpenOptions {
     /// Size and colour of pictures in a folder.
     pub folder: FolderOptions,
+    /// Axes and range of arrays.
+    #[serde(skip_serializing_if = "is_default")]
+    pub array: ArrayOptions,
+    /// Remove images that are there twice, or in two parts; they are counted otherwise.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dedup: bool,
     /// Zeros around the images up to a multiple of this, for the squeezes of a multi-scale model.
     pub pad: Option<usize>,
     /// Keep only the highest bits of each value.
@@ -35,7 +45,16 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     /// No change to the images; five per cent to validate on, ten to test on.
     fn default() -> Self {
-        OpenOptions { folder: FolderOptions::default(), pad: None, bits: None, validation: 0.05, test: 0.1, seed: 0 }
+        OpenOptions {
+            folder: FolderOptions::default(),
+            array: ArrayOptions::default(),
+            dedup: false,
+            pad: None,
+            bits: None,
+            validation: 0.05,
+            test: 0.1,
+            seed: 0,
+        }
     }
 }
 
@@ -48,27 +67,16 @@ impl OpenOptions {
     }
 }
 
-/// The parts that a source has of its own.
-struct Parts {
-    train: Dataset,
-    validation: Option<Dataset>,
-    test: Option<Dataset>,
-}
-
-impl From<(Dataset, Option<Dataset>)> for Parts {
-    fn from((train, test): (Dataset, Option<Dataset>)) -> Self {
-        Parts { train, validation: None, test }
-    }
-}
-
 /// Opens a data set of any known format.
 ///
-/// - a folder with MNIST's file names, with CIFAR-10's, with `train.npy`, or with pictures (in `train`,
-///   `validation` or `val`, and `test` where it has these);
-/// - a single idx, `.npy` or CIFAR-10 file;
+/// - a folder with MNIST's or EMNIST's file names, with CIFAR-10's or CIFAR-100's in either form, with the arrays
+///   `train.npy` or `train.npz`, or with pictures (in `train`, `validation` or `val`, and `test` where it has these);
+/// - a folder as torchvision fills it, with one of these in it: `MNIST/raw`, `cifar-10-batches-py` …;
+/// - a single idx, `.npy`, `.npz` or CIFAR file;
 /// - the name `digits` for the built-in set (feature `digits`), unless a file has that name.
 ///
-/// A part that the source lacks is held out by a seeded permutation, and the part's description says so.
+/// A part that the source lacks is held out by a seeded permutation, and the part's description says so. Images that are
+/// in two parts are counted in the training part's notes, or removed if the options say so.
 ///
 /// # Errors
 /// A path that is no such thing (the message lists what was looked for), any error of the format's
@@ -79,18 +87,68 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits> {
     check_fraction("test", options.test)?;
     let splits = match builtin(path) {
         Some(splits) => splits?,
-        None => complete(path, read(path, options)?, options)?,
+        None => complete(read(path, options)?, options)?,
     };
-    splits.map(|set| {
-        let set = if let Some(bits) = options.bits { set.reduce_bits(bits)? } else { set };
-        if let Some(multiple) = options.pad { set.pad_to_multiple(multiple) } else { Ok(set) }
-    })
+    let splits = if options.dedup {
+        duplicates::dedup(splits)?
+    } else {
+        let note = Duplicates::of(&splits).note(&splits);
+        Splits { train: splits.train.with_notes(note), ..splits }
+    };
+    splits.map(|set| prepared(set, options))
+}
+
+/// All images of a path, those of its own parts behind each other and nothing held out, in the order of the source.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_all(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dataset> {
+    let path = path.as_ref();
+    let sets = match builtin(path) {
+        Some(splits) => {
+            let Splits { train, validation, test } = splits?;
+            vec![train, validation, test]
+        }
+        None => {
+            let Parts { train, validation, test } = read(path, options)?;
+            [Some(train), validation, test].into_iter().flatten().collect()
+        }
+    };
+    let source = match &sets[..] {
+        [one] => one.source().to_string(),
+        [first, ..] if builtin_name(path) => first.source().to_string(),
+        _ => path.display().to_string(),
+    };
+    prepared(Dataset::concat(sets)?.with_source(source), options)
+}
+
+/// Fewer bits and padding.
+fn prepared(set: Dataset, options: &OpenOptions) -> Result<Dataset> {
+    let set = if let Some(bits) = options.bits { set.reduce_bits(bits)? } else { set };
+    if let Some(multiple) = options.pad { set.pad_to_multiple(multiple) } else { Ok(set) }
 }
 
 /// Whether [`open`] looks for pictures in this folder, the only images to which [`FolderOptions`] apply.
 pub fn holds_pictures(path: impl AsRef<Path>) -> bool {
     let path = path.as_ref();
-    path.is_dir() && !idx::is_folder(path) && !cifar::is_folder(path) && !path.join("train.npy").exists()
+    path.is_dir()
+        && match format_of(path) {
+            Ok(Format::Pictures) => true,
+            Ok(Format::Parts(parts)) => matches!(parts.train, Entry::Folder(_)),
+            _ => false,
+        }
+}
+
+/// Whether [`open`] finds NumPy arrays at this path, the only images to which [`ArrayOptions`] apply.
+pub fn holds_arrays(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    if path.is_dir() {
+        return match format_of(path) {
+            Ok(Format::Parts(parts)) => !matches!(parts.train, Entry::Folder(_)),
+            _ => false,
+        };
+    }
+    first_bytes(path).is_ok_and(|start| start.starts_with(npy::MAGIC) || npz::looks_like(&start))
 }
 
 fn check_fraction(name: &str, fraction: f64) -> Result<()> {
@@ -102,7 +160,16 @@ fn check_fraction(name: &str, fraction: f64) -> Result<()> {
 
 #[cfg(feature = "digits")]
 fn builtin(path: &Path) -> Option<Result<Splits>> {
-    (path == Path::new(DIGITS) && !path.exists()).then(super::builtin::digits)
+    builtin_name(path).then(super::builtin::digits)
+}
+
+/// Whether a path is the name of the built-in set.
+fn builtin_name(path: &Path) -> bool {
+    #[cfg(feature = "digits")]
+    let is = path == Path::new(DIGITS) && !path.exists();
+    #[cfg(not(feature = "digits"))]
+    let is = path.as_os_str().is_empty();
+    is
 }
 
 #[cfg(not(feature = "digits"))]
@@ -112,62 +179,103 @@ fn builtin(_path: &Path) -> Option<Result<Splits>> {
 
 fn read(path: &Path, options: &OpenOptions) -> Result<Parts> {
     let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
-    if metadata.is_dir() { read_folder(path, options) } else { read_file(path) }
+    if metadata.is_dir() { read_folder(path, options) } else { read_file(path, options) }
 }
 
-fn read_file(path: &Path) -> Result<Parts> {
-    let length = file_length(path)?;
+fn first_bytes(path: &Path) -> Result<Vec<u8>> {
+    file_length(path)?;
     let mut start = Vec::new();
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    file.take(8).read_to_end(&mut start).map_err(Error::io(path))?;
+    file.take(foreign::START as u64).read_to_end(&mut start).map_err(Error::io(path))?;
+    Ok(start)
+}
+
+fn read_file(path: &Path, options: &OpenOptions) -> Result<Parts> {
+    const PICKLE: u8 = 0x80;
+    let length = file_length(path)?;
+    let start = first_bytes(path)?;
+    if npz::looks_like(&start) {
+        return npz::read_parts(path, &options.array);
+    }
+    foreign::refuse(path, &start)?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let set = if start.starts_with(npy::MAGIC) {
-        npy::read(path)?
+        npy::read_with(path, &options.array)?
     } else if idx::looks_like(&start) {
-        idx::read(path, idx::labels_beside(path).as_deref())?
-    } else if path.extension().is_some_and(|e| e == "bin") || length % cifar::RECORD as u64 == 0 {
-        cifar::read(&[path.to_path_buf()])?
+        if foreign::is_archive_name(&name) || idx::is_compressed_tar(path)? {
+            return Err(foreign::compressed_tar(path));
+        }
+        idx::read_file(path)?
+    } else if start.first() == Some(&PICKLE) && name.contains("batch") {
+        cifar_python::read(path)?
+    } else if path.extension().is_some_and(|e| e == "bin") || length % cifar::Kind::Ten.record() as u64 == 0 {
+        cifar::read_kind(&[path.to_path_buf()], cifar::Kind::of_file(path, length))?
     } else {
-        let pictures = if folder::is_picture(path) { " (for pictures, name the folder they are in)" } else { "" };
-        let looked_for =
-            format!("an idx file (plain or gzipped), a .npy array or a CIFAR-10 .bin by its first bytes{pictures}");
+        let pictures = if picture::is_picture(path) { " (for pictures, name the folder they are in)" } else { "" };
+        let looked_for = format!(
+            "an idx file (plain or gzipped), a .npy or .npz array or a CIFAR .bin by its first bytes{pictures}"
+        );
         return Err(Error::NoData { path: path.into(), looked_for });
     };
-    Ok((set, None).into())
+    Ok(Parts::whole(set))
 }
 
 fn read_folder(path: &Path, options: &OpenOptions) -> Result<Parts> {
-    if let Some(parts) = idx::read_folder(path)? {
-        return Ok(parts.into());
-    }
-    if let Some(parts) = cifar::read_folder(path)? {
-        return Ok(parts.into());
-    }
-    let part = |names: &[&str]| -> Result<Option<Dataset>> {
-        let named = |suffix: &str| names.iter().map(|n| path.join(format!("{n}{suffix}"))).find(|p| p.exists());
-        if let Some(array) = named(".npy") {
-            return npy::read(&array).map(Some);
+    let found = match format_of(path)? {
+        Format::Root(inner) => return read_folder(&inner, options),
+        Format::Idx => idx::read_folder(path)?,
+        Format::Cifar => cifar::read_folder(path)?,
+        Format::CifarPython => cifar_python::read_folder(path)?,
+        Format::Parts(entries) => {
+            let train = read_entry(&entries.train, options)?;
+            // Floats of all parts mean the same.
+            let mut same = *options;
+            same.array.range = train.range().unwrap_or(options.array.range);
+            let other = |entry: &Option<Entry>| entry.as_ref().map(|entry| read_entry(entry, &same)).transpose();
+            let parts = Parts { train, validation: other(&entries.validation)?, test: other(&entries.test)? };
+            let beside = (!entries.beside.is_empty())
+                .then(|| format!("{}: beside its parts, not read: {}", path.display(), some_of(&entries.beside)));
+            let is_folder = matches!(entries.train, Entry::Folder(_));
+            Some(if is_folder { parts } else { parts.with_equal_classes()? }.with_note(beside))
         }
-        named("").filter(|p: &PathBuf| p.is_dir()).map(|p| folder::read(&p, &options.folder)).transpose()
+        Format::Pictures => None,
     };
-    if let Some(train) = part(&["train"])? {
-        return Ok(Parts { train, validation: part(&["validation", "val"])?, test: part(&["test"])? });
+    if let Some(parts) = found {
+        return Ok(parts);
     }
     match folder::read(path, &options.folder) {
         Err(Error::NoData { path, looked_for }) => {
             let idx = idx::CANONICAL;
-            let looked_for = format!("{idx}, data_batch_*.bin with test_batch.bin, train.npy, and {looked_for} in it");
+            let looked_for = format!(
+                "{idx}, data_batch_*.bin with test_batch.bin, train.npy or train.npz, and {looked_for} in it{}",
+                nearby(&path)
+            );
             Err(Error::NoData { path, looked_for })
         }
-        other => Ok((other?, None).into()),
+        other => Ok(Parts::whole(other?)),
+    }
+}
+
+/// One part; names of pictures begin with its folder, so that those of all parts differ.
+fn read_entry(entry: &Entry, options: &OpenOptions) -> Result<Dataset> {
+    match entry {
+        Entry::Npy(path) => npy::read_with(path, &options.array),
+        Entry::Npz(path) => npz::read(path, &options.array),
+        Entry::Folder(path) => {
+            let set = folder::read(path, &options.folder)?;
+            let part = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let names = set.names().unwrap_or_default().iter().map(|name| format!("{part}/{name}")).collect();
+            set.with_names(names)
+        }
     }
 }
 
 /// Holds out what the source does not have, and says so.
-fn complete(path: &Path, parts: Parts, options: &OpenOptions) -> Result<Splits> {
+fn complete(parts: Parts, options: &OpenOptions) -> Result<Splits> {
     let Parts { train, validation, test } = parts;
     for part in [&validation, &test].into_iter().flatten() {
         if let Some(reason) = difference(&train, part) {
-            return Err(Error::config(path.display().to_string(), reason));
+            return Err(Error::config(train.source(), reason));
         }
     }
     let (train, test) = or_hold_out(train, test, options.test, options.seed, "test")?;

@@ -3,7 +3,7 @@
 use flow_core::FlowRng;
 use flow_core::train::Fingerprint;
 
-use super::Dataset;
+use super::{Dataset, numbers};
 use crate::{Error, Result};
 
 /// The three parts of a data set.
@@ -33,6 +33,17 @@ impl Splits {
         fingerprint(&[("train", &self.train), ("validation", &self.validation), ("test", &self.test)])
     }
 
+    /// What was left out, changed or rounded in reading, every sentence once.
+    pub fn notes(&self) -> Vec<&str> {
+        let mut notes: Vec<&str> = Vec::new();
+        for note in [&self.train, &self.validation, &self.test].into_iter().flat_map(|set| set.notes()) {
+            if !notes.contains(&note.as_str()) {
+                notes.push(note);
+            }
+        }
+        notes
+    }
+
     /// The same step applied to all three parts.
     ///
     /// # Errors
@@ -45,6 +56,44 @@ impl Splits {
 /// The fingerprint of some parts.
 pub(crate) fn fingerprint(parts: &[(&str, &Dataset)]) -> Fingerprint {
     parts.iter().fold(Fingerprint::new("images"), |print, (name, set)| print.part(name, set.len(), set.hash()))
+}
+
+/// The parts that a source has of its own.
+pub(crate) struct Parts {
+    pub(crate) train: Dataset,
+    pub(crate) validation: Option<Dataset>,
+    pub(crate) test: Option<Dataset>,
+}
+
+impl Parts {
+    /// A source without parts.
+    pub(crate) fn whole(train: Dataset) -> Self {
+        Parts { train, validation: None, test: None }
+    }
+
+    /// The same parts with a word about how they were read.
+    pub(crate) fn with_note(mut self, note: Option<String>) -> Self {
+        self.train = self.train.with_notes(note);
+        self
+    }
+
+    /// Numbered classes of all parts: a small part may lack the highest one.
+    ///
+    /// # Errors
+    /// None that a source can cause.
+    pub(crate) fn with_equal_classes(self) -> Result<Self> {
+        let parts = [Some(&self.train), self.validation.as_ref(), self.test.as_ref()];
+        let classes = parts.into_iter().flatten().map(|set| set.class_names().len()).max().unwrap_or(0);
+        let widen = |set: Dataset| match set.labels().map(<[u32]>::to_vec) {
+            Some(labels) => set.with_labels(labels, numbers(classes)),
+            None => Ok(set),
+        };
+        Ok(Parts {
+            train: widen(self.train)?,
+            validation: self.validation.map(widen).transpose()?,
+            test: self.test.map(widen).transpose()?,
+        })
+    }
 }
 
 /// `(rest, held out)`, both in the order of a permutation that depends on `seed` and `part` alone, so

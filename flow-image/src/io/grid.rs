@@ -5,6 +5,7 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 
 use super::{Pixels, write_png};
+use crate::data::ImageShape;
 use crate::{Error, Result};
 
 /// How a grid looks.
@@ -36,35 +37,59 @@ impl GridStyle {
 }
 
 /// No picture has a longer side than this.
-const MAX_SIDE: usize = 32_768;
+pub const MAX_SIDE: usize = 32_768;
+
+impl GridStyle {
+    /// Pixels of the picture for one pixel of an image.
+    fn factor(&self, [_, height, width]: ImageShape) -> usize {
+        if self.upscale == 0 { 64usize.div_ceil(height.max(width).max(1)) } else { self.upscale }
+    }
+
+    /// Height and width of one image on the picture, with the background before it.
+    pub fn cell(&self, shape: ImageShape) -> [usize; 2] {
+        let [_, height, width] = shape;
+        let factor = self.factor(shape);
+        [height, width].map(|length| length.saturating_mul(factor).saturating_add(self.padding))
+    }
+
+    /// Images in a row of `count`.
+    pub fn columns_for(&self, count: usize) -> usize {
+        let columns = if self.columns == 0 { (count as f64).sqrt().ceil() as usize } else { self.columns.min(count) };
+        columns.max(1)
+    }
+}
 
 /// All images row by row on one picture.
 ///
 /// # Errors
-/// A picture of more than 32,768 pixels a side.
+/// A picture of more than [`MAX_SIDE`] pixels a side.
 pub fn grid(pixels: &Pixels, style: &GridStyle) -> Result<RgbImage> {
-    let [_, height, width] = pixels.shape();
     let count = pixels.count();
-    let columns =
-        if style.columns == 0 { ((count as f64).sqrt().ceil() as usize).max(1) } else { style.columns.min(count) };
-    let upscale = if style.upscale == 0 { 64usize.div_ceil(height.max(width)) } else { style.upscale };
-    let side = |images: usize, length: usize| -> Result<usize> {
-        let cell = length.saturating_mul(upscale).saturating_add(style.padding);
+    let (columns, upscale) = (style.columns_for(count), style.factor(pixels.shape()));
+    let [cell_height, cell_width] = style.cell(pixels.shape());
+    let side = |images: usize, cell: usize| -> Result<usize> {
         let side = images.saturating_mul(cell).saturating_add(style.padding);
         if side <= MAX_SIDE {
             return Ok(side);
         }
-        Err(Error::config("grid", format!("{images} images in a line make more than {MAX_SIDE} pixels")))
+        let reason = format!("{images} images in a line make more than {MAX_SIDE} pixels");
+        Err(Error::config("grid", format!("{reason}; take fewer images a line, or write an array (.npy)")))
     };
-    let (total_width, total_height) = (side(columns, width)?, side(count.div_ceil(columns), height)?);
+    let (total_width, total_height) = (side(columns, cell_width)?, side(count.div_ceil(columns), cell_height)?);
     let mut picture = RgbImage::from_pixel(total_width as u32, total_height as u32, Rgb(style.background));
+    let [_, height, width] = pixels.shape();
     for (index, image) in pixels.images().enumerate() {
-        let left = style.padding + index % columns * (width * upscale + style.padding);
-        let top = style.padding + index / columns * (height * upscale + style.padding);
-        for y in 0..height * upscale {
-            for x in 0..width * upscale {
-                let colour = Rgb(pixels.rgb(image, y / upscale, x / upscale));
-                picture.put_pixel((left + x) as u32, (top + y) as u32, colour);
+        let left = style.padding + index % columns * cell_width;
+        let top = style.padding + index / columns * cell_height;
+        for row in 0..height {
+            // One line of pixels, then its copies.
+            let wide = |column: usize| std::iter::repeat_n(pixels.rgb(image, row, column), upscale).flatten();
+            let line: Vec<u8> = (0..width).flat_map(wide).collect();
+            for copy in 0..upscale {
+                let start = 3 * ((top + row * upscale + copy) * total_width + left);
+                if let Some(place) = picture.get_mut(start..start + line.len()) {
+                    place.copy_from_slice(&line);
+                }
             }
         }
     }

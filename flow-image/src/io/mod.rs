@@ -10,9 +10,9 @@ mod single;
 use std::path::Path;
 
 pub use gif::write_gif;
-pub use grid::{GridStyle, grid, write_grid};
+pub use grid::{GridStyle, MAX_SIDE, grid, write_grid};
 pub use pixels::Pixels;
-pub use single::{encode_png, write_images, write_png};
+pub use single::{encode_png, write_images, write_named_images, write_png};
 
 use crate::Result;
 

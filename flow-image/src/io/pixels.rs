@@ -60,6 +60,17 @@ impl Pixels {
         self.values.len() / self.shape.iter().product::<usize>()
     }
 
+    /// The images of a range of places.
+    ///
+    /// # Errors
+    /// A range beyond the end, or an empty one.
+    pub fn range(&self, range: std::ops::Range<usize>) -> Result<Self> {
+        let size = self.shape.iter().product::<usize>();
+        let values = self.values.get(range.start * size..range.end * size);
+        let beyond = || Error::config("pixels", format!("images {range:?} of {}", self.count()));
+        Pixels::new(values.ok_or_else(beyond)?.to_vec(), self.shape)
+    }
+
     /// `(C, H, W)` of each image.
     pub fn shape(&self) -> ImageShape {
         self.shape

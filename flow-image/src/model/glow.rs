@@ -24,7 +24,8 @@ impl GlowConfig {
     pub fn build(&self, spec: &ImageSpec, path: &ParamPath) -> Result<ImageFlow> {
         spec.validate()?;
         if self.levels == 0 || self.steps == 0 || self.width == 0 {
-            let reason = format!("levels, steps and width must be positive, got {self:?}");
+            let (levels, steps, width) = (self.levels, self.steps, self.width);
+            let reason = format!("levels, steps and width must be positive, got {levels}, {steps} and {width}");
             return Err(Error::config("glow", reason));
         }
         spec.check_scales("glow", self.levels, self.levels)?;

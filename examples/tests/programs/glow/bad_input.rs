@@ -54,16 +54,19 @@ fn spoil(from: &Path, to: &Path, name: &str, change: impl Fn(&[u8]) -> Vec<u8>) 
     std::fs::write(to.join(name), new).unwrap();
 }
 
-/// Runs the program, which has to refuse with one line that holds all of `expected`, and to leave nothing.
+/// Runs the program, which has to refuse with one line that holds all of `expected`, and to leave nothing. Before it may
+/// stand what was read.
 fn refused(arguments: &[&str], expected: &[&str]) {
     let folder = rubbish();
     let mut command = glow(folder);
     command.args(arguments);
     let stderr = crate::shared::refused(command, folder);
     let lines: Vec<&str> = stderr.lines().collect();
-    assert!(lines.len() == 1 && lines[0].starts_with("error: "), "{arguments:?}: {stderr}");
+    let (error, before) = lines.split_last().unwrap();
+    assert!(error.starts_with("error: "), "{arguments:?}: {stderr}");
+    assert!(before.iter().all(|line| line.starts_with("data: ") || line.starts_with("note: ")), "{stderr}");
     for part in expected {
-        assert!(lines[0].contains(part), "{arguments:?}: no '{part}' in {stderr}");
+        assert!(error.contains(part), "{arguments:?}: no '{part}' in {stderr}");
     }
 }
 
@@ -74,7 +77,7 @@ fn bad_input_is_one_line_and_exit_code_2() {
         ("empty.npy", &["empty.npy", "empty file"]),
         ("empty", &["empty", "empty file"]),
         ("truncated.npy", &["truncated.npy", "expected"]),
-        ("magic.npy", &["magic.npy", "looked for"]),
+        ("magic.npy", &["magic.npy", "expected a zip archive of arrays"]),
         ("nan.npy", &["nan.npy", "NaN"]),
         ("folder", &["folder", "found no images"]),
         ("missing", &["missing"]),

@@ -1,5 +1,6 @@
 //! The `glow` program from outside: every verb, bad input, and runs that are killed.
 mod bad_input;
+mod files;
 mod kill;
 mod verbs;
 

@@ -1,0 +1,225 @@
+//! Sheets of images: a grid with the names of its rows and columns, on as many pages as it takes; or an array.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use flow_image::data::{Dataset, npy, npz};
+use flow_image::io::{GridStyle, MAX_SIDE, Pixels, grid, write_png};
+use image::{Rgb, RgbImage, imageops};
+use plotters::prelude::*;
+use plotters::style::FontTransform;
+
+use crate::plot::{FONT, register_font};
+
+/// Space around a name.
+const GAP: u32 = 8;
+const INK: RGBColor = RGBColor(235, 235, 235);
+const SIZE: u32 = 16;
+
+/// What stands beside the rows and above the columns of a sheet; nothing where empty.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    pub(super) rows: Vec<String>,
+    pub(super) columns: Vec<String>,
+}
+
+/// Images on their way to a file.
+pub(super) struct Sheet<'a> {
+    /// Integer levels `(B, C, H, W)`.
+    pub(super) images: &'a Tensor,
+    /// Grey levels of the model.
+    pub(super) levels: usize,
+    /// Images in a row; 0 makes the sheet as square as it can be.
+    pub(super) columns: usize,
+    pub(super) names: Names,
+    /// Classes of the images, for arrays.
+    pub(super) labels: Option<(Vec<u32>, Vec<String>)>,
+}
+
+/// Whether a file of this name holds an array rather than a picture.
+pub(super) fn is_array(path: &Path) -> bool {
+    ending(path).is_some_and(|ending| ending == "npy" || ending == "npz")
+}
+
+fn ending(path: &Path) -> Option<String> {
+    path.extension().map(|ending| ending.to_string_lossy().to_lowercase())
+}
+
+/// Refuses, before the work, a picture of images that no picture can show.
+pub(super) fn check_drawable(channels: usize, path: &Path) -> Result<()> {
+    if matches!(channels, 1 | 3) || is_array(path) {
+        return Ok(());
+    }
+    let array = path.with_extension("npy");
+    bail!(
+        "{}: pictures have 1 or 3 channels, the model's images have {channels}; give an array, --out {}",
+        path.display(),
+        array.display()
+    )
+}
+
+impl Sheet<'_> {
+    /// Writes the sheet where `path` says: `.npy` and `.npz` as integer levels, anything else as PNG. Returns where the
+    /// images are, in words.
+    pub(super) fn write(self, path: &Path) -> Result<String> {
+        if is_array(path) {
+            let shape = self.images.dims4()?;
+            let values = self.images.flatten_all()?.to_vec1()?;
+            let mut set = Dataset::new(values, [shape.1, shape.2, shape.3], self.levels, "images")?;
+            if let Some((labels, classes)) = self.labels {
+                set = set.with_labels(labels, classes)?;
+            }
+            if ending(path).is_some_and(|ending| ending == "npz") {
+                npz::write(path, &set)?
+            } else {
+                npy::write(path, &set)?
+            }
+            return Ok(format!("{} (levels 0 to {})", path.display(), self.levels - 1));
+        }
+        let pages = self.pages(path)?;
+        Ok(match &pages[..] {
+            [one] => one.display().to_string(),
+            [first, .., last] => format!("{} pages, {} to {}", pages.len(), first.display(), last.display()),
+            [] => String::new(),
+        })
+    }
+
+    /// The sheet as PNG files of whole rows, each as high as a picture may be.
+    fn pages(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        let pixels = Pixels::from_tensor(self.images, self.levels)?;
+        let count = pixels.count();
+        let columns = GridStyle::with_columns(self.columns).columns_for(count);
+        let style = GridStyle::with_columns(columns);
+        let [cell, _] = style.cell(pixels.shape());
+        let rows = (MAX_SIDE.saturating_sub(1024) / cell.max(1)).max(1);
+        let pages = count.div_ceil(columns).div_ceil(rows);
+        let mut written = Vec::with_capacity(pages);
+        for page in 0..pages {
+            let range = page * rows * columns..count.min((page + 1) * rows * columns);
+            let names = Names {
+                rows: self.names.rows.iter().skip(page * rows).take(rows).cloned().collect(),
+                columns: self.names.columns.clone(),
+            };
+            let picture = labelled(grid(&pixels.range(range)?, &style)?, style.cell(pixels.shape()), &names)?;
+            let path = if page == 0 { path.to_path_buf() } else { numbered(path, page + 1) };
+            write_png(&path, &picture.into())?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+}
+
+/// `name.png` as `name-2.png`.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let ending = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{number}{ending}"))
+}
+
+/// A grid with margins at the left and above, as wide as the names need: none is cut. `cell` is the height and width of
+/// an image with the space before it.
+pub(super) fn labelled(grid: RgbImage, [height, width]: [usize; 2], names: &Names) -> Result<RgbImage> {
+    if names.rows.is_empty() && names.columns.is_empty() {
+        return Ok(grid);
+    }
+    register_font()?;
+    let style = || (FONT, SIZE).into_font().color(&INK);
+    let extent = |name: &String| -> Result<(u32, u32)> {
+        let ((left, top), (right, bottom)) = style().font.layout_box(name).context("the built-in font")?;
+        Ok(((right - left).unsigned_abs(), (bottom - top).unsigned_abs()))
+    };
+    let widest = |names: &[String]| -> Result<u32> {
+        names.iter().map(|name| extent(name).map(|(width, _)| width)).try_fold(0, |most, width| Ok(most.max(width?)))
+    };
+    // Names that are wider than their column stand upright.
+    let upright = widest(&names.columns)? + GAP > width as u32;
+    let left = if names.rows.is_empty() { 0 } else { widest(&names.rows)? + 2 * GAP };
+    let top = match (names.columns.is_empty(), upright) {
+        (true, _) => 0,
+        (false, true) => widest(&names.columns)? + 2 * GAP,
+        (false, false) => SIZE + 2 * GAP,
+    };
+    let (total_width, total_height) = (grid.width() + left, grid.height() + top);
+    let background = *grid.get_pixel(0, 0);
+    let mut sheet = RgbImage::from_pixel(total_width, total_height, Rgb(background.0));
+    {
+        let canvas = BitMapBackend::with_buffer(&mut sheet, (total_width, total_height)).into_drawing_area();
+        for (row, name) in names.rows.iter().enumerate() {
+            let (text_width, _) = extent(name)?;
+            let middle = top as usize + row * height + height / 2;
+            let at = (left.saturating_sub(GAP + text_width) as i32, middle as i32 - SIZE as i32 / 2);
+            canvas.draw_text(name, &style(), at)?;
+        }
+        for (column, name) in names.columns.iter().enumerate() {
+            let (text_width, _) = extent(name)?;
+            let middle = left as usize + column * width + width / 2;
+            if upright {
+                let turned = (FONT, SIZE).into_font().transform(FontTransform::Rotate270).color(&INK);
+                canvas.draw_text(name, &turned, (middle as i32 - SIZE as i32 / 2, top as i32 - GAP as i32))?;
+            } else {
+                canvas.draw_text(name, &style(), (middle as i32 - text_width as i32 / 2, GAP as i32))?;
+            }
+        }
+        canvas.present()?;
+    }
+    imageops::replace(&mut sheet, &grid, i64::from(left), i64::from(top));
+    Ok(sheet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    /// Pixels of the ink in a part of a picture.
+    fn ink(picture: &RgbImage, x: std::ops::Range<u32>, y: std::ops::Range<u32>) -> usize {
+        let pairs = x.flat_map(|x| y.clone().map(move |y| (x, y)));
+        pairs.filter(|&(x, y)| picture.get_pixel(x, y).0.iter().all(|&v| v > 150)).count()
+    }
+
+    #[test]
+    fn names_stand_beside_their_rows_and_columns_and_are_not_cut() {
+        let black = RgbImage::from_pixel(3 * 66 + 2, 2 * 66 + 2, Rgb([40; 3]));
+        let long = "a class with a rather long name";
+        let names = Names { rows: vec!["3".into(), long.into()], columns: vec!["-1".into(), "0".into(), "1".into()] };
+        let sheet = labelled(black.clone(), [66, 66], &names).unwrap();
+        let (left, top) = (sheet.width() - black.width(), sheet.height() - black.height());
+        assert!(left > 150 && top > 16, "{left} {top}");
+        for row in 0..2 {
+            let y = top + row * 66;
+            assert!(ink(&sheet, 0..left, y..y + 66) > 5, "row {row}");
+        }
+        for column in 0..3 {
+            let x = left + column * 66;
+            assert!(ink(&sheet, x..x + 66, 0..top) > 1, "column {column}");
+        }
+        assert_eq!(ink(&sheet, 0..GAP / 2, 0..sheet.height()), 0, "the longest name begins inside");
+        // Upright where the column is too narrow.
+        let names = Names { rows: vec![], columns: vec![long.into(); 3] };
+        let sheet = labelled(black.clone(), [66, 66], &names).unwrap();
+        assert!(sheet.width() == black.width() && sheet.height() > black.height() + 150);
+        assert!(ink(&sheet, 0..66, 0..sheet.height() - black.height()) > 50);
+        assert_eq!(labelled(black.clone(), [66, 66], &Names::default()).unwrap(), black);
+    }
+
+    #[test]
+    fn long_sheets_have_pages_and_arrays_have_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = Tensor::zeros((1200, 1, 2, 2), DType::U8, &Device::Cpu).unwrap();
+        let sheet = |columns| Sheet { images: &images, levels: 17, columns, names: Names::default(), labels: None };
+        let words = sheet(2).write(&folder.path().join("s.png")).unwrap();
+        assert!(words.starts_with("2 pages, ") && words.ends_with("s-2.png"), "{words}");
+        let height = |name: &str| image::image_dimensions(folder.path().join(name)).unwrap().1;
+        // 600 rows of 66 pixels, and two pixels below the last of each page.
+        assert_eq!(height("s.png") + height("s-2.png"), 600 * 66 + 4);
+        assert!(height("s.png") <= MAX_SIDE as u32);
+        let error = sheet(600).write(&folder.path().join("w.png")).unwrap_err().to_string();
+        assert!(error.contains("600 images in a line") && error.contains(".npy"), "{error}");
+        let words = sheet(600).write(&folder.path().join("a.npy")).unwrap();
+        assert!(words.ends_with("a.npy (levels 0 to 16)"), "{words}");
+        assert_eq!(npy::read(&folder.path().join("a.npy")).unwrap().len(), 1200);
+        assert!(check_drawable(4, Path::new("x.png")).unwrap_err().to_string().contains("--out x.npy"));
+        check_drawable(4, Path::new("x.npz")).unwrap();
+    }
+}

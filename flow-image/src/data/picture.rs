@@ -1,0 +1,143 @@
+//! One picture file: decoded by its content, turned, cropped and reduced to bytes.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::imageops::FilterType;
+use image::metadata::Orientation;
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+
+use super::{Channels, FolderOptions, Resize, foreign, read_file};
+use crate::{Error, Result};
+
+const EXTENSIONS: [&str; 14] =
+    ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm"];
+
+/// The endings of pictures, for messages.
+pub(super) const LOOKED_FOR: &str = "*.png, *.jpg, *.jpeg, *.webp, *.bmp, *.tif, *.gif and *.ppm";
+
+/// Whether the name ends like a picture's.
+pub(crate) fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+}
+
+/// One decoded picture: bytes `[H, W, C]`, and what was lost of the file.
+pub(super) struct Picture {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+    pub(super) values: Vec<u8>,
+    pub(super) lost: Lost,
+}
+
+/// What a picture had and its bytes have not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Pixels that are not opaque.
+    pub(super) transparency: bool,
+    /// Values of 16 bits.
+    pub(super) depth: bool,
+    /// Further frames or pages.
+    pub(super) frames: bool,
+}
+
+pub(super) fn decode(path: &Path, options: &FolderOptions) -> Result<Picture> {
+    let bytes = read_file(path)?;
+    foreign::refuse(path, &bytes)?;
+    let (mut picture, frames) = decode_bytes(&bytes).map_err(Error::broken(path))?;
+    if matches!(picture, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
+        let (is, remedy) = ("a picture of floating-point numbers", "save it with 8 or 16 bits a channel, or as .npy");
+        return Err(Error::WrongKind { path: path.into(), is: is.into(), remedy: remedy.into() });
+    }
+    let depth = picture.color().bytes_per_pixel() > picture.color().channel_count();
+    let transparency = is_transparent(&picture);
+    if let Some(resize) = options.resize {
+        picture = crop_and_resize(&picture, resize);
+    }
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let gray = match options.channels {
+        Channels::Gray => true,
+        Channels::Rgb => false,
+        Channels::Auto => !picture.color().has_color() || is_gray(&picture),
+    };
+    let values = if gray { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
+    let lost = Lost { transparency, depth, frames };
+    Ok(Picture { height, width, channels: if gray { 1 } else { 3 }, values, lost })
+}
+
+/// By content, not by name, and whether there are more frames than the one; the decoder's default limits bound the memory
+/// that a header may ask for.
+fn decode_bytes(bytes: &[u8]) -> image::ImageResult<(DynamicImage, bool)> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let format = reader.format();
+    let mut decoder = reader.into_decoder()?;
+    image::Limits::default().reserve(decoder.total_bytes())?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok((picture, has_frames(bytes, format)))
+}
+
+/// Whether an animation has a second frame, or a TIFF file a second page.
+fn has_frames(bytes: &[u8], format: Option<ImageFormat>) -> bool {
+    match format {
+        Some(ImageFormat::Gif) => GifDecoder::new(Cursor::new(bytes))
+            .is_ok_and(|decoder| decoder.into_frames().nth(1).is_some_and(|frame| frame.is_ok())),
+        Some(ImageFormat::WebP) => WebPDecoder::new(Cursor::new(bytes)).is_ok_and(|decoder| decoder.has_animation()),
+        Some(ImageFormat::Png) => image::codecs::png::PngDecoder::new(Cursor::new(bytes))
+            .is_ok_and(|decoder| decoder.is_apng().unwrap_or(false)),
+        Some(ImageFormat::Tiff) => second_page(bytes).is_some_and(|offset| offset != 0),
+        _ => false,
+    }
+}
+
+/// Where a TIFF file says that its second page is: after the entries of the first.
+fn second_page(bytes: &[u8]) -> Option<u32> {
+    let little = bytes.starts_with(b"II");
+    let short = |at: usize| -> Option<u16> {
+        let word: [u8; 2] = bytes.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if little { u16::from_le_bytes(word) } else { u16::from_be_bytes(word) })
+    };
+    let long = |at: usize| -> Option<u32> {
+        let word: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) })
+    };
+    let first = long(4)? as usize;
+    long(first.checked_add(2 + 12 * usize::from(short(first)?))?)
+}
+
+fn is_transparent(picture: &DynamicImage) -> bool {
+    match picture {
+        DynamicImage::ImageLumaA8(p) => p.pixels().any(|p| p[1] < u8::MAX),
+        DynamicImage::ImageRgba8(p) => p.pixels().any(|p| p[3] < u8::MAX),
+        DynamicImage::ImageLumaA16(p) => p.pixels().any(|p| p[1] < u16::MAX),
+        DynamicImage::ImageRgba16(p) => p.pixels().any(|p| p[3] < u16::MAX),
+        _ => false,
+    }
+}
+
+fn is_gray(picture: &DynamicImage) -> bool {
+    match picture.as_rgb8() {
+        Some(rgb) => rgb.pixels().all(|p| p[0] == p[1] && p[1] == p[2]),
+        None => picture.to_rgb8().pixels().all(|p| p[0] == p[1] && p[1] == p[2]),
+    }
+}
+
+fn crop_and_resize(picture: &DynamicImage, Resize { height, width }: Resize) -> DynamicImage {
+    let (w, h) = (picture.width(), picture.height());
+    let scale = |a: u32, b: u32, c: u32| (u64::from(a) * u64::from(b) / u64::from(c)).max(1) as u32;
+    let (crop_w, crop_h) = if u64::from(w) * u64::from(height) > u64::from(h) * u64::from(width) {
+        (scale(h, width, height), h)
+    } else {
+        (w, scale(w, height, width))
+    };
+    let centred = picture.crop_imm((w - crop_w) / 2, (h - crop_h) / 2, crop_w, crop_h);
+    if (crop_w, crop_h) == (width, height) {
+        centred
+    } else {
+        centred.resize_exact(width, height, FilterType::Lanczos3)
+    }
+}
