@@ -10,6 +10,11 @@ use crate::metrics::log_prob;
 use crate::model::{Kind, Model, Purpose};
 use crate::{Error, Result};
 
+/// The name in logs of the negative log-likelihood, in nats of the data's own units.
+pub const NLL: &str = "nll_nats";
+/// The name in logs of the mean squared distance of a matched field from the velocities that it is trained towards.
+pub const MATCHING_LOSS: &str = "matching_loss";
+
 /// Points from which layers take their first scales.
 const FIRST: usize = 2048;
 /// Held-out rows of a table that a validation looks at.
@@ -50,20 +55,21 @@ impl DensityTask {
 
     /// Standardised points: fresh ones of a toy, the next rows of a table.
     fn batch(&mut self, rng: &mut FlowRng) -> Result<Tensor> {
-        let rows = match (&mut self.cursor, self.data.toy()) {
-            (_, Some(toy)) => toy.rows(self.run.batch, rng),
+        match (&mut self.cursor, self.data.toy()) {
             (Some(cursor), None) => {
                 let BatchIndices { indices, .. } = cursor.next_batch();
-                self.data.pick(&indices)
+                self.seen(&self.data.pick(&indices)?, rng)
             }
-            (None, None) => Vec::new(),
-        };
-        self.seen(&rows)
+            (_, toy) => {
+                let rows = toy.map_or(Vec::new(), |toy| toy.rows(self.run.batch, rng));
+                self.seen(&rows, rng)
+            }
+        }
     }
 
-    /// Rows as the model sees them.
-    fn seen(&self, rows: &[f32]) -> Result<Tensor> {
-        self.run.standard.apply(rows, self.model.store().device())
+    /// Rows as the model sees them, columns of steps spread over these.
+    fn seen<T: Copy + Into<f64>>(&self, rows: &[T], rng: &mut FlowRng) -> Result<Tensor> {
+        self.run.standard.apply_spread(rows, rng, self.model.store().device())
     }
 
     /// The error of a matched field over rows; `None` for a model that is trained otherwise.
@@ -78,11 +84,11 @@ impl DensityTask {
 }
 
 fn squared_error(error: &Tensor) -> Result<Metric> {
-    Ok(Metric::new("error", "squared error", f64::from(error.to_scalar::<f32>()?)))
+    Ok(Metric::new(MATCHING_LOSS, "", f64::from(error.to_scalar::<f32>()?)))
 }
 
 fn nats(value: f64) -> Metric {
-    Metric::new("nats", "nats", value)
+    Metric::new(NLL, "nats", value)
 }
 
 impl Task for DensityTask {
@@ -101,14 +107,14 @@ impl Task for DensityTask {
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let first = match self.data.toy() {
-            Some(toy) => toy.rows(FIRST, rng),
+            Some(toy) => self.seen(&toy.rows(FIRST, rng), rng)?,
             None => {
                 let count = self.data.train_rows();
                 let chosen: Vec<usize> = (0..FIRST.min(count)).map(|_| rng.below(count)).collect();
-                self.data.pick(&chosen)
+                self.seen(&self.data.pick(&chosen)?, rng)?
             }
         };
-        Ok(self.model.density().initialize(&self.seen(&first)?, None)?)
+        Ok(self.model.density().initialize(&first, None)?)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
@@ -129,7 +135,7 @@ impl Task for DensityTask {
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         self.model.density().set_training(false);
         let most = self.data.validation().len().min(VALIDATION * self.data.columns());
-        let x = self.seen(&self.data.validation()[..most])?;
+        let x = self.seen(&self.data.validation()[..most], rng)?;
         let logs = log_prob(self.model.density(), &x)?;
         let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
         let metrics = Metrics::new(nats(self.run.standard.log_scale() - mean));
