@@ -185,10 +185,15 @@ impl EvalArgs {
             Split::All => {
                 eprintln!("{}: {} rows of {}", table.name(), table.rows(), table.chosen());
                 print_notes(table.notes());
+                if own || same_file(path, Path::new(&run.data)) {
+                    eprintln!(
+                        "note: this is the run's own table, of which eight tenths were trained on; see --split test"
+                    );
+                }
                 table.to_rows()
             }
             split => {
-                let data = Data::from_table(&table, run.seed)?;
+                let data = Data::from_table(&table, run.seed)?.scaled_as(&run.standard);
                 print(&data);
                 data.rows(split)
             }
@@ -198,6 +203,12 @@ impl EvalArgs {
         let (name, file) = (table.name().to_string(), table.rows_of_file());
         Ok(Scored { name, split, rows, of, file, toy: None })
     }
+}
+
+/// Whether two paths lead to one file.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(a).is_some_and(|a| real(b) == Some(a))
 }
 
 /// Rows without a finite logarithm are named: one of them makes the mean what it is.
@@ -240,6 +251,7 @@ fn write_rows(path: &Path, run: &DensityRun, scored: &Scored, logs: &[f64]) -> R
     atomic_write(path, text.as_bytes())?;
     let left_out = if is_whole { scored.file - scored.of } else { 0 };
     let without = if left_out > 0 { format!(", {left_out} more without a value") } else { String::new() };
-    println!("{}: ln p of {} rows, nats of the data's units{without}", path.display(), logs.len());
+    let what = if run.standard.is_dequantized() { "ln of the mean density over the cells" } else { "ln p" };
+    println!("{}: {what} of {} rows, nats of the data's units{without}", path.display(), logs.len());
     Ok(())
 }

@@ -101,7 +101,7 @@ pub(super) fn print_notes(notes: &[String]) {
 /// The data that a run was trained on.
 pub(super) fn data_of(run: &DensityRun) -> Result<Data> {
     match Source::named(&run.data)? {
-        Source::Table(path) => Ok(Data::from_table(&table_of(run, &path)?, run.seed)?),
+        Source::Table(path) => Ok(Data::from_table(&table_of(run, &path)?, run.seed)?.scaled_as(&run.standard)),
         toy => Ok(toy.open(run.seed)?),
     }
 }

@@ -160,6 +160,13 @@ impl Data {
         Ok(self)
     }
 
+    /// The same data with the scale of a run, and its columns that are spread over their steps.
+    #[must_use]
+    pub fn scaled_as(mut self, standard: &Standard) -> Self {
+        self.standard = standard.clone();
+        self
+    }
+
     /// The table's file, or the toy.
     pub fn name(&self) -> &str {
         &self.name

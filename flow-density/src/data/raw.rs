@@ -159,12 +159,13 @@ impl Raw {
         }
     }
 
-    /// An index that was written beside the data is none of them: a first column without a name that counts the rows.
+    /// An index that was written beside the data is none of them: a first column that counts the rows, without a name or
+    /// with the one that pandas gives it.
     fn refuse_a_count_of_rows(&self) -> Read<()> {
         let [first, others @ ..] = &self.columns[..] else { return Ok(()) };
         let unnamed = match &first.name {
             None => others.iter().any(|column| column.name.is_some()),
-            Some(name) => name.starts_with("Unnamed: "),
+            Some(name) => name.starts_with("Unnamed: ") || name.eq_ignore_ascii_case("index"),
         };
         let counts = first.values.len() > 1 && first.values.windows(2).all(|pair| pair[1] == pair[0] + 1.0);
         if !(unnamed && counts && !others.is_empty()) {
@@ -172,7 +173,8 @@ impl Raw {
         }
         let rest: Vec<usize> = (1..self.columns.len()).collect();
         let expected = format!("data: choose the others with --columns {}", self.choice(&rest));
-        Err(Fault::new(Place::Column(1), "no name, and a count of the rows (an index?)", expected))
+        let name = first.name.as_ref().map_or("no name".into(), |name| format!("the name '{name}'"));
+        Err(Fault::new(Place::Column(1), format!("{name}, and a count of the rows (an index?)"), expected))
     }
 
     fn take(self, chosen: &[usize], missing: Missing, mut notes: Vec<String>) -> Read<Chosen> {

@@ -205,7 +205,8 @@ fn a_small_table_trains_by_default_and_scores_other_files() {
     // Evaluation draws what training drew: the two numbers are one.
     let nats = number_after(&said, "test ");
     assert_eq!(nats, number_after(&run(folder, &["eval"]), "test "));
-    assert!(run(folder, &["eval", "--split", "all"]).contains("over 150 points (every row of iris.csv"));
+    let (said, notes) = super::run_with_notes(folder, &["eval", "--split", "all"]);
+    assert!(said.contains("over 150 points (every row of iris.csv") && notes.contains("eight tenths were trained on"));
     assert!(
         run(folder, &["eval", "--split", "train", "--points", "7"]).contains("the first of the 120 rows in the train")
     );
@@ -285,6 +286,10 @@ fn a_discrete_column_is_warned_of_and_dequantized() {
     // Steps of one: the bound of the probabilities is the number itself, and no model beats ln 5 + 1.4189.
     let (nats, bound) = (number_after(&said, "test "), number_after(&said, "is at most "));
     assert!(nats == bound && bound > 5.0_f64.ln() + 1.4189 - 0.15 && bound < 3.6, "{said}");
+    // Evaluation knows of it, and repeats the number.
+    let (said, notes) = super::run_with_notes(folder, &["eval", "--checkpoint", "spread", "--per-row", "rows.csv"]);
+    assert!(number_after(&said, "test ") == nats && said.contains("mean density over the cells of 100 rows"), "{said}");
+    assert!(!notes.contains("warning"), "{notes}");
     let drawn = run(folder, &["sample", "--checkpoint", "spread", "--count", "50"]);
     assert!(drawn.lines().skip(1).all(|line| line.split_once(',').unwrap().0.parse::<i64>().is_ok()), "{drawn}");
     assert!(run(folder, &["info", "--checkpoint", "spread"]).contains("spread over steps of 1"));

@@ -32,7 +32,7 @@ impl Scalar {
             Some(b'O') => "numbers: save them with astype('float64')",
             Some(b'c') => "real numbers: save real and imaginary parts as columns",
             Some(b'M' | b'm') => "numbers: save times with astype('float64')",
-            Some(b'g') => "floats of 2, 4 or 8 bytes: save them with astype('float64')",
+            Some(b'f' | b'g') => "floats of 2, 4 or 8 bytes: save them with astype('float64')",
             _ => "floats of 2, 4 or 8 bytes, integers or truth values",
         };
         let (kind, sizes): (_, &[usize]) = match rest.as_bytes().first() {

@@ -24,23 +24,7 @@ pub(super) fn read(bytes: &[u8], header: Header) -> Read<Raw> {
         None => (text, Separator::of(text), 1),
     };
     let mut records = Records::new(text, separator, start);
-    let mut cells: Vec<Cow<'_, str>> = Vec::new();
-    let Some(line) = records.next(&mut cells)? else {
-        return Err(Fault::whole("no row of numbers", "at least one"));
-    };
-    let first: Line = (line, cells.iter().map(ToString::to_string).collect());
-    let comments_above = records.comments.len();
-    let mut raw = Raw { columns: vec![RawColumn::default(); first.1.len()], ..Raw::default() };
-    while let Some(line) = records.next(&mut cells)? {
-        let row = raw.lines.len();
-        if cells.len() != first.1.len() {
-            return Err(ragged(&first, line, &cells));
-        }
-        for (column, cell) in raw.columns.iter_mut().zip(&cells) {
-            push(column, row, cell);
-        }
-        raw.lines.push(line);
-    }
+    let (first, comments_above, mut raw) = lines(&mut records)?;
     let comments = records.comments;
     let has_names = match header {
         Header::Yes => true,
@@ -60,19 +44,38 @@ pub(super) fn read(bytes: &[u8], header: Header) -> Read<Raw> {
         let found = format!("no row of numbers under the names in line {}", first.0);
         return Err(Fault::whole(found, "at least one"));
     }
-    if !comments.is_empty() {
-        let lines = if comments.len() == 1 {
-            "1 line is a comment".into()
-        } else {
-            format!("{} lines are comments", comments.len())
-        };
-        raw.notes.push(lines);
+    match comments.len() {
+        0 => {}
+        1 => raw.notes.push("1 line is a comment".into()),
+        many => raw.notes.push(format!("{many} lines are comments")),
     }
     drop_empty_last(&mut raw);
     if !has_names {
         refuse_parted_thousands(&raw, text, separator)?;
     }
     Ok(raw)
+}
+
+/// The first line, how many comments stand above it, and the columns of all other lines.
+fn lines(records: &mut Records<'_>) -> Read<(Line, usize, Raw)> {
+    let mut cells: Vec<Cow<'_, str>> = Vec::new();
+    let Some(line) = records.next(&mut cells)? else {
+        return Err(Fault::whole("no row of numbers", "at least one"));
+    };
+    let first: Line = (line, cells.iter().map(ToString::to_string).collect());
+    let comments_above = records.comments.len();
+    let mut raw = Raw { columns: vec![RawColumn::default(); first.1.len()], ..Raw::default() };
+    while let Some(line) = records.next(&mut cells)? {
+        let row = raw.lines.len();
+        if cells.len() != first.1.len() {
+            return Err(ragged(&first, line, &cells));
+        }
+        for (column, cell) in raw.columns.iter_mut().zip(&cells) {
+            push(column, row, cell);
+        }
+        raw.lines.push(line);
+    }
+    Ok((first, comments_above, raw))
 }
 
 /// The text, or what else the file seems to be.

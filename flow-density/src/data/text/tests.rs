@@ -198,11 +198,16 @@ fn columns_are_chosen_by_names_and_numbers() {
 
 #[test]
 fn an_index_is_no_column_of_data() {
-    for header in [",a,b", "Unnamed: 0,a,b", "\"\",\"a\",\"b\""] {
+    for (header, name) in [
+        (",a,b", "no name"),
+        ("Unnamed: 0,a,b", "the name 'Unnamed: 0'"),
+        ("\"\",\"a\",\"b\"", "no name"),
+        ("index,a,b", "the name 'index'"),
+    ] {
         let text = format!("{header}\n0,1.5,2\n1,2.5,3\n2,0.5,4\n");
         let error = refused(&text);
         assert!(
-            error.contains("column 1: no name, and a count of the rows") && error.contains("--columns a,b"),
+            error.contains(&format!("column 1: {name}, and a count of the rows")) && error.contains("--columns a,b"),
             "{error}"
         );
         assert_eq!(read_as(text.as_bytes(), &columns("a,b")).unwrap().columns(), 2);
