@@ -138,15 +138,14 @@ fn push(column: &mut RawColumn, row: usize, cell: &str) {
 
 fn ragged(first: &Line, line: usize, cells: &[Cow<'_, str>]) -> Fault {
     let found = if cells.len() == 1 { "1 cell".into() } else { format!("{} cells", cells.len()) };
-    let mut expected = format!("{} as in line {}", first.1.len(), first.0);
-    let names = first.1.iter().all(|cell| Cell::of(cell) == Cell::Word);
-    if names
-        && cells.len() == first.1.len() + 1
-        && cells[0].parse::<f64>().is_err_and(|_| Cell::of(&cells[0]) == Cell::Word)
-    {
+    let (columns, is_word) = (first.1.len(), |cell: &str| Cell::of(cell) == Cell::Word);
+    let names = columns > 1 && first.1.iter().all(|cell| is_word(cell));
+    let mut expected = format!("{columns} as in line {}", first.0);
+    if names && cells.len() == columns + 1 && is_word(&cells[0]) {
         expected += " (names of rows need a name of their own: write.csv writes one)";
-    } else if cells.len() > first.1.len() {
-        expected += " (are there commas inside numbers? write 1.5 and 10534, or quote the cells)";
+    } else if cells.len() > columns {
+        let title = if columns == 1 { "; is it a title? remove it" } else { "" };
+        expected += &format!(" (are there commas inside numbers? write 1.5 and 10534, or quote the cells{title})");
     }
     Fault::new(Place::Line(line), found, expected)
 }

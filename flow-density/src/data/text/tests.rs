@@ -74,6 +74,7 @@ fn quoted_thousands_are_one_cell_and_refused_with_the_remedy() {
         ("1,5;2,5\n1,5;2,5\n", "line 1, column 1: '1,5'", "write 1.5, not 1,5"),
         ("x y\n1,5 2,5\n3,1 4,2\n", "line 2, column 1: '1,5'", "write 1.5, not 1,5"),
         ("x\n1,5\n2,5\n", "line 2: 2 cells", "commas inside numbers"),
+        ("Flowers of 2021\na,b\n1,2\n", "line 2: 2 cells", "is it a title? remove it"),
         ("price,b\n10,534,0.7\n20,866,0.6\n", "line 2: 3 cells", "commas inside numbers"),
         ("a;b\n1.234.567;2\n", "line 2, column 1: '1.234.567'", "marks between thousands"),
         ("a;b\n1 234;2\n", "line 2, column 1: '1 234'", "marks between thousands"),
