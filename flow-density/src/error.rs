@@ -44,21 +44,21 @@ pub enum Place {
     Byte(usize),
     /// A line of text, counted from one.
     Line(usize),
-    /// A column, counted from zero, in a line, counted from one.
+    /// A column in a line, both counted from one.
     Cell {
         /// The line.
         line: usize,
         /// The column.
         column: usize,
     },
-    /// An entry of the numbers, both counted from zero.
+    /// An entry of the numbers, row and column counted from one.
     Entry {
         /// The row.
         row: usize,
         /// The column.
         column: usize,
     },
-    /// A whole column, counted from zero.
+    /// A whole column, counted from one.
     Column(usize),
 }
 

@@ -2,20 +2,47 @@
 
 use std::fmt::Write as _;
 
-/// Rows that lie one after the other in `values`, one per line, their entries parted by commas: the shortest decimals that
-/// read back as the same numbers.
+use crate::data::Standard;
+
+/// Rows that lie one after the other in `values`, one per line, their entries parted by commas, with the digits that the
+/// scale of the data asks for ([`Standard::text`]).
 ///
 /// ```
-/// assert_eq!(flow_density::io::csv(&[1.0, 0.1, -2.5, 3e8], 2), "1,0.1\n-2.5,300000000\n");
+/// use flow_density::data::Standard;
+///
+/// let standard = Standard { mean: vec![0.0, 5e6], std: vec![1.0, 0.5], ..Standard::default() };
+/// let text = flow_density::io::csv(&[1.0, 5_000_000.25, 0.1, 5_000_001.0], &standard);
+/// assert_eq!(text, "1,5000000.25\n0.1,5000001\n");
 /// ```
-pub fn csv(values: &[f32], columns: usize) -> String {
+pub fn csv(values: &[f64], standard: &Standard) -> String {
     let mut text = String::new();
-    for row in values.chunks(columns.max(1)) {
-        for (place, value) in row.iter().enumerate() {
+    for row in values.chunks(standard.columns().max(1)) {
+        for (place, &value) in row.iter().enumerate() {
             // Writing to a string does not fail.
-            let _ = write!(text, "{}{value}", if place == 0 { "" } else { "," });
+            let _ = write!(text, "{}{}", if place == 0 { "" } else { "," }, standard.text(place, value));
         }
         text.push('\n');
     }
     text
+}
+
+/// The line of names above such rows, quoted by RFC 4180 where that is needed; nothing without names.
+///
+/// ```
+/// let names = ["length", "width, cm"].map(String::from);
+/// assert_eq!(flow_density::io::header(&names), "length,\"width, cm\"\n");
+/// assert_eq!(flow_density::io::header(&[]), "");
+/// ```
+pub fn header(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",") + "\n"
+}
+
+/// A cell that reads back as the same text, and as no comment and no empty line.
+fn quoted(cell: &str) -> String {
+    let plain =
+        !cell.is_empty() && !cell.contains(['"', ',', ';', '\t', '|', '\n', '\r', '#', '%']) && cell.trim() == cell;
+    if plain { cell.into() } else { format!("\"{}\"", cell.replace('"', "\"\"")) }
 }

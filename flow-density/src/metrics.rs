@@ -3,15 +3,17 @@
 use std::fmt;
 
 use candle_core::{DType, Tensor};
-use flow_core::Density;
 use flow_core::numerics::mean_and_error;
+use flow_core::{Density, FlowRng};
 use serde::Serialize;
 
-use crate::Result;
-use crate::data::{Data, Standard};
+use crate::data::{Data, Split, Standard, Toy};
+use crate::{Error, Result};
 
 /// Points scored at once.
 const CHUNK: usize = 4096;
+/// Draws of the noise that spreads columns of steps, for each row that is scored.
+pub const DRAWS: usize = 8;
 
 /// `ln p` of every row of `x`, in chunks, outside any graph.
 ///
@@ -28,34 +30,130 @@ pub fn log_prob(density: &dyn Density, x: &Tensor) -> Result<Vec<f64>> {
     Ok(out)
 }
 
-/// How well a model predicts held-out points, in nats of the data's own units.
+/// `ln p` of rows of data, which lie one after the other in `values`, in the data's own units: nats of a density over
+/// them, `ln p_model((x - mean)/std) - Σ ln std`.
+///
+/// Where columns are spread over their steps, [`Standard`], it is the logarithm of the mean density over the row's cell,
+/// estimated by [`DRAWS`] points of it: `ln (1/K) Σ p(x + h·(uₖ - ½))`. That is a lower bound on average, the tighter the
+/// more points (Burda et al. 2016, arXiv 1509.00519). With [`Standard::log_steps`] added it is one of `ln P(x)`, the
+/// probability of these very numbers. `seed` draws the points.
+///
+/// # Errors
+/// [`flow_core::Error::Shape`] for rows of another width than the density's.
+pub fn score(density: &dyn Density, standard: &Standard, values: &[f64], seed: u64) -> Result<Vec<f64>> {
+    let (device, log_scale) = (density.store().device(), standard.log_scale());
+    let in_units = |logs: Vec<f64>| logs.into_iter().map(|l| l - log_scale).collect();
+    if !standard.is_dequantized() {
+        return Ok(in_units(log_prob(density, &standard.apply(values, device)?)?));
+    }
+    let mut rng = FlowRng::named(seed, "points of cells");
+    let draw = |_| log_prob(density, &standard.apply_spread(values, &mut rng, device)?);
+    let draws: Vec<Vec<f64>> = (0..DRAWS).map(draw).collect::<Result<_>>()?;
+    let rows = draws.first().map_or(0, Vec::len);
+    Ok(in_units((0..rows).map(|row| log_mean_exp(draws.iter().map(|draw| draw[row]))).collect()))
+}
+
+fn log_mean_exp(logs: impl Iterator<Item = f64> + Clone) -> f64 {
+    let most = logs.clone().fold(f64::NEG_INFINITY, f64::max);
+    if !most.is_finite() {
+        return most;
+    }
+    let (count, sum) = logs.fold((0.0, 0.0), |(count, sum), log| (count + 1.0, sum + (log - most).exp()));
+    most + f64::ln(sum / count)
+}
+
+/// How well a model predicts points, in nats of the data's own units.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Report {
-    /// Held-out points.
+    /// The quantity, in words.
+    pub quantity: &'static str,
+    /// What the points are: `test`, `all`, …
+    pub split: String,
+    /// Where they come from.
+    pub source: String,
+    /// Points.
     pub points: usize,
+    /// Points that there are, of which these are the first; of a toy, as many as were asked for.
+    pub of: usize,
     /// The mean of `-ln p`.
     pub nll: f64,
     /// Its standard error.
     pub error: f64,
     /// `ln` of the scale: subtracted from `nll` it gives nats of the standardised data.
     pub log_scale: f64,
+    /// Of columns that are spread over steps: `nll` less this is a bound, from above, of the mean of `-ln P` of the numbers
+    /// themselves.
+    pub log_steps: Option<f64>,
     /// The least that any density can reach, where it is known.
     pub entropy: Option<f64>,
     /// The mean of `ln p_true - ln p` over the same points, an unbiased estimate of the divergence, with its error.
     pub divergence: Option<(f64, f64)>,
 }
 
+impl Report {
+    /// Of the logarithms of a density at the first points of a source, in the data's own units.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] for no points.
+    pub fn of(logs: &[f64], standard: &Standard, split: Split, source: &str, of: usize) -> Result<Self> {
+        if logs.is_empty() {
+            return Err(Error::config(source, format!("has no row to score ({split})")));
+        }
+        let nats: Vec<f64> = logs.iter().map(|l| -l).collect();
+        let (nll, error) = mean_and_error(&nats);
+        Ok(Report {
+            quantity: "negative log-likelihood, nats",
+            split: split.to_string(),
+            source: source.into(),
+            points: logs.len(),
+            of,
+            nll,
+            error,
+            log_scale: standard.log_scale(),
+            log_steps: standard.is_dequantized().then(|| standard.log_steps()),
+            entropy: None,
+            divergence: None,
+        })
+    }
+
+    /// With the entropy of the toy that the points are of, and the divergence of the model from it.
+    #[must_use]
+    pub fn against(mut self, toy: Toy, points: &[f64], logs: &[f64]) -> Self {
+        let truth = toy.log_density(points.as_chunks::<2>().0);
+        self.divergence = Some(mean_and_error(&truth.iter().zip(logs).map(|(t, l)| t - l).collect::<Vec<_>>()));
+        self.entropy = Some(toy.entropy());
+        self
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "test {:.4} ± {:.4} nats over {} points", self.nll, self.error, self.points)?;
-        match (self.entropy, self.divergence) {
-            (Some(entropy), Some((divergence, error))) => write!(
+        let Report { split, nll, error, points, source, .. } = self;
+        write!(f, "negative log-likelihood: {split} {nll:.4} ± {error:.4} nats over {points} points")?;
+        if let (Some(entropy), Some((divergence, error))) = (self.entropy, self.divergence) {
+            let above = nll - entropy;
+            return write!(
                 f,
-                ", {:+.4} from the entropy {entropy:.4}; divergence {divergence:.4} ± {error:.4} nats",
-                self.nll - entropy
-            ),
-            _ => write!(f, " ({:.4} of standardised data)", self.nll - self.log_scale),
+                " of {source}, {above:+.4} from the entropy {entropy:.4}; divergence {divergence:.4} ± {error:.4} nats"
+            );
         }
+        let which = match (split.as_str(), *points == self.of) {
+            ("all", true) => format!("every row of {source}"),
+            ("all", false) => format!("the first of the {} rows of {source}", self.of),
+            (_, true) => format!("the whole {split} split of {source}"),
+            (_, false) => format!("the first of the {} rows in the {split} split of {source}", self.of),
+        };
+        write!(f, " ({which}; {:.4} of standardised data)", nll - self.log_scale)?;
+        if let Some(log_steps) = self.log_steps {
+            let bound = nll - log_steps;
+            write!(
+                f,
+                "; columns of steps are spread over them, so this is of the mean density over each row's cell, and \
+                 -ln P of the numbers themselves is at most {bound:.4} nats on average"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -66,16 +164,13 @@ impl fmt::Display for Report {
 /// [`flow_core::Error::Shape`] for data of another width than the density's.
 pub fn evaluate(density: &dyn Density, standard: &Standard, data: &Data, most: usize, seed: u64) -> Result<Report> {
     let test = data.test(most, seed);
-    let x = standard.apply(&test, density.store().device())?;
-    let log_scale = standard.log_scale();
-    let nats: Vec<f64> = log_prob(density, &x)?.into_iter().map(|l| log_scale - l).collect();
-    let (nll, error) = mean_and_error(&nats);
-    let divergence = data.toy().map(|toy| {
-        let points: Vec<[f64; 2]> = test.as_chunks::<2>().0.iter().map(|p| p.map(f64::from)).collect();
-        let truth = toy.log_density(&points);
-        mean_and_error(&truth.iter().zip(&nats).map(|(l, n)| l + n).collect::<Vec<_>>())
-    });
-    Ok(Report { points: nats.len(), nll, error, log_scale, entropy: data.toy().map(|toy| toy.entropy()), divergence })
+    let logs = score(density, standard, test.values(), seed)?;
+    let of = data.toy().map_or(data.count(Split::Test), |_| test.len());
+    let report = Report::of(&logs, standard, Split::Test, data.name(), of)?;
+    Ok(match data.toy() {
+        Some(toy) => report.against(toy, test.values(), &logs),
+        None => report,
+    })
 }
 
 #[cfg(test)]
@@ -98,7 +193,7 @@ mod tests {
     #[test]
     fn nats_are_of_the_datas_own_units() {
         let mut rng = flow_core::FlowRng::seed_from(1);
-        let values = (0..20_000).flat_map(|_| [rng.next_normal() as f32, 100.0 * rng.next_normal() as f32]).collect();
+        let values = (0..20_000).flat_map(|_| [rng.next_normal(), 100.0 * rng.next_normal()]).collect();
         let data = Data::from_table(&Table::new(2, values).unwrap(), 0).unwrap();
         let report = evaluate(&gaussian(2), data.standard(), &data, 10_000, 0).unwrap();
         assert_eq!((report.points, report.entropy), (2000, None));

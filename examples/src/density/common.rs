@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::Device;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use flow_core::cnf::matching::Pairing;
 use flow_core::train;
-use flow_density::data::{Data, Source};
+use flow_density::data::Data;
 use flow_density::metrics::{self, Report};
-use flow_density::model::{Kind, Model};
+use flow_density::model::{Kind, Model, ModelConfig};
 use flow_density::trainer::DensityRun;
 
 use crate::cli::CheckpointArg;
@@ -37,7 +38,34 @@ pub(super) fn evaluate(model: &Model, run: &DensityRun, data: &Data, most: usize
     Ok(metrics::evaluate(model.density(), &run.standard, data, most, seed)?)
 }
 
-/// The data that a run was trained on.
-pub(super) fn data_of(run: &DensityRun) -> Result<Data> {
-    Ok(Source::named(&run.data)?.open(run.seed)?)
+/// A model in words: what its family has of layers, widths and the rest.
+pub(super) fn in_words(model: &ModelConfig) -> String {
+    let kind = model.kind;
+    let mut words = vec![kind.to_string()];
+    if !kind.is_continuous() {
+        words.push(format!("{} layers", model.layers));
+    }
+    if kind.has_hidden_layers() {
+        words.push(format!("hidden widths {}", widths(&model.hidden)));
+    }
+    if kind.has_bins() {
+        words.push(format!("{} bins", model.bins));
+    }
+    if kind.is_continuous() {
+        words.push(format!("input gain {}", model.input_gain));
+    }
+    match (kind, &model.matching.coupling) {
+        (Kind::Ffjord, _) => words.push(format!("tolerance {} in training", model.tolerance)),
+        (Kind::Matching, Pairing::MinibatchOt { block }) => {
+            words.push(format!("paired by transport in blocks of {block}"))
+        }
+        (Kind::Matching, _) => words.push("independent pairs".into()),
+        _ => {}
+    }
+    words.join(", ")
+}
+
+/// `64,64`.
+pub(super) fn widths(hidden: &[usize]) -> String {
+    hidden.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }

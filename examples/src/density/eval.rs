@@ -1,77 +1,257 @@
 //! `density eval`.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
-use clap::Args;
+use anyhow::{Result, bail, ensure};
+use clap::{Args, ValueEnum};
 use flow_core::files::atomic_write;
-use flow_density::data::Source;
+use flow_density::data::{Columns, Data, Rows, Source, Split, Toy};
+use flow_density::io::header;
+use flow_density::metrics::{Report, score};
+use flow_density::trainer::DensityRun;
 
-use super::common::{data_of, evaluate, load};
-use super::picture::{self, PictureArg};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder};
+use super::common::load;
+use super::grid;
+use super::picture::{self, PictureArg, Shown};
+use super::reading::{ReadingArg, check_columns, other_table, print, print_notes, table_of};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder, refuse};
 
-/// Measure the likelihood of held-out points
+/// Points of a toy, unless told.
+const POINTS: usize = 20_000;
+
+/// A part of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SplitName {
+    /// The eight tenths that the model was trained on.
+    Train,
+    /// The tenth that decided on the best checkpoint.
+    Validation,
+    /// The tenth that nothing was decided by.
+    Test,
+    /// Every row.
+    All,
+}
+
+impl SplitName {
+    fn split(self) -> Split {
+        match self {
+            SplitName::Train => Split::Train,
+            SplitName::Validation => Split::Validation,
+            SplitName::Test => Split::Test,
+            SplitName::All => Split::All,
+        }
+    }
+}
+
+/// Measure the likelihood of held-out or of other points
 #[derive(Args, Debug)]
 #[command(after_help = "\
 For a toy the points are fresh ones; their mean negative log-likelihood lies above the entropy by the divergence from the
-toy to the model, which is also estimated from the same points with a smaller error. For a table they are the tenth of
-its rows that training has not seen.
+toy to the model, which is also estimated from the same points with a smaller error. For the table of the run they are
+the tenth of its rows that training has not seen, or the part that --split names. Another table, given with --data, is
+scored whole; its columns are found by the names that the run's have.
+
+Likelihoods are in nats of the data's own units: densities over the columns as they are in the file. With --per-row each
+row's ln p is written beside the row's number in the file, counted from one without the line of names.
 
 Examples:
   density eval
   density eval --checkpoint runs/board --points 200000 --json board.json
+  density eval --checkpoint runs/table --data new.csv --per-row scores.csv
+  density eval --checkpoint runs/table --split all
+  density eval --checkpoint runs/board --grid density.csv
   density eval --checkpoint runs/board --pictures again")]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
-    /// Where the data are now [default: where they were in training]
+    /// Another table to score, all of it unless --split is given, or a toy [default: the run's own data]
     #[arg(long, value_name = "TOY|FILE")]
     data: Option<String>,
-    /// Largest number of held-out points
-    #[arg(long, default_value_t = 20_000)]
-    points: usize,
+    /// Part of the table; of another file than the run's, the part that the same seed would choose [default: test for the
+    /// run's own table, all for another]
+    #[arg(long, value_enum)]
+    split: Option<SplitName>,
+    /// Largest number of points [default: 20000 of a toy, all of a table]
+    #[arg(long)]
+    points: Option<usize>,
+    /// Write ln p of every row as CSV
+    #[arg(long, value_name = "FILE")]
+    per_row: Option<PathBuf>,
+    /// Write ln p on a grid over the points as CSV, and print the integral (one or two columns)
+    #[arg(long, value_name = "FILE")]
+    grid: Option<PathBuf>,
+    /// Points along each axis of --grid [default: 2000 for one column, 200 for two]
+    #[arg(long, requires = "grid")]
+    grid_side: Option<usize>,
     /// Also write the numbers as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Also write the pictures of `train` into this folder (data of the plane)
     #[arg(long, value_name = "FOLDER")]
     pictures: Option<PathBuf>,
-    /// Seed of the fresh points of a toy
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Seed of the fresh points of a toy [default: the run's, so that the number is the one that `train` printed]
+    #[arg(long)]
+    seed: Option<u64>,
     #[command(flatten)]
     style: PictureArg,
     #[command(flatten)]
+    reading: ReadingArg,
+    #[command(flatten)]
     device: DeviceArg,
+}
+
+/// What is scored.
+struct Scored {
+    name: String,
+    split: Split,
+    rows: Rows,
+    /// Rows of the split.
+    of: usize,
+    /// Rows of the file, with those that were left out.
+    file: usize,
+    toy: Option<Toy>,
 }
 
 impl EvalArgs {
     pub(super) fn run(self) -> Result<()> {
         self.style.check(self.pictures.is_some(), "for the pictures of --pictures FOLDER; add it, or leave it out")?;
-        at_least_one("--points", self.points)?;
-        self.json.as_deref().map_or(Ok(()), check_output)?;
+        at_least_one("--points", self.points.unwrap_or(1))?;
+        let files = [&self.json, &self.per_row, &self.grid];
+        files.into_iter().flatten().try_for_each(|path| check_output(path))?;
+        if self.data.is_none() {
+            self.reading
+                .refuse("for another table, the run's own is read as in training; add --data FILE, or leave it out")?;
+        }
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         ensure!(!run.is_distilled(), "a distilled model has no density, only samples: see `density sample`");
-        let data = match &self.data {
-            Some(name) => Source::named(name)?.open(run.seed)?,
-            None => data_of(&run)?,
-        };
-        let (found, expected) = (data.columns(), run.features());
-        ensure!(found == expected, "the data have {found} columns, the model was trained on {expected}");
+        let seed = self.seed.unwrap_or(run.seed);
+        let scored = self.scored(&run, seed)?;
+        let columns = run.features();
         ensure!(
-            self.pictures.is_none() || found == 2,
-            "--pictures is for data of the plane, these have {found} columns"
+            self.pictures.is_none() || columns == 2,
+            "--pictures is for data of the plane, these have {columns} columns"
         );
-        let report = evaluate(&model, &run, &data, self.points, self.seed)?;
+        let logs = score(model.density(), &run.standard, scored.rows.values(), seed)?;
+        let mut report = Report::of(&logs, &run.standard, scored.split, &scored.name, scored.of)?;
+        if let Some(toy) = scored.toy {
+            report = report.against(toy, scored.rows.values(), &logs);
+        }
+        warn_of_infinite(&scored, &logs);
         println!("{report}");
         if let Some(path) = &self.json {
             atomic_write(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
         }
+        if let Some(path) = &self.per_row {
+            write_rows(path, &run, &scored, &logs)?;
+        }
+        if let Some(path) = &self.grid {
+            grid::write(&model, &run, scored.rows.values(), self.grid_side, path)?;
+        }
         if let Some(folder) = &self.pictures {
             create_folder(folder)?;
-            picture::write_all(&model, &run, &data, self.style, folder, self.seed)?;
+            let shown = Shown { toy: scored.toy, rows: scored.rows.values() };
+            picture::write_all(&model, &run, shown, self.style, folder, seed)?;
         }
         Ok(())
     }
+
+    /// The points to score.
+    fn scored(&self, run: &DensityRun, seed: u64) -> Result<Scored> {
+        match Source::named(self.data.as_deref().unwrap_or(&run.data))? {
+            Source::Toy(toy) => {
+                let reason = "for tables, the points of a toy are drawn; leave it out";
+                refuse(&[("--split", self.split.is_some())], reason)?;
+                self.reading.refuse(reason)?;
+                let data = Data::from_toy(toy);
+                check_columns(run, toy.name(), &Columns::unnamed(data.columns()))?;
+                let rows = data.test(self.points.unwrap_or(POINTS), seed);
+                let (of, file) = (rows.len(), rows.len());
+                Ok(Scored { name: toy.name().into(), split: Split::Test, rows, of, file, toy: Some(toy) })
+            }
+            Source::Table(path) => self.scored_table(run, &path),
+            other => bail!("{other:?} cannot be scored"),
+        }
+    }
+
+    fn scored_table(&self, run: &DensityRun, path: &Path) -> Result<Scored> {
+        let own = self.data.is_none();
+        let split = self.split.map_or(if own { Split::Test } else { Split::All }, SplitName::split);
+        let table = match own {
+            true => table_of(run, path)?,
+            false => other_table(run, path, &self.reading.reading(run.reading.missing))?,
+        };
+        let rows = match split {
+            Split::All => {
+                eprintln!("{}: {} rows of {}", table.name(), table.rows(), table.chosen());
+                print_notes(table.notes());
+                if own || same_file(path, Path::new(&run.data)) {
+                    eprintln!(
+                        "note: this is the run's own table, of which eight tenths were trained on; see --split test"
+                    );
+                }
+                table.to_rows()
+            }
+            split => {
+                let data = Data::from_table(&table, run.seed)?.scaled_as(&run.standard);
+                print(&data);
+                data.rows(split)
+            }
+        };
+        let of = rows.len();
+        let rows = self.points.map_or_else(|| rows.clone(), |most| rows.first(most));
+        let (name, file) = (table.name().to_string(), table.rows_of_file());
+        Ok(Scored { name, split, rows, of, file, toy: None })
+    }
+}
+
+/// Whether two paths lead to one file.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(a).is_some_and(|a| real(b) == Some(a))
+}
+
+/// Rows without a finite logarithm are named: one of them makes the mean what it is.
+fn warn_of_infinite(scored: &Scored, logs: &[f64]) {
+    let bad = || logs.iter().zip(scored.rows.numbers()).filter(|(log, _)| !log.is_finite());
+    if let Some((log, row)) = bad().next() {
+        eprintln!("warning: ln p of {} rows is no finite number, first of row {row}: {log}", bad().count());
+    }
+}
+
+/// `row,log_p` in the order of the file; rows that were left out have no number. Points of a toy, which are in no file,
+/// are written with it.
+fn write_rows(path: &Path, run: &DensityRun, scored: &Scored, logs: &[f64]) -> Result<()> {
+    let mut all: Vec<(usize, &[f64], f64)> =
+        scored.rows.iter().zip(logs).map(|((number, row), &log)| (number, row, log)).collect();
+    all.sort_by_key(|(number, ..)| *number);
+    let is_whole = scored.split == Split::All && all.len() == scored.of;
+    let last = if is_whole { scored.file } else { all.last().map_or(0, |row| row.0) };
+    let names: &[&str] = if scored.toy.is_some() { &["row", "x", "y", "log_p"] } else { &["row", "log_p"] };
+    let mut text = header(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut next = 1;
+    // Writing to a string does not fail.
+    let mut empty = |text: &mut String, until: usize| {
+        if scored.split == Split::All {
+            for number in next..until {
+                let _ = writeln!(text, "{number},");
+            }
+        }
+        next = until + 1;
+    };
+    for (number, row, log) in all {
+        empty(&mut text, number);
+        let point: String = match scored.toy {
+            Some(_) => row.iter().enumerate().map(|(c, &v)| run.standard.text(c, v) + ",").collect(),
+            None => String::new(),
+        };
+        let _ = writeln!(text, "{number},{point}{log:.6}");
+    }
+    empty(&mut text, last + 1);
+    atomic_write(path, text.as_bytes())?;
+    let left_out = if is_whole { scored.file - scored.of } else { 0 };
+    let without = if left_out > 0 { format!(", {left_out} more without a value") } else { String::new() };
+    let what = if run.standard.is_dequantized() { "ln of the mean density over the cells" } else { "ln p" };
+    println!("{}: {what} of {} rows, nats of the data's units{without}", path.display(), logs.len());
+    Ok(())
 }

@@ -5,13 +5,14 @@ use clap::{Parser, Subcommand};
 
 mod common;
 mod eval;
+mod grid;
 mod info;
 mod picture;
+mod reading;
 mod sample;
 mod straighten;
 mod train;
 
-use crate::info::InfoArgs;
 use crate::settings;
 
 /// Normalizing flows as densities of points and tables
@@ -29,6 +30,7 @@ Examples:
   density eval --checkpoint runs/board
   density sample --checkpoint runs/board --count 10000 --out points.csv
   density train --data table.csv --model spline --out runs/table
+  density eval --checkpoint runs/table --data new.csv --per-row scores.csv
 Every verb has its own --help.";
 
 #[derive(Subcommand, Debug)]
@@ -39,11 +41,10 @@ enum Verb {
     Sample(sample::SampleArgs),
     /// Straighten the paths of a continuous flow, or distil it into one step
     Straighten(straighten::StraightenArgs),
-    /// Measure the likelihood of held-out points
+    /// Measure the likelihood of held-out points, or score the rows of another table
     Eval(eval::EvalArgs),
     /// Describe a checkpoint, or list the toys with their entropies and the models
-    #[command(mut_arg("presets", |arg| arg.help("List toys with entropies and models with hyper-parameters instead")))]
-    Info(InfoArgs),
+    Info(info::DensityInfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -56,6 +57,6 @@ pub fn run() -> Result<()> {
         Verb::Sample(args) => args.run(),
         Verb::Straighten(args) => args.run(),
         Verb::Eval(args) => args.run(),
-        Verb::Info(args) => info::run(&args),
+        Verb::Info(args) => args.run(),
     }
 }

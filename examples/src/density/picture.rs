@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use clap::Args;
 use flow_core::FlowRng;
-use flow_density::data::Data;
+use flow_density::data::{Data, Toy};
 use flow_density::metrics::log_prob;
 use flow_density::model::Model;
 use flow_density::trainer::DensityRun;
@@ -36,9 +36,9 @@ pub(super) struct View {
 
 impl View {
     /// Holds nearly all of some points, with a margin.
-    fn of(points: &[f32]) -> Self {
+    fn of(points: &[f64]) -> Self {
         let axis = |k: usize| {
-            let mut values: Vec<f64> = points.iter().skip(k).step_by(2).map(|&v| f64::from(v)).collect();
+            let mut values: Vec<f64> = points.iter().skip(k).step_by(2).copied().collect();
             values.sort_by(f64::total_cmp);
             let at = |q: f64| values.get((q * values.len().saturating_sub(1) as f64) as usize).copied().unwrap_or(0.0);
             (at(0.001), at(0.999))
@@ -49,16 +49,21 @@ impl View {
     }
 
     /// The place of a point in a picture of `side` pixels.
-    fn pixel(self, [x, y]: [f32; 2], side: u32) -> [f64; 2] {
+    fn pixel(self, [x, y]: [f64; 2], side: u32) -> [f64; 2] {
         let at = |v: f64| (0.5 + 0.5 * v / self.half) * f64::from(side);
-        [at(f64::from(x) - self.centre[0]), at(self.centre[1] - f64::from(y))]
+        [at(x - self.centre[0]), at(self.centre[1] - y)]
     }
 
     /// The middles of the pixels of a picture, row by row from the top.
-    fn grid(self, side: u32) -> Vec<f32> {
+    fn grid(self, side: u32) -> Vec<f64> {
         let at = |i: u32| self.half * (2.0 * (f64::from(i) + 0.5) / f64::from(side) - 1.0);
         let row = |j: u32| (0..side).flat_map(move |i| [self.centre[0] + at(i), self.centre[1] - at(j)]);
-        (0..side).flat_map(row).map(|v| v as f32).collect()
+        (0..side).flat_map(row).collect()
+    }
+
+    /// The area that a pixel stands for.
+    fn pixel_area(self, side: u32) -> f64 {
+        (2.0 * self.half / f64::from(side)).powi(2)
     }
 }
 
@@ -100,7 +105,7 @@ fn top(density: &[f64]) -> f64 {
 }
 
 /// Points as discs on white, drawn large and reduced; discs that have colours of their own are larger.
-fn scatter(points: &[f32], colours: &[[f64; 3]], view: View, side: u32) -> RgbImage {
+fn scatter(points: &[f64], colours: &[[f64; 3]], view: View, side: u32) -> RgbImage {
     const SCALE: u32 = 2;
     let large = side * SCALE;
     let mut canvas = vec![[250.0_f64; 3]; (large * large) as usize];
@@ -153,11 +158,26 @@ impl PictureArg {
     }
 }
 
-/// Writes `density.png`, `samples.png`, `path.png` and `path.gif` for a model of the plane.
+/// The data that are shown: points of a toy, else the first of these rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) toy: Option<Toy>,
+    pub(super) rows: &'a [f64],
+}
+
+impl<'a> Shown<'a> {
+    /// The rows that a model was trained on.
+    pub(super) fn of(data: &'a Data) -> Self {
+        Shown { toy: data.toy(), rows: data.train() }
+    }
+}
+
+/// Writes `density.png`, `samples.png`, `path.png` and `path.gif` for a model of the plane; prints what share of the
+/// probability lies in the square that is shown.
 pub(super) fn write_all(
     model: &Model,
     run: &DensityRun,
-    data: &Data,
+    data: Shown<'_>,
     style: PictureArg,
     out: &Path,
     seed: u64,
@@ -166,7 +186,9 @@ pub(super) fn write_all(
     let mut rng = FlowRng::named(seed, "samples of the picture");
     let drawn = model.density().sample(POINTS, None, 1.0, &mut rng)?;
     let view = samples(run, data, &drawn, pixels, &out.join("samples.png"), seed)?;
-    density(model, run, data, view, pixels, &out.join("density.png"))?;
+    let picture = out.join("density.png");
+    let total = density(model, run, data, view, pixels, &picture)?;
+    println!("{}: the density integrates to {total:.4} over the square that is shown", picture.display());
     // Latents lie further out than data.
     let wider = View { half: 1.35 * view.half, ..view };
     paths(model, run, wider, pixels * 3 / 4, out, seed)
@@ -175,15 +197,18 @@ pub(super) fn write_all(
 /// Samples beside the data; returns the part of the plane that is seen.
 pub(super) fn samples(
     run: &DensityRun,
-    data: &Data,
+    data: Shown<'_>,
     drawn: &Tensor,
     side: u32,
     path: &Path,
     seed: u64,
 ) -> Result<View> {
-    let shown = match data.toy() {
-        Some(toy) => toy.rows(POINTS, &mut FlowRng::named(seed, "points of the picture")),
-        None => data.train()[..data.train().len().min(2 * POINTS)].to_vec(),
+    let shown: Vec<f64> = match data.toy {
+        Some(toy) => {
+            let drawn = toy.rows(POINTS, &mut FlowRng::named(seed, "points of the picture"));
+            drawn.into_iter().map(f64::from).collect()
+        }
+        None => data.rows[..data.rows.len().min(2 * POINTS)].to_vec(),
     };
     let view = View::of(&shown);
     let drawn = run.standard.undo(&drawn.narrow(0, 0, drawn.dim(0)?.min(shown.len() / 2))?)?;
@@ -195,21 +220,21 @@ pub(super) fn samples(
     Ok(view)
 }
 
-/// The model's density, beside the exact one where it is known.
-fn density(model: &Model, run: &DensityRun, data: &Data, view: View, side: u32, path: &Path) -> Result<()> {
+/// The model's density, beside the exact one where it is known; returns its integral over what is seen.
+fn density(model: &Model, run: &DensityRun, data: Shown<'_>, view: View, side: u32, path: &Path) -> Result<f64> {
     let grid = view.grid(side);
     let logs = log_prob(model.density(), &run.standard.apply(&grid, model.store().device())?)?;
     let found: Vec<f64> = logs.iter().map(|&l| (l - run.standard.log_scale()).exp()).collect();
     let mut pictures = Vec::new();
     let mut most = top(&found);
-    if let Some(toy) = data.toy() {
-        let points: Vec<[f64; 2]> = grid.as_chunks::<2>().0.iter().map(|p| p.map(f64::from)).collect();
-        let truth: Vec<f64> = toy.log_density(&points).iter().map(|l| l.exp()).collect();
+    if let Some(toy) = data.toy {
+        let truth: Vec<f64> = toy.log_density(grid.as_chunks::<2>().0).iter().map(|l| l.exp()).collect();
         most = top(&truth);
         pictures.push((format!("{}, exact", toy.name()), heat_map(&truth, most, side)));
     }
     pictures.push(("model".to_string(), heat_map(&found, most, side)));
-    Ok(write_png(path, &panels(&pictures, 2)?.into())?)
+    write_png(path, &panels(&pictures, 2)?.into())?;
+    Ok(found.iter().sum::<f64>() * view.pixel_area(side))
 }
 
 /// Points from latent to data, coloured by the angle at which they start: a strip and an animation.
@@ -221,7 +246,7 @@ fn paths(model: &Model, run: &DensityRun, view: View, side: u32, out: &Path, see
         .map(|p| hue(f64::from(p[1]).atan2(f64::from(p[0])) / std::f64::consts::TAU))
         .collect();
     let stages = model.path(&latents)?;
-    let stages: Vec<(String, Vec<f32>)> =
+    let stages: Vec<(String, Vec<f64>)> =
         stages.into_iter().map(|(name, t)| Ok((name, run.standard.undo(&t)?))).collect::<Result<_>>()?;
     let last = stages.len() - 1;
     let chosen = (0..STRIP).map(|k| (k * last + (STRIP - 1) / 2) / (STRIP - 1));
@@ -238,10 +263,10 @@ fn paths(model: &Model, run: &DensityRun, view: View, side: u32, out: &Path, see
 }
 
 /// The points `part` of the way through the stages, on straight lines between neighbouring ones.
-fn between(stages: &[(String, Vec<f32>)], part: f64) -> Vec<f32> {
+fn between(stages: &[(String, Vec<f64>)], part: f64) -> Vec<f64> {
     let place = part * (stages.len() - 1) as f64;
     let low = (place as usize).min(stages.len().saturating_sub(2));
-    let share = (place - low as f64) as f32;
+    let share = place - low as f64;
     let (from, to) = (&stages[low].1, &stages[(low + 1).min(stages.len() - 1)].1);
     from.iter().zip(to).map(|(a, b)| a + share * (b - a)).collect()
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_core::cnf::ode::Method;
 use flow_core::files::atomic_write;
-use flow_density::io::csv;
+use flow_density::io::{csv, header};
 
 use super::common::load;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
@@ -31,6 +31,9 @@ pub(super) struct SampleArgs {
     /// CSV file to write; "-" is standard output
     #[arg(long, default_value = "-", value_name = "FILE")]
     out: PathBuf,
+    /// Leave out the line of names, which is written where the table that was trained on has one
+    #[arg(long)]
+    no_header: bool,
     /// Number of points
     #[arg(long, default_value_t = 1000)]
     count: usize,
@@ -62,7 +65,7 @@ impl SampleArgs {
         let usual = if run.is_distilled() { Method::Euler } else { Method::Heun };
         let method = self.solver.map_or(usual, SolverName::method);
         let mut rng = FlowRng::named(self.seed, "sample");
-        let mut text = String::new();
+        let mut text = if self.no_header { String::new() } else { header(run.names()) };
         for start in (0..self.count).step_by(CHUNK) {
             let n = CHUNK.min(self.count - start);
             let drawn = match steps {
@@ -72,7 +75,7 @@ impl SampleArgs {
                     None => bail!("--steps is for continuous flows, the checkpoint is of a {}", run.model.kind),
                 },
             };
-            text += &csv(&run.standard.undo(&drawn)?, run.features());
+            text += &csv(&run.standard.undo(&drawn)?, &run.standard);
         }
         if self.out.as_os_str() == "-" {
             std::io::stdout().lock().write_all(text.as_bytes())?;

@@ -13,8 +13,9 @@ use flow_density::data::Data;
 use flow_density::model::{END_TIME, Kind, Model, Purpose};
 use flow_density::trainer::{DensityRun, Straightened};
 
-use super::common::{PROGRAM, data_of, evaluate, load, load_from};
-use super::picture::{self, PictureArg};
+use super::common::{PROGRAM, evaluate, load, load_from};
+use super::picture::{self, PictureArg, Shown};
+use super::reading::{data_of, print};
 use super::train::{STEPS, recipe};
 use crate::cli::{CheckpointArg, at_least_one};
 use crate::engine::{EngineArgs, default_is};
@@ -93,6 +94,7 @@ impl StraightenArgs {
         let reason = format!("for data of the plane, these have {} columns; leave it out", run.features());
         self.style.check(run.features() == 2, &reason)?;
         let data = data_of(&run)?;
+        print(&data);
         let student = run.model(Purpose::Training, &device)?;
         eprintln!("drawing {} pairs", self.pairs);
         let draw = |count, name| draw_pairs(&teacher, count, &mut FlowRng::named(self.engine.seed(), name));
@@ -128,14 +130,14 @@ impl StraightenArgs {
             if self.distill {
                 let noise = student.latents(HELD_OUT, 1.0, &mut FlowRng::named(self.engine.seed(), "picture"))?;
                 let drawn = student.in_steps(&noise, Method::Euler, 1)?.context("a continuous flow")?;
-                picture::samples(&run, data, &drawn, self.style.pixels(), &samples, self.engine.seed())?;
+                picture::samples(&run, Shown::of(data), &drawn, self.style.pixels(), &samples, self.engine.seed())?;
             } else {
-                picture::write_all(&student, &run, data, self.style, &self.out, self.engine.seed())?;
+                picture::write_all(&student, &run, Shown::of(data), self.style, &self.out, self.engine.seed())?;
             }
         }
         let likelihood = match self.distill {
             true => String::new(),
-            false => format!("{}; ", evaluate(&student, &run, data, 20_000, 1)?),
+            false => format!("{}; ", evaluate(&student, &run, data, 20_000, run.seed)?),
         };
         println!("{likelihood}{} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
         Ok(())

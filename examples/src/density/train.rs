@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use flow_core::cnf::matching::Pairing;
 use flow_core::files::atomic_write;
-use flow_core::train::{Summary, TrainConfig};
-use flow_density::data::Source;
+use flow_core::train::{Checkpoints, Run, Summary, TrainConfig};
+use flow_density::data::{Data, Source};
 use flow_density::model::{Kind, ModelConfig};
-use flow_density::trainer::{DensityRun, DensityTask, train_config};
+use flow_density::trainer::{DensityRun, DensityTask, MATCHING_LOSS, NLL, train_config};
 
-use super::common::{data_of, evaluate, kinds, load_from};
-use super::picture::{self, PictureArg};
+use super::common::{evaluate, in_words, kinds, load_from};
+use super::picture::{self, PictureArg, Shown};
+use super::reading::{ReadingArg, data_of, print};
 use crate::cli::at_least_one;
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
@@ -20,6 +21,8 @@ use crate::training::{self, Trained};
 
 /// Steps of a run, unless told.
 pub(super) const STEPS: u64 = 3000;
+/// Rows of a step, unless told.
+const BATCH: usize = 512;
 
 /// Train a model
 #[derive(Args, Debug)]
@@ -36,9 +39,11 @@ Examples:
   density train --data 2spirals --model ffjord --out runs/spirals
   density train --data rings --model ffjord --input-gain 16 --learning-rate 3e-3 --batch-size 1024 --steps 4000
   density train --data pinwheel --model matching --steps 10000 --out runs/pinwheel
+  density train --data iris.csv --columns sepal_length,petal_length --out runs/iris
+  density train --data survey.csv --missing drop --dequantize --out runs/survey
   density train --data power.npy --model spline --layers 10 --hidden 128,128 --out runs/power",
     mut_arg("steps", default_is("3000")),
-    mut_arg("batch_size", |arg| arg.help("Points per step [default: 512]")),
+    mut_arg("batch_size", |arg| arg.help("Points per step [default: 512, all training rows of a table with fewer]")),
     mut_arg("learning_rate", default_is("0.002, planar 0.01, ffjord 0.005")),
     mut_arg("warmup", default_is("half of the run, at most 100")),
     mut_arg("schedule", default_is("cosine to a hundredth")),
@@ -50,7 +55,7 @@ Examples:
 )]
 pub(super) struct TrainArgs {
     /// A toy (8gaussians, checkerboard, moons, pinwheel, 2spirals, rings, swissroll, circles), or a table of numbers
-    /// (.npy, .csv) of which a tenth is held out for validation and a tenth as test set
+    /// (.csv, .tsv, .txt, .npy, .npz) of which a tenth is held out for validation and a tenth as test set
     #[arg(long, default_value = "8gaussians", value_name = "TOY|FILE")]
     data: String,
     /// Family of flows
@@ -77,11 +82,17 @@ pub(super) struct TrainArgs {
     /// Number of bins of a spline
     #[arg(long)]
     bins: Option<usize>,
+    /// Spread columns of steps (counts, grades, rounded numbers) evenly over them, so that they have a density: all whose
+    /// numbers repeat, or with --dequantize=COLUMNS these; samples are rounded to the steps
+    #[arg(long, value_name = "COLUMNS", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
+    dequantize: Option<Vec<String>>,
     /// Largest number of held-out points in the report
     #[arg(long, default_value_t = 20_000)]
     test_points: usize,
     #[command(flatten)]
     style: PictureArg,
+    #[command(flatten)]
+    reading: ReadingArg,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -92,21 +103,34 @@ impl TrainArgs {
         self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
         let config = self.engine.config(STEPS, |steps| recipe(self.model, steps))?;
-        let batch = self.engine.batch(512)?;
-        let data = Source::named(&self.data)?.open(self.engine.seed())?;
+        self.engine.batch(BATCH)?;
+        let source = Source::named(&self.data)?;
+        let (mut data, reading) = self.reading.open(&source, self.engine.seed())?;
+        if let Some(columns) = &self.dequantize {
+            data = dequantized(data, columns)?;
+        }
+        print(&data);
+        let batch = self.engine.batch(if data.toy().is_some() { BATCH } else { BATCH.min(data.train_rows()) })?;
         let columns = data.columns();
         self.style
             .check(columns == 2, &format!("for data of the plane, these have {columns} columns; leave it out"))?;
-        let run = DensityRun::new(&self.data, &data, self.plan()?, batch, self.engine.seed());
+        let model = self.plan()?;
+        let words = in_words(&model);
+        let mut run = DensityRun::new(&self.data, &data, model, batch, self.engine.seed()).reading(reading);
+        if place.resume {
+            run = run.continuing(&DensityRun::read(&Checkpoints::new(&self.out).to_resume()?)?);
+        }
         let steps = config.steps;
         let task = DensityTask::new(run, data, &device)?;
         let parameters = task.model().store().parameter_count();
         let Trained { summary, report, .. } = training::train(config, place, task, || {
-            eprintln!("{} over {columns} columns, {parameters} parameters, {steps} steps", self.model);
+            eprintln!("{words}; {columns} columns, {parameters} parameters, {steps} steps of {batch} points");
             Ok(())
         })?;
-        let (metric, unit) = if self.model == Kind::Matching { ("error", "squared error") } else { ("nats", "nats") };
-        plot_log(&self.out, metric, unit)?;
+        let matched = self.model == Kind::Matching;
+        let (metric, label) =
+            if matched { (MATCHING_LOSS, "matching loss") } else { (NLL, "negative log-likelihood (nats)") };
+        plot_log(&self.out, metric, label)?;
         if !report {
             return Ok(());
         }
@@ -153,12 +177,21 @@ impl TrainArgs {
         let mut seen: &Path = &self.out.join("loss.png");
         let picture = self.out.join("density.png");
         if run.features() == 2 {
-            picture::write_all(&model, &run, &data, self.style, &self.out, self.engine.seed())?;
+            picture::write_all(&model, &run, Shown::of(&data), self.style, &self.out, self.engine.seed())?;
             seen = &picture;
         }
         println!("{report}; {} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
         Ok(())
     }
+}
+
+/// Data with these columns spread over their steps; all whose numbers repeat, if none is named.
+fn dequantized(data: Data, columns: &[String]) -> Result<Data> {
+    let chosen = data.chosen().clone();
+    let place = |entry: &String| {
+        chosen.place(entry).with_context(|| format!("--dequantize: no column '{entry}' among {chosen}"))
+    };
+    Ok(data.dequantized(&columns.iter().map(place).collect::<Result<Vec<_>>>()?)?)
 }
 
 /// The recipe of a family, with the intervals of a program.

@@ -1,10 +1,10 @@
 //! Masked autoregressive flows.
 
 use flow_core::layers::{ActNorm, MaskedAutoregressive};
-use flow_core::nn::{Activation, MlpConfig};
+use flow_core::nn::MlpConfig;
 use flow_core::{Bijector, Chain, ParamPath, ParamStore};
 
-use super::{DiscreteFlow, Mixing, TransformerConfig, layer_paths, network, over_gaussian, usual_widths};
+use super::{Conditioned, DiscreteFlow, Mixing, TransformerConfig, layer_paths, over_gaussian};
 use crate::Result;
 
 /// Bins of a spline where none are named.
@@ -13,7 +13,7 @@ const BINS: usize = 8;
 /// The masked autoregressive flow (MAF, Papamakarios et al. 2017, arXiv 1705.07057) over vectors of `features` entries:
 /// affine maps whose shift and scale of entry `d` are functions of the entries before it and of the context.
 ///
-/// Five transforms unless [`Autoregressive::transforms`] says otherwise. In one dimension without a context all of them
+/// Five transforms unless [`Conditioned::transforms`] says otherwise. In one dimension without a context all of them
 /// are constants, and the density a Gaussian: take [`nsf_autoregressive`], or another transformer.
 ///
 /// ```
@@ -30,79 +30,32 @@ const BINS: usize = 8;
 /// # }
 /// ```
 pub fn maf(features: usize) -> Autoregressive {
-    Autoregressive {
-        features,
-        context: None,
-        transforms: 5,
-        hidden: usual_widths(features),
-        activation: Activation::Silu,
-        transformer: TransformerConfig::affine(),
-        mixing: Mixing::Reverse,
-    }
+    Conditioned::new(features, 5, Masked { mixing: Mixing::Reverse })
 }
 
 /// The autoregressive neural spline flow (Durkan et al. 2019, arXiv 1906.04032) over vectors of `features` entries: as
 /// [`maf`], with rational-quadratic splines of eight bins in place of affine maps.
 pub fn nsf_autoregressive(features: usize) -> Autoregressive {
-    Autoregressive { transformer: TransformerConfig::spline(BINS), ..maf(features) }
+    maf(features).transformer(TransformerConfig::spline(BINS))
 }
 
 /// What [`maf`] and [`nsf_autoregressive`] start from.
 ///
 /// Each transform is an [`ActNorm`], a [`MaskedAutoregressive`] layer and a [`Mixing`]. Encoding, and so the density, is
 /// one pass of each network; sampling takes `features` passes.
+pub type Autoregressive = Conditioned<Masked>;
+
+/// The structure of [`Autoregressive`]: an entry is conditioned on those before it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Autoregressive {
-    features: usize,
-    context: Option<usize>,
-    transforms: usize,
-    hidden: Vec<usize>,
-    activation: Activation,
-    transformer: TransformerConfig,
+pub struct Masked {
     mixing: Mixing,
 }
 
 impl Autoregressive {
-    /// The number of transforms.
-    #[must_use]
-    pub fn transforms(mut self, transforms: usize) -> Self {
-        self.transforms = transforms;
-        self
-    }
-
-    /// The widths of the networks' hidden layers; two of 64 units by default, of eight for each feature where that is
-    /// more, up to 512.
-    #[must_use]
-    pub fn hidden(mut self, widths: &[usize]) -> Self {
-        self.hidden = widths.to_vec();
-        self
-    }
-
-    /// Makes it a conditional density `p(x | c)` with `c` of `size` entries; a size of zero is no context.
-    #[must_use]
-    pub fn context(mut self, size: usize) -> Self {
-        self.context = (size > 0).then_some(size);
-        self
-    }
-
-    /// The nonlinearity of the networks, `x·σ(x)` by default.
-    #[must_use]
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The elementwise map.
-    #[must_use]
-    pub fn transformer(mut self, transformer: TransformerConfig) -> Self {
-        self.transformer = transformer;
-        self
-    }
-
     /// What lies between transforms, the reversed order by default.
     #[must_use]
     pub fn mixing(mut self, mixing: Mixing) -> Self {
-        self.mixing = mixing;
+        self.structure.mixing = mixing;
         self
     }
 
@@ -111,12 +64,12 @@ impl Autoregressive {
     /// # Errors
     /// [`flow_core::Error::Config`] naming the number that makes no flow.
     pub fn bijector(&self, path: &ParamPath) -> Result<Chain> {
-        let config = network(&self.hidden, self.activation, self.context);
+        let config = self.network();
         let mut layers: Vec<Box<dyn Bijector>> = Vec::new();
         for path in layer_paths(path, self.features, self.transforms)? {
             layers.push(Box::new(ActNorm::new(&path.pp("norm"), &[self.features])?));
             layers.push(layer(&path, self.features, self.transformer, &config)?);
-            self.mixing.push(&mut layers, &path, self.features)?;
+            self.structure.mixing.push(&mut layers, &path, self.features)?;
         }
         Ok(Chain::new(layers)?)
     }

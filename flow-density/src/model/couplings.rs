@@ -1,13 +1,11 @@
 //! Coupling flows.
 
 use flow_core::layers::{ActNorm, Coupling, Partition};
-use flow_core::nn::{Activation, Mlp};
+use flow_core::nn::Mlp;
 use flow_core::transformer::Transformer;
 use flow_core::{Bijector, Chain, ParamPath, ParamStore};
 
-use super::{
-    DiscreteFlow, Mixing, TransformerConfig, autoregressive, layer_paths, network, over_gaussian, usual_widths,
-};
+use super::{Conditioned, DiscreteFlow, Mixing, TransformerConfig, autoregressive, layer_paths, over_gaussian};
 use crate::Result;
 
 /// Bins of a spline where none are named.
@@ -16,7 +14,7 @@ const BINS: usize = 8;
 /// RealNVP for vectors (Dinh et al. 2017, arXiv 1605.08803): affine couplings, one half of the entries being shifted and
 /// scaled by functions of the other half and of the context.
 ///
-/// Eight transforms unless [`Couplings::transforms`] says otherwise. In one dimension see [`Couplings`].
+/// Eight transforms unless [`Conditioned::transforms`] says otherwise. In one dimension see [`Couplings`].
 ///
 /// ```
 /// use candle_core::{DType, Device};
@@ -31,20 +29,13 @@ const BINS: usize = 8;
 /// # }
 /// ```
 pub fn realnvp(features: usize) -> Couplings {
-    Couplings {
-        features,
-        context: None,
-        transforms: 8,
-        hidden: usual_widths(features),
-        activation: Activation::Silu,
-        transformer: TransformerConfig::affine(),
-    }
+    Conditioned::new(features, 8, Halves)
 }
 
 /// The neural spline flow with couplings (Durkan et al. 2019, arXiv 1906.04032): as [`realnvp`], with rational-quadratic
 /// splines of eight bins in place of affine maps, and five transforms.
 pub fn nsf_coupling(features: usize) -> Couplings {
-    Couplings { transforms: 5, transformer: TransformerConfig::spline(BINS), ..realnvp(features) }
+    realnvp(features).transforms(5).transformer(TransformerConfig::spline(BINS))
 }
 
 /// What [`realnvp`] and [`nsf_coupling`] start from.
@@ -57,53 +48,13 @@ pub fn nsf_coupling(features: usize) -> Couplings {
 /// In the plane the two entries take turns, which is all that a mixing is for, and there is none. In **one dimension** there
 /// is nothing to couple: the layer is then the one-dimensional autoregressive one, whose parameters are functions of the
 /// context alone, and constants without one. Affine maps make a Gaussian of that, splines and mixtures any shape.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Couplings {
-    features: usize,
-    context: Option<usize>,
-    transforms: usize,
-    hidden: Vec<usize>,
-    activation: Activation,
-    transformer: TransformerConfig,
-}
+pub type Couplings = Conditioned<Halves>;
+
+/// The structure of [`Couplings`]: one half of the entries is conditioned on the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Halves;
 
 impl Couplings {
-    /// The number of transforms.
-    #[must_use]
-    pub fn transforms(mut self, transforms: usize) -> Self {
-        self.transforms = transforms;
-        self
-    }
-
-    /// The widths of the networks' hidden layers; two of 64 units by default, of eight for each feature where that is
-    /// more, up to 512.
-    #[must_use]
-    pub fn hidden(mut self, widths: &[usize]) -> Self {
-        self.hidden = widths.to_vec();
-        self
-    }
-
-    /// Makes it a conditional density `p(x | c)` with `c` of `size` entries; a size of zero is no context.
-    #[must_use]
-    pub fn context(mut self, size: usize) -> Self {
-        self.context = (size > 0).then_some(size);
-        self
-    }
-
-    /// The nonlinearity of the networks, `x·σ(x)` by default.
-    #[must_use]
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// The elementwise map.
-    #[must_use]
-    pub fn transformer(mut self, transformer: TransformerConfig) -> Self {
-        self.transformer = transformer;
-        self
-    }
-
     /// The bijector alone, with parameters `layer00.norm…`, `layer00.net…`, … under `path`.
     ///
     /// # Errors
@@ -131,7 +82,7 @@ impl Couplings {
 
     /// The coupling of a transform; what replaces it in one dimension.
     fn layer(&self, path: &ParamPath, index: usize) -> Result<Box<dyn Bijector>> {
-        let (dims, config) = (self.features, network(&self.hidden, self.activation, self.context));
+        let (dims, config) = (self.features, self.network());
         if dims == 1 {
             return autoregressive::layer(path, dims, self.transformer, &config);
         }

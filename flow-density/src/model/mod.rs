@@ -23,6 +23,7 @@
 mod any;
 mod autoregressive;
 mod bumps;
+mod conditioned;
 mod config;
 mod continuous;
 mod couplings;
@@ -39,11 +40,12 @@ use flow_core::{Bijector, Chain, Flow, ParamPath, ParamStore};
 use crate::{Error, Result};
 
 pub use any::Model;
-pub use autoregressive::{Autoregressive, maf, nsf_autoregressive};
+pub use autoregressive::{Autoregressive, Masked, maf, nsf_autoregressive};
 pub use bumps::{Bumps, planar, radial, sylvester};
+pub use conditioned::Conditioned;
 pub use config::{Kind, ModelConfig, Purpose};
 pub use continuous::{Continuous, cnf, matching};
-pub use couplings::{Couplings, nsf_coupling, realnvp};
+pub use couplings::{Couplings, Halves, nsf_coupling, realnvp};
 pub use mixing::Mixing;
 pub use transformer::TransformerConfig;
 

@@ -30,11 +30,14 @@ use flow_core::ParamStore;
 use flow_core::train::{self, EmaConfig, OptimizerConfig, Run, ScheduleConfig, TrainConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Data, Standard};
+use crate::data::{Columns, Data, Reading, Standard};
 use crate::model::{Kind, Model, ModelConfig, Purpose};
 use crate::{Error, Result};
 
-pub use task::DensityTask;
+pub use task::{DensityTask, MATCHING_LOSS, NLL};
+
+/// How far numbers that were rounded to f32 move a mean or a deviation, in parts of them.
+const ROUNDED: f64 = 1e-6;
 
 /// Everything about a run's model and data: the part of `config.json` that makes a checkpoint self-describing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +53,12 @@ pub struct DensityRun {
     pub batch: usize,
     /// Of initial weights and of the split of a table.
     pub seed: u64,
+    /// How the file is read.
+    #[serde(default, skip_serializing_if = "Reading::is_plain")]
+    pub reading: Reading,
+    /// Which columns of the file the model is of; nothing of toys, and of runs that were made before it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Columns>,
     /// What a straightened model was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub straightened: Option<Straightened>,
@@ -71,7 +80,42 @@ impl DensityRun {
     /// A run on data of this name, a toy's or a file's, with their scale.
     pub fn new(name: &str, data: &Data, model: ModelConfig, batch: usize, seed: u64) -> Self {
         let standard = data.standard().clone();
-        DensityRun { data: name.into(), standard, model, batch, seed, straightened: None }
+        let columns = data.toy().is_none().then(|| data.chosen().clone());
+        let reading = Reading::default();
+        DensityRun { data: name.into(), standard, model, batch, seed, reading, columns, straightened: None }
+    }
+
+    /// The same run on a file that is read in this way.
+    #[must_use]
+    pub fn reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
+        self
+    }
+
+    /// The names of the columns, none if they have none or nothing is known of them.
+    pub fn names(&self) -> &[String] {
+        self.columns.as_ref().map_or(&[], |columns| &columns.names)
+    }
+
+    /// The same run with the scale and the columns as an earlier description of it has them, if that is of the same numbers:
+    /// runs that were made before columns were written down rounded numbers to f32 before they centred them.
+    #[must_use]
+    pub fn continuing(mut self, earlier: &DensityRun) -> Self {
+        let (now, then) = (&self.standard, &earlier.standard);
+        let near = |now: &[f64], then: &[f64]| {
+            now.len() == then.len()
+                && now
+                    .iter()
+                    .zip(then)
+                    .zip(&self.standard.std)
+                    .all(|((a, b), std)| (a - b).abs() <= ROUNDED * (std + a.abs()))
+        };
+        if earlier.columns.is_none() && near(&now.mean, &then.mean) && near(&now.std, &then.std) {
+            self.standard.mean.clone_from(&then.mean);
+            self.standard.std.clone_from(&then.std);
+            self.columns = None;
+        }
+        self
     }
 
     /// Entries of a row.

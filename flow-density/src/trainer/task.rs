@@ -6,10 +6,15 @@ use flow_core::train::{BatchIndices, CursorState, EpochCursor, Fingerprint, Metr
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 
 use super::DensityRun;
-use crate::data::Data;
+use crate::data::{Data, Split};
 use crate::metrics::log_prob;
 use crate::model::{Kind, Model, Purpose};
 use crate::{Error, Result};
+
+/// The name in logs of the negative log-likelihood, in nats of the data's own units.
+pub const NLL: &str = "nll_nats";
+/// The name in logs of the mean squared distance of a matched field from the velocities that it is trained towards.
+pub const MATCHING_LOSS: &str = "matching_loss";
 
 /// Points from which layers take their first scales.
 const FIRST: usize = 2048;
@@ -51,20 +56,21 @@ impl DensityTask {
 
     /// Standardised points: fresh ones of a toy, the next rows of a table.
     fn batch(&mut self, rng: &mut FlowRng) -> Result<Tensor> {
-        let rows = match (&mut self.cursor, self.data.toy()) {
-            (_, Some(toy)) => toy.rows(self.run.batch, rng),
+        match (&mut self.cursor, self.data.toy()) {
             (Some(cursor), None) => {
                 let BatchIndices { indices, .. } = cursor.next_batch();
-                self.data.pick(&indices)
+                self.seen(&self.data.pick(&indices)?, rng)
             }
-            (None, None) => Vec::new(),
-        };
-        self.seen(&rows)
+            (_, toy) => {
+                let rows = toy.map_or(Vec::new(), |toy| toy.rows(self.run.batch, rng));
+                self.seen(&rows, rng)
+            }
+        }
     }
 
-    /// Rows as the model sees them.
-    fn seen(&self, rows: &[f32]) -> Result<Tensor> {
-        self.run.standard.apply(rows, self.model.store().device())
+    /// Rows as the model sees them, columns of steps spread over these.
+    fn seen<T: Copy + Into<f64>>(&self, rows: &[T], rng: &mut FlowRng) -> Result<Tensor> {
+        self.run.standard.apply_spread(rows, rng, self.model.store().device())
     }
 
     /// The error of a matched field over rows; `None` for a model that is trained otherwise.
@@ -79,11 +85,11 @@ impl DensityTask {
 }
 
 fn squared_error(error: &Tensor) -> Result<Metric> {
-    Ok(Metric::new("error", "squared error", f64::from(error.to_scalar::<f32>()?)))
+    Ok(Metric::new(MATCHING_LOSS, "", f64::from(error.to_scalar::<f32>()?)))
 }
 
 fn nats(value: f64) -> Metric {
-    Metric::new("nats", "nats", value)
+    Metric::new(NLL, "nats", value)
 }
 
 impl Task for DensityTask {
@@ -107,24 +113,25 @@ impl Task for DensityTask {
         if self.data.toy().is_some() {
             return None;
         }
-        let rows = [("train", self.data.train()), ("validation", self.data.validation())];
-        let print = rows.iter().fold(Fingerprint::new("rows"), |print, (name, rows)| {
-            let hash = Fnv::new().words(rows.iter().map(|v| v.to_bits()));
-            print.part(name, rows.len() / self.data.columns().max(1), hash)
+        let test = self.data.rows(Split::Test);
+        let parts = [("train", self.data.train()), ("validation", self.data.validation()), ("test", test.values())];
+        let print = parts.iter().fold(Fingerprint::new("rows"), |print, (name, values)| {
+            let words = values.iter().map(|v| v.to_bits()).flat_map(|bits| [bits as u32, (bits >> 32) as u32]);
+            print.part(name, values.len() / self.data.columns().max(1), Fnv::new().words(words))
         });
         Some(print)
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let first = match self.data.toy() {
-            Some(toy) => toy.rows(FIRST, rng),
+            Some(toy) => self.seen(&toy.rows(FIRST, rng), rng)?,
             None => {
                 let count = self.data.train_rows();
                 let chosen: Vec<usize> = (0..FIRST.min(count)).map(|_| rng.below(count)).collect();
-                self.data.pick(&chosen)
+                self.seen(&self.data.pick(&chosen)?, rng)?
             }
         };
-        Ok(self.model.density().initialize(&self.seen(&first)?, None)?)
+        Ok(self.model.density().initialize(&first, None)?)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
@@ -145,7 +152,7 @@ impl Task for DensityTask {
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         self.model.density().set_training(false);
         let most = self.data.validation().len().min(VALIDATION * self.data.columns());
-        let x = self.seen(&self.data.validation()[..most])?;
+        let x = self.seen(&self.data.validation()[..most], rng)?;
         let logs = log_prob(self.model.density(), &x)?;
         let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
         let metrics = Metrics::new(nats(self.run.standard.log_scale() - mean));

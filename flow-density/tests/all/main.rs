@@ -3,4 +3,6 @@
 
 mod before;
 mod builders;
+mod far;
+mod fuzz;
 mod integral;

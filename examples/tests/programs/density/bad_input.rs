@@ -28,14 +28,14 @@ fn data_that_cannot_be_read() {
             (&["train", "--data", "nowhere.npy"], "nowhere.npy"),
             (&["train", "--data", "folder.csv"], "folder.csv"),
             (&["train", "--data", "9gaussians"], "8gaussians, checkerboard"),
-            (&["train", "--data", "table.pdf"], ".npy, .csv"),
+            (&["train", "--data", "table.pdf"], "one of .csv, .tsv"),
             (&["train", "--data", "empty.csv"], "empty.csv: no row of numbers"),
             (&["train", "--data", "short.csv"], "short.csv: 2 rows"),
             (&["train", "--data", "ragged.csv"], "ragged.csv: line 2"),
-            (&["train", "--data", "words.csv"], "words.csv: line 2: 'four'"),
+            (&["train", "--data", "words.csv"], "words.csv: line 2, column 2: 'four', expected a number"),
             (&["train", "--data", "noise.npy"], "noise.npy: not an NPY file"),
             (&["train", "--data", "noise.csv"], "noise.csv: byte 0"),
-            (&["train", "--data", "constant.csv"], "constant.csv: column 1"),
+            (&["train", "--data", "constant.csv"], "constant.csv: column 2"),
             (&["train", "--data", "wide.csv"], "wide.csv: 64 columns"),
         ],
     );
@@ -87,7 +87,7 @@ fn arguments_that_make_no_sense() {
             (&["straighten", "--checkpoint", "run", "--out", "new"], "straightening is for continuous flows"),
             (&["eval", "--checkpoint", "run", "--points", "0"], "--points"),
             (&["eval", "--checkpoint", "run", "--json", "folder"], "expected the name of a file"),
-            (&["eval", "--checkpoint", "run", "--data", "one.csv"], "1 columns, the model was trained on 2"),
+            (&["eval", "--checkpoint", "run", "--data", "one.csv"], "one.csv: 1 column, the model was trained on 2"),
         ],
     );
 }
@@ -117,6 +117,50 @@ fn flags_that_do_not_apply() {
             (&["straighten", "--checkpoint", "run", "--preview-every", "5"], "--preview-every: straightening draws"),
             (&["eval", "--checkpoint", "run", "--pixels", "99"], "--pixels: for the pictures of --pictures FOLDER"),
             (&["info", "--presets", "--checkpoint", "run", "--raw-weights"], "--checkpoint, --raw-weights: --presets"),
+            (&["train", "--data", "moons", "--columns", "1"], "--columns: for tables, a toy has no columns"),
+            (&["train", "--data", "moons", "--missing", "drop"], "--missing: for tables"),
+            (&["train", "--data", "moons", "--dequantize"], "is for tables"),
+            (&["eval", "--checkpoint", "run", "--split", "all"], "--split: for tables"),
+            (&["eval", "--checkpoint", "run", "--columns", "1"], "--columns: for another table"),
+            (
+                &["eval", "--checkpoint", "run", "--data", "three.csv"],
+                "three.csv: 3 columns, the model was trained on 2",
+            ),
+        ],
+    );
+}
+
+/// Tables that are something else than they seem: each is named with what to do.
+#[test]
+fn tables_that_would_be_read_wrongly() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let rows = |row: &dyn Fn(usize) -> String| -> String { (0..40).map(row).collect() };
+    let files = [
+        ("thousands.csv", "price,b\n".to_string() + &rows(&|i| format!("\"{},534\",{i}\n", 10 + i))),
+        ("decimal.csv", "a;b\n".to_string() + &rows(&|i| format!("1,{i};2,{i}\n"))),
+        ("iris.csv", "length,width,species\n".to_string() + &rows(&|i| format!("{i}.5,{},setosa\n", i % 7))),
+        ("index.csv", ",a,b\n".to_string() + &rows(&|i| format!("{i},{},{}\n", i % 7, i % 5))),
+        ("missing.csv", "a,b\n".to_string() + &rows(&|i| format!("{i},{}\n", if i == 3 { "NA" } else { "1.5" }))),
+        ("real.csv", "a,b\n".to_string() + &rows(&|i| format!("{},{}\n", (i as f64).sqrt(), i % 4))),
+    ];
+    files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
+    all_refused(
+        density,
+        folder,
+        &[
+            (&["train", "--data", "thousands.csv"], "thousands.csv: line 2, column 1: '10,534' under the name 'price'"),
+            (&["train", "--data", "decimal.csv"], "write 1.5, not 1,5"),
+            (&["train", "--data", "iris.csv"], "--columns length,width"),
+            (&["train", "--data", "iris.csv", "--columns", "length,depth"], "no column 'depth'"),
+            (&["train", "--data", "iris.csv", "--array", "x"], "--array x; leave it out"),
+            (&["train", "--data", "index.csv"], "--columns a,b"),
+            (
+                &["train", "--data", "missing.csv"],
+                "1 of 40 rows lacks a value (column 2 ('b'): 1, first in line 5, 'NA')",
+            ),
+            (&["train", "--data", "real.csv", "--dequantize=a"], "equal distances"),
+            (&["train", "--data", "real.csv", "--dequantize=c"], "--dequantize: no column 'c'"),
         ],
     );
 }

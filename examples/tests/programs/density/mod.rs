@@ -17,10 +17,15 @@ fn density(folder: &Path) -> Command {
 
 /// Runs the program, which has to succeed; returns its standard output.
 fn run(folder: &Path, arguments: &[&str]) -> String {
+    run_with_notes(folder, arguments).0
+}
+
+/// As [`run`], with what is said on standard error.
+fn run_with_notes(folder: &Path, arguments: &[&str]) -> (String, String) {
     let Output { status, stdout, stderr } = density(folder).args(arguments).output().unwrap();
-    let stderr = String::from_utf8_lossy(&stderr);
+    let stderr = String::from_utf8_lossy(&stderr).to_string();
     assert!(status.success(), "density {arguments:?}: {status}\n{stderr}");
-    String::from_utf8(stdout).unwrap()
+    (String::from_utf8(stdout).unwrap(), stderr)
 }
 
 #[test]

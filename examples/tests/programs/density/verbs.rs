@@ -163,7 +163,9 @@ fn a_table_is_split_and_scored_in_both_units() {
     assert!(said.contains("over 300 points") && said.contains("of standardised data"), "{said}");
     assert!(!folder.join("flow-out/density/density.png").exists());
     let drawn = run(folder, &["sample", "--count", "200"]);
-    let third: Vec<f64> = drawn.lines().map(|l| l.split(',').nth(2).unwrap().parse().unwrap()).collect();
+    assert_eq!((drawn.lines().count(), drawn.lines().next()), (201, Some("a,b,c")));
+    assert_eq!(drawn.split_once('\n').unwrap().1, run(folder, &["sample", "--count", "200", "--no-header"]));
+    let third: Vec<f64> = drawn.lines().skip(1).map(|l| l.split(',').nth(2).unwrap().parse().unwrap()).collect();
     let mean = third.iter().sum::<f64>() / 200.0;
     assert!((mean - 5.0).abs() < 0.05, "{mean}");
 }
@@ -183,9 +185,127 @@ fn a_single_column_has_a_density() {
     assert!(nats < 1.8 && nats > 0.8, "{said}");
 }
 
+/// Fewer rows than a step of the recipe has, names, text in a column: what most tables of the world are.
 #[test]
-fn the_entropies_can_be_listed() {
+fn a_small_table_trains_by_default_and_scores_other_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut rng = flow_core::FlowRng::seed_from(3);
+    let mut row = || (rng.next_normal(), 2.0 + 0.5 * rng.next_normal());
+    let rows: String = (0..150).map(|_| row()).map(|(a, b)| format!("{a},setosa,{b}\n")).collect();
+    std::fs::write(folder.join("iris.csv"), format!("length,species,width\n{rows}")).unwrap();
+    let train = ["train", "--data", "iris.csv", "--columns", "length,width", "--steps", "20", "--hidden", "8"];
+    let (said, notes) = super::run_with_notes(folder, &[&train[..], &["--pixels", "40"]].concat());
+    assert!(
+        notes.contains("iris.csv: 150 rows of 2 columns of 3 (length, width); 120 for training, 15 for validation"),
+        "{notes}"
+    );
+    assert!(notes.contains("steps of 120 points") && !notes.contains("warning"), "{notes}");
+    assert!(said.contains("over 15 points (the whole test split of iris.csv"), "{said}");
+    // Evaluation draws what training drew: the two numbers are one.
+    let nats = number_after(&said, "test ");
+    assert_eq!(nats, number_after(&run(folder, &["eval"]), "test "));
+    let (said, notes) = super::run_with_notes(folder, &["eval", "--split", "all"]);
+    assert!(said.contains("over 150 points (every row of iris.csv") && notes.contains("eight tenths were trained on"));
+    assert!(
+        run(folder, &["eval", "--split", "train", "--points", "7"]).contains("the first of the 120 rows in the train")
+    );
+    // Another file: in another order, with a row that lacks a value, scored whole.
+    std::fs::write(folder.join("new.csv"), "width,note,length\n2,x,0\n,x,0\n2.5,y,1\n2,z,5\n").unwrap();
+    let score = ["eval", "--data", "new.csv", "--per-row", "scores.csv"];
+    let mut command = super::density(folder);
+    command.args(score);
+    assert!(crate::shared::refused(command, folder).contains("1 of 4 rows lacks a value (column 1 ('width')"));
+    let (said, notes) = super::run_with_notes(folder, &[&score[..], &["--missing", "drop"]].concat());
+    assert!(said.contains("all ") && said.contains("over 3 points (every row of new.csv"), "{said}");
+    assert!(said.contains("ln p of 3 rows") && said.contains("1 more without a value"), "{said}");
+    assert!(notes.contains("columns that the run does not know are left out: column 2 ('note')"), "{notes}");
+    let scores = std::fs::read_to_string(folder.join("scores.csv")).unwrap();
+    let scores: Vec<&str> = scores.lines().collect();
+    assert_eq!((scores.len(), scores[0], scores[2]), (5, "row,log_p", "2,"));
+    let log = |row: usize| scores[row].split_once(',').unwrap().1.parse::<f64>().unwrap();
+    assert!(log(1) > log(3) && log(3) > log(4), "{scores:?}");
+    let mean = -(log(1) + log(3) + log(4)) / 3.0;
+    assert!((mean - number_after(&said, "all ")).abs() < 1e-3, "{said}");
+    for (text, says) in [
+        ("width,size\n1,2\n", "no column 'length', expected the run's columns"),
+        ("1,2,3,4\n5,6,7,8\n", "4 columns, expected the 2 of the run"),
+    ] {
+        std::fs::write(folder.join("other.csv"), text).unwrap();
+        let mut command = super::density(folder);
+        command.args(["eval", "--data", "other.csv"]);
+        assert!(crate::shared::refused(command, folder).contains(says), "{text}");
+    }
+    assert!(run(folder, &["info"]).contains("iris.csv, 2 columns of 3 (length, width)"));
+}
+
+/// A column about five million scores as one about zero; on a grid the density adds up to one.
+#[test]
+fn a_far_column_keeps_its_density() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut rng = flow_core::FlowRng::seed_from(3);
+    let rows: String =
+        (0..3000).map(|_| format!("{:.4},{:.4}\n", 5155487.512 + 0.5 * rng.next_normal(), rng.next_normal())).collect();
+    std::fs::write(folder.join("utm.csv"), format!("north,v\n{rows}")).unwrap();
+    let said = run(folder, &[&["train", "--data", "utm.csv", "--steps", "100"], &TINY[..]].concat());
+    // The entropy is 2.1447.
+    let nats = number_after(&said, "test ");
+    assert!(nats > 2.1447 - 3.0 * number_after(&said, "± ") && nats < 2.35, "{said}");
+    let drawn = run(folder, &["sample", "--count", "300"]);
+    let north: Vec<f64> = drawn.lines().skip(1).map(|l| l.split_once(',').unwrap().0.parse().unwrap()).collect();
+    let mean = north.iter().sum::<f64>() / 300.0 - 5155487.512;
+    let deviation = (north.iter().map(|v| (v - 5155487.512 - mean).powi(2)).sum::<f64>() / 300.0).sqrt();
+    assert!(mean.abs() < 0.15 && (deviation - 0.5).abs() < 0.1, "{mean} {deviation}");
+    let mut distinct: Vec<u64> = north.iter().map(|v| v.to_bits()).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert!(distinct.len() > 290, "{} of 300", distinct.len());
+    let said = run(folder, &["eval", "--grid", "grid.csv", "--grid-side", "60"]);
+    assert!((number_after(&said, "integrates to ") - 1.0).abs() < 0.02, "{said}");
+    let grid = std::fs::read_to_string(folder.join("grid.csv")).unwrap();
+    assert_eq!((grid.lines().count(), grid.lines().next()), (3601, Some("north,v,log_p")));
+}
+
+/// Grades from one to five: spikes for a flow, unless they are spread over their steps.
+#[test]
+fn a_discrete_column_is_warned_of_and_dequantized() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut rng = flow_core::FlowRng::seed_from(3);
+    let rows: String = (0..1000).map(|_| format!("{},{:.6}\n", 1 + rng.below(5), rng.next_normal())).collect();
+    std::fs::write(folder.join("grades.csv"), format!("grade,x\n{rows}")).unwrap();
+    let train = ["train", "--data", "grades.csv", "--model", "maf", "--steps", "40", "--out"];
+    let (_, notes) = super::run_with_notes(folder, &[&train[..], &["plain"], &TINY[..]].concat());
+    assert!(
+        notes.contains("warning: column 1 ('grade') repeats its numbers: 5 distinct values in 1000 rows"),
+        "{notes}"
+    );
+    let (said, notes) = super::run_with_notes(folder, &[&train[..], &["spread", "--dequantize"], &TINY[..]].concat());
+    assert!(!notes.contains("warning"), "{notes}");
+    // Steps of one: the bound of the probabilities is the number itself, and no model beats ln 5 + 1.4189.
+    let (nats, bound) = (number_after(&said, "test "), number_after(&said, "is at most "));
+    assert!(nats == bound && bound > 5.0_f64.ln() + 1.4189 - 0.15 && bound < 3.6, "{said}");
+    // Evaluation knows of it, and repeats the number.
+    let (said, notes) = super::run_with_notes(folder, &["eval", "--checkpoint", "spread", "--per-row", "rows.csv"]);
+    assert!(number_after(&said, "test ") == nats && said.contains("mean density over the cells of 100 rows"), "{said}");
+    assert!(!notes.contains("warning"), "{notes}");
+    let drawn = run(folder, &["sample", "--checkpoint", "spread", "--count", "50"]);
+    assert!(drawn.lines().skip(1).all(|line| line.split_once(',').unwrap().0.parse::<i64>().is_ok()), "{drawn}");
+    assert!(run(folder, &["info", "--checkpoint", "spread"]).contains("spread over steps of 1"));
+}
+
+#[test]
+fn presets_are_a_table_or_json() {
     let folder = tempfile::tempdir().unwrap();
     let said = run(folder.path(), &["info", "--presets"]);
-    assert!(said.contains("checkerboard 3.4657 nats") && said.contains("\"kind\":\"maf\""), "{said}");
+    assert!(said.contains("checkerboard  3.4657 nats") && !said.contains('{'), "{said}");
+    assert!(
+        said.lines().any(|line| line.starts_with("spline ") && line.contains("64,64") && line.contains(" 16 ")),
+        "{said}"
+    );
+    let said = run(folder.path(), &["info", "--presets", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!((json["entropies_in_nats"]["checkerboard"].as_f64().unwrap() - 32.0_f64.ln()).abs() < 1e-9);
+    assert!(json["models"].as_array().unwrap().iter().any(|model| model["kind"] == "maf"), "{said}");
 }
