@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
-use flow_graph::data::{Loaded, OpenOptions, is_table, open};
+use flow_graph::data::{Components, Loaded, OpenOptions, is_table, open};
 use flow_graph::model::{Candidates, GraphAf, GraphAfConfig, Sequence};
 use flow_graph::trainer::{GraphRun, random_order};
 use flow_graph::{Molecule, SaScorer};
@@ -23,42 +23,78 @@ pub(super) struct DataArg {
     /// Molecules: .smi, .csv, .tsv or .sdf, each also .gz, or "builtin"
     #[arg(long, default_value = "builtin", value_name = "PATH")]
     pub(super) data: PathBuf,
-    /// Column of SMILES in a table [default: the first with a usual name, such as smiles]
-    #[arg(long)]
-    pub(super) column: Option<String>,
+    #[command(flatten)]
+    pub(super) table: TableArg,
 }
 
 impl DataArg {
     /// Reads the file and says on stderr what was in it.
     pub(super) fn open(&self) -> Result<Loaded> {
-        check_column(self.column.as_deref(), &[&self.data])?;
-        read(&self.data, self.column.as_deref())
+        self.table.check(&[&self.data])?;
+        read(&self.data, &self.table)
     }
 }
 
-/// Refuses `--column` where none of the files is a table. What cannot be read is for the reader to say.
-pub(super) fn check_column(column: Option<&str>, files: &[&Path]) -> Result<()> {
-    let mut options = OpenOptions::default();
-    options.column = column.map(str::to_string);
-    let unread = column.is_some() && !files.iter().any(|file| is_table(file, &options).unwrap_or(true));
-    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    refuse(&[("--column", unread)], &format!("for tables (.csv, .tsv), {} is none; leave it out", names.join(", ")))
+/// How a table of molecules is read.
+#[derive(Args, Debug, Clone)]
+pub(super) struct TableArg {
+    /// Column of SMILES in a table [default: the first whose name says so, as smiles and CanonicalSMILES do]
+    #[arg(long)]
+    column: Option<String>,
+    /// What separates the fields of a table: a character, or "tab" [default: , ; tab or |, by the header]
+    #[arg(long, value_parser = separator)]
+    separator: Option<u8>,
+}
+
+impl TableArg {
+    /// The flags, each with whether it was given.
+    pub(super) fn given(&self) -> [(&'static str, bool); 2] {
+        [("--column", self.column.is_some()), ("--separator", self.separator.is_some())]
+    }
+
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::default();
+        options.column.clone_from(&self.column);
+        options.separator = self.separator;
+        options
+    }
+
+    /// Refuses the flags where none of the files is a table. What cannot be read is for the reader to say.
+    pub(super) fn check(&self, files: &[&Path]) -> Result<()> {
+        let options = self.options();
+        let any = files.iter().any(|file| is_table(file, &options).unwrap_or(true));
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        let unread = self.given().map(|(flag, given)| (flag, given && !any));
+        refuse(&unread, &format!("for tables (.csv, .tsv), {} is none; leave it out", names.join(", ")))
+    }
+}
+
+/// The separator that a flag names.
+fn separator(text: &str) -> std::result::Result<u8, String> {
+    match (text, text.as_bytes()) {
+        ("tab" | "\\t", _) => Ok(b'\t'),
+        (_, [byte]) if byte.is_ascii() && !byte.is_ascii_alphanumeric() && *byte != b'"' => Ok(*byte),
+        _ => Err("expected one character such as ; or the word tab".into()),
+    }
 }
 
 /// Reads a file of molecules and says on stderr what was in it.
-pub(super) fn read(path: &Path, column: Option<&str>) -> Result<Loaded> {
+pub(super) fn read(path: &Path, table: &TableArg) -> Result<Loaded> {
+    let loaded = open(path, &table.options())?;
+    say(&loaded);
+    Ok(loaded)
+}
+
+/// Says on stderr what a source held.
+pub(super) fn say(loaded: &Loaded) {
     const SHOWN: usize = 5;
-    let mut options = OpenOptions::default();
-    options.column = column.map(str::to_string);
-    let loaded = open(path, &options)?;
     eprintln!("{}", loaded.summary());
     for bad in loaded.bad.iter().take(SHOWN) {
-        eprintln!("{}: {bad}", path.display());
+        eprintln!("{}: {bad}", loaded.source);
     }
     if loaded.bad_count > SHOWN {
-        eprintln!("{}: {} more bad lines", path.display(), loaded.bad_count - SHOWN);
+        eprintln!("{}: {} more bad lines", loaded.source, loaded.bad_count - SHOWN);
     }
-    Ok(loaded)
 }
 
 /// Loads a checkpoint's model with its run.
@@ -175,7 +211,19 @@ pub(super) fn check_sizes(min_atoms: usize, max_atoms: Option<usize>) -> Result<
     }
 }
 
-/// Parses a SMILES from the command line.
+/// Parses a SMILES from the command line, as one of a file is read: of a salt the largest component.
 pub(super) fn parse(flag: &str, smiles: &str) -> Result<Molecule> {
-    flow_graph::smiles::parse(smiles).with_context(|| flag.to_string())
+    let loaded = Loaded::from_strings(&[smiles], flag, Components::Largest);
+    match loaded.molecules.get(0) {
+        Some(molecule) => {
+            if loaded.multi_component > 0 {
+                eprintln!("{}", loaded.summary());
+            }
+            Ok(molecule)
+        }
+        None => {
+            flow_graph::smiles::parse(smiles).map(drop).with_context(|| flag.to_string())?;
+            bail!("{flag}: {}", loaded.bad.first().map(ToString::to_string).unwrap_or_default())
+        }
+    }
 }

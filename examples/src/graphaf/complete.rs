@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
-use flow_graph::canonical_smiles;
-use flow_graph::model::{SampleOptions, Sequence};
+use flow_graph::model::{GraphAf, SampleOptions, Sequence};
+use flow_graph::smiles::canonical;
 use flow_graph::trainer::random_order;
 
 use super::common::{ScorerArg, check_sizes, check_temperature, load, parse};
@@ -39,7 +39,7 @@ pub(super) struct CompleteArgs {
     /// Temperature of the draws: below 1 likelier molecules, above 1 more unusual ones
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// Smallest number of heavy atoms, as far as valences allow more
+    /// Smallest number of heavy atoms, as far as the free valences of the scaffold allow more
     #[arg(long, default_value_t = 1)]
     min_atoms: usize,
     /// Largest number of heavy atoms [default: that of the training molecules]
@@ -70,8 +70,7 @@ impl CompleteArgs {
             bail!("--scaffold has {} atoms, which leaves no room in molecules of at most {most}", scaffold.len());
         }
         let mut rng = FlowRng::named(self.seed, "complete");
-        let starts = (0..self.count).map(|_| random_order(&scaffold, model.config(), &mut rng));
-        let starts = starts.collect::<flow_graph::Result<Vec<_>>>()?;
+        let starts = (0..self.count).map(|_| self.start(&scaffold, &model, &mut rng)).collect::<Result<Vec<_>>>()?;
         let mut options = SampleOptions::default();
         options.temperature = self.temperature;
         options.min_atoms = self.min_atoms;
@@ -80,7 +79,12 @@ impl CompleteArgs {
         let mut found = BTreeMap::new();
         for g in &grown {
             let molecule = g.sequence.molecule(vocabulary)?;
-            found.entry(canonical_smiles(&molecule)).or_insert((molecule, 0usize)).1 += 1;
+            found.entry(canonical(&molecule)).or_insert((molecule, 0usize)).1 += 1;
+        }
+        let small = grown.iter().filter(|g| g.sequence.len() < self.min_atoms).count();
+        if small > 0 {
+            let reason = "no free valence was left within the model's reach";
+            eprintln!("{small} of {} have fewer than --min-atoms {}: {reason}", grown.len(), self.min_atoms);
         }
         let mut found: Vec<_> = found.into_values().collect();
         found.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
@@ -91,5 +95,19 @@ impl CompleteArgs {
         output::write(&self.out, &rows, scorer.as_ref())?;
         output::say(&self.out, &format!("{} molecules grown, {} different", grown.len(), rows.len()));
         Ok(())
+    }
+
+    /// A random order of the scaffold; where more atoms are wanted, one in which the next atom has something to attach to,
+    /// if a few draws find one.
+    fn start(&self, scaffold: &Sequence, model: &GraphAf, rng: &mut FlowRng) -> Result<Sequence> {
+        const TRIES: usize = 50;
+        let mut order = random_order(scaffold, model.config(), rng)?;
+        for _ in 0..TRIES {
+            if self.min_atoms <= scaffold.len() || model.can_grow(&order) {
+                break;
+            }
+            order = random_order(scaffold, model.config(), rng)?;
+        }
+        Ok(order)
     }
 }

@@ -13,7 +13,7 @@ use flow_graph::trainer::GraphRun;
 use flow_graph::{Molecule, SaScorer, smiles};
 use serde::Serialize;
 
-use super::common::{Expressed, ScorerArg, check_column, check_temperature, load, read};
+use super::common::{Expressed, ScorerArg, TableArg, check_temperature, load, read};
 use super::reconstruct::{Returned, there_and_back};
 use super::sample::draw;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
@@ -21,7 +21,8 @@ use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 /// Measure validity, uniqueness, novelty, reconstruction and distributions
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Validity is given as the model draws (a choice that breaks a valence is excluded) and without that rule. Novelty is
+Validity is given as the model draws (a choice that breaks a valence is excluded) and without that rule, where a draw
+in which an atom got no bond is no molecule either. Novelty is
 given in two conventions: canonical SMILES without stereo against the same of the reference (honest), and against the
 strings as the reference's file spells them (what papers print; by that rule 63 % of ZINC250k's own molecules are new).
 No molecule is left out for its size. Without --reference a model is held against the file that it was trained on.
@@ -39,9 +40,8 @@ pub(super) struct EvalArgs {
     /// Molecules to compare with, usually the training set [default: the file that the model was trained on]
     #[arg(long, value_name = "PATH")]
     reference: Option<PathBuf>,
-    /// Column of SMILES in a table
-    #[arg(long)]
-    column: Option<String>,
+    #[command(flatten)]
+    table: TableArg,
     /// Molecules to draw, and as many again without the valence rule [default: 10000]
     #[arg(long)]
     count: Option<usize>,
@@ -115,12 +115,13 @@ impl EvalArgs {
 
     fn file(&self, path: &Path, scorer: Option<&SaScorer>) -> Result<()> {
         let files: Vec<&Path> = std::iter::once(path).chain(self.reference.as_deref()).collect();
-        check_column(self.column.as_deref(), &files)?;
-        let loaded = read(path, self.column.as_deref())?;
+        self.table.check(&files)?;
+        let loaded = read(path, &self.table)?;
         // Of a molecule in pieces all pieces count, as they stand in the file.
-        let whole = loaded.source_strings.iter().map(|text| smiles::parse(text).ok());
+        let whole = |(text, index): (&str, usize)| smiles::parse(text).ok().or_else(|| loaded.molecules.get(index));
+        let whole = loaded.source_strings.iter().zip(0..).map(whole);
         let molecules: Vec<_> = whole.chain(std::iter::repeat_n(None, loaded.bad_count)).collect();
-        let reference = self.reference.as_deref().map(|path| read(path, self.column.as_deref())).transpose()?;
+        let reference = self.reference.as_deref().map(|path| read(path, &self.table)).transpose()?;
         let reference = reference.map(|loaded| prepared(&loaded, scorer));
         self.tell(evaluate(&molecules, reference.as_ref(), scorer), None)
     }
@@ -139,22 +140,20 @@ impl EvalArgs {
         if !self.unchecked {
             options.valid = false;
             let free = draw(&model, self.count(), &options, self.seed)?;
-            of_model.validity_unchecked =
-                Some(evaluate(&free.into_iter().map(Some).collect::<Vec<_>>(), None, None).validity);
+            of_model.validity_unchecked = Some(evaluate(&free, None, None).validity);
         }
         if let Some(loaded) = &loaded {
             of_model.reconstruction = self.reconstruction(&model, loaded)?;
         }
         let reference = loaded.map(|loaded| prepared(&loaded, scorer));
-        let molecules: Vec<Option<Molecule>> = drawn.into_iter().map(Some).collect();
-        self.tell(evaluate(&molecules, reference.as_ref(), scorer), Some(of_model))
+        self.tell(evaluate(&drawn, reference.as_ref(), scorer), Some(of_model))
     }
 
     /// The molecules to compare with: those asked for, or those of the training where they are still there.
     fn reference_of(&self, run: &GraphRun) -> Result<Option<Loaded>> {
         let path = self.reference.clone().unwrap_or_else(|| PathBuf::from(&run.source));
-        check_column(self.column.as_deref(), &[&path])?;
-        match read(&path, self.column.as_deref()) {
+        self.table.check(&[&path])?;
+        match read(&path, &self.table) {
             Ok(loaded) => Ok(Some(loaded)),
             Err(error) if self.reference.is_some() => Err(error),
             Err(error) => {

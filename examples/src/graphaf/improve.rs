@@ -11,12 +11,12 @@ use flow_graph::optimize::{ConstrainedOptions, Improvement, Reward, THRESHOLDS, 
 use flow_graph::{Fingerprint, Molecule};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::common::{check_column, read};
+use super::common::{TableArg, read};
 
 /// What is to be improved, and how.
 pub(super) struct Plan<'a> {
     pub(super) path: &'a Path,
-    pub(super) column: Option<&'a str>,
+    pub(super) table: &'a TableArg,
     pub(super) count: Option<usize>,
     pub(super) out: &'a Path,
     pub(super) seed: u64,
@@ -32,8 +32,8 @@ struct Column {
 
 /// Improves every molecule, writes the pairs and prints the table.
 pub(super) fn run<R: Reward>(plan: &Plan<'_>, model: &GraphAf, reward: &R) -> Result<()> {
-    check_column(plan.column, &[plan.path])?;
-    let loaded = read(plan.path, plan.column)?;
+    plan.table.check(&[plan.path])?;
+    let loaded = read(plan.path, plan.table)?;
     let molecules: Vec<Molecule> = loaded.molecules.iter().take(plan.count.unwrap_or(usize::MAX)).collect();
     let bar = ProgressBar::new(molecules.len() as u64);
     let style = ProgressStyle::with_template("improving {bar:40} {pos}/{len} molecules, {eta} left");

@@ -11,7 +11,7 @@ use flow_graph::optimize::{ConstrainedOptions, PenalizedLogP, PolicyTask, PpoCon
 use flow_graph::trainer::GraphRun;
 use flow_graph::{Atom, Bond, Element, Molecule, SaScorer};
 
-use super::common::{Property, ScorerArg, check_sizes, check_temperature, load};
+use super::common::{Property, ScorerArg, TableArg, check_sizes, check_temperature, load};
 use super::improve;
 use super::output::{self, Row};
 use crate::cli::{CheckpointArg, at_least_one, refuse};
@@ -56,9 +56,8 @@ pub(super) struct OptimizeArgs {
     /// Improve the molecules of this file instead of fine-tuning
     #[arg(long, value_name = "FILE")]
     constrained: Option<PathBuf>,
-    /// Constrained: column of SMILES in a table
-    #[arg(long)]
-    column: Option<String>,
+    #[command(flatten)]
+    table: TableArg,
     /// Constrained: attempts for each molecule [default: 200]
     #[arg(long)]
     attempts: Option<usize>,
@@ -114,8 +113,10 @@ impl OptimizeArgs {
     /// Refuses flags of the other way to optimise.
     fn check(&self) -> Result<()> {
         if self.constrained.is_none() {
+            let [column, separator] = self.table.given();
             let flags = [
-                ("--column", self.column.is_some()),
+                column,
+                separator,
                 ("--attempts", self.attempts.is_some()),
                 ("--removed", self.removed.is_some()),
                 ("--count", self.count.is_some()),
@@ -153,14 +154,7 @@ impl OptimizeArgs {
         options.removed = self.removed.unwrap_or(12);
         options.temperature = self.temperature;
         options.max_atoms = self.max_atoms;
-        improve::Plan {
-            path,
-            column: self.column.as_deref(),
-            count: self.count,
-            out: &self.out,
-            seed: self.engine.seed(),
-            options,
-        }
+        improve::Plan { path, table: &self.table, count: self.count, out: &self.out, seed: self.engine.seed(), options }
     }
 
     fn fine_tune<R: Reward>(&self, run: GraphRun, model: GraphAf, reward: R) -> Result<()> {

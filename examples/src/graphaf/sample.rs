@@ -7,8 +7,9 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 use flow_core::FlowRng;
+use flow_graph::Molecule;
 use flow_graph::model::{GraphAf, SampleOptions};
-use flow_graph::{Molecule, canonical_smiles};
+use flow_graph::smiles::canonical;
 
 use super::common::{ScorerArg, check_sizes, check_temperature, load};
 use super::output::{self, Row};
@@ -18,7 +19,8 @@ use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Choices that break a valence are excluded and the others keep their probabilities relative to each other, so that
-every molecule is valid; --unchecked excludes nothing while drawing and writes only the valid molecules.
+every molecule is valid; --unchecked excludes nothing while drawing and writes only the valid molecules: those that
+keep every valence and whose atoms all got a bond.
 
 Examples:
   graphaf sample                                            100 SMILES on standard output
@@ -37,7 +39,7 @@ pub(super) struct SampleArgs {
     /// Temperature of the draws: below 1 likelier molecules, above 1 more unusual ones
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// Smallest number of heavy atoms, as far as valences allow more
+    /// Smallest number of heavy atoms; choices that would use up the last free valence before are excluded
     #[arg(long, default_value_t = 1)]
     min_atoms: usize,
     /// Largest number of heavy atoms [default: that of the training molecules]
@@ -73,17 +75,23 @@ impl SampleArgs {
         options.min_atoms = self.min_atoms;
         options.max_atoms = self.max_atoms;
         let start = Instant::now();
-        let mut molecules = draw(&model, self.count, &options, self.seed)?;
+        let draws = draw(&model, self.count, &options, self.seed)?;
         let seconds = start.elapsed().as_secs_f64();
-        let drawn = molecules.len();
+        let drawn = draws.len();
+        let mut molecules: Vec<Molecule> = draws.into_iter().flatten().collect();
+        let broken = drawn - molecules.len();
         molecules.retain(|m| m.check_valences().is_ok());
         let valid = molecules.len();
         if self.unique {
             let mut seen = HashSet::new();
-            molecules.retain(|m| seen.insert(canonical_smiles(m)));
+            molecules.retain(|m| seen.insert(canonical(m)));
         }
         if molecules.is_empty() {
             bail!("none of {drawn} molecules drawn is valid: train for longer, or leave --unchecked out");
+        }
+        say_sizes(&molecules, self.min_atoms);
+        if broken > 0 {
+            eprintln!("{broken} of {drawn} draws are not valid because an atom in them got no bond");
         }
         let rows: Vec<Row> = molecules.into_iter().map(Row::plain).collect();
         output::write(&self.out, &rows, scorer.as_ref())?;
@@ -94,9 +102,19 @@ impl SampleArgs {
     }
 }
 
-/// Draws molecules.
-pub(super) fn draw(model: &GraphAf, count: usize, options: &SampleOptions, seed: u64) -> Result<Vec<Molecule>> {
+/// Draws molecules, `None` for a draw that is broken: an atom in it got no bond.
+pub(super) fn draw(model: &GraphAf, count: usize, options: &SampleOptions, seed: u64) -> Result<Vec<Option<Molecule>>> {
     let drawn = model.sample(count, options, &mut FlowRng::named(seed, "sample"))?;
     let vocabulary = &model.config().vocabulary;
-    Ok(drawn.iter().map(|g| g.sequence.molecule(vocabulary)).collect::<flow_graph::Result<_>>()?)
+    Ok(drawn.iter().map(|g| g.molecule(vocabulary)).collect::<flow_graph::Result<_>>()?)
+}
+
+/// Says on stderr how many molecules are small, and how many smaller than was asked for.
+pub(super) fn say_sizes(molecules: &[Molecule], min_atoms: usize) {
+    let under = |atoms: usize| molecules.iter().filter(|m| m.len() < atoms).count();
+    let percent = |atoms: usize| 100.0 * under(atoms) as f64 / molecules.len().max(1) as f64;
+    eprintln!("{:.2} % have fewer than 5 atoms, {:.2} % fewer than 10", percent(5), percent(10));
+    if under(min_atoms) > 0 {
+        eprintln!("{} have fewer than --min-atoms {min_atoms}: no free valence was left to go on", under(min_atoms));
+    }
 }

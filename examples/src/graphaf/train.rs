@@ -10,7 +10,7 @@ use flow_core::FlowRng;
 use flow_core::files::atomic_write;
 use flow_core::train::{Summary, TrainConfig};
 use flow_graph::Molecule;
-use flow_graph::data::{Loaded, Splits};
+use flow_graph::data::{Duplicates, Loaded, Shared, Splits};
 use flow_graph::metrics::{Reference, evaluate};
 use flow_graph::model::{GraphAf, GraphAfConfig, Head, LARGEST_MOLECULE, SampleOptions, Sequence, Vocabulary};
 use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
@@ -71,9 +71,13 @@ Examples:
 pub(super) struct TrainArgs {
     #[command(flatten)]
     data: DataArg,
-    /// JSON array of the entries of the file that are held out as test set [default: a random tenth]
+    /// The entries of the file that are held out as test set, as JSON: an array of numbers, or an object that holds one as
+    /// QM9's does [default: a random tenth]
     #[arg(long, value_name = "FILE")]
     test_indices: Option<PathBuf>,
+    /// Keep each molecule once (by canonical SMILES without stereo), so that no test molecule is trained on
+    #[arg(long)]
+    dedup: bool,
     /// Folder for checkpoints, log, samples
     #[arg(long, default_value = "flow-out/graphaf", value_name = "FOLDER")]
     out: PathBuf,
@@ -114,10 +118,7 @@ impl TrainArgs {
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
         let (seed, usual) = (self.engine.seed(), self.engine.batch(self.recipe_batch())?);
         let loaded = self.data.open()?;
-        let splits = match &self.test_indices {
-            Some(path) => Splits::from_file(path, &loaded, 0.02, seed)?,
-            None => Splits::cut(loaded.len(), 0.05, 0.1, seed)?,
-        };
+        let splits = self.splits(&loaded, seed)?;
         let model = self.plan(&loaded)?;
         let expressed = Expressed::new(loaded.molecules.iter(), &model).check(&loaded.source)?;
         let train = expressed.part(&splits.train);
@@ -140,6 +141,44 @@ impl TrainArgs {
             return Ok(());
         }
         self.report(&summary, &loaded, &splits, &test, &device)
+    }
+
+    /// Cuts the molecules, and says what the parts are and what they have in common.
+    fn splits(&self, loaded: &Loaded, seed: u64) -> Result<Splits> {
+        let duplicates = Duplicates::of(&loaded.molecules);
+        let splits = match &self.test_indices {
+            Some(path) => Splits::from_file(path, loaded, 0.02, seed)?,
+            None if self.dedup => duplicates.cut(0.05, 0.1, seed)?,
+            None => Splits::cut(loaded.len(), 0.05, 0.1, seed)?,
+        };
+        let splits = if self.dedup { duplicates.removed_from(splits)? } else { splits };
+        let Splits { train, validation, test, missing } = &splits;
+        let how = match &self.test_indices {
+            Some(path) => format!("test part by {}", path.display()),
+            None => format!("parts by seed {seed}"),
+        };
+        eprintln!("{} training, {} validation, {} test molecules ({how})", train.len(), validation.len(), test.len());
+        if *missing > 0 {
+            eprintln!("{missing} of the test indices name bad lines");
+        }
+        let Shared { repeated, validation: in_validation, test: in_test } = duplicates.shared(&splits);
+        let left = train.len() + validation.len() + test.len();
+        if self.dedup {
+            eprintln!(
+                "{} molecules removed that were there already (canonical SMILES without stereo)",
+                loaded.len() - left
+            );
+        } else if repeated > 0 {
+            let what = "molecules are there already (canonical SMILES without stereo)";
+            eprintln!(
+                "{repeated} of {} {what}; {in_test} of {} test and {in_validation} of {} validation molecules are trained \
+                 on too; --dedup removes them",
+                loaded.len(),
+                test.len(),
+                validation.len()
+            );
+        }
+        Ok(splits)
     }
 
     fn recipe_batch(&self) -> usize {
@@ -224,24 +263,30 @@ impl TrainArgs {
     ) -> Result<()> {
         let (_, model) = flow_core::train::load::<GraphRun>(&self.out, device, true)?;
         let molecules = draw(&model, self.samples, &SampleOptions::default(), self.engine.seed())?;
-        let rows: Vec<Row> = molecules.iter().cloned().map(Row::plain).collect();
+        let rows: Vec<Row> = molecules.iter().flatten().cloned().map(Row::plain).collect();
         output::write(&[self.out.join("samples.smi"), self.out.join("samples.png")], &rows, None)?;
         let mut unruly = SampleOptions::default();
         unruly.valid = false;
         let free = draw(&model, self.samples, &unruly, self.engine.seed())?;
-        let free = free.iter().filter(|m| m.check_valences().is_ok()).count() as f64 / self.samples as f64;
+        // A draw in which an atom got no bond is none.
+        let free = free.iter().flatten().filter(|m| m.check_valences().is_ok()).count() as f64 / self.samples as f64;
         let train: Vec<Molecule> = splits.train.iter().filter_map(|&i| loaded.molecules.get(i)).collect();
         let reference = Reference::new::<&str>(&train, &[], None);
-        let report = evaluate(&molecules.into_iter().map(Some).collect::<Vec<_>>(), Some(&reference), None);
+        let report = evaluate(&molecules, Some(&reference), None);
+        let of_data = report.reference_small.unwrap_or(report.small);
         println!(
-            "{}; of {} drawn {:.1} % valid ({:.1} % without the rules), {:.1} % different, {:.1} % of those new; \
-             {} steps in {:.0} s; {}",
+            "{}; of {} drawn {:.1} % valid ({:.1} % without the rules), {:.1} % different, {:.1} % of those new, \
+             {:.1} % under 5 and {:.1} % under 10 atoms (training molecules {:.1} and {:.1} %); {} steps in {:.0} s; {}",
             self.test_bits(&model, test)?,
             report.generated,
             100.0 * report.validity,
             100.0 * free,
             100.0 * report.uniqueness.map_or(0.0, |u| u.all),
             100.0 * report.novelty.map_or(0.0, |n| n.honest),
+            100.0 * report.small.under_5,
+            100.0 * report.small.under_10,
+            100.0 * of_data.under_5,
+            100.0 * of_data.under_10,
             summary.step,
             summary.seconds,
             self.out.join("samples.png").display()

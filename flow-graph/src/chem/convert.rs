@@ -7,7 +7,7 @@ use chematic::smiles;
 
 #[cfg(test)]
 use crate::molecule::Element;
-use crate::molecule::{Atom, Bond, Molecule};
+use crate::molecule::{Atom, Bond, Molecule, smallest_rings};
 use crate::{Error, Result};
 
 /// chematic's molecule.
@@ -17,10 +17,44 @@ pub(crate) type Graph = core::Molecule;
 ///
 /// # Errors
 /// [`Error::Chemistry`] for a molecule without atoms, an exceeded valence, or one that RDKit would not accept.
+///
+/// The perception of aromaticity looks at rings in an order that follows the numbers of the atoms, and in some bridged
+/// rings that decides; so the atoms get numbers first that the molecule alone decides.
 pub fn canonical_smiles(molecule: &Molecule) -> Result<String> {
-    let graph = to_chematic(molecule)?;
+    let (graph, _) = settled(molecule)?;
     guarded("canonical SMILES", || smiles::rdkit_canonical_smiles(&graph))?.map_err(chemistry)
 }
+
+/// The graph on which aromaticity is perceived: a function of the molecule, whatever the order of its atoms and its Kekulé
+/// form. Returns also whether it has a ring of nine or more atoms.
+///
+/// Atoms come in the order of the canonical SMILES of this crate. Beside such large rings those of small rings come first:
+/// the oxygen or sulfur of a bridged furan or thiophene belongs to its ring of five, as RDKit has it, and not to the bridge.
+pub(crate) fn settled(molecule: &Molecule) -> Result<(Graph, bool)> {
+    if molecule.is_empty() {
+        return Err(Error::Chemistry("a molecule without atoms".into()));
+    }
+    molecule.check_valences()?;
+    let standard = crate::smiles::parse(&crate::smiles::canonical(molecule))?;
+    let rings = smallest_rings(&standard);
+    if !rings.iter().flatten().any(|&size| size >= LARGE_RING) {
+        return Ok((to_chematic(&standard)?, false));
+    }
+    let mut smallest = vec![usize::MAX; standard.len()];
+    for ((a, b, _), ring) in standard.bonds().zip(rings) {
+        for end in [a, b] {
+            smallest[end] = smallest[end].min(ring.unwrap_or(usize::MAX));
+        }
+    }
+    let mut order: Vec<usize> = (0..standard.len()).collect();
+    // Rings of the sizes of aromatic ones first, and in them the atoms that are in no other ring.
+    let aside = |size: usize| if (5..LARGE_RING).contains(&size) { size } else { size.saturating_add(LARGE_RING) };
+    order.sort_by_key(|&atom| (aside(smallest[atom]), standard.neighbours(atom).len() > 2));
+    Ok((to_chematic(&standard.induced(&order))?, true))
+}
+
+/// From this size on RDKit takes an oxygen or sulfur in a ring for a bridge.
+const LARGE_RING: usize = 9;
 
 /// Runs a function of chematic; a panic in it becomes an error.
 ///

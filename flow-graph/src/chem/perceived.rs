@@ -2,15 +2,16 @@
 
 use std::sync::OnceLock;
 
+use chematic::smiles::RdkitSmilesParams;
 use chematic::{chem, core, perception, smiles};
 
-use super::convert::{Graph, chemistry, guarded, to_chematic};
+use super::convert::{Graph, chemistry, guarded, settled};
 use crate::molecule::Molecule;
 use crate::{Error, Result};
 
 /// A molecule canonicalised once, from which every property follows.
 ///
-/// The atoms stand in the order of the canonical SMILES, so that whatever depends on an order (a basis of
+/// The atoms stand in an order that the molecule alone decides, so that whatever depends on an order (a basis of
 /// cycles, a sum of rounded numbers) is a function of the molecule alone.
 pub struct Perceived {
     smiles: String,
@@ -25,10 +26,14 @@ impl Perceived {
     /// # Errors
     /// As [`canonical_smiles`](super::canonical_smiles).
     pub fn new(molecule: &Molecule) -> Result<Self> {
-        let graph = to_chematic(molecule)?;
+        let (graph, has_large_ring) = settled(molecule)?;
         let (smiles, graph) = guarded("canonical SMILES", || {
             let smiles = smiles::rdkit_canonical_smiles(&graph).map_err(chemistry)?;
-            let graph = smiles::parse(&smiles).map_err(chemistry)?;
+            // Beside a large ring the string begins in a small one, for what is perceived again on the way.
+            let rooted = RdkitSmilesParams { rooted_at_atom: Some(0), ..RdkitSmilesParams::default() };
+            let rooted =
+                has_large_ring.then(|| smiles::rdkit_smiles(&graph, &rooted)).transpose().map_err(chemistry)?;
+            let graph = smiles::parse(rooted.as_ref().unwrap_or(&smiles)).map_err(chemistry)?;
             Ok::<_, Error>((smiles, graph))
         })??;
         Ok(Perceived { smiles, graph, log_p: OnceLock::new() })

@@ -17,7 +17,7 @@ use super::{Cache, Loaded, OpenOptions, codec};
 const MAGIC: &[u8; 8] = b"FLOWMOLS";
 
 /// Goes up when the format of the body or what the parsers make of a line changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Smaller files are read as fast without.
 const WORTHWHILE: usize = 10_000;
@@ -43,7 +43,7 @@ struct Key {
 
 impl<'a> Slot<'a> {
     pub(super) fn new(path: &'a Path, options: &OpenOptions, format: Format) -> Self {
-        let recipe = format!("{format:?} {:?} {:?}", options.column, options.components);
+        let recipe = format!("{format:?} {:?} {:?} {:?}", options.column, options.components, options.separator);
         Slot { path, places: places(path, &options.cache), recipe }
     }
 

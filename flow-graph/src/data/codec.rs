@@ -16,6 +16,8 @@ pub(super) fn encode(loaded: &Loaded) -> Vec<u8> {
     let Dropped { stereo, isotopes, atom_maps, hydrogens } = loaded.dropped;
     let counts = [loaded.len(), loaded.entry_count, loaded.bad_count, loaded.multi_component];
     counts.into_iter().chain([stereo, isotopes, atom_maps, hydrogens]).for_each(|n| out.number(n));
+    [loaded.unreadable_components, loaded.extensions, loaded.latin1].into_iter().for_each(|n| out.number(n));
+    out.text(loaded.column.as_deref().unwrap_or_default());
     out.rising(&loaded.lines);
     out.rising(&loaded.entries);
     out.molecules(&loaded.molecules);
@@ -25,7 +27,7 @@ pub(super) fn encode(loaded: &Loaded) -> Vec<u8> {
     for bad in &loaded.bad {
         out.number(bad.line);
         out.number(bad.column);
-        out.text(&bad.reason);
+        [&bad.reason, &bad.source, &bad.name].into_iter().for_each(|text| out.text(text));
     }
     out.bytes
 }
@@ -34,15 +36,31 @@ pub(super) fn encode(loaded: &Loaded) -> Vec<u8> {
 pub(super) fn decode(bytes: &[u8]) -> Option<Loaded> {
     let mut from = Reader { bytes };
     let count = from.number()?;
-    let mut numbers = [0; 7];
+    let mut numbers = [0; 10];
     for number in &mut numbers {
         *number = from.number()?;
     }
-    let [entry_count, bad_count, multi_component, stereo, isotopes, atom_maps, hydrogens] = numbers;
+    let [
+        entry_count,
+        bad_count,
+        multi_component,
+        stereo,
+        isotopes,
+        atom_maps,
+        hydrogens,
+        unreadable,
+        extensions,
+        latin1,
+    ] = numbers;
+    let column = Some(from.text()?.to_string()).filter(|column| !column.is_empty());
     let loaded = Loaded {
         entry_count,
         bad_count,
         multi_component,
+        unreadable_components: unreadable,
+        extensions,
+        latin1,
+        column,
         dropped: Dropped { stereo, isotopes, atom_maps, hydrogens },
         lines: from.rising(count)?,
         entries: from.rising(count)?,
@@ -201,9 +219,11 @@ impl<'a> Reader<'a> {
 
     fn bad_lines(&mut self) -> Option<Vec<BadLine>> {
         let count = self.number()?;
-        let mut lines = self.room(count, 3)?;
+        let mut lines = self.room(count, 5)?;
         for _ in 0..count {
-            lines.push(BadLine { line: self.number()?, column: self.number()?, reason: self.text()?.into() });
+            let (line, column) = (self.number()?, self.number()?);
+            let mut text = || self.text().map(String::from);
+            lines.push(BadLine { line, column, reason: text()?, source: text()?, name: text()? });
         }
         Some(lines)
     }

@@ -10,16 +10,70 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::lines::{LONGEST, Line, Lines};
-use super::loaded::Entry;
-use super::text::decode;
+use super::loaded::{Entry, Field};
+use super::text::too_long;
 use super::{Components, Loaded};
 use crate::{Error, Result};
 
-/// Columns that hold SMILES by their name, by falling preference; case does not matter.
-pub(super) const SMILES_COLUMNS: [&str; 6] = ["smiles", "canonical_smiles", "mol", "smi", "molecule", "structure"];
+/// Columns that hold SMILES by their name, by falling preference; see [`key`].
+const SMILES_COLUMNS: [&str; 6] =
+    ["smiles", "canonicalsmiles", "isomericsmiles", "isosmiles", "cansmiles", "smilesstring"];
+
+/// Further columns that may hold SMILES, when none is called so.
+const OTHER_COLUMNS: [&str; 4] = ["mol", "smi", "molecule", "structure"];
 
 /// Columns that hold names.
-const NAME_COLUMNS: [&str; 3] = ["name", "title", "id"];
+const NAME_COLUMNS: [&str; 8] =
+    ["name", "title", "id", "compoundname", "moleculename", "chemblid", "moleculechemblid", "zincid"];
+
+/// A header without case, blanks and punctuation: `Canonical SMILES` and `canonical_smiles` are one.
+fn key(header: &str) -> String {
+    header.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Whether a word names SMILES, as `smiles`, `CanonicalSMILES` and `smiles_string` do.
+pub(super) fn is_smiles_header(word: &str) -> bool {
+    let key = key(word);
+    key.starts_with("smiles") || key.ends_with("smiles")
+}
+
+/// The column of SMILES by the headers.
+pub(super) fn smiles_column(headers: &[String]) -> Option<usize> {
+    let keys: Vec<String> = headers.iter().map(|header| key(header)).collect();
+    let is = |wanted: &str| keys.iter().position(|key| key == wanted);
+    let named = || headers.iter().position(|header| key(header).ends_with("smiles"));
+    let begins = || keys.iter().position(|key| key.starts_with("smiles"));
+    let first = |wanted: &[&str]| wanted.iter().find_map(|wanted| is(wanted));
+    first(&SMILES_COLUMNS).or_else(named).or_else(begins).or_else(|| first(&OTHER_COLUMNS))
+}
+
+/// The delimiter of a table by its first line: the first that gives a column of SMILES, else the most frequent one.
+pub(super) fn delimiter_of(first: &str, column: Option<&str>, usual: u8) -> Option<u8> {
+    if let Some(stated) = stated_separator(first) {
+        return Some(stated);
+    }
+    let headers = |delimiter: u8| -> Vec<String> {
+        first.split(char::from(delimiter)).map(|name| name.trim().trim_matches('"').to_string()).collect()
+    };
+    let wanted = |headers: &[String]| match column {
+        Some(column) => headers.iter().any(|header| header.eq_ignore_ascii_case(column)),
+        None => smiles_column(headers).is_some(),
+    };
+    let candidates = [usual, b',', b';', b'\t', b'|'];
+    candidates.into_iter().find(|&delimiter| {
+        let headers = headers(delimiter);
+        headers.len() > 1 && wanted(&headers)
+    })
+}
+
+/// The separator of a line `sep=;`, by which spreadsheets begin their tables.
+pub(super) fn stated_separator(line: &str) -> Option<u8> {
+    match line.trim().trim_matches('"').strip_prefix("sep=")?.as_bytes() {
+        [separator] => Some(*separator),
+        [] => Some(b'\t'),
+        _ => None,
+    }
+}
 
 /// Most lines that a quoted field may run on over.
 const MOST_CONTINUED: usize = 64;
@@ -28,7 +82,7 @@ const MOST_CONTINUED: usize = 64;
 pub(super) struct Table<'a> {
     pub path: &'a Path,
     pub delimiter: u8,
-    /// The column of SMILES, or the first of [`SMILES_COLUMNS`].
+    /// The column of SMILES, or the one that [`smiles_column`] finds.
     pub column: Option<&'a str>,
     pub rule: Components,
 }
@@ -44,23 +98,28 @@ impl Table<'_> {
     /// Reads the header and all rows.
     pub(super) fn read<R: BufRead>(&self, lines: Lines<R>, loaded: &mut Loaded) -> Result<()> {
         let mut records = Records { lines, waiting: VecDeque::new(), delimiter: self.delimiter };
-        let Some(header) = records.next_record()? else { return Ok(()) };
-        let columns = self.columns(&header)?;
+        let Some(mut header) = records.next_record()? else { return Ok(()) };
+        if stated_separator(&header.text).is_some() {
+            let Some(next) = records.next_record()? else { return Ok(()) };
+            header = next;
+        }
+        let (columns, name) = self.columns(&header)?;
+        loaded.column = Some(name);
         let rows = || records.next_record();
-        loaded.extend(rows, |line| line.bytes.len(), |line| Some(self.entry(line, &columns)))
+        loaded.extend(rows, |line| line.text.len(), |line| Some(self.entry(line, &columns)))?;
+        loaded.latin1 = records.lines.latin1();
+        Ok(())
     }
 
-    fn columns(&self, header: &Line) -> Result<Columns> {
+    fn columns(&self, header: &Line) -> Result<(Columns, String)> {
         let fail = |reason: String| Error::Line { path: self.path.into(), line: header.number, column: 1, reason };
-        let text = match decode(header) {
-            Ok(text) => text,
-            Err(Entry::Bad(bad)) => return Err(fail(format!("the header: column {}: {}", bad.column, bad.reason))),
-            Err(Entry::Good(_)) => return Err(fail("the header cannot be read".into())),
-        };
-        let spans = split(header.bytes.as_slice(), self.delimiter).map_err(|fault| fail(fault.reason().into()))?;
+        if let Some(Entry::Bad(bad)) = too_long(header) {
+            return Err(fail(format!("the header: {}", bad.reason)));
+        }
+        let text = header.text.as_str();
+        let spans = split(text.as_bytes(), self.delimiter).map_err(|fault| fail(fault.reason().into()))?;
         let names: Vec<String> = spans.iter().map(|span| span.text(text).trim().to_string()).collect();
         let find = |wanted: &str| names.iter().position(|name| name.eq_ignore_ascii_case(wanted));
-        let first_of = |wanted: &[&str]| wanted.iter().find_map(|&name| find(name));
         let listed = || {
             const SHOWN: usize = 30;
             let mut shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("'{}'", short(name))).collect();
@@ -75,24 +134,33 @@ impl Table<'_> {
                 .position(|name| name == wanted)
                 .or_else(|| find(wanted))
                 .ok_or_else(|| fail(format!("there is no column '{wanted}'; the header has {}", listed())))?,
-            None => first_of(&SMILES_COLUMNS).ok_or_else(|| {
-                let known = SMILES_COLUMNS.join(", ");
-                fail(format!("no column is named {known}; the header has {}, name one of them", listed()))
+            None => smiles_column(&names).ok_or_else(|| {
+                // A list of SMILES under the name of a table has one where the header should be.
+                let headless = names.iter().any(|name| name.len() > 1 && crate::smiles::parse(name).is_ok());
+                let remedy = match headless {
+                    true => "; a list of SMILES without a header is read from a file that ends in .smi",
+                    false => "; name one of them with --column",
+                };
+                let known = "no column is named smiles, canonical_smiles, mol, smi, molecule, structure or the like";
+                fail(format!("{known}; the header has {}{remedy}", listed()))
             })?,
         };
-        Ok(Columns { smiles, name: first_of(&NAME_COLUMNS).filter(|&name| name != smiles), count: names.len() })
+        let named = |wanted: &&str| names.iter().position(|name| key(name) == **wanted);
+        let name = NAME_COLUMNS.iter().find_map(|wanted| named(&wanted)).filter(|&name| name != smiles);
+        let header = names.get(smiles).cloned().unwrap_or_default();
+        Ok((Columns { smiles, name, count: names.len() }, header))
     }
 
     fn entry(&self, line: &Line, columns: &Columns) -> Entry {
-        let text = match decode(line) {
-            Ok(text) => text,
-            Err(bad) => return bad,
-        };
+        if let Some(bad) = too_long(line) {
+            return bad;
+        }
+        let text = line.text.as_str();
         let bad = |at: usize, reason: String| {
             let (down, column) = place(text, at);
             Entry::bad(line.number + down, column, reason)
         };
-        let spans = match split(&line.bytes, self.delimiter) {
+        let spans = match split(text.as_bytes(), self.delimiter) {
             Ok(spans) => spans,
             Err(fault) => return bad(fault.at(), fault.reason().into()),
         };
@@ -106,9 +174,11 @@ impl Table<'_> {
         if trimmed.is_empty() {
             return bad(field.inner.start, "the field of the SMILES is empty".into());
         }
-        let name = columns.name.map(|at| spans[at].text(text)).unwrap_or_default();
+        let inside = Field::of(trimmed);
+        let named = columns.name.map(|at| spans[at].text(text).trim().to_string()).filter(|name| !name.is_empty());
+        let name = named.as_deref().unwrap_or(inside.name);
         let (down, column) = place(text, start);
-        Entry::of_smiles(trimmed, name.trim(), line.number + down, column, self.rule)
+        Entry::of_smiles(&Field { name, ..inside }, line.number + down, column, self.rule)
     }
 }
 
@@ -143,24 +213,24 @@ impl<R: BufRead> Records<R> {
     fn next_record(&mut self) -> Result<Option<Line>> {
         let line = loop {
             match self.next_line()? {
-                Some(line) if line.bytes.trim_ascii().is_empty() => {}
+                Some(line) if line.text.trim_ascii().is_empty() => {}
                 Some(line) => break line,
                 None => return Ok(None),
             }
         };
-        if line.cut || !self.is_open(&line.bytes) {
+        if line.cut || !self.is_open(line.text.as_bytes()) {
             return Ok(Some(line));
         }
-        let mut joined = line.bytes.clone();
+        let mut joined = line.text.clone();
         let mut taken = Vec::new();
         while taken.len() < MOST_CONTINUED && joined.len() < LONGEST {
             let Some(next) = self.next_line()? else { break };
-            joined.push(b'\n');
-            joined.extend_from_slice(&next.bytes);
-            let closed = !next.cut && !self.is_open(&joined);
+            joined.push('\n');
+            joined.push_str(&next.text);
+            let closed = !next.cut && !self.is_open(joined.as_bytes());
             taken.push(next);
             if closed {
-                return Ok(Some(Line { bytes: joined, ..line }));
+                return Ok(Some(Line { text: joined, ..line }));
             }
         }
         taken.into_iter().rev().for_each(|line| self.waiting.push_front(line));

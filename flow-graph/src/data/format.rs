@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::OpenOptions;
-use super::csv::SMILES_COLUMNS;
+use super::csv::delimiter_of;
 use super::lines;
 use crate::Result;
 
@@ -22,7 +22,17 @@ pub(super) enum Format {
 impl Format {
     /// The format of a file, by its name or, where that says nothing, by its content.
     pub(super) fn of(path: &Path, options: &OpenOptions) -> Result<Format> {
-        by_name(path).map_or_else(|| by_content(path, options), Ok)
+        match (by_name(path), options.separator) {
+            (Some(Format::Sd), _) => Ok(Format::Sd),
+            (_, Some(separator)) => Ok(Format::Table(separator)),
+            // The ending says that it is a table, the header how it is cut.
+            (Some(Format::Table(usual)), None) => {
+                let start = start(path)?;
+                Ok(Format::Table(delimiter_of(first_line(&start), options.column.as_deref(), usual).unwrap_or(usual)))
+            }
+            (Some(Format::Text), None) => Ok(Format::Text),
+            (None, None) => by_content(path, options),
+        }
     }
 }
 
@@ -39,26 +49,27 @@ fn by_name(path: &Path) -> Option<Format> {
     }
 }
 
-/// Looks at the first kilobytes.
-fn by_content(path: &Path, options: &OpenOptions) -> Result<Format> {
+/// The first kilobytes.
+fn start(path: &Path) -> Result<String> {
     const LOOKED_AT: u64 = 1 << 16;
     let mut start = Vec::new();
     // Damage in the compressed data is for the reader to report, with its line.
     lines::open(path)?.take(LOOKED_AT).read_to_end(&mut start).ok();
-    let text = String::from_utf8_lossy(&start);
-    if text.lines().any(|line| line.starts_with("$$$$") || line.starts_with("M  END")) {
+    Ok(String::from_utf8_lossy(&start).into_owned())
+}
+
+/// The first line with content.
+fn first_line(start: &str) -> &str {
+    let lines = start.trim_start_matches('\u{feff}').split(['\n', '\r']);
+    lines.into_iter().find(|line| !line.trim().is_empty()).unwrap_or_default()
+}
+
+fn by_content(path: &Path, options: &OpenOptions) -> Result<Format> {
+    let start = start(path)?;
+    if start.split(['\n', '\r']).any(|line| line.starts_with("$$$$") || line.starts_with("M  END")) {
         return Ok(Format::Sd);
     }
-    let first = text.trim_start_matches('\u{feff}').lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let is_column = |name: &str| {
-        let name = name.trim().trim_matches('"');
-        let wanted = options.column.as_deref();
-        wanted.into_iter().chain(SMILES_COLUMNS).any(|column| column.eq_ignore_ascii_case(name))
-    };
-    let delimiter = [b',', b'\t'].into_iter().find(|&d| {
-        let delimiter = char::from(d);
-        first.contains(delimiter) && first.split(delimiter).any(is_column)
-    });
+    let delimiter = delimiter_of(first_line(&start), options.column.as_deref(), b',');
     Ok(delimiter.map_or(Format::Text, Format::Table))
 }
 
@@ -75,6 +86,9 @@ mod tests {
             ("smiles,logp\nCCO,1\n", None, Format::Table(b',')),
             ("id\tSMILES\n1\tCCO\n", None, Format::Table(b'\t')),
             ("a,b\nCCO,1\n", Some("a"), Format::Table(b',')),
+            ("\"ChEMBL ID\";\"Smiles\"\n\"1\";\"C\"\n", None, Format::Table(b';')),
+            ("sep=;\nid;smiles\n1;C\n", None, Format::Table(b';')),
+            ("id|CanonicalSMILES\r1|C\r", None, Format::Table(b'|')),
             ("x\n\n\n  1  0\nM  END\n", None, Format::Sd),
         ] {
             std::fs::write(&path, text).unwrap();

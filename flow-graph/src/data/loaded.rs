@@ -10,7 +10,7 @@ use crate::smiles::{self, Dropped};
 use crate::{Error, Molecule, Result};
 
 /// A place in a file where there should be a molecule and is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BadLine {
     /// Line number, counted from one (after decompression).
     pub line: usize,
@@ -18,6 +18,10 @@ pub struct BadLine {
     pub column: usize,
     /// What is wrong there.
     pub reason: String,
+    /// The SMILES that stands there, at most its first 200 letters; empty where the line has no such field.
+    pub source: String,
+    /// The name beside it, empty where there is none.
+    pub name: String,
 }
 
 /// `line 3, column 7: …`.
@@ -64,6 +68,14 @@ pub struct Loaded {
     pub dropped: Dropped,
     /// Molecules of which only the largest component was kept.
     pub multi_component: usize,
+    /// Components set aside that are no molecules of their own, such as `[Na]OC`.
+    pub unreadable_components: usize,
+    /// CXSMILES extensions, `|…|` after a SMILES, which are not read.
+    pub extensions: usize,
+    /// Lines that are not UTF-8 and were taken for Latin-1.
+    pub latin1: usize,
+    /// The column of a table that holds the SMILES, by its header.
+    pub column: Option<String>,
     /// The file's path, or `builtin`.
     pub source: String,
     /// Whether the molecules came from the cache.
@@ -73,6 +85,22 @@ pub struct Loaded {
 impl Loaded {
     /// Most bad lines that are kept; a file of noise has no end of them.
     pub const BAD_KEPT: usize = 10_000;
+
+    /// Heavy atoms of the largest molecule that is read; a polymer on a line is a bad line.
+    pub const MOST_ATOMS: usize = 1_000;
+
+    /// Molecules from SMILES at hand, read as those of a file are: each may have a name after it, a bad one is counted, and
+    /// its line is its place, from one.
+    pub fn from_strings<S: AsRef<str>>(strings: &[S], source: &str, rule: Components) -> Self {
+        let mut loaded = Loaded { source: source.into(), ..Loaded::default() };
+        for (index, text) in strings.iter().enumerate() {
+            let text = text.as_ref();
+            let body = text.trim();
+            let column = text.chars().take_while(|c| c.is_whitespace()).count() + 1;
+            loaded.push(Entry::of_smiles(&Field::of(body), index + 1, column, rule));
+        }
+        loaded
+    }
 
     /// Number of molecules.
     pub fn len(&self) -> usize {
@@ -105,12 +133,20 @@ impl Loaded {
         };
         note(self.bad_count, "bad line");
         note(self.multi_component, "smaller component set aside");
+        note(self.unreadable_components, "unreadable component");
         note(self.dropped.stereo, "stereo mark");
         note(self.dropped.isotopes, "isotope");
         note(self.dropped.atom_maps, "atom map");
+        note(self.extensions, "CXSMILES extension");
         let mut text = parts.remove(0);
         if !parts.is_empty() {
             text = format!("{text}; without {}", parts.join(", "));
+        }
+        if let Some(column) = self.column.as_ref().filter(|column| !column.eq_ignore_ascii_case("smiles")) {
+            text += &format!("; SMILES in column '{column}'");
+        }
+        if self.latin1 > 0 {
+            text += &format!("; {} read as Latin-1", counted(self.latin1, "line"));
         }
         match self.bad.first() {
             Some(first) => format!("{text} (first: {first})"),
@@ -151,7 +187,10 @@ impl Loaded {
         match entry {
             Entry::Good(good) => match self.molecules.push(&good.molecule) {
                 Ok(()) => self.push_good(&good, index),
-                Err(error) => self.push_bad(BadLine { line: good.line, column: 1, reason: error.to_string() }),
+                Err(error) => {
+                    let bad = BadLine { line: good.line, column: 1, reason: error.to_string(), ..BadLine::default() };
+                    self.push_bad(BadLine { source: good.source, name: good.name, ..bad });
+                }
             },
             Entry::Bad(bad) => self.push_bad(bad),
         }
@@ -163,6 +202,8 @@ impl Loaded {
         self.lines.push(good.line);
         self.entries.push(index);
         self.multi_component += usize::from(good.parted);
+        self.unreadable_components += good.unreadable;
+        self.extensions += usize::from(good.extended);
         self.dropped.stereo += good.dropped.stereo;
         self.dropped.isotopes += good.dropped.isotopes;
         self.dropped.atom_maps += good.dropped.atom_maps;
@@ -227,19 +268,76 @@ pub(super) struct Good {
     pub line: usize,
     pub dropped: Dropped,
     pub parted: bool,
+    pub unreadable: usize,
+    pub extended: bool,
+}
+
+/// What a source says beside a molecule.
+pub(super) struct About {
+    pub source: String,
+    pub name: String,
+    pub dropped: Dropped,
+    pub unreadable: usize,
+    pub extended: bool,
+}
+
+/// A SMILES as it stands in a field or on a line, with what may follow it: `CCO |$;;x$| ethanol`.
+pub(super) struct Field<'a> {
+    pub smiles: &'a str,
+    pub name: &'a str,
+    /// Whether a CXSMILES extension stands between.
+    pub extended: bool,
+}
+
+impl<'a> Field<'a> {
+    /// Divides a text that does not begin with white space. No SMILES holds a comma or a semicolon, so these end one too.
+    pub(super) fn of(text: &'a str) -> Self {
+        let ends = |c: char| c.is_whitespace() || matches!(c, ',' | ';');
+        let (smiles, rest) = match text.find(ends) {
+            Some(end) => (&text[..end], text[end..].trim_start_matches(ends).trim_end()),
+            None => (text, ""),
+        };
+        match rest.strip_prefix('|').and_then(|inside| inside.split_once('|')) {
+            Some((_, name)) => Field { smiles, name: name.trim(), extended: true },
+            None => Field { smiles, name: rest, extended: false },
+        }
+    }
 }
 
 impl Entry {
     /// A bad entry.
     pub(super) fn bad(line: usize, column: usize, reason: impl Into<String>) -> Self {
-        Entry::Bad(BadLine { line, column, reason: reason.into() })
+        Entry::Bad(BadLine { line, column, reason: reason.into(), ..BadLine::default() })
     }
 
     /// The entry of a SMILES that starts at a column of a line.
-    pub(super) fn of_smiles(text: &str, name: &str, line: usize, column: usize, rule: Components) -> Self {
-        match smiles::read(text) {
+    pub(super) fn of_smiles(field: &Field<'_>, line: usize, column: usize, rule: Components) -> Self {
+        const SHOWN: usize = 200;
+        match Entry::read_smiles(field, line, column, rule) {
+            Entry::Bad(bad) => {
+                let source = field.smiles.chars().take(SHOWN).collect();
+                Entry::Bad(BadLine { source, name: field.name.into(), ..bad })
+            }
+            good => good,
+        }
+    }
+
+    fn read_smiles(field: &Field<'_>, line: usize, column: usize, rule: Components) -> Self {
+        let text = field.smiles;
+        // A counter-ion that cannot be read does not throw the drug away.
+        let reading = match smiles::read(text) {
+            Err(error) if rule == Components::Largest => match smiles::read_largest(text) {
+                Ok(reading) if reading.pieces > 1 => Ok(reading),
+                _ => Err(error),
+            },
+            other => other,
+        };
+        match reading {
             Ok(reading) => {
-                Entry::of_molecule(reading.molecule, reading.dropped, text.into(), name, (line, column), rule)
+                let (source, name) = (text.to_string(), field.name.to_string());
+                let (dropped, unreadable, extended) = (reading.dropped, reading.unreadable, field.extended);
+                let about = About { source, name, dropped, unreadable, extended };
+                Entry::of_molecule(reading.molecule, about, (line, column), rule)
             }
             Err(Error::Smiles { column: inside, reason, .. }) => Entry::bad(line, column + inside - 1, reason),
             Err(other) => Entry::bad(line, column, other.to_string()),
@@ -249,9 +347,7 @@ impl Entry {
     /// The entry of a molecule that was read at a line and column.
     pub(super) fn of_molecule(
         molecule: Molecule,
-        dropped: Dropped,
-        source: String,
-        name: &str,
+        about: About,
         (line, column): (usize, usize),
         rule: Components,
     ) -> Self {
@@ -266,7 +362,12 @@ impl Entry {
                 return Entry::bad(line, column, format!("{components} components, expected one connected molecule"));
             }
         };
-        let parted = components > 1;
-        Entry::Good(Box::new(Good { molecule, source, name: name.into(), line, dropped, parted }))
+        if molecule.len() > Loaded::MOST_ATOMS {
+            let reason = format!("a molecule of {} atoms, at most {} are read", molecule.len(), Loaded::MOST_ATOMS);
+            return Entry::bad(line, column, reason);
+        }
+        let About { source, name, dropped, unreadable, extended } = about;
+        let parted = components > 1 || unreadable > 0;
+        Entry::Good(Box::new(Good { molecule, source, name, line, dropped, parted, unreadable, extended }))
     }
 }

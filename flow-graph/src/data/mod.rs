@@ -18,8 +18,9 @@ mod builtin;
 mod cache;
 mod codec;
 mod csv;
+mod duplicates;
 mod format;
-mod lines;
+pub(crate) mod lines;
 mod loaded;
 mod open;
 mod options;
@@ -30,6 +31,7 @@ mod text;
 mod texts;
 
 pub use builtin::builtin;
+pub use duplicates::{Duplicates, Shared};
 pub use loaded::{BadLine, Components, Loaded};
 pub use open::{is_table, open};
 pub use options::{Cache, OpenOptions};

@@ -11,9 +11,12 @@ use super::Components;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// The column of SMILES in a table; without it the first that is named `smiles`, `canonical_smiles`,
-    /// `mol`, `smi`, `molecule` or `structure`.
+    /// The column of SMILES in a table; without it the first whose name says so, as `smiles`, `CanonicalSMILES` and
+    /// `isomeric_smiles` do, else one that is named `mol`, `smi`, `molecule` or `structure`.
     pub column: Option<String>,
+    /// What separates the fields of a table, an ASCII character; without it a comma, a semicolon, a tab or a bar, by the
+    /// header.
+    pub separator: Option<u8>,
     /// What becomes of salts and mixtures.
     pub components: Components,
     /// Where large files are kept in a form that is read faster.

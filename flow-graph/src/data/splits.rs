@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use flow_core::FlowRng;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Loaded;
 use crate::{Error, Result};
@@ -73,10 +75,69 @@ fn hold_out(indices: Vec<usize>, fraction: f64, of: usize, seed: u64, part: &str
     Ok((rest.to_vec(), held.to_vec()))
 }
 
+/// Indices as such files have them: an array of numbers (ZINC250k), or an object with one array of numbers or of digits in
+/// quotes (QM9, `{"valid_idxs": ["5", …]}`).
+struct Listed(Vec<usize>);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(ListedVisitor)
+    }
+}
+
+struct ListedVisitor;
+
+impl<'de> Visitor<'de> for ListedVisitor {
+    type Value = Listed;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array of indices, or an object that holds one")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Listed, A::Error> {
+        let mut indices = Vec::new();
+        while let Some(Index(index)) = items.next_element()? {
+            indices.push(index);
+        }
+        Ok(Listed(indices))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> std::result::Result<Listed, A::Error> {
+        let Some((_, Listed(indices))) = fields.next_entry::<String, Listed>()? else {
+            return Err(serde::de::Error::custom("an object without an array"));
+        };
+        match fields.next_key::<String>()? {
+            Some(second) => Err(serde::de::Error::custom(format!("a second field, '{second}'; which one is meant?"))),
+            None => Ok(Listed(indices)),
+        }
+    }
+}
+
+/// A number, or its digits in quotes.
+struct Index(usize);
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected an index, as 5 or \"5\"")]
+        enum Either {
+            Number(usize),
+            Text(String),
+        }
+        match Either::deserialize(deserializer)? {
+            Either::Number(index) => Ok(Index(index)),
+            Either::Text(text) => match text.trim().parse() {
+                Ok(index) => Ok(Index(index)),
+                Err(_) => Err(serde::de::Error::custom(format!("expected an index, found '{text}'"))),
+            },
+        }
+    }
+}
+
 /// The distinct indices below `count` in a JSON array.
 fn read_indices(path: &Path, count: usize) -> Result<Vec<usize>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let indices: Vec<usize> = serde_json::from_slice(&bytes).map_err(|error| Error::Line {
+    let Listed(indices) = serde_json::from_slice(&bytes).map_err(|error| Error::Line {
         path: path.into(),
         line: error.line().max(1),
         column: error.column().max(1),
@@ -139,7 +200,11 @@ mod tests {
     fn a_file_of_indices_counts_bad_lines_too() {
         let (folder, loaded) = data();
         let path = folder.path().join("test.json");
-        std::fs::write(&path, "[3, 1, 0]").unwrap();
+        for form in [r#"{"valid_idxs": ["3", "1", "0"]}"#, r#"{"test": [3, 1, 0]}"#, r#"["3", "01", 0]"#, "[3, 1, 0]"] {
+            std::fs::write(&path, form).unwrap();
+            let splits = Splits::from_file(&path, &loaded, 0.25, 1).unwrap();
+            assert_eq!((splits.test.as_slice(), splits.missing), ([0, 2].as_slice(), 1), "{form}");
+        }
         let splits = Splits::from_file(&path, &loaded, 0.25, 1).unwrap();
         assert_eq!((splits.test.as_slice(), splits.missing), ([0, 2].as_slice(), 1));
         assert_eq!(loaded.source_strings.get(2), Some("CCC"));
@@ -155,8 +220,11 @@ mod tests {
         for (content, expected) in [
             ("", "test.json: line 1, column 1: expected a JSON array of indices"),
             ("[1,\n 2", "line 2, column 2"),
-            ("[1, -2]", "line 1, column 6"),
+            ("[1, -2]", "line 1, column"),
             ("{\"a\": 1}", "expected a JSON array"),
+            ("{}", "without an array"),
+            ("{\"a\": [1], \"b\": [2]}", "a second field, 'b'"),
+            ("[\"x\"]", "found 'x'"),
             ("[1.5]", "expected a JSON array"),
             ("[]", "without indices"),
             ("[4, 5]", "index 2 of the list: 5 is beyond the 5 entries"),

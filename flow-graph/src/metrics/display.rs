@@ -8,6 +8,11 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         line(f, "generated", &self.generated)?;
         line(f, "valid", &format!("{}  ({} of them)", percent(self.validity), self.valid))?;
+        let small = |small: &super::Small| {
+            format!("{} under 5 atoms, {} under 10", percent(small.under_5), percent(small.under_10).trim_start())
+        };
+        let beside = self.reference_small.as_ref().map(|there| format!("   (reference {})", small(there).trim_start()));
+        line(f, "small", &(small(&self.small) + &beside.unwrap_or_default()))?;
         line(f, "connected", &percent(self.connected))?;
         if let Some(unique) = &self.uniqueness {
             let first = |value: Option<f64>, of: &str| value.map(|v| format!("   first {of} {}", percent(v)));
@@ -15,7 +20,11 @@ impl Display for Report {
             line(f, "unique", &[Some(percent(unique.all)), few, many].map(Option::unwrap_or_default).concat())?;
         }
         if let Some(novelty) = &self.novelty {
-            line(f, "novel", &format!("{}   (without stereo on both sides)", percent(novelty.honest)))?;
+            line(
+                f,
+                "novel",
+                &format!("{}   (canonical SMILES without stereo on both sides)", percent(novelty.honest)),
+            )?;
             if let Some(printed) = novelty.as_printed {
                 line(f, "", &format!("{}   (against the file's strings, as papers print it)", percent(printed)))?;
             }

@@ -156,12 +156,25 @@ impl Growing {
         let newest = self.prefix.len() - 1;
         let before: Vec<NodeState> = self.prefix.nodes().to_vec();
         self.prefix.add_bond(to, bond);
-        let by_state = frozen.config.features == Features::State;
-        self.changed = self.prefix.nodes().iter().zip(&before).map(|(now, then)| by_state && now != then).collect();
+        self.mark_changed(frozen, &before);
         if self.embedded == newest {
             self.append_lone(frozen, before[newest].code);
         }
         self.last_bond = (newest, to);
+    }
+
+    /// Moves the frontier back to a node; the embeddings are stale until [`update`].
+    pub fn reopen(&mut self, frozen: &Frozen, node: usize) {
+        let before: Vec<NodeState> = self.prefix.nodes().to_vec();
+        self.prefix.reopen(node);
+        self.mark_changed(frozen, &before);
+        let newest = self.prefix.len() - 1;
+        self.last_bond = (newest, newest);
+    }
+
+    fn mark_changed(&mut self, frozen: &Frozen, before: &[NodeState]) {
+        let by_state = frozen.config.features == Features::State;
+        self.changed = self.prefix.nodes().iter().zip(before).map(|(now, then)| by_state && now != then).collect();
     }
 
     /// Changed nodes of the next layer: these, their neighbours and the ends of the new bond.

@@ -130,6 +130,12 @@ impl Prefix {
         }
     }
 
+    /// Moves the frontier back to an atom, so that it and those after it can be bonded again.
+    pub fn reopen(&mut self, node: usize) {
+        self.frontier = self.frontier.min(node);
+        self.nodes.iter_mut().skip(node).for_each(|state| state.closed = false);
+    }
+
     /// Marks a shortest cycle through the bond that is about to join two connected atoms.
     fn mark_ring(&mut self, from: usize, to: usize) {
         let distance = self.distances(from);

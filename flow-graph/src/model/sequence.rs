@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub const LARGEST_MOLECULE: usize = 250;
 
 /// A bond of a [`Sequence`]: between atom `atom` and the earlier atom `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceBond {
     /// The later atom.
     pub atom: u8,
@@ -25,7 +25,7 @@ pub struct SequenceBond {
 }
 
 /// Atom codes in the order of generation and bonds sorted by their later, then their earlier atom.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Sequence {
     /// Vocabulary codes.
     pub atoms: Box<[u8]>,
@@ -95,6 +95,19 @@ impl Sequence {
     pub fn shuffled(&self, rng: &mut FlowRng) -> Self {
         let rank = rng.permutation(self.len());
         self.breadth_first(rng.below(self.len()), &rank)
+    }
+
+    /// The logarithm of the probability that [`Sequence::shuffled`] numbers the atoms as they are numbered here, in
+    /// breadth-first order: `q(order) = 1/N · Π_v 1/c_v!`, where `c_v` atoms were first reached from atom `v`.
+    pub fn log_order_probability(&self) -> f64 {
+        let mut reached = vec![0usize; self.len()];
+        for atom in 1..self.len() {
+            if let Some(first) = self.bonds_of(atom).first() {
+                reached[usize::from(first.to)] += 1;
+            }
+        }
+        let factors = reached.iter().flat_map(|&count| 2..=count).chain([self.len()]);
+        -factors.map(|factor| (factor as f64).ln()).sum::<f64>()
     }
 
     /// The same molecule in breadth-first order from `start`, neighbours by rising `rank`.

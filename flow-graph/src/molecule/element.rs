@@ -50,6 +50,11 @@ impl Element {
         SYMBOLS.iter().position(|&s| s == symbol).map(|i| Element(i as u8 + 1))
     }
 
+    /// The element of a symbol in any case: `CL`, `Br`, `na`.
+    pub fn from_any_case(symbol: &str) -> Option<Self> {
+        SYMBOLS.iter().position(|s| s.eq_ignore_ascii_case(symbol)).map(|i| Element(i as u8 + 1))
+    }
+
     /// The atomic number.
     pub fn number(self) -> u8 {
         self.0

@@ -2,6 +2,7 @@
 
 pub(crate) mod draft;
 mod element;
+mod rings;
 mod valence;
 
 use petgraph::graph::{NodeIndex, UnGraph};
@@ -9,6 +10,7 @@ use petgraph::visit::EdgeRef;
 use serde::{Deserialize, Serialize};
 
 pub use element::Element;
+pub(crate) use rings::smallest_rings;
 pub use valence::{implied_hydrogens, largest_valence, normal_valences};
 
 use crate::{Error, Result};
@@ -239,8 +241,9 @@ impl Molecule {
     pub fn largest_component(&self) -> Molecule {
         let component = self.components();
         let count = component.iter().max().map_or(0, |&c| c + 1);
-        let size = |c: usize| component.iter().filter(|&&other| other == c).count();
-        let Some(best) = (0..count).max_by_key(|&c| (size(c), std::cmp::Reverse(c))) else { return self.clone() };
+        let mut sizes = vec![0usize; count];
+        component.iter().for_each(|&c| sizes[c] += 1);
+        let Some(best) = (0..count).max_by_key(|&c| (sizes[c], std::cmp::Reverse(c))) else { return self.clone() };
         self.induced(&(0..self.len()).filter(|&i| component[i] == best).collect::<Vec<_>>())
     }
 

@@ -15,7 +15,7 @@ use super::{Atom, Element};
 /// | B | 3 |
 /// | C, Si, Ge, Sn | 4 |
 /// | N | 3 |
-/// | P, As | 3, 5 |
+/// | P, As, Sb | 3, 5 |
 /// | O | 2 |
 /// | S, Se, Te | 2, 4, 6 |
 pub fn normal_valences(atom: Atom) -> &'static [u8] {
@@ -36,7 +36,7 @@ fn neutral(number: i16) -> &'static [u8] {
         5 | 13 => &[3],
         6 | 14 | 32 | 50 => &[4],
         7 => &[3],
-        15 | 33 => &[3, 5],
+        15 | 33 | 51 => &[3, 5],
         8 => &[2],
         16 | 34 | 52 => &[2, 4, 6],
         _ => &[],

@@ -1,4 +1,4 @@
-//! MOL blocks and SD files, version V2000.
+//! MOL blocks and SD files: versions V2000 and V3000 are read, V2000 is written.
 //!
 //! [`open`] walks through a file record by record and goes on after a bad one; [`write_record`] writes one.
 //! Aromatic bonds (type 4) become single and double ones by the matching that SMILES goes through as well,
@@ -17,8 +17,10 @@
 
 mod read;
 mod records;
+mod v3000;
 mod write;
 
+pub(crate) use read::parse_text;
 pub use read::{Record, parse_molblock};
 pub use records::{Records, open};
 pub use write::write_record;

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::molecule::draft::{Draft, DraftAtom, DraftBond, Dropped, Hydrogens};
+use crate::molecule::draft::{Draft, DraftAtom, DraftBond, Dropped, Hydrogens, Keep};
 use crate::molecule::{Atom, Bond, Element, Molecule};
 use crate::{Error, Result};
+
+use super::v3000;
 
 /// A molecule of an SD file.
 #[derive(Debug, Clone)]
@@ -23,29 +25,52 @@ pub struct Record {
     pub line: usize,
     /// What was passed over.
     pub dropped: Dropped,
+    /// Pieces of the record, of which a salt has several.
+    pub pieces: usize,
+    /// How many of the pieces that were set aside are no molecules of their own.
+    pub unreadable: usize,
 }
 
 /// Reads one MOL block, with or without data fields after it; a `$$$$` ends it.
 ///
 /// # Errors
-/// [`Error::Line`] with the place of what is wrong; V3000, radicals and query bonds are refused by name.
+/// [`Error::Line`] with the place of what is wrong; radicals, query bonds and bonds of order zero are refused by name.
 pub fn parse_molblock(text: &str) -> Result<Record> {
+    parse_text(text, Keep::All)
+}
+
+/// Like [`parse_molblock`], of several pieces those to be kept.
+pub(crate) fn parse_text(text: &str, keep: Keep) -> Result<Record> {
     let lines: Vec<String> = text.lines().take_while(|line| !line.starts_with("$$$$")).map(String::from).collect();
-    parse_lines(&lines, 1, Path::new("MOL block"))
+    parse_lines(&lines, 1, Path::new("MOL block"), keep)
 }
 
 /// Reads a record whose first line has the number `first` in the file.
-pub(super) fn parse_lines(lines: &[String], first: usize, path: &Path) -> Result<Record> {
-    Block { lines, first, path }.record()
+pub(super) fn parse_lines(lines: &[String], first: usize, path: &Path, keep: Keep) -> Result<Record> {
+    Block { lines, first, path }.record(keep)
 }
 
 /// Lines before the atoms: name, program, comment, counts.
 const HEADER: usize = 4;
 
-struct Block<'a> {
-    lines: &'a [String],
+pub(super) struct Block<'a> {
+    pub(super) lines: &'a [String],
     first: usize,
     path: &'a Path,
+}
+
+/// What the table of atoms and bonds of either version comes to.
+pub(super) struct Table {
+    pub(super) draft: Draft,
+    /// Coordinates by atom.
+    pub(super) places: Vec<[f64; 3]>,
+    /// Stated valences by atom: zero for none, fifteen for no bonds.
+    pub(super) valences: Vec<u8>,
+    /// The line of each atom.
+    pub(super) rows: Vec<usize>,
+    pub(super) dropped: Dropped,
+    /// The line after the table.
+    pub(super) end: usize,
 }
 
 /// What the properties after the bonds say, and where they end.
@@ -59,7 +84,7 @@ struct Properties {
 
 impl Block<'_> {
     /// An error at an index of a line and an offset in it.
-    fn error<T>(&self, index: usize, at: usize, reason: impl Into<String>) -> Result<T> {
+    pub(super) fn error<T>(&self, index: usize, at: usize, reason: impl Into<String>) -> Result<T> {
         // A line that is too short or missing is complained about where it ends.
         let last = self.lines.len().saturating_sub(1);
         let length = self.lines.get(index.min(last)).map_or(0, |line| line.chars().count());
@@ -69,7 +94,7 @@ impl Block<'_> {
     }
 
     /// A line of fixed columns, which is ASCII.
-    fn line(&self, index: usize, what: &str) -> Result<&str> {
+    pub(super) fn line(&self, index: usize, what: &str) -> Result<&str> {
         let Some(line) = self.lines.get(index) else {
             return self.error(index, 0, format!("expected {what}, the record ends here"));
         };
@@ -94,7 +119,32 @@ impl Block<'_> {
         }
     }
 
-    fn record(&self) -> Result<Record> {
+    fn record(&self, keep: Keep) -> Result<Record> {
+        let table = if self.is_v3000()? { v3000::read(self)? } else { self.v2000()? };
+        let Table { draft, places, valences, rows, mut dropped, end } = table;
+        let finished = match draft.finish(keep) {
+            Ok(finished) => finished,
+            Err(fault) => return self.error(rows[fault.atom], 31, fault.reason),
+        };
+        self.check_valences(&finished.molecule, &finished.kept, &valences, &rows)?;
+        dropped.hydrogens = finished.hydrogens;
+        Ok(Record {
+            name: self.lines.first().map(|name| name.trim().to_string()).unwrap_or_default(),
+            coordinates: finished.kept.iter().map(|&i| places[i]).collect(),
+            molecule: finished.molecule,
+            properties: self.data(end)?,
+            line: self.first,
+            dropped,
+            pieces: finished.pieces.count,
+            unreadable: finished.pieces.unreadable,
+        })
+    }
+
+    fn is_v3000(&self) -> Result<bool> {
+        Ok(columns(self.line(HEADER - 1, "the counts line")?, 33, 6).trim() == "V3000")
+    }
+
+    fn v2000(&self) -> Result<Table> {
         let (atoms, bonds) = self.counts()?;
         let mut dropped = Dropped::default();
         let mut draft = Draft::default();
@@ -113,20 +163,8 @@ impl Block<'_> {
             draft.atoms.iter_mut().for_each(|a| a.atom.charge = 0);
             charges.iter().for_each(|&(atom, charge)| draft.atoms[atom].atom.charge = charge);
         }
-        let finished = match draft.finish() {
-            Ok(finished) => finished,
-            Err(fault) => return self.error(HEADER + fault.atom, 31, fault.reason),
-        };
-        self.check_valences(&finished.molecule, &finished.kept, &valences)?;
-        dropped.hydrogens = atoms - finished.kept.len();
-        Ok(Record {
-            name: self.lines.first().map(|name| name.trim().to_string()).unwrap_or_default(),
-            coordinates: finished.kept.iter().map(|&i| places[i]).collect(),
-            molecule: finished.molecule,
-            properties: self.data(properties.end)?,
-            line: self.first,
-            dropped,
-        })
+        let rows = (HEADER..HEADER + atoms).collect();
+        Ok(Table { draft, places, valences, rows, dropped, end: properties.end })
     }
 
     /// Atoms and bonds of the counts line.
@@ -136,8 +174,9 @@ impl Block<'_> {
         match columns(line, 33, 6).trim() {
             // Writers before 1990 gave no version.
             "V2000" | "" => {}
-            "V3000" => return self.error(index, 34, "V3000 is not read, expected V2000 (most programs write either)"),
-            other => return self.error(index, 33, format!("expected V2000 in columns 34 to 39, found '{other}'")),
+            other => {
+                return self.error(index, 33, format!("expected V2000 or V3000 in columns 34 to 39, found '{other}'"));
+            }
         }
         if columns(line, 0, 3).trim().is_empty() {
             return self.error(index, 0, "expected the number of atoms in columns 1 to 3");
@@ -159,12 +198,7 @@ impl Block<'_> {
             }
         }
         let symbol = columns(self.line(index, "an atom")?, 31, 3).trim();
-        let element = match symbol {
-            // Deuterium and tritium.
-            "D" | "T" => Some(Element::HYDROGEN),
-            _ => Element::from_symbol(symbol),
-        };
-        let Some(element) = element else {
+        let Some(element) = element(symbol) else {
             return self.error(index, 31, format!("expected an element in columns 32 to 34, found '{symbol}'"));
         };
         let mass = self.number::<i32>(index, 34, 2, "a mass difference")?;
@@ -200,14 +234,15 @@ impl Block<'_> {
                 3 => DraftBond::Plain(Bond::Triple),
                 4 => DraftBond::Aromatic,
                 other => {
-                    let kinds = "1, 2, 3 or 4 (5 to 8 are queries)";
-                    return self.error(index, 6, format!("expected a bond type {kinds}, found {other}"));
+                    return self.error(index, 6, other_bond(other));
                 }
             };
             if bond == DraftBond::Aromatic {
                 (draft.atoms[a].aromatic, draft.atoms[b].aromatic) = (true, true);
             }
-            dropped.stereo += usize::from(self.number::<u8>(index, 9, 3, "a bond stereo")? != 0);
+            // Three on a double bond and four on a single one say that nothing is known.
+            let stereo = self.number::<u8>(index, 9, 3, "a bond stereo")?;
+            dropped.stereo += usize::from(matches!(stereo, 1 | 6));
             draft.bonds.push((a, b, bond));
         }
         Ok(())
@@ -246,6 +281,9 @@ impl Block<'_> {
                     return self.error(index, 0, "radicals are not read");
                 }
                 "M  RAD" => {}
+                "M  ZBO" | "M  ZCH" | "M  HYD" => {
+                    return self.error(index, 0, "bonds of order zero are not read");
+                }
                 "M  ISO" => properties.isotopes += self.entries(index, atoms, "a mass")?.len(),
                 // The text of these two stands on a line of its own.
                 kind if kind.starts_with("A  ") || kind.starts_with("G  ") => index += 1,
@@ -273,7 +311,7 @@ impl Block<'_> {
     }
 
     /// Holds the molecule against the valences that the atom lines state.
-    fn check_valences(&self, molecule: &Molecule, kept: &[usize], valences: &[u8]) -> Result<()> {
+    fn check_valences(&self, molecule: &Molecule, kept: &[usize], valences: &[u8], rows: &[usize]) -> Result<()> {
         for (atom, &line) in kept.iter().enumerate() {
             // Zero means nothing is stated, fifteen means zero.
             let stated = match valences[line] {
@@ -285,7 +323,7 @@ impl Block<'_> {
             if stated != found {
                 let reason =
                     format!("a valence of {stated} is stated where the bonds imply {found}; radicals are not read");
-                return self.error(HEADER + line, 48, reason);
+                return self.error(rows[line], 48, reason);
             }
         }
         Ok(())
@@ -310,6 +348,23 @@ impl Block<'_> {
             fields.push((name.to_string(), value.join("\n")));
         }
         Ok(fields)
+    }
+}
+
+/// The element of a symbol, in capitals where a program writes so; `D` and `T` are hydrogens.
+pub(super) fn element(symbol: &str) -> Option<Element> {
+    match symbol {
+        "D" | "T" => Some(Element::HYDROGEN),
+        _ => Element::from_symbol(symbol).or_else(|| Element::from_any_case(symbol)),
+    }
+}
+
+/// Why a bond type is not read.
+pub(super) fn other_bond(kind: u8) -> String {
+    let kinds = "1, 2, 3 or 4 (5 to 8 are queries, 9 and 10 bonds to metals and of hydrogen)";
+    match kind {
+        0 => "bonds of order zero are not read, expected a bond type 1, 2, 3 or 4".to_string(),
+        _ => format!("expected a bond type {kinds}, found {kind}"),
     }
 }
 

@@ -71,8 +71,8 @@ fn malformed_blocks_name_the_place() {
     for (text, line, column, reason) in [
         (String::new(), 1, 1, "the record ends here"),
         ("a\nb\n".into(), 2, 1, "the record ends here"),
-        (good().replace("V2000", "V3000"), 4, 35, "V3000 is not read"),
-        (good().replace("V2000", "V9"), 4, 34, "expected V2000"),
+        (good().replace("V2000", "V3000"), 5, 1, "begins with M  V30"),
+        (good().replace("V2000", "V9"), 4, 34, "expected V2000 or V3000"),
         (good().replacen("  2  1", "  x  1", 1), 4, 1, "the number of atoms"),
         (good().replacen("  2  1  0", "  0  0  0", 1), 4, 1, "at least one atom"),
         (good().replacen("  2  1  0", "  5  1  0", 1), 7, 1, "a coordinate"),
@@ -150,4 +150,43 @@ fn records_that_would_not_read_back_are_refused() {
     assert!(write_record(&methane, "", None, &field("a", "b\n\nc")).is_err());
     let text = write_record(&methane, "m", Some(&[(-1.5, 2.25)]), &field("a", "b")).unwrap();
     assert_eq!(parse_molblock(&text).unwrap().coordinates, [[-1.5, 2.25, 0.0]]);
+}
+
+/// Bonds that RDKit's writer marks as either, and those that it leaves alone.
+#[test]
+fn double_bonds_say_that_their_stereo_is_not_known() {
+    for (smiles, marked) in [
+        ("CC=CC", 1),
+        ("CC=C(C)C", 0),
+        ("C=CC", 0),
+        ("CC=NO", 1),
+        ("CC=N", 0),
+        ("CN=NC", 1),
+        ("C1=CCCCCC1", 0),
+        ("C1=CCCCCCC1", 1),
+        ("CC=C=CC", 0),
+        ("FC(Cl)=C(F)Cl", 1),
+        ("CC=CC=CC", 2),
+        ("CC=C1CCCCC1", 0),
+        ("CC=C1CCCCC1C", 1),
+        ("C(=Cc1ccccc1)c1ccccc1", 1),
+        ("CS(C)=N", 0),
+        ("CN=P(C)(C)C", 0),
+        ("CN=C=NC", 0),
+        ("CC(C)=NN", 0),
+        ("NC(N)=NC", 0),
+        ("CC(=NC)N", 1),
+        ("CC=[N+](C)[O-]", 1),
+        ("CC=C(CC)CC", 0),
+        ("CC(F)C(Br)I", 0),
+    ] {
+        let molecule = parse(smiles).unwrap();
+        let text = write_record(&molecule, "m", None, &[]).unwrap();
+        let bonds = text.lines().skip(4 + molecule.len()).take(molecule.bond_count());
+        let stereo: Vec<&str> = bonds.map(|line| line[9..12].trim()).collect();
+        assert_eq!(stereo.iter().filter(|s| **s == "3").count(), marked, "{smiles}: {text}");
+        assert!(stereo.iter().all(|s| matches!(*s, "0" | "3")), "{smiles}: {text}");
+        // A mark that says nothing is nothing dropped.
+        assert_eq!(parse_molblock(&text).unwrap().dropped.stereo, 0, "{smiles}");
+    }
 }

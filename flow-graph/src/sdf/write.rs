@@ -2,15 +2,47 @@
 
 use std::fmt::Write;
 
-use crate::molecule::Molecule;
+use crate::molecule::{Bond, Element, Molecule, smallest_rings};
+use crate::smiles::classes;
 use crate::{Error, Result};
 
 /// What V2000 has columns for.
 const MOST: usize = 999;
 
+/// The stereo of a double bond that may be cis or trans. Without it a reader takes the drawing at its word.
+const EITHER: u8 = 3;
+
+/// For every bond whether it is a double bond that could be cis or trans, of which a [`Molecule`] says nothing.
+///
+/// As RDKit decides: between carbon and nitrogen, not in a ring of fewer than eight atoms, not beside another double bond,
+/// and with two different things on each end.
+fn open_double_bonds(molecule: &Molecule) -> Vec<bool> {
+    if !molecule.bonds().any(|(_, _, bond)| bond == Bond::Double) {
+        return vec![false; molecule.bond_count()];
+    }
+    let (classes, rings) = (classes(molecule), smallest_rings(molecule));
+    let end_is_open = |end: usize, other: usize| {
+        let element = molecule.atom(end).map(|atom| atom.element);
+        let beside: Vec<_> = molecule.neighbours(end).into_iter().filter(|&(atom, _)| atom != other).collect();
+        let alike = || match beside.as_slice() {
+            [(a, _), (b, _)] => classes[*a] == classes[*b],
+            _ => false,
+        };
+        matches!(element, Some(Element::CARBON | Element::NITROGEN))
+            && (1..=2).contains(&beside.len())
+            && beside.iter().all(|&(_, bond)| bond == Bond::Single)
+            && !alike()
+    };
+    let is_open = |((a, b, bond), ring): ((usize, usize, Bond), Option<usize>)| {
+        bond == Bond::Double && ring.is_none_or(|size| size >= 8) && end_is_open(a, b) && end_is_open(b, a)
+    };
+    molecule.bonds().zip(rings).map(is_open).collect()
+}
+
 /// An SD record in V2000: the MOL block, the data fields, and `$$$$`.
 ///
-/// Coordinates are in Å, one pair for each atom; without them all atoms lie in the origin.
+/// Coordinates are in Å, one pair for each atom; without them all atoms lie in the origin. They are for drawing: no wedges
+/// are written, and double bonds that could be cis or trans are marked as either, so that a reader infers no stereo.
 ///
 /// # Errors
 /// More than 999 atoms or bonds, no atoms, coordinates that are not one finite pair for each atom or do not fit
@@ -30,8 +62,8 @@ pub fn write_record(
         let symbol = atom.element.symbol();
         text += &format!("{x:10.4}{y:10.4}{:10.4} {symbol:<3} 0{}\n", 0.0, "  0".repeat(11));
     }
-    for (a, b, bond) in molecule.bonds() {
-        text += &format!("{:3}{:3}{:3}  0\n", a + 1, b + 1, bond.order());
+    for ((a, b, bond), open) in molecule.bonds().zip(open_double_bonds(molecule)) {
+        text += &format!("{:3}{:3}{:3}{:3}\n", a + 1, b + 1, bond.order(), if open { EITHER } else { 0 });
     }
     let charged: Vec<_> = molecule.atoms().enumerate().filter(|(_, atom)| atom.charge != 0).collect();
     for line in charged.chunks(8) {

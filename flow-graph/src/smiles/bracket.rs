@@ -78,7 +78,7 @@ impl Bracket<'_> {
                 return Ok((element, aromatic));
             }
         }
-        let aromatic = "an aromatic b c n o p s se as te";
+        let aromatic = "an aromatic b c n o p s se as te si";
         Err((self.at, format!("expected the symbol of an element or {aromatic}")))
     }
 
@@ -152,6 +152,7 @@ pub(super) fn aromatic_element(symbol: &str) -> Option<Element> {
         "p" => "P",
         "s" => "S",
         "se" => "Se",
+        "si" => "Si",
         "as" => "As",
         "te" => "Te",
         _ => return None,

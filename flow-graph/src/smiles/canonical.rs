@@ -6,7 +6,7 @@
 //! Kekulé forms the one whose double bonds join the lowest ranks is written.
 
 use crate::molecule::draft::{Adjacency, Matching};
-use crate::molecule::{Atom, Bond, Molecule};
+use crate::molecule::{Atom, Bond, Element, Molecule};
 
 use super::partition::{Coloured, Partition};
 use super::write::write_ranked;
@@ -31,6 +31,8 @@ const VARYING: u8 = 4;
 /// of 10⁵ atoms. A graph whose symmetry stays hidden after 2,000 rankings gets a string that reads back
 /// to the molecule but may depend on the order of the atoms; no such molecule is known to the tests.
 pub fn canonical(molecule: &Molecule) -> String {
+    let normal = normal_form(molecule);
+    let molecule = normal.as_ref().unwrap_or(molecule);
     let component = molecule.components();
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); component.iter().max().map_or(0, |&c| c + 1)];
     for (atom, &c) in component.iter().enumerate() {
@@ -39,6 +41,20 @@ pub fn canonical(molecule: &Molecule) -> String {
     let mut strings: Vec<String> = members.iter().map(|atoms| connected(&molecule.induced(atoms))).collect();
     strings.sort_unstable();
     strings.join(".")
+}
+
+/// For every atom a number that it shares with the atoms that look like it, however far one looks.
+pub(crate) fn classes(molecule: &Molecule) -> Vec<usize> {
+    View::of(molecule).partition().ranks().to_vec()
+}
+
+/// A molecule with halogens of valence three and more as they are read, with charges; `None` where it has none.
+fn normal_form(molecule: &Molecule) -> Option<Molecule> {
+    let halogen = |atom: Atom| matches!(atom.element, Element::CHLORINE | Element::BROMINE | Element::IODINE);
+    let high = |(index, atom)| halogen(atom) && atom.charge == 0 && molecule.bond_order_sum(index) > 2;
+    let any = molecule.atoms().enumerate().any(high);
+    // One that breaks a valence elsewhere does not read back, and stays as it is.
+    any.then(|| super::parse(&super::write(molecule)).ok()).flatten()
 }
 
 fn connected(molecule: &Molecule) -> String {
@@ -68,17 +84,54 @@ impl<'a> View<'a> {
         View { molecule, bonds, coloured: Coloured { graph, colours } }
     }
 
+    /// For every bond, in the molecule's order, whether it differs between Kekulé forms.
+    pub(super) fn varying(&self) -> impl Iterator<Item = bool> + '_ {
+        self.coloured.colours.iter().map(|&colour| colour == VARYING)
+    }
+
     fn kind(&self, index: usize, atom: Atom) -> Kind {
         // An atom beyond its valence has no number of hydrogens; it is told from the others all the same.
         (self.coloured.graph.of(index).len(), atom, self.molecule.hydrogens(index).unwrap_or(u8::MAX))
     }
 
-    /// For every atom its canonical rank.
-    fn ranks(&self) -> Vec<usize> {
+    /// Atoms in cells of those that look alike however far one looks.
+    fn partition(&self) -> Partition {
         let kinds: Vec<Kind> = self.molecule.atoms().enumerate().map(|(i, atom)| self.kind(i, atom)).collect();
         let mut partition = Partition::new(&kinds);
         partition.refine(&self.coloured);
+        partition
+    }
+
+    /// For every atom its canonical rank.
+    pub(super) fn ranks(&self) -> Vec<usize> {
+        self.ranks_within(self.partition())
+    }
+
+    /// The canonical ranks that refine a partition.
+    fn ranks_within(&self, partition: Partition) -> Vec<usize> {
         if partition.is_discrete() { partition.ranks().to_vec() } else { Search::new(self).run(partition) }
+    }
+
+    /// The logarithm of the number of symmetries.
+    ///
+    /// `|G| = |orbit of an atom| · |symmetries that fix it|`; two tied atoms are in one orbit when the graphs in which
+    /// either is singled out have the same canonical bonds.
+    pub(super) fn log_symmetries(&self) -> f64 {
+        let (mut partition, mut log) = (self.partition(), 0.0);
+        while !partition.is_discrete() {
+            let tied = partition.smallest_tie().to_vec();
+            let singled = |atom: usize| {
+                let mut single = partition.clone();
+                single.individualise(atom, &self.coloured);
+                single
+            };
+            let bonds = |atom: usize| self.certificate(&self.ranks_within(singled(atom)));
+            let first = bonds(tied[0]);
+            let orbit = 1 + tied[1..].iter().filter(|&&other| bonds(other) == first).count();
+            log += (orbit as f64).ln();
+            partition = singled(tied[0]);
+        }
+        log
     }
 
     /// The bonds in terms of ranks.
@@ -139,21 +192,25 @@ impl<'a> View<'a> {
 /// The double bonds match the atoms that have exactly one; a bond varies when it lies on a cycle of
 /// alternating double and single bonds, that is when a perfect matching of those atoms takes it in.
 fn varying(atoms: usize, bonds: &[(usize, usize, Bond)]) -> Vec<bool> {
+    // A double bond outside rings, as that of a sulfoxide, is the same in every form.
+    let ring = Adjacency::new(atoms, bonds.iter().map(|&(a, b, _)| (a, b))).edges_in_rings(bonds.len());
+    let ring_double = |edge: usize| bonds[edge].2 == Bond::Double && ring[edge];
     let mut doubles = vec![0usize; atoms];
-    for &(a, b, bond) in bonds {
-        if bond == Bond::Double {
-            doubles[a] += 1;
-            doubles[b] += 1;
-        }
+    for edge in (0..bonds.len()).filter(|&edge| ring_double(edge)) {
+        doubles[bonds[edge].0] += 1;
+        doubles[bonds[edge].1] += 1;
     }
     let matched = |a: usize, b: usize| doubles[a] == 1 && doubles[b] == 1;
     let mut mates = vec![usize::MAX; atoms];
-    for &(a, b, _) in bonds.iter().filter(|&&(a, b, bond)| bond == Bond::Double && matched(a, b)) {
+    for (a, b) in (0..bonds.len()).filter(|&edge| ring_double(edge)).map(|edge| (bonds[edge].0, bonds[edge].1)) {
+        if !matched(a, b) {
+            continue;
+        }
         (mates[a], mates[b]) = (b, a);
     }
     let paired = |atom: usize| mates[atom] != usize::MAX;
     let joins = |&(a, b, bond): &(usize, usize, Bond)| bond != Bond::Triple && paired(a) && paired(b);
-    let edges: Vec<usize> = (0..bonds.len()).filter(|&e| joins(&bonds[e])).collect();
+    let edges: Vec<usize> = (0..bonds.len()).filter(|&e| ring[e] && joins(&bonds[e])).collect();
     let graph = Adjacency::new(atoms, edges.iter().map(|&e| (bonds[e].0, bonds[e].1)));
     let in_ring = graph.edges_in_rings(edges.len());
     let mut matching = Matching::new(&graph, vec![false; atoms]);

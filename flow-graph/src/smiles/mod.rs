@@ -3,7 +3,8 @@
 //! [`parse`] reads OpenSMILES into a [`Molecule`]: aromatic atoms become single and double bonds by an exact
 //! matching, explicit hydrogens join their neighbours, and what a [`Molecule`] does not carry (stereo,
 //! isotopes, atom maps) is counted by [`read`]. [`write()`] gives Kekulé SMILES in the order of the atoms;
-//! [`canonical`] gives the same string for every atom order and every Kekulé form.
+//! [`canonical`] gives the same string for every atom order and every Kekulé form, [`Forms`] the Kekulé forms and the
+//! symmetry behind it.
 //!
 //! ```
 //! use flow_graph::smiles;
@@ -16,13 +17,16 @@
 
 mod bracket;
 mod canonical;
+mod forms;
 mod partition;
 mod read;
 mod write;
 
 pub use crate::molecule::draft::Dropped;
 pub use canonical::canonical;
-pub use read::{Reading, parse, read};
+pub(crate) use canonical::classes;
+pub use forms::Forms;
+pub use read::{Reading, parse, read, read_largest};
 pub use write::{write, write_ordered};
 
 #[cfg(doc)]

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::molecule::draft::{Draft, DraftAtom, DraftBond, Dropped, Hydrogens};
+use crate::molecule::draft::{Draft, DraftAtom, DraftBond, Dropped, Hydrogens, Keep};
 use crate::molecule::{Atom, Bond, Element, Molecule};
 use crate::{Error, Result};
 
@@ -19,6 +19,10 @@ pub struct Reading {
     pub molecule: Molecule,
     /// What was passed over.
     pub dropped: Dropped,
+    /// Pieces of the string, of which a salt has several.
+    pub pieces: usize,
+    /// How many of the pieces that [`read_largest`] set aside are no molecules of their own.
+    pub unreadable: usize,
 }
 
 /// The molecule of a SMILES.
@@ -26,7 +30,8 @@ pub struct Reading {
 /// The hydrogens of a [`Molecule`] follow from its bonds. A bracket atom that states another number (`[CH2]`,
 /// `[N]`, `[SH6]`) is refused, and so is a bonded atom of an element without normal valences (metals);
 /// `[Na+]` and `[Cl-]` on their own are read. Nitrogen of valence five, `N(=O)=O` and `N=N#N`, becomes
-/// `[N+](=O)[O-]` and `N=[N+]=[N-]`.
+/// `[N+](=O)[O-]` and `N=[N+]=[N-]`; chlorine, bromine and iodine of valence three, five and seven among oxygens alone get
+/// charges too, `OCl(=O)(=O)=O` becomes `O[Cl+3]([O-])([O-])[O-]`, as RDKit has it.
 ///
 /// # Errors
 /// [`Error::Smiles`] with the column of what is wrong: the syntax, a ring or branch left open, a valence
@@ -40,14 +45,27 @@ pub fn parse(smiles: &str) -> Result<Molecule> {
 /// # Errors
 /// Those of [`parse`].
 pub fn read(smiles: &str) -> Result<Reading> {
+    read_pieces(smiles, Keep::All)
+}
+
+/// Like [`read`], but of a string of several pieces only the one with most heavy atoms as written, the first of several:
+/// the drug of a salt. The other pieces have to be well-formed, not to be molecules: `CCN.[Na]OC` is ethylamine.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn read_largest(smiles: &str) -> Result<Reading> {
+    read_pieces(smiles, Keep::Largest)
+}
+
+fn read_pieces(smiles: &str, keep: Keep) -> Result<Reading> {
     let fail = |(at, reason): Refusal| Error::Smiles { smiles: smiles.to_string(), column: at + 1, reason };
     let mut reader = Reader::new(smiles);
     reader.run().map_err(fail)?;
     let Reader { draft, columns, mut dropped, .. } = reader;
-    let written = draft.atoms.len();
-    let finished = draft.finish().map_err(|fault| fail((columns[fault.atom], fault.reason)))?;
-    dropped.hydrogens = written - finished.kept.len();
-    Ok(Reading { molecule: finished.molecule, dropped })
+    let finished = draft.finish(keep).map_err(|fault| fail((columns[fault.atom], fault.reason)))?;
+    dropped.hydrogens = finished.hydrogens;
+    let pieces = finished.pieces;
+    Ok(Reading { molecule: finished.molecule, dropped, pieces: pieces.count, unreadable: pieces.unreadable })
 }
 
 /// An offset from zero and what is wrong there. Offsets in bytes are offsets in characters: the first
@@ -121,6 +139,7 @@ impl<'a> Reader<'a> {
                 b'(' => self.open_branch()?,
                 b')' => self.close_branch()?,
                 b'.' => self.dot()?,
+                b'~' => return refuse(self.at, "'~' stands for any bond, or one of order zero, and is not read"),
                 _ => return refuse(self.at, self.unknown()),
             }
         }
@@ -215,6 +234,9 @@ impl<'a> Reader<'a> {
             b'$' => return refuse(self.at, "quadruple bonds are not read, expected - = # : / or \\"),
             _ => DraftBond::Plain(Bond::Single),
         };
+        if byte == b'-' && self.text.as_bytes().get(self.at + 1) == Some(&b'>') {
+            return refuse(self.at, "dative bonds are not read, expected - = # : / or \\");
+        }
         self.dropped.stereo += usize::from(matches!(byte, b'/' | b'\\'));
         self.bond = Some(Symbol { bond, at: self.at });
         self.at += 1;

@@ -58,7 +58,9 @@ fn files_without_use_are_errors_that_name_them() {
     };
     let huge = "C".repeat(10 << 20).into_bytes();
     let block = sdf::write_record(&smiles::parse("CCO").unwrap(), "x", None, &[]).unwrap();
-    let (mol, broken) = (block.as_bytes(), block.replace("V2000", "V3000"));
+    let (mol, broken) = (block.as_bytes(), block.replace("V2000", "V4000"));
+    let polymer = format!("{} p\n", "C".repeat(50_000)).into_bytes();
+    let utf16: Vec<u8> = "\u{feff}CCO\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let table: Vec<(&str, &[u8], &[&str])> = vec![
         ("a.smi", b"", &["is empty"]),
         ("a.csv", b"", &["is empty"]),
@@ -70,7 +72,11 @@ fn files_without_use_are_errors_that_name_them() {
         ("a.smi", b"C(\n", &["none of its 1 line is", "line 1, column 2: "]),
         ("a.smi", b"\n  CQ x\n", &["line 2, column 4: "]),
         ("a.smi", b"X\nX\nX\nX\n", &["none of its 4 lines", "line 3, column 1: ", "…"]),
-        ("a.smi", b"C\xff\n", &["line 1, column 2: byte 0xff is not UTF-8"]),
+        ("a.smi", b"C\xff\n", &["line 1, column 2: ", "found 'ÿ'"]),
+        ("a.smi", &polymer, &["line 1, column 1: a molecule of 50000 atoms, at most 1000 are read"]),
+        ("a.smi", &utf16, &["is text in UTF-16, expected UTF-8; save it as such"]),
+        ("a.smi", b"C~C\n", &["line 1, column 2: '~' stands for any bond, or one of order zero"]),
+        ("a.smi", b"N->C\n", &["line 1, column 2: dative bonds are not read"]),
         ("a.smi", b"C\0C\n", &["line 1, column 2: "]),
         ("a.smi", &huge, &["line 1, column 1048577: ", "longer than 1048576 bytes"]),
         ("a.csv", &huge, &["line 1, column 1: ", "longer than"]),
@@ -80,8 +86,13 @@ fn files_without_use_are_errors_that_name_them() {
         ("a.sdf.gz", &cut, &["the compressed data are damaged"]),
         ("a.smi.gz", &flipped, &["line ", "the compressed data are damaged"]),
         ("a.bin.gz", &cut[..5], &["line 1, column 1: the compressed data"]),
-        ("a.csv", b"name,logp\nx,1\n", &["line 1, column 1: ", "'name', 'logp'", "smiles, canonical_smiles"]),
-        ("a.csv", b"\nsmi\xffles,logp\n", &["line 2, ", "column 4: byte 0xff"]),
+        (
+            "a.csv",
+            b"name,logp\nx,1\n",
+            &["line 1, column 1: ", "'name', 'logp'", "smiles, canonical_smiles", "--column"],
+        ),
+        ("a.csv", b"CCO,1\nCCN,2\n", &["line 1, column 1: ", "'CCO', '1'", "from a file that ends in .smi"]),
+        ("a.csv", b"\nsmi\xffles,logp\nC,1\n", &["line 2, column 1: ", "'smiÿles'"]),
         ("a.csv", b"\"smiles,logp\nC,1\n", &["line 1, column 1: this quote is not closed"]),
         ("a.csv", b"smiles,y\nC\n", &["line 2, column 1: expected 2 fields as in the header, found 1"]),
         ("a.csv", b"y,smiles\n\"a\nb\",C(\n", &["line 3, column 5: "]),
@@ -90,7 +101,7 @@ fn files_without_use_are_errors_that_name_them() {
         ("a.csv", b"y,smiles\n\"1\"x,C\n", &["line 2, column 4: expected a delimiter"]),
         ("a.tsv", b"y\tsmiles\n1\tC\0\n", &["line 2, column 4: "]),
         ("a.csv", b"PK\x03\x04\x00\x00\x00", &["line 1, column 1: "]),
-        ("a.sdf", broken.as_bytes(), &["line 4, column 35: V3000"]),
+        ("a.sdf", broken.as_bytes(), &["line 4, column 34: expected V2000 or V3000"]),
         ("a.mol", &mol[..mol.len() / 2], &["line "]),
         ("a.sdf", b"x\n$$$$\n", &["none of its 1 line", "line 1"]),
     ];
@@ -189,7 +200,7 @@ fn records_of_sd_files_go_on_after_a_bad_one() {
         if text.trim_end().ends_with("$$$$") { text } else { format!("{text}$$$$\n") }
     };
     let (first, last) = (record("CCO", "ethanol"), record("C#N", "cyanide"));
-    let bad = first.replace("V2000", "V3000");
+    let bad = first.replace("V2000", "V4000");
     let loaded = load("a.sdf", format!("{first}{bad}{last}").as_bytes(), &options()).0.unwrap();
     assert_eq!((loaded.name(0), loaded.name(1), loaded.bad_count), (Some("ethanol"), Some("cyanide"), 1));
     let lines = first.lines().count();
@@ -202,7 +213,19 @@ const SEEDS: &[(&str, &[u8])] = &[
     ("a.csv", b"smiles,name,y\nCCO,ethanol,1\n\"C=C\",\"a, \"\"b\"\"\",2\nc1ccccc1,\"two\nlines\",3\n"),
     ("a.tsv", b"id\tsmiles\n1\tCCO\n2\tN#N\n3\t\"C\"\n"),
     ("a.dat", b"id,smiles\r\n1,CCO\r\n2,O=C=O\r\n"),
+    (
+        "b.csv",
+        b"sep=;\n\"ChEMBL ID\";\"Smiles\"\n\"1\";\"CCO |$;;x$|\"\n\"2\";\"CCN.[Na]OC\"\n\"\xb5\";\"OCl(=O)(=O)=O\"\n",
+    ),
+    ("b.smi", b"CanonicalSMILES\rCCO;a\rCC[N]C\r[siH]1ccccc1 |c:1| \xe4\rC~C"),
+    ("b.sdf", V3000),
 ];
+
+/// Tetramethylammonium with a continued line, in the extended format.
+const V3000: &[u8] = b"m\n  p\n\n  0  0  0     0  0            999 V3000
+M  V30 BEGIN CTAB\nM  V30 COUNTS 5 4 0 0 1\nM  V30 BEGIN ATOM\nM  V30 7 C 0 0 0 0 CFG=2\nM  V30 2 N 1.2 0 0 0 CHG=1
+M  V30 3 C 2 1 0 0\nM  V30 4 C 2 -1 0 -\nM  V30 0\nM  V30 5 C 1 2 0 0\nM  V30 END ATOM\nM  V30 BEGIN BOND\nM  V30 1 1 7 2
+M  V30 2 1 2 3 CFG=3\nM  V30 3 1 2 4\nM  V30 4 1 2 5\nM  V30 END BOND\nM  V30 END CTAB\nM  END\n$$$$\n";
 
 const PIECES: &[&[u8]] = &[
     b"\"",
@@ -219,12 +242,18 @@ const PIECES: &[&[u8]] = &[
     b"C(",
     b"\"\"",
     b"\xef\xbb\xbf",
+    b"\r",
+    b";",
+    b"|",
+    b"M  V30 ",
+    b"-\nM  V30 ",
+    b"99",
 ];
 
 fn check(name: &str, bytes: &[u8], folder: &Path) {
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
-    let lines = bytes.iter().filter(|&&b| b == b'\n').count() + 1;
+    let lines = bytes.iter().filter(|&&b| matches!(b, b'\n' | b'\r')).count() + 1;
     match open(&path, &options()) {
         Ok(loaded) => {
             assert_eq!(loaded.len() + loaded.bad_count, loaded.entry_count);

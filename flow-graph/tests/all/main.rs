@@ -3,6 +3,7 @@
 
 mod common;
 mod data_files;
+mod data_kinds;
 mod data_real;
 mod smiles_data;
 mod smiles_fuzz;

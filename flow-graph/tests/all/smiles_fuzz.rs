@@ -8,7 +8,7 @@
 use std::io::Cursor;
 
 use crate::common::is_copy;
-use flow_graph::smiles::{canonical, parse, write_ordered};
+use flow_graph::smiles::{Forms, canonical, parse, read_largest, write_ordered};
 use flow_graph::{Error, sdf};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,13 +23,75 @@ const SEEDS: &[&str] = &[
     "CC1(C)CN(C(=O)Nc2cc3ccccc3nn2)C[C@@]2(CCOC2)O1",
     "O=C(Nc1nnc2ccccn12)[C@H]1CCC[NH2+]C1.[Na+].[Cl-]",
     "c1cc2cc3ccc([nH]3)cc3ccc(n3)cc3ccc([nH]3)cc1n2",
+    "OCl(=O)(=O)=O.c1cc2sc1CCCCCC2.C[si]1ccccc1",
     "F/C=C\\[13CH2:12][Si](C)(C)O[S@@](=O)c1ccc[se]1.C%12CC%12",
 ];
 
 const TOKENS: &[&str] = &[
-    "C", "N", "O", "S", "P", "F", "Cl", "Br", "I", "B", "c", "n", "o", "s", "p", "b", "[nH]", "[NH+]", "[O-]", "[n+]",
-    "[H]", "[CH2]", "[se]", "[Na+]", "[2H]", "[", "]", "(", ")", "(", ")", "1", "2", "1", "2", "3", "%10", "%(123)",
-    "%", "=", "#", "-", ":", "/", "\\", "$", ".", "*", "@", "+", "H", "é", " ", "c1ccccc1", "C(=O)", "n1cccc1",
+    "C",
+    "N",
+    "O",
+    "S",
+    "P",
+    "F",
+    "Cl",
+    "Br",
+    "I",
+    "B",
+    "c",
+    "n",
+    "o",
+    "s",
+    "p",
+    "b",
+    "[nH]",
+    "[NH+]",
+    "[O-]",
+    "[n+]",
+    "[H]",
+    "[CH2]",
+    "[se]",
+    "[Na+]",
+    "[2H]",
+    "[",
+    "]",
+    "(",
+    ")",
+    "(",
+    ")",
+    "1",
+    "2",
+    "1",
+    "2",
+    "3",
+    "%10",
+    "%(123)",
+    "%",
+    "=",
+    "#",
+    "-",
+    ":",
+    "/",
+    "\\",
+    "$",
+    ".",
+    "*",
+    "@",
+    "+",
+    "H",
+    "é",
+    " ",
+    "c1ccccc1",
+    "C(=O)",
+    "n1cccc1",
+    "[si]",
+    "[te]",
+    "~",
+    "->",
+    "Cl(=O)(=O)",
+    "I(=O)",
+    "[Cl+3]",
+    "[I+2]",
 ];
 
 /// Runs a property on as many cases as `FLOW_FUZZ` says.
@@ -61,6 +123,14 @@ fn check_smiles(text: &str) {
     let copy = parse(&written).unwrap_or_else(|e| panic!("{text:?} written as {written}: {e}"));
     assert!(is_copy(&molecule, &copy, &order), "{text:?} written as {written}");
     assert_eq!(canonical(&copy), canonical(&molecule), "{text:?}");
+    if let Ok(reading) = read_largest(text) {
+        assert!(reading.molecule.len() <= molecule.len() && reading.unreadable < reading.pieces, "{text:?}");
+    }
+    if molecule.is_connected() {
+        let forms = Forms::of(&molecule);
+        assert_eq!(canonical(forms.canonical()), canonical(&molecule), "{text:?}");
+        assert!(forms.count() >= 1.0 && forms.symmetries() >= 0.999, "{text:?}");
+    }
 }
 
 fn check_sdf(text: &str) {
@@ -68,7 +138,8 @@ fn check_sdf(text: &str) {
         match record {
             Ok(record) => record.molecule.check_valences().unwrap(),
             Err(Error::Line { line, column, .. }) => {
-                let lines: Vec<&str> = text.lines().collect();
+                let lines: Vec<&str> =
+                    text.split_inclusive('\n').map(|line| line.trim_end_matches(['\n', '\r'])).collect();
                 let length = lines[line - 1].chars().count().max(1);
                 assert!((1..=length).contains(&column), "{text:?}: line {line}, column {column}");
             }
@@ -113,6 +184,18 @@ fn smiles_of_random_tokens() {
 #[test]
 fn smiles_with_random_edits() {
     fuzz((select(SEEDS), edits()), |(seed, edits)| check_smiles(&mutated(seed, &edits)));
+}
+
+#[test]
+fn sdf_of_version_3000_with_random_edits() {
+    const TOKENS: &[&str] =
+        &["M  V30 ", "-", "\n", "1", "9", "CHG=1", "CFG=2", "RAD=1", "VAL=-1", "BEGIN ATOM", "END", " ", "CL"];
+    const TEXT: &str = "m\n\n\n  0  0  0     0  0            999 V3000\nM  V30 BEGIN CTAB\nM  V30 COUNTS 3 2 0 0 0\n\
+        M  V30 BEGIN ATOM\nM  V30 1 C 0 0 0 0 CHG=-1\nM  V30 2 N 1.5 0 0 -\nM  V30 0 VAL=3\nM  V30 5 O 1 1 0 0\n\
+        M  V30 END ATOM\nM  V30 BEGIN BOND\nM  V30 1 1 1 2\nM  V30 2 4 2 5 CFG=1\nM  V30 END BOND\nM  V30 END CTAB\n\
+        M  END\n> <id>\n1\n\n$$$$\n";
+    let edits = vec((any::<u8>(), any::<Index>(), select(TOKENS).prop_map(String::from)), 0..5);
+    fuzz(edits, |edits| check_sdf(&mutated(TEXT, &edits)));
 }
 
 #[test]

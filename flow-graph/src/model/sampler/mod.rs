@@ -7,9 +7,11 @@ use super::choice::{Law, Outputs};
 use super::config::{BOND_CLASSES, Head, NO_BOND, Stop};
 use super::graph_af::GraphAf;
 use super::growing::{Frozen, Growing, update};
+use super::prefix::Prefix;
 use super::rules::Rules;
 use super::sequence::{Sequence, SequenceBond};
-use crate::molecule::Bond;
+use super::vocabulary::Vocabulary;
+use crate::molecule::{Bond, Molecule};
 use crate::{Error, Result};
 
 /// Molecules that are built side by side: enough for wide matrix products.
@@ -25,7 +27,8 @@ pub struct SampleOptions {
     /// Whether choices that break a valence, or leave no way to go on, are excluded. Each remaining choice
     /// keeps its probability relative to the others: what redrawing until a choice is legal amounts to.
     pub valid: bool,
-    /// The least number of atoms.
+    /// The least number of atoms. With `valid` it holds wherever the atoms of the vocabulary and the free valences of a
+    /// beginning that was given allow it: a choice that would use up the last free valence too early is excluded.
     pub min_atoms: usize,
     /// The most atoms, the model's own limit if smaller.
     pub max_atoms: Option<usize>,
@@ -58,8 +61,11 @@ impl SampleOptions {
 pub enum End {
     /// The model said so.
     Stopped,
-    /// A new atom got no bond; it is not part of the molecule.
+    /// A new atom got no bond, by which a model of [`Stop::Unconnected`] ends; it is not part of the molecule.
     Unconnected,
+    /// A new atom got no bond in a model that ends by a class of its own: the draw is broken, what there is of it is no
+    /// molecule that the model meant. With [`SampleOptions::valid`] no draw ends so.
+    Broken,
     /// The largest size was reached.
     Largest,
 }
@@ -73,6 +79,16 @@ pub struct Generated {
     pub redrawn: usize,
     /// How it ended.
     pub end: End,
+}
+
+impl Generated {
+    /// The molecule, `None` for a draw that is [broken](End::Broken).
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`] for a code outside the vocabulary.
+    pub fn molecule(&self, vocabulary: &Vocabulary) -> Result<Option<Molecule>> {
+        if self.end == End::Broken { Ok(None) } else { self.sequence.molecule(vocabulary).map(Some) }
+    }
 }
 
 /// The latents of one molecule: the base's variables of all its decisions, in order.
@@ -127,6 +143,7 @@ impl<'a> Group<'a> {
             if open.is_empty() {
                 return;
             }
+            self.reopen(&open);
             self.atoms(&open);
             let mut pending: Vec<usize> = open.into_iter().filter(|&m| self.has_candidates(m)).collect();
             let asked = pending.clone();
@@ -141,6 +158,25 @@ impl<'a> Group<'a> {
 
     fn has_candidates(&self, m: usize) -> bool {
         self.sites[m].end.is_none() && self.molecules[m].next + 1 < self.molecules[m].prefix.len()
+    }
+
+    /// Lets beginnings that have free valences behind the frontier alone be bonded there, while atoms are wanted.
+    fn reopen(&mut self, open: &[usize]) {
+        let mut reopened = Vec::new();
+        for &m in open {
+            let Source::Draw { scaffold: Some(scaffold), .. } = &self.sites[m].source else { continue };
+            let prefix = &self.molecules[m].prefix;
+            if prefix.len() < scaffold.len() {
+                continue;
+            }
+            if let Some(node) = self.rules.to_reopen(prefix) {
+                self.molecules[m].reopen(self.frozen, node);
+                reopened.push(m);
+            }
+        }
+        if !reopened.is_empty() {
+            update(self.frozen, &mut self.molecules, &reopened);
+        }
     }
 
     /// The next atom of each molecule, or its end.
@@ -258,7 +294,8 @@ impl<'a> Group<'a> {
     fn finish_atom(&mut self, m: usize) {
         if self.sites[m].end.is_none() && !self.molecules[m].prefix.connected() {
             self.molecules[m].prefix.remove_unconnected();
-            self.sites[m].end = Some(End::Unconnected);
+            let by_class = self.frozen.config.stop == Stop::Class;
+            self.sites[m].end = Some(if by_class { End::Broken } else { End::Unconnected });
         }
     }
 
@@ -328,6 +365,16 @@ impl GraphAf {
             group.finish().into_iter().map(|(generated, _)| generated).collect::<Vec<_>>()
         };
         Ok(groups.into_par_iter().map(run).collect::<Vec<_>>().concat())
+    }
+
+    /// Whether an atom after those of a beginning, in this order, finds a free valence where the model looks for one.
+    pub fn can_grow(&self, beginning: &Sequence) -> bool {
+        let mut prefix = Prefix::default();
+        for (atom, &code) in beginning.atoms.iter().enumerate() {
+            prefix.add_atom(code);
+            beginning.bonds_of(atom).iter().for_each(|bond| prefix.add_bond(usize::from(bond.to), bond.bond));
+        }
+        Rules::new(self.config(), true, 1).is_open(&prefix)
     }
 
     /// The latents of molecules; a generator draws the position within each class's part of the base.

@@ -57,7 +57,7 @@ fn valid_samples_are_valid_and_connected_whatever_the_weights() {
                 let molecule = g.sequence.molecule(&config.vocabulary).unwrap();
                 molecule.check_valences().unwrap();
                 assert!(molecule.is_connected() && !molecule.is_empty());
-                assert!(g.end != End::Unconnected || config.stop == Stop::Unconnected);
+                assert!(g.end != End::Broken && (g.end != End::Unconnected || config.stop == Stop::Unconnected));
             }
             // Only a molecule whose open atoms are all full may stop before the least size.
             let rules = Rules::new(&config, true, min_atoms);
@@ -69,8 +69,9 @@ fn valid_samples_are_valid_and_connected_whatever_the_weights() {
                 }
                 assert_eq!(rules.atoms(&prefix), 1 << config.vocabulary.len(), "config {i}");
             }
-            let long = drawn.iter().filter(|g| g.sequence.len() >= min_atoms).count();
-            assert!(long > 30, "config {i}: {long} of {} reach {min_atoms}", drawn.len());
+            // Every vocabulary here has an atom of two bonds.
+            let short = drawn.iter().filter(|g| g.sequence.len() < min_atoms).count();
+            assert_eq!(short, 0, "config {i}: {short} of {} do not reach {min_atoms}", drawn.len());
         }
     }
 }
@@ -101,5 +102,57 @@ fn options_out_of_range_are_refused() {
         SampleOptions { max_atoms: Some(0), ..SampleOptions::default() },
     ] {
         assert!(model.sample(1, &options, &mut FlowRng::seed_from(0)).is_err());
+    }
+}
+
+/// Two CF₃ groups on a carbon: in every breadth-first order it lies behind the frontier, and it has the only free valences.
+#[test]
+fn beginnings_with_free_valences_behind_the_frontier_grow() {
+    let config = GraphAfConfig::spline(Vocabulary::paper(), 14);
+    let config = GraphAfConfig { width: 8, layers: 2, head: Head::Categorical { hidden: vec![8] }, ..config };
+    let (model, mut rng) = (model(&config, 3), FlowRng::seed_from(2));
+    let beginning = Sequence::new(&crate::smiles::parse("FC(F)(F)CC(F)(F)F").unwrap(), &config.vocabulary).unwrap();
+    let orders: Vec<Sequence> = (0..60).map(|_| beginning.shuffled(&mut rng)).collect();
+    assert!(orders.iter().any(|order| !model.can_grow(order)));
+    let options = SampleOptions { min_atoms: 12, ..SampleOptions::default() };
+    let grown = model.grow(&orders.iter().map(Some).collect::<Vec<_>>(), &options, &mut rng).unwrap();
+    for g in &grown {
+        assert!(g.sequence.len() >= 12, "{:?}", g.sequence);
+        g.sequence.molecule(&config.vocabulary).unwrap().check_valences().unwrap();
+    }
+    // Where no valence is free there is nothing to grow.
+    let full = Sequence::new(&crate::smiles::parse("FC(F)(F)F").unwrap(), &config.vocabulary).unwrap();
+    let drawn = model.grow(&[Some(&full)], &options, &mut rng).unwrap();
+    assert_eq!(drawn[0].sequence.len(), 5);
+}
+
+/// Of fluorine and carbon, where every second atom would end the molecule.
+#[test]
+fn the_least_number_of_atoms_holds_where_valences_allow_it() {
+    for config in [GraphAfConfig::spline(Vocabulary::paper(), 30), GraphAfConfig::paper(Vocabulary::paper(), 30)] {
+        let head = match config.head {
+            Head::Categorical { .. } => Head::Categorical { hidden: vec![8] },
+            Head::Gaussian { .. } => Head::Gaussian { layers: 2, hidden: 8, noise: 0.9 },
+        };
+        let config = GraphAfConfig { width: 8, layers: 2, head, ..config };
+        let model = model(&config, 11);
+        for min_atoms in [2, 5, 20] {
+            let options = SampleOptions { min_atoms, ..SampleOptions::default() };
+            let drawn = model.sample(300, &options, &mut FlowRng::seed_from(3)).unwrap();
+            assert!(drawn.iter().all(|g| g.sequence.len() >= min_atoms), "{min_atoms}");
+        }
+    }
+}
+
+#[test]
+fn a_draw_in_which_an_atom_got_no_bond_is_no_molecule() {
+    let config = &configs()[1];
+    let model = model(config, 4);
+    let options = SampleOptions { valid: false, ..SampleOptions::default() };
+    let drawn = model.sample(400, &options, &mut FlowRng::seed_from(5)).unwrap();
+    let broken = drawn.iter().filter(|g| g.end == End::Broken).count();
+    assert!(broken > 20, "{broken}");
+    for g in &drawn {
+        assert_eq!(g.molecule(&config.vocabulary).unwrap().is_none(), g.end == End::Broken);
     }
 }

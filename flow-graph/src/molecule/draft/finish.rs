@@ -1,7 +1,8 @@
 //! From a draft to a molecule: hydrogens joined, charges separated, bonds made plain, valences checked.
 
-use crate::molecule::{Atom, Bond, Element, Molecule, implied_hydrogens, normal_valences};
+use crate::molecule::{Bond, Element, Molecule, implied_hydrogens, normal_valences};
 
+use super::components::{Keep, Pieces, at_whole};
 use super::kekulize::kekulize;
 use super::parts::{Draft, DraftAtom, DraftBond, Fault, Hydrogens, exceeded};
 
@@ -10,11 +11,34 @@ pub(crate) struct Finished {
     pub(crate) molecule: Molecule,
     /// For every atom of the molecule its index in the draft.
     pub(crate) kept: Vec<usize>,
+    /// Hydrogens written as atoms that have been merged.
+    pub(crate) hydrogens: usize,
+    /// What became of the pieces of the draft.
+    pub(crate) pieces: Pieces,
 }
 
 impl Draft {
-    /// The molecule, checked.
-    pub(crate) fn finish(mut self) -> Result<Finished, Fault> {
+    /// The molecule, checked; of several pieces those to be kept.
+    ///
+    /// A piece that is set aside need not be a molecule: it is counted.
+    pub(crate) fn finish(self, keep: Keep) -> Result<Finished, Fault> {
+        if keep == Keep::All {
+            let (count, written) = (self.piece_count(), self.atoms.len());
+            let (molecule, kept) = self.whole()?;
+            let hydrogens = written - kept.len();
+            return Ok(Finished { molecule, kept, hydrogens, pieces: Pieces { count, unreadable: 0 } });
+        }
+        let (largest, places, others) = self.largest();
+        let (molecule, kept) = largest.whole().map_err(|fault| at_whole(fault, &places))?;
+        let hydrogens = places.len() - kept.len();
+        let kept = kept.into_iter().map(|atom| places[atom]).collect();
+        let count = others.len() + 1;
+        let unreadable = others.into_iter().map(Draft::is_readable).filter(|read| !read).count();
+        Ok(Finished { molecule, kept, hydrogens, pieces: Pieces { count, unreadable } })
+    }
+
+    /// The molecule of the whole draft, and where its atoms stood.
+    pub(super) fn whole(mut self) -> Result<(Molecule, Vec<usize>), Fault> {
         let kept = self.merge_hydrogens();
         self.separate_charges();
         self.settle().map_err(|fault| Fault { atom: kept[fault.atom], ..fault })?;
@@ -27,48 +51,7 @@ impl Draft {
             let added = molecule.add_bond(a, b, bond.order());
             added.map_err(|e| Fault { atom: kept[a.max(b)], reason: e.to_string() })?;
         }
-        Ok(Finished { molecule, kept })
-    }
-
-    /// Writes nitrogen of valence five, as in `N(=O)=O` and `N=N#N`, with charges: `[N+](=O)[O-]`, `N=[N+]=[N-]`.
-    ///
-    /// OpenSMILES allows both forms; QM9 and old files use the former.
-    fn separate_charges(&mut self) {
-        let neutral = |atom: usize| self.atoms[atom].atom == Atom::neutral(Element::NITROGEN);
-        let multiple = |bond| matches!(bond, DraftBond::Plain(Bond::Double | Bond::Triple));
-        if !self.bonds.iter().any(|&(a, b, bond)| multiple(bond) && (neutral(a) || neutral(b))) {
-            return;
-        }
-        let count = self.atoms.len();
-        let mut used = vec![0u8; count];
-        let mut degree = vec![0usize; count];
-        for &(a, b, bond) in &self.bonds {
-            for end in [a, b] {
-                used[end] = used[end].saturating_add(bond.order().order());
-                degree[end] += 1;
-            }
-        }
-        for (a, b, bond) in &mut self.bonds {
-            for (nitrogen, end) in [(*a, *b), (*b, *a)] {
-                let (centre, terminal) = (&self.atoms[nitrogen], &self.atoms[end]);
-                // The ring of an aromatic nitrogen holds one more bond than is counted so far.
-                let total =
-                    used[nitrogen].saturating_add(centre.hydrogen_atoms()).saturating_add(u8::from(centre.aromatic));
-                let is_centre = centre.atom == Atom::neutral(Element::NITROGEN) && total == 5;
-                let is_end = degree[end] == 1 && terminal.hydrogen_atoms() == 0;
-                let less = match (*bond, terminal.atom) {
-                    (DraftBond::Plain(Bond::Double), Atom { element: Element::OXYGEN, charge: 0 }) => Bond::Single,
-                    (DraftBond::Plain(Bond::Triple), Atom { element: Element::NITROGEN, charge: 0 }) => Bond::Double,
-                    _ => continue,
-                };
-                if is_centre && is_end {
-                    *bond = DraftBond::Plain(less);
-                    used[nitrogen] -= 1;
-                    self.atoms[nitrogen].atom.charge = 1;
-                    self.atoms[end].atom.charge = -1;
-                }
-            }
-        }
+        Ok((molecule, kept))
     }
 
     fn settle(&mut self) -> Result<(), Fault> {
