@@ -14,8 +14,8 @@ const EITHER: u8 = 3;
 
 /// For every bond whether it is a double bond that could be cis or trans, of which a [`Molecule`] says nothing.
 ///
-/// As RDKit decides: between carbon and nitrogen, not in a ring of fewer than eight atoms, not beside another double bond,
-/// and with two different things on each end.
+/// As RDKit decides: not in a ring of fewer than eight atoms, not in an allene, and with one or two other bonds on each end
+/// that lead to different things.
 fn open_double_bonds(molecule: &Molecule) -> Vec<bool> {
     if !molecule.bonds().any(|(_, _, bond)| bond == Bond::Double) {
         return vec![false; molecule.bond_count()];
@@ -28,10 +28,12 @@ fn open_double_bonds(molecule: &Molecule) -> Vec<bool> {
             [(a, _), (b, _)] => classes[*a] == classes[*b],
             _ => false,
         };
-        matches!(element, Some(Element::CARBON | Element::NITROGEN))
-            && (1..=2).contains(&beside.len())
-            && beside.iter().all(|&(_, bond)| bond == Bond::Single)
-            && !alike()
+        // Allenes are straight; heavier atoms beside two double bonds are not.
+        let straight = || {
+            matches!(element, Some(Element::CARBON | Element::NITROGEN))
+                && beside.iter().any(|&(_, bond)| bond != Bond::Single)
+        };
+        (1..=2).contains(&beside.len()) && !straight() && !alike()
     };
     let is_open = |((a, b, bond), ring): ((usize, usize, Bond), Option<usize>)| {
         bond == Bond::Double && ring.is_none_or(|size| size >= 8) && end_is_open(a, b) && end_is_open(b, a)

@@ -82,7 +82,7 @@ impl Draft {
     }
 
     /// Whether the piece is a molecule.
-    pub(super) fn is_readable(self) -> bool {
+    pub(super) fn can_be_read(self) -> bool {
         self.whole().is_ok()
     }
 

@@ -33,7 +33,7 @@ impl Draft {
         let hydrogens = places.len() - kept.len();
         let kept = kept.into_iter().map(|atom| places[atom]).collect();
         let count = others.len() + 1;
-        let unreadable = others.into_iter().map(Draft::is_readable).filter(|read| !read).count();
+        let unreadable = others.into_iter().map(Draft::can_be_read).filter(|read| !read).count();
         Ok(Finished { molecule, kept, hydrogens, pieces: Pieces { count, unreadable } })
     }
 
