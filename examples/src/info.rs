@@ -18,6 +18,9 @@ pub struct InfoArgs {
     /// List the presets with their hyper-parameters instead
     #[arg(long)]
     presets: bool,
+    /// With --presets: every hyper-parameter, as JSON
+    #[arg(long, requires = "presets")]
+    json: bool,
     #[command(flatten)]
     device: DeviceArg,
 }
@@ -50,21 +53,21 @@ impl Facts {
 }
 
 impl InfoArgs {
-    /// Lists presets, or describes the checkpoint and how it was trained; `describe` returns the facts and the unit of the
-    /// objective.
+    /// Lists presets, as a table or as JSON if `presets` is given `true`; or describes the checkpoint and how it was
+    /// trained: `describe` returns the facts and the unit of the objective.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, and flags of a checkpoint beside `--presets`.
     pub fn run(
         &self,
         program: &str,
-        presets: impl FnOnce() -> Result<()>,
+        presets: impl FnOnce(bool) -> Result<()>,
         describe: impl FnOnce(&CheckpointArg, &Device) -> Result<(Facts, String)>,
     ) -> Result<()> {
         if self.presets {
             let [folder, raw] = self.checkpoint.given();
             refuse(&[folder, raw], "--presets lists what comes with the program; leave one of them out")?;
-            return presets();
+            return presets(self.json);
         }
         let (facts, unit) = describe(&self.checkpoint, &self.device.open()?)?;
         print!("{}", facts.0);

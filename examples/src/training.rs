@@ -77,9 +77,6 @@ pub fn train<T: Task>(
     };
     create_folder(run.out)?;
     settings::keep(run.out)?;
-    if let Some(data) = trainer.fingerprint() {
-        eprintln!("data: {data}");
-    }
     begun()?;
     let start = Instant::now();
     run.limit.start(&stop);

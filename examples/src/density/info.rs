@@ -15,22 +15,15 @@ use crate::info::{Facts, InfoArgs};
 pub(super) struct DensityInfoArgs {
     #[command(flatten)]
     info: InfoArgs,
-    /// The list of --presets as JSON
-    #[arg(long, requires = "presets")]
-    json: bool,
 }
 
 impl DensityInfoArgs {
     pub(super) fn run(&self) -> Result<()> {
-        self.info.run(
-            PROGRAM,
-            || presets(self.json),
-            |checkpoint, device| {
-                let (run, model) = load(checkpoint, device)?;
-                let unit = if run.straightened.is_some() { "squared error" } else { "nats, negative log-likelihood" };
-                Ok((facts(&run).and_parameters(model.store()), unit.into()))
-            },
-        )
+        self.info.run(PROGRAM, presets, |checkpoint, device| {
+            let (run, model) = load(checkpoint, device)?;
+            let unit = if run.straightened.is_some() { "squared error" } else { "nats, negative log-likelihood" };
+            Ok((facts(&run).and_parameters(model.store()), unit.into()))
+        })
     }
 }
 

@@ -1,54 +1,45 @@
 //! `glow info`.
 
 use anyhow::{Result, bail};
-use clap::Args;
 use flow_image::codec::{self, IdfConfig};
 use flow_image::model::{ModelConfig, PRESETS, preset};
 
 use super::common::{is_codec, load, load_codec};
 use crate::info::{Facts, InfoArgs};
 
-/// What `glow info` is told.
-#[derive(Args, Debug)]
-pub(super) struct GlowInfoArgs {
-    #[command(flatten)]
-    info: InfoArgs,
-    /// Print the presets as JSON, with the hyper-parameters of their training
-    #[arg(long, requires = "presets")]
-    json: bool,
-}
-
-impl GlowInfoArgs {
-    pub(super) fn run(&self) -> Result<()> {
-        let presets = if self.json { print_json } else { print_table };
-        self.info.run("glow", presets, |checkpoint, device| {
-            let folder = checkpoint.folder("glow");
-            if is_codec(&folder)? {
-                let (run, model) = load_codec(&folder, !checkpoint.raw_weights)?;
-                let [channels, height, width] = run.shape;
-                let facts = Facts::of(&run.codec)?
-                    .and("kind", "lossless codec, for compress and decompress")
-                    .and("images", format!("{channels}x{height}x{width} images of {} levels", run.levels))
-                    .and("trained on", &run.source)
-                    .and_parameters(model.store());
-                return Ok((facts, "bits/value".into()));
-            }
-            let (run, model) = load(checkpoint, device)?;
-            let classes = if run.class_names.is_empty() { "none".into() } else { run.class_names.join(", ") };
-            let facts = Facts::of(&run.model)?
-                .and("images", format!("{} of {} levels, D = {}", run.spec, run.spec.levels, run.spec.dims()))
+pub(super) fn run(args: &InfoArgs) -> Result<()> {
+    args.run("glow", presets, |checkpoint, device| {
+        let folder = checkpoint.folder("glow");
+        if is_codec(&folder)? {
+            let (run, model) = load_codec(&folder, !checkpoint.raw_weights)?;
+            let [channels, height, width] = run.shape;
+            let facts = Facts::of(&run.codec)?
+                .and("kind", "lossless codec, for compress and decompress")
+                .and("images", format!("{channels}x{height}x{width} images of {} levels", run.levels))
                 .and("trained on", &run.source)
-                .and("classes", classes)
-                .and_parameters(model.store())
-                .and("latents", format!("{:?}", model.flow().latent_shapes()));
-            Ok((facts, "bits/dim".into()))
-        })
-    }
+                .and_parameters(model.store());
+            return Ok((facts, "bits/value".into()));
+        }
+        let (run, model) = load(checkpoint, device)?;
+        let classes = if run.class_names.is_empty() { "none".into() } else { run.class_names.join(", ") };
+        let facts = Facts::of(&run.model)?
+            .and("images", format!("{} of {} levels, D = {}", run.spec, run.spec.levels, run.spec.dims()))
+            .and("trained on", &run.source)
+            .and("classes", classes)
+            .and_parameters(model.store())
+            .and("latents", format!("{:?}", model.flow().latent_shapes()));
+        Ok((facts, "bits/dim".into()))
+    })
 }
 
 /// A row of the table of presets: its name, the images that it is meant for, the model in words.
 fn row(name: &str, images: &str, model: &str) {
     println!("{name:20} {images:20} {model}");
+}
+
+/// Lists what `--presets` asks for.
+fn presets(json: bool) -> Result<()> {
+    if json { print_json() } else { print_table() }
 }
 
 fn print_table() -> Result<()> {

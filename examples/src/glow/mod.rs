@@ -18,6 +18,7 @@ mod sample;
 mod sheet;
 mod train;
 
+use crate::info::InfoArgs;
 use crate::settings;
 
 /// Normalizing flows of images: Glow, RealNVP and NICE
@@ -62,7 +63,7 @@ enum Verb {
     /// Restore the images of an archive, bit for bit
     Decompress(codec::DecompressArgs),
     /// Describe a checkpoint or a preset
-    Info(info::GlowInfoArgs),
+    Info(InfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -82,6 +83,6 @@ pub fn run() -> Result<()> {
         Verb::Inspect(args) => args.run(),
         Verb::Compress(args) => args.run(),
         Verb::Decompress(args) => args.run(),
-        Verb::Info(args) => args.run(),
+        Verb::Info(args) => info::run(&args),
     }
 }

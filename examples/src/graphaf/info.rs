@@ -1,10 +1,15 @@
 //! `graphaf info`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
-use flow_graph::model::{GraphAfConfig, Vocabulary};
+use flow_graph::model::{Candidates, Features, GraphAfConfig, Head, Vocabulary};
 
 use super::common::{PROGRAM, load};
 use crate::info::{Facts, InfoArgs};
+
+/// Atoms of a molecule of the presets that are listed, at most: those of ZINC250k.
+const LARGEST: usize = 38;
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
     args.run(PROGRAM, presets, |checkpoint, device| {
@@ -20,13 +25,41 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 }
 
 /// Lists what `--presets` asks for.
-fn presets() -> Result<()> {
+fn presets(json: bool) -> Result<()> {
     let vocabulary = Vocabulary::paper();
-    println!("paper   {}", serde_json::to_string(&GraphAfConfig::paper(vocabulary.clone(), 38))?);
-    println!("spline  {}", serde_json::to_string(&GraphAfConfig::spline(vocabulary, 38))?);
+    let all = [
+        ("spline", GraphAfConfig::spline(vocabulary.clone(), LARGEST)),
+        ("paper", GraphAfConfig::paper(vocabulary, LARGEST)),
+    ];
+    if json {
+        println!("{}", serde_json::to_string_pretty(&BTreeMap::from(all))?);
+        return Ok(());
+    }
+    println!("{:<8} {:<18} {:<8} {:<9} decisions", "preset", "graph network", "sees", "bonds to");
+    for (name, config) in all {
+        let network = format!("{} layers of {}", config.layers, config.width);
+        let sees = if config.features == Features::State { "state" } else { "type" };
+        let bonds = match config.candidates {
+            Candidates::Frontier => "frontier".to_string(),
+            Candidates::Window(atoms) => format!("last {atoms}"),
+            _ => "other".to_string(),
+        };
+        println!("{name:<8} {network:<18} {sees:<8} {bonds:<9} {}", decisions(&config.head));
+    }
     println!(
-        "Both are shown for the paper's nine elements and molecules of at most 38 atoms. `graphaf train` takes the"
+        "For the paper's nine elements and molecules of at most {LARGEST} atoms. `graphaf train` takes the largest size from the \
+         data, and for spline the atom types as well; paper keeps the nine elements. All of it with --json."
     );
-    println!("largest size from the data, and for spline the atom types as well; paper keeps the nine elements.");
     Ok(())
+}
+
+/// How a head decides, in words.
+fn decisions(head: &Head) -> String {
+    match head {
+        Head::Gaussian { layers, hidden, noise } => {
+            format!("{layers} affine maps of one-hot vectors with noise {noise}, hidden {hidden}")
+        }
+        Head::Categorical { hidden } => format!("class probabilities, hidden {hidden:?}"),
+        _ => "other".to_string(),
+    }
 }

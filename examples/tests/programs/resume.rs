@@ -53,7 +53,7 @@ fn a_resume_needs_no_flags_and_ends_in_the_bits_of_an_undisturbed_run() {
     write_table(&folder.join("a.csv"), 0..80);
     let train = |out, steps| [&["train", "--data", "a.csv", "--out", out, "--steps", steps], &TABLE[..]].concat();
     let said = says("density", folder, &train("whole", "12"));
-    assert!(said.contains("data: 64 train, 8 validation rows"), "{said}");
+    assert!(said.contains("80 rows of 2 columns; 64 for training, 8 for validation, 8 as test set"), "{said}");
     says("density", folder, &train("parts", "5"));
     let said = says("density", folder, &["train", "--out", "parts", "--resume", "--steps", "9"]);
     assert!(said.contains("with the settings of the run: --data a.csv --model maf --layers 2"), "{said}");
@@ -81,7 +81,7 @@ fn a_resume_refuses_other_data_other_settings_and_another_program() {
         (
             "density",
             &["--data", "more.csv"],
-            "other data (train: 72 rows now, 64 then; validation: 9 rows now, 8 then)",
+            "other data (train: 72 rows now, 64 then; validation: 9 rows now, 8 then; test: 9",
         ),
         ("density", &["--data", "other.csv"], "train: as many rows, but not the same"),
         ("density", &["--batch-size", "8"], "other settings: batch: checkpoint 16, asked 8"),
