@@ -16,8 +16,6 @@ mod sample;
 mod straighten;
 mod train;
 
-use crate::info::InfoArgs;
-
 /// Continuous flows of point clouds: PointFlow
 #[derive(Parser, Debug)]
 #[command(name = "pointflow", version, about = "Continuous flows of point clouds: PointFlow", after_help = EXAMPLES)]
@@ -56,7 +54,7 @@ enum Verb {
     /// Draw pictures of clouds or meshes: contact sheet and turntable
     Render(render::RenderArgs),
     /// Describe a checkpoint, or list the presets
-    Info(InfoArgs),
+    Info(info::PointInfoArgs),
 }
 
 /// Parses the command line and runs the verb.
@@ -74,6 +72,6 @@ pub fn run() -> Result<()> {
         Verb::Eval(args) => args.run(),
         Verb::Likelihood(args) => args.run(),
         Verb::Render(args) => args.run(),
-        Verb::Info(args) => info::run(&args),
+        Verb::Info(args) => args.run(),
     }
 }
