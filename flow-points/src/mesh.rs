@@ -2,10 +2,12 @@
 
 use flow_core::FlowRng;
 
+use crate::cloud::rebase;
 use crate::{Cloud, Error, Mesh, Point, Result};
 
 impl Mesh {
-    /// `count` points spread uniformly over the surface, with the normals of their triangles.
+    /// `count` points spread uniformly over the surface, with the normals of their triangles and the colours between
+    /// those of the corners.
     ///
     /// A triangle is chosen with probability proportional to its area, then a point in it uniformly
     /// (Osada et al. 2002, section 4.1). Triangles without area are never chosen.
@@ -13,6 +15,9 @@ impl Mesh {
     /// # Errors
     /// [`flow_core::Error::Config`] when the total area is zero or not finite, or an index points nowhere.
     pub fn sample(&self, count: usize, rng: &mut FlowRng) -> Result<Cloud> {
+        if self.colors.as_ref().is_some_and(|c| c.len() != self.vertices.len()) {
+            return Err(Error::config("mesh", "there is not one colour for each vertex"));
+        }
         let mut triangles = Vec::with_capacity(self.faces.len());
         let mut ends = Vec::with_capacity(self.faces.len());
         let mut total = 0.0;
@@ -29,15 +34,21 @@ impl Mesh {
         if !(total > 0.0 && total.is_finite()) {
             return Err(Error::config("mesh", format!("its {} triangles have area {total}", self.faces.len())));
         }
-        let mut cloud = Cloud { normals: Some(Vec::with_capacity(count)), ..Cloud::default() };
+        let mut cloud = Cloud { normals: Some(Vec::with_capacity(count)), origin: self.origin, ..Cloud::default() };
         for _ in 0..count {
             let at = rng.next_uniform() * total;
-            let (a, b, c, normal) = triangles[ends.partition_point(|&end| end <= at).min(triangles.len() - 1)];
+            let chosen = ends.partition_point(|&end| end <= at).min(triangles.len() - 1);
+            let (a, b, c, normal) = triangles[chosen];
             let (u, v) = (rng.next_uniform().sqrt(), rng.next_uniform());
             let weights = [1.0 - u, u * (1.0 - v), u * v];
             let point: Point =
                 std::array::from_fn(|k| (weights[0] * a[k] + weights[1] * b[k] + weights[2] * c[k]) as f32);
             cloud.points.push(point);
+            if let Some(colors) = &self.colors {
+                let corners = self.faces[chosen].map(|i| colors[i as usize]);
+                let mixed = |k: usize| (0..3).map(|c| weights[c] * f64::from(corners[c][k])).sum::<f64>().round() as u8;
+                cloud.colors.get_or_insert_default().push(std::array::from_fn(mixed));
+            }
             let length = norm(normal);
             if let Some(normals) = &mut cloud.normals {
                 normals.push(normal.map(|v| (v / length) as f32));
@@ -61,7 +72,15 @@ impl Mesh {
     /// Adds another mesh.
     pub fn append(&mut self, other: &Mesh) {
         let first = self.vertices.len() as u32;
+        let place = self.vertices.len();
         self.vertices.extend_from_slice(&other.vertices);
+        rebase(&mut self.vertices[place..], other.origin, self.origin);
+        // Colours are of all vertices or of none.
+        self.colors = match (self.colors.take(), &other.colors) {
+            (Some(own), Some(more)) => Some([&own[..], more].concat()),
+            (None, Some(more)) if place == 0 => Some(more.clone()),
+            _ => None,
+        };
         self.faces.extend(other.faces.iter().map(|f| f.map(|i| i + first)));
     }
 }
@@ -98,6 +117,7 @@ mod tests {
                 [10.0, 1.0, 0.0],
             ],
             faces: vec![[0, 1, 2], [3, 4, 5], [1, 1, 2]],
+            ..Mesh::default()
         }
     }
 

@@ -5,9 +5,8 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_points::model::{CompleteOptions, SearchOptions};
 use flow_points::trainer::{from_tensor, to_tensor};
-use flow_points::{Cloud, Point};
 
-use super::common::{InputArg, SolverArg, load};
+use super::common::{InputArg, SolverArg, clouds_at, load};
 use super::output::OutputArg;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
@@ -61,7 +60,8 @@ impl CompleteArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "complete");
-        let partial = self.input.open_at_most(self.seen, side.as_ref().map(|s| |p: &Point| s.keeps(p)), &mut rng)?;
+        let partial =
+            self.input.open_at_most(self.seen, side.as_ref().map(|s| |p: &[f64; 3]| s.keeps(p)), &run, &mut rng)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
         let mut options = CompleteOptions::default();
@@ -73,12 +73,13 @@ impl CompleteArgs {
             let encoded = run.latents(&model, &points)?;
             let (latent, value) = model.complete(&points.squeeze(0)?, &encoded, &options, &mut rng)?;
             let (drawn, _) = model.decode(&latent, self.points, &draw, &mut rng)?;
-            let whole = Cloud::new(run.normalization.undo(&from_tensor(&drawn)?[0]));
-            pairs.extend([Cloud::new(seen.clone()), whole.clone()]);
+            let whole = run.normalization.undo(&from_tensor(&drawn)?[0]);
+            pairs.extend([seen.clone(), whole.clone()]);
             clouds.push(whole);
             objective += value / partial.clouds.len() as f64;
         }
         let title = format!("completed from points of {}", partial.source);
+        let (clouds, pairs) = (clouds_at(partial.origin, clouds), clouds_at(partial.origin, pairs));
         let written = out.write_pairs(&clouds, &pairs, &partial.names, &title)?;
         println!("{} shapes completed, objective {objective:.4}; {}", clouds.len(), written.display());
         Ok(())
@@ -105,7 +106,7 @@ impl Side {
         Ok(Side { axis, positive })
     }
 
-    fn keeps(&self, point: &Point) -> bool {
+    fn keeps(&self, point: &[f64; 3]) -> bool {
         (point[self.axis] >= 0.0) == self.positive
     }
 }

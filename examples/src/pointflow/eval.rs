@@ -7,10 +7,11 @@ use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
 use flow_points::Point;
+use flow_points::data::PointSet;
 use flow_points::metrics::{EmdKind, EvaluateOptions, Table, evaluate};
 use flow_points::trainer::draw_clouds;
 
-use super::common::{DataArg, SolverArg, load, subset};
+use super::common::{DataArg, Part, SolverArg, clouds_at, load, subset};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Which earth mover's distance.
@@ -20,7 +21,7 @@ enum Emd {
     Exact,
     /// Exact assignment, squared cost.
     ExactSquared,
-    /// PointFlow's approximation, Euclidean cost (some 20 % too large).
+    /// The approximation of PointFlow's CUDA code, Euclidean cost (some 20 % too large).
     ApproxPointflow,
     /// The approximation with squared cost that PVD and LION report.
     ApproxSquared,
@@ -50,7 +51,10 @@ pub(super) struct EvalArgs {
     /// Points of each cloud
     #[arg(long, default_value_t = 512)]
     points: usize,
-    /// Largest number of test shapes [default: all]
+    /// Which part of the data the clouds are compared with [default: test, or validation where that is empty]
+    #[arg(long, value_enum)]
+    split: Option<Part>,
+    /// Largest number of its shapes [default: all]
     #[arg(long)]
     limit: Option<usize>,
     /// Which earth mover's distance is computed
@@ -77,26 +81,36 @@ impl EvalArgs {
         }
         let mut rng = FlowRng::named(self.seed, "eval");
         let loaded = self.data.open(0)?;
-        let test = if loaded.test.clouds.is_empty() { &loaded.validation } else { &loaded.test };
+        let train = loaded.train.clone();
+        let (split, held_out) = match self.split {
+            None if loaded.test.clouds.is_empty() => (Part::Validation, true),
+            None => (Part::Test, true),
+            Some(part) => (part, matches!(part, Part::Test | Part::Validation)),
+        };
+        let mut test = Part::choose(Some(split), loaded)?;
         if test.clouds.len() < 2 {
-            bail!("{}: needs a test set of at least two shapes, has {}", loaded.train.source, test.clouds.len());
+            bail!("{}: needs at least two shapes to compare with, has {}", test.source, test.clouds.len());
         }
         let limit = self.limit.unwrap_or(usize::MAX).min(test.clouds.len());
-        let reference = subset(&test.clouds[..limit], self.points, &mut rng)?;
+        test.clouds.truncate(limit);
+        test.names.truncate(limit);
+        let reference = subset(&test, self.points, &mut rng)?;
         let drawn = match &self.samples {
-            Some(path) => self.given(path, limit, &mut rng)?,
-            None => self.drawn(limit, &mut rng)?,
+            Some(path) => self.given(path, &test, &mut rng)?,
+            None => self.drawn(&test, &mut rng)?,
         };
-        let order = rng.permutation(loaded.train.clouds.len());
-        let oracle: Vec<Vec<Point>> =
-            order.iter().take(limit).filter_map(|&i| loaded.train.clouds.get(i).cloned()).collect();
-        let oracle = subset(&oracle, self.points, &mut rng)?;
+        let order = rng.permutation(train.clouds.len());
+        let order: Vec<usize> = order.into_iter().take(limit).collect();
+        let oracle = if held_out { Some(subset(&train.part(&order), self.points, &mut rng)?) } else { None };
         let options = self.options()?;
         let model = evaluate(&drawn, &reference, &options, &mut rng)?;
-        let train = evaluate(&oracle, &reference, &options, &mut rng)?;
+        let train = oracle.map(|oracle| evaluate(&oracle, &reference, &options, &mut rng)).transpose()?;
         println!("{}", Table::header(&options));
         println!("{:<10} {model}", if self.samples.is_some() { "samples" } else { "model" });
-        println!("{:<10} {train}", "train set");
+        match &train {
+            Some(train) => println!("{:<10} {train}", "train set"),
+            None => eprintln!("note: no row of the train set, which is compared with"),
+        }
         if let Some(path) = &self.json {
             let value = serde_json::json!({ "model": model, "train": train, "points": self.points });
             atomic_write(path, serde_json::to_string_pretty(&value)?.as_bytes())?;
@@ -113,16 +127,21 @@ impl EvalArgs {
         refuse(&flags, "for the draws of a model, --samples judges the clouds of a file; leave one of them out")
     }
 
-    fn drawn(&self, count: usize, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
+    /// As many clouds of the model as there are shapes, counted from where those are.
+    fn drawn(&self, test: &PointSet, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let solver = self.solver.options()?;
-        Ok(draw_clouds(&model, &run.normalization, count, self.points, &self.solver.draw(solver.as_ref(), 1.0), rng)?)
+        let draw = self.solver.draw(solver.as_ref(), 1.0);
+        let clouds = draw_clouds(&model, &run.normalization, test.clouds.len(), self.points, &draw, rng)?;
+        let clouds = clouds_at(run.origin, clouds).into_iter();
+        Ok(clouds.map(|cloud| cloud.with_origin(test.origin).points).collect())
     }
 
-    fn given(&self, path: &std::path::Path, count: usize, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
-        let set = super::common::read_all(path, self.points.max(2048))?;
-        if set.len() != count {
-            eprintln!("--samples {}: {} clouds against {count} of the test set", path.display(), set.len());
+    fn given(&self, path: &std::path::Path, test: &PointSet, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
+        let set = super::common::read_all(path, self.points.max(2048), test.origin)?;
+        if set.clouds.len() != test.clouds.len() {
+            let (given, count) = (set.clouds.len(), test.clouds.len());
+            eprintln!("--samples {}: {given} clouds against {count} shapes", path.display());
         }
         subset(&set, self.points, rng)
     }

@@ -4,11 +4,11 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
+use flow_points::Point;
 use flow_points::model::{Draw, PointFlow};
 use flow_points::trainer::{from_tensor, to_tensor};
-use flow_points::{Cloud, Point};
 
-use super::common::{InputArg, SolverArg, load};
+use super::common::{InputArg, SolverArg, clouds_at, load};
 use super::output::OutputArg;
 use crate::cli::{CheckpointArg, DeviceArg};
 
@@ -69,7 +69,7 @@ impl InterpolateArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "interpolate");
-        let input = self.input.open_at_most(self.points, None::<fn(&Point) -> bool>, &mut rng)?;
+        let input = self.input.open_at_most(self.points, None::<fn(&[f64; 3]) -> bool>, &run, &mut rng)?;
         let pick = |index: usize, flag: &str| match input.clouds.get(index) {
             Some(cloud) => Ok(run.normalization.apply(cloud)),
             None => bail!("{flag} {index}: {} has {} shapes, counted from zero", input.source, input.clouds.len()),
@@ -81,7 +81,7 @@ impl InterpolateArgs {
         let draw = self.solver.draw(solver.as_ref(), 1.0);
         let latents = self.walk(&model, &ends, &draw)?;
         let clouds = model.decode_alike(&latents, self.points, &draw, &mut rng)?;
-        let clouds: Vec<Cloud> = from_tensor(&clouds)?.iter().map(|c| Cloud::new(run.normalization.undo(c))).collect();
+        let clouds = clouds_at(input.origin, from_tensor(&clouds)?.iter().map(|c| run.normalization.undo(c)));
         let names: Vec<String> = (0..clouds.len()).map(|i| format!("step-{i:03}")).collect();
         let title = format!("between {} and {} of {}", self.from, self.to, input.source);
         let written = out.write_walk(&clouds, &names, &title)?;

@@ -3,11 +3,10 @@
 use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
-use flow_points::Cloud;
 use flow_points::model::SearchOptions;
 use flow_points::trainer::{from_tensor, to_tensor};
 
-use super::common::{InputArg, SolverArg, distances, load};
+use super::common::{InputArg, SolverArg, clouds_at, distances, load};
 use super::output::OutputArg;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
@@ -57,7 +56,7 @@ impl ReconstructArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "reconstruct");
-        let input = self.input.open_halves(self.seen, &mut rng)?;
+        let input = self.input.open_halves(self.seen, &run, &mut rng)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
         let mut search = SearchOptions::default();
@@ -77,13 +76,8 @@ impl ReconstructArgs {
             drawn.extend(from_tensor(&points)?.iter().map(|c| run.normalization.undo(c)));
         }
         let (error, floor) = distances(&drawn, &input.seen, &input.fresh)?;
-        let pairs: Vec<Cloud> = input
-            .seen
-            .into_iter()
-            .zip(drawn.iter().cloned())
-            .flat_map(|(a, b)| [Cloud::new(a), Cloud::new(b)])
-            .collect();
-        let clouds: Vec<Cloud> = drawn.into_iter().map(Cloud::new).collect();
+        let pairs = clouds_at(run.origin, input.seen.into_iter().zip(drawn.iter().cloned()).flat_map(|(a, b)| [a, b]));
+        let clouds = clouds_at(run.origin, drawn);
         let written =
             out.write_pairs(&clouds, &pairs, &input.names, &format!("reconstructed from {}", input.source))?;
         println!(

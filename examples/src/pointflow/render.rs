@@ -3,7 +3,6 @@
 use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
-use flow_points::Cloud;
 
 use super::common::InputArg;
 use super::output::OutputArg;
@@ -12,10 +11,12 @@ use crate::cli::at_least_one;
 /// Draw pictures of clouds or meshes: contact sheet and turntable
 #[derive(Args, Debug)]
 #[command(after_help = "\
+Normals and colours of the data are written too, coordinates far from zero as doubles.
+
 Examples:
   pointflow render                                   the built-in shapes
   pointflow render --data scan.ply --points 50000 --out picture
-  pointflow render --data models/ --part train --limit 64")]
+  pointflow render --data models/ --split train --limit 64")]
 pub(super) struct RenderArgs {
     #[command(flatten)]
     input: InputArg,
@@ -35,9 +36,8 @@ impl RenderArgs {
         let out = self.output.open("render")?;
         out.spare(self.input.path())?;
         let mut rng = FlowRng::named(self.seed, "render");
-        let input = self.input.open_all(self.points, &mut rng)?;
-        let clouds: Vec<Cloud> = input.clouds.into_iter().map(Cloud::new).collect();
-        let written = out.write(&clouds, &input.names, &format!("points of {}", input.source))?;
+        let (clouds, set) = self.input.open_whole(self.points, &mut rng)?;
+        let written = out.write(&clouds, &set.names, &format!("points of {}", set.source))?;
         println!("{} shapes; {}", clouds.len(), written.display());
         Ok(())
     }

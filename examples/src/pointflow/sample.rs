@@ -6,10 +6,9 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
-use flow_points::Cloud;
 use flow_points::trainer::draw_clouds;
 
-use super::common::{SolverArg, check_temperature, load};
+use super::common::{SolverArg, check_temperature, clouds_at, load};
 use super::output::{OutputArg, sample_name};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
@@ -58,7 +57,7 @@ impl SampleArgs {
         let mut rng = FlowRng::named(self.seed, "sample");
         let clouds = draw_clouds(&model, &run.normalization, self.count, self.points, &draw, &mut rng)?;
         let rate = self.count as f64 / begun.elapsed().as_secs_f64();
-        let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
+        let clouds = clouds_at(run.origin, clouds);
         let names: Vec<String> = (0..clouds.len()).map(sample_name).collect();
         let written: PathBuf = out.write(&clouds, &names, &format!("drawn by pointflow, seed {}", self.seed))?;
         println!("{} clouds of {} points at {rate:.1} clouds/s; {}", self.count, self.points, written.display());

@@ -8,12 +8,11 @@ use flow_core::FlowRng;
 use flow_core::cnf::matching::ReflowPairs;
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, Summary, TrainConfig, find_checkpoint};
-use flow_points::Cloud;
 use flow_points::model::{Draw, PointFlow};
 use flow_points::straighten::straighten;
 use flow_points::trainer::{PointRun, draw_clouds};
 
-use super::common::{PROGRAM, load};
+use super::common::{PROGRAM, clouds_at, load};
 use super::output::{write_plys, write_sheet};
 use crate::cli::{CheckpointArg, at_least_one, refuse};
 use crate::engine::{EngineArgs, default_is};
@@ -124,7 +123,7 @@ impl StraightenArgs {
         Report { before: paths(teacher, held_out)?, after: paths(&student, held_out)? }.print_and_write(&self.out)?;
         let mut rng = FlowRng::named(self.engine.seed(), "report");
         let clouds = draw_clouds(&student, &run.normalization, self.samples, 2048, &Draw::default(), &mut rng)?;
-        let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
+        let clouds = clouds_at(run.origin, clouds);
         write_plys(&self.out.join("samples"), &clouds, &format!("drawn by pointflow, {}", run.source))?;
         let place = self.out.join("samples.png");
         write_sheet(&place, &clouds, 8)?;

@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use flow_core::FlowRng;
 use flow_core::cnf::matching::Pairing;
 use flow_core::train::{Summary, TrainConfig};
-use flow_points::data::{Loaded, Normalization, NormalizeMode};
-use flow_points::model::{Draw, PointFlowConfig};
+use flow_points::Point;
+use flow_points::data::{Loaded, Normalization, NormalizeMode, PointSet};
+use flow_points::model::{Draw, Objective, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
-use flow_points::{Cloud, Point};
 
-use super::common::{DataArg, Preset, distances, halves};
+use super::common::{DataArg, Preset, clouds_at, distances, halves, list};
 use super::output::write_sheet;
 use crate::cli::{at_least_one, configured, refuse};
 use crate::engine::{EngineArgs, default_is};
@@ -111,6 +111,29 @@ pub(super) struct TrainArgs {
     engine: EngineArgs,
 }
 
+/// Refuses clouds of fewer points than a step takes, by name and with what to do.
+fn check_points(run: &PointRun, loaded: &Loaded) -> Result<()> {
+    let small = |set: &PointSet| if run.replacement { vec![] } else { set.smaller_than(run.points) };
+    let small = [small(&loaded.train), small(&loaded.validation)].concat();
+    if small.is_empty() {
+        return Ok(());
+    }
+    let sizes = loaded.train.clouds.iter().chain(&loaded.validation.clouds).map(Vec::len);
+    bail!(
+        "a step takes {} points of a cloud, {} have fewer: {}; give --points {}, or --replacement, or leave them out",
+        run.points,
+        small.len(),
+        list(&small),
+        sizes.min().unwrap_or(0)
+    )
+}
+
+/// What the deciding number of a validation is called, where its unit does not say so.
+fn quantity(objective: &Objective) -> String {
+    let name = objective.deciding_metric();
+    if name.contains("nats") { String::new() } else { format!("{} ", name.replace('_', " ")) }
+}
+
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--samples", self.samples.unwrap_or(SAMPLES))?;
@@ -121,6 +144,7 @@ impl TrainArgs {
         let run = self.describe(model, &loaded, batch)?;
         let config = self.engine_config(&run.model)?;
         let (batch, points, objective) = (run.batch, run.points, run.model.objective.clone());
+        check_points(&run, &loaded)?;
         let task = PointTask::new(run, &loaded.train.clouds, &loaded.validation.clouds, &device)?;
         if !task.model().has_prior() {
             let reason = "for models that draw samples, an auto-encoder draws none; leave it out";
@@ -180,6 +204,7 @@ impl TrainArgs {
         };
         let normalization = Normalization::of(&loaded.train.clouds, mode)?;
         let mut run = PointRun::new(model, loaded.train.source.as_str(), normalization);
+        run.origin = loaded.train.origin;
         run.batch = batch.min(loaded.train.clouds.len());
         run.points = self.points.unwrap_or(if self.data.is_built_in() { DEMO_POINTS } else { POINTS });
         run.replacement = self.replacement;
@@ -212,14 +237,14 @@ impl TrainArgs {
             model.decode(&run.latents(&model, &to_tensor(&normal, device)?)?, points, &Draw::default(), &mut rng)?;
         let drawn: Vec<Vec<Point>> = from_tensor(&drawn)?.iter().map(|c| run.normalization.undo(c)).collect();
         let (error, floor) = distances(&drawn, &seen, &fresh)?;
-        let pairs = seen.into_iter().zip(drawn).flat_map(|(a, b)| [Cloud::new(a), Cloud::new(b)]);
-        write_sheet(&place, &pairs.collect::<Vec<_>>(), 8)?;
+        let pairs = seen.into_iter().zip(drawn).flat_map(|(a, b)| [a, b]);
+        write_sheet(&place, &clouds_at(run.origin, pairs), 8)?;
         if model.has_prior() {
             place = self.out.join("samples.png");
             let draw = Draw::default();
             let clouds =
                 draw_clouds(&model, &run.normalization, self.samples.unwrap_or(SAMPLES), 2048, &draw, &mut rng)?;
-            let clouds: Vec<Cloud> = clouds.into_iter().map(Cloud::new).collect();
+            let clouds = clouds_at(run.origin, clouds);
             super::output::write_plys(
                 &self.out.join("samples"),
                 &clouds,
@@ -228,10 +253,11 @@ impl TrainArgs {
             write_sheet(&place, &clouds, 8)?;
         }
         println!(
-            "{} {:.4} in validation; {} shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
+            "{}{:.4} {} in validation; {} shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
              {} steps in {:.0} s; {}",
-            run.model.objective.unit(),
+            quantity(&run.model.objective),
             summary.best.map_or(f64::NAN, |(best, _)| best),
+            run.model.objective.unit(),
             if loaded.test.clouds.is_empty() { "training" } else { "held-out" },
             error / floor,
             summary.step,

@@ -6,6 +6,6 @@ mod points;
 mod splits;
 
 pub use normalization::{Normalization, NormalizeMode};
-pub use open::{Loaded, OpenOptions, PointSet, built_in, open};
-pub use points::{rotate_about_y, train_points, warp};
+pub use open::{Attributes, Loaded, OpenOptions, PointSet, built_in, open};
+pub use points::{rotate_about_y, train_places, train_points, warp};
 pub use splits::SplitSource;

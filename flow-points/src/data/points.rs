@@ -9,20 +9,29 @@ use crate::{Error, Point, Result};
 /// # Errors
 /// [`flow_core::Error::Config`] when the cloud has too few points, or none.
 pub fn train_points(cloud: &[Point], count: usize, replacement: bool, rng: &mut FlowRng) -> Result<Vec<Point>> {
-    if cloud.is_empty() || (count > cloud.len() && !replacement) {
-        let reason = format!("{count} are wanted of a cloud that has {}", cloud.len());
+    Ok(train_places(cloud.len(), count, replacement, rng)?.into_iter().map(|i| cloud[i]).collect())
+}
+
+/// The places of what [`train_points`] draws of a cloud of so many points.
+///
+/// # Errors
+/// As [`train_points`].
+pub fn train_places(points: usize, count: usize, replacement: bool, rng: &mut FlowRng) -> Result<Vec<usize>> {
+    if points == 0 || (count > points && !replacement) {
+        let reason = format!("{count} are wanted of a cloud that has {points}");
         return Err(Error::config("points", reason));
     }
     if replacement {
-        return Ok((0..count).map(|_| cloud[rng.below(cloud.len())]).collect());
+        return Ok((0..count).map(|_| rng.below(points)).collect());
     }
     // The first steps of a Fisher–Yates shuffle.
-    let mut order: Vec<usize> = (0..cloud.len()).collect();
+    let mut order: Vec<usize> = (0..points).collect();
     for k in 0..count {
         let other = k + rng.below(order.len() - k);
         order.swap(k, other);
     }
-    Ok(order.iter().take(count).map(|&i| cloud[i]).collect())
+    order.truncate(count);
+    Ok(order)
 }
 
 /// Turns points about the vertical axis `y` by `angle` radians.

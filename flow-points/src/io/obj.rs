@@ -1,37 +1,63 @@
-//! Wavefront OBJ: positions and polygons; materials, textures and normals are not read.
+//! Wavefront OBJ: positions, their colours and polygons, and the normals of clouds; materials and textures are not read.
 
 use std::path::Path;
 
+use super::notes::{Notes, colors_of};
+use super::polygon::Polygons;
 use super::words::{Line, lines, shortened};
-use super::{Shape, fan, mesh_or_cloud};
-use crate::{Cloud, Result};
+use super::{Shape, Vertices};
+use crate::Result;
 
-/// Reads the lines that begin with `v` and `f`. Corners may be `v`, `v/t`, `v//n` or `v/t/n`, counted from one or, with a
-/// minus, from the end.
+/// Reads the lines that begin with `v`, `vn` and `f`. Corners may be `v`, `v/t`, `v//n` or `v/t/n`, counted from one or,
+/// with a minus, from the end. A `v` has three numbers, or six with a colour as many programs write it; a fourth, the
+/// weight of a rational curve, says nothing about polygons.
 ///
 /// Our own, although `tobj` exists: that crate drops what it does not understand and does not say where.
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Shape> {
-    let (mut vertices, mut polygons, mut faces) = (Vec::new(), Vec::new(), Vec::new());
+pub(super) fn read(path: &Path, bytes: &[u8], notes: &mut Notes) -> Result<Shape> {
+    let mut vertices = Vertices::default();
+    let (mut normals, mut colors, mut polygons) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut others, mut weights) = (0, 0);
     for line in joined(lines(path, bytes)?) {
         match line.words[0] {
-            "v" => vertices.push(line.point(1, "a coordinate")?),
+            "v" => {
+                vertices.positions.push(line.point(1, "a coordinate")?);
+                match line.words.len() {
+                    4 => {}
+                    5 => weights += usize::from(line.number(4, "a weight")? != 1.0),
+                    7 | 8 => colors.push(line.point(4, "a colour")?),
+                    n => return Err(line.fault(format!("a vertex has 3, 4, 6 or 7 numbers, found {}", n - 1))),
+                }
+            }
+            "vn" => normals.push(line.point(1, "a normal").ok()),
             "f" => {
-                let corners = line.words[1..].iter().map(|w| corner(&line, w, vertices.len()));
+                let corners = line.words[1..].iter().map(|w| corner(&line, w, vertices.positions.len()));
                 polygons.push((corners.collect::<Result<Vec<_>>>()?, line));
             }
+            "l" | "p" | "curv" | "curv2" | "surf" => others += 1,
             _ => {}
         }
     }
+    notes.count(others, "lines, points or free forms (l, p, curv, surf) are not read, only vertices and faces");
+    notes.count(weights, "vertices have a weight other than 1, which is not applied");
+    if colors.len() == vertices.positions.len() {
+        vertices.colors = colors_of(&colors, true, notes);
+    } else {
+        notes.count(colors.len(), "vertices have colours and others none: colours are not read");
+    }
+    let mut all = Polygons::new(&vertices.positions);
     // Faces may come before their vertices.
     for (corners, line) in &polygons {
-        if let Some(bad) = corners.iter().find(|&&c| c >= vertices.len() as u64) {
-            let reason = format!("corner {} does not exist, there are {} vertices", bad + 1, vertices.len());
+        if let Some(bad) = corners.iter().find(|&&c| c >= vertices.positions.len() as u64) {
+            let reason = format!("corner {} does not exist, there are {} vertices", bad + 1, vertices.positions.len());
             return Err(line.fault(reason));
         }
-        fan(corners, vertices.len(), &mut faces).map_err(|reason| line.fault(reason))?;
+        all.add(corners).map_err(|reason| line.fault(reason))?;
     }
-    let cloud = Cloud::new(vertices.clone());
-    mesh_or_cloud(path, vertices, faces, || cloud)
+    let faces = all.finish(notes);
+    if faces.is_empty() && normals.len() == vertices.positions.len() {
+        vertices.normals = normals.into_iter().map(|n| n.map(|n| n.map(|v| v as f32))).collect();
+    }
+    vertices.shape(path, faces, notes)
 }
 
 /// Lines that end with a backslash go on in the next one.

@@ -1,8 +1,9 @@
 //! Text files as lines of words, with their numbers for messages.
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use crate::{Error, Point, Result};
+use crate::{Error, Result};
 
 /// One line that is neither blank nor a comment.
 #[derive(Debug, Clone)]
@@ -16,23 +17,63 @@ pub(super) struct Line<'a> {
 /// What stands for a word that is no UTF-8: names and materials may be in any encoding, numbers are not.
 const UNREADABLE: &str = "\u{fffd}";
 
-/// The lines of a text, without what follows `#` and without a mark of byte order.
+/// A text without the mark of byte order; one in UTF-16 that has it, as UTF-8.
+pub(super) fn decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let utf16 = |pairs: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = pairs.as_chunks::<2>().0.iter().map(|&pair| unit(pair));
+        let text: String = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        Cow::Owned(text.into_bytes())
+    };
+    match bytes {
+        [0xef, 0xbb, 0xbf, rest @ ..] => Cow::Borrowed(rest),
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        _ => Cow::Borrowed(bytes),
+    }
+}
+
+/// The first line, without its end, and what follows; lines end in LF, CR LF or, on old machines, CR.
+pub(super) fn split_line(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let Some(end) = bytes.iter().position(|b| matches!(b, b'\n' | b'\r')) else { return (bytes, None) };
+    let length = if bytes[end..].starts_with(b"\r\n") { 2 } else { 1 };
+    (&bytes[..end], Some(&bytes[end + length..]))
+}
+
+/// All lines with their numbers.
+pub(super) fn numbered(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut rest = Some(bytes);
+    let next = move || {
+        let (line, after) = split_line(rest?);
+        rest = after;
+        Some(line)
+    };
+    (1..).zip(std::iter::from_fn(next))
+}
+
+/// Refuses a byte that no text holds.
+pub(super) fn check_text(path: &Path, bytes: &[u8]) -> Result<()> {
+    match bytes.iter().position(|&b| b == 0) {
+        None => Ok(()),
+        Some(byte) => {
+            let reason = "is zero: no text; if it is text in UTF-16, save it as UTF-8".into();
+            Err(Error::Byte { path: path.to_path_buf(), byte: byte as u64, reason })
+        }
+    }
+}
+
+/// The lines of a text as words between blanks, without what follows `#`.
 ///
 /// # Errors
 /// [`Error::Byte`] at a byte that no text holds.
 pub(super) fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Vec<Line<'a>>> {
-    if let Some(byte) = bytes.iter().position(|&b| b == 0) {
-        return Err(Error::Byte { path: path.to_path_buf(), byte: byte as u64, reason: "is zero: no text".into() });
-    }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let line = |(i, line): (usize, &'a [u8])| {
+    check_text(path, bytes)?;
+    let line = |(number, line): (usize, &'a [u8])| {
         let content = line.split(|&b| b == b'#').next().unwrap_or_default();
-        let words = content.split(|b| b.is_ascii_whitespace() || matches!(b, b',' | b';' | b'\x0b'));
-        let words = words.filter(|w| !w.is_empty()).map(|w| std::str::from_utf8(w).unwrap_or(UNREADABLE));
-        let words: Vec<&str> = words.collect();
-        (!words.is_empty()).then_some(Line { path, number: i + 1, words })
+        let words = content.split(|b| b.is_ascii_whitespace() || *b == b'\x0b').filter(|w| !w.is_empty());
+        let words: Vec<&str> = words.map(|w| std::str::from_utf8(w).unwrap_or(UNREADABLE)).collect();
+        (!words.is_empty()).then_some(Line { path, number, words })
     };
-    Ok(bytes.split(|&b| b == b'\n').enumerate().filter_map(line).collect())
+    Ok(numbered(bytes).filter_map(line).collect())
 }
 
 impl Line<'_> {
@@ -40,20 +81,16 @@ impl Line<'_> {
         Error::Line { path: self.path.to_path_buf(), line: self.number, reason: reason.into() }
     }
 
-    /// A finite number.
-    pub fn number(&self, index: usize, what: &str) -> Result<f32> {
+    /// A number that is finite in single precision too.
+    pub fn number(&self, index: usize, what: &str) -> Result<f64> {
         let Some(word) = self.words.get(index) else {
             return Err(self.fault(format!("expected {what}, the line ends after {} words", self.words.len())));
         };
-        match word.parse::<f32>() {
-            Ok(v) if v.is_finite() => Ok(v),
-            Ok(_) => Err(self.fault(format!("{what} is '{word}', not a finite number"))),
-            Err(_) => Err(self.fault(format!("expected {what}, a number, found '{}'", shortened(word)))),
-        }
+        number(word, what).map_err(|reason| self.fault(reason))
     }
 
     /// Three numbers from `index` on.
-    pub fn point(&self, index: usize, what: &str) -> Result<Point> {
+    pub fn point(&self, index: usize, what: &str) -> Result<[f64; 3]> {
         Ok([self.number(index, what)?, self.number(index + 1, what)?, self.number(index + 2, what)?])
     }
 
@@ -63,6 +100,18 @@ impl Line<'_> {
             return Err(self.fault(format!("expected {what}, the line ends after {} words", self.words.len())));
         };
         word.parse().map_err(|_| self.fault(format!("expected {what}, a whole number, found '{}'", shortened(word))))
+    }
+}
+
+/// A number that is finite in single precision too, or what is wrong with it.
+pub(super) fn number(word: &str, what: &str) -> std::result::Result<f64, String> {
+    match word.parse::<f64>() {
+        Ok(v) if v.abs() <= f64::from(f32::MAX) => Ok(v),
+        Ok(_) => Err(format!("{what} is '{}', not a finite number of single precision", shortened(word))),
+        Err(_) if word.contains(',') => {
+            Err(format!("{what} is '{}': a decimal comma? write it with a point", shortened(word)))
+        }
+        Err(_) => Err(format!("expected {what}, a number, found '{}'", shortened(word))),
     }
 }
 

@@ -4,6 +4,9 @@
 //! every source offers what it has left in proportion to the weights times what the targets still want; targets that are
 //! offered too much scale down. The result is a feasible plan, not the best one: it is some 20 % too costly between shapes,
 //! and worse between samplings of one shape.
+//!
+//! That is what the published CUDA code computes. Where PointFlow's code finds its CUDA kernel not compiled it solves the
+//! assignment exactly ([`super::emd_exact`]), so its tables may have been made either way.
 
 use super::{check_pair, squared};
 use crate::{Point, Result};

@@ -36,6 +36,7 @@ fn the_near_point_hides_the_far_one_and_turning_about_exchanges_them() {
         points: vec![[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]],
         colors: Some(vec![[255, 0, 0], [0, 0, 255]]),
         normals: None,
+        ..Cloud::default()
     };
     let centre = |azimuth: f64| {
         let mut options = parallel();

@@ -36,7 +36,7 @@ fn band(mesh: &mut Mesh, lower: u32, upper: u32, count: u32, closed: bool) {
 
 /// A hexahedron from its lower and upper quadrilateral, both in the same order.
 pub(super) fn hexahedron(lower: [V; 4], upper: [V; 4]) -> Mesh {
-    let mut mesh = Mesh { vertices: lower.into_iter().chain(upper).map(point).collect(), faces: Vec::new() };
+    let mut mesh = Mesh { vertices: lower.into_iter().chain(upper).map(point).collect(), ..Mesh::default() };
     band(&mut mesh, 0, 4, 4, true);
     mesh.faces.extend([[0, 1, 2], [0, 2, 3], [4, 6, 5], [4, 7, 6]]);
     mesh

@@ -22,8 +22,12 @@ pub struct PointRun {
     pub model: PointFlowConfig,
     /// Where the clouds came from, in words.
     pub source: String,
-    /// From data to what the model sees, and back.
+    /// From data, counted from `origin`, to what the model sees, and back.
     pub normalization: Normalization,
+    /// Where the coordinates of data are counted from, in double precision: zero unless they lie far from zero for their
+    /// size.
+    #[serde(default, skip_serializing_if = "is_origin")]
+    pub origin: [f64; 3],
     /// Clouds per step.
     pub batch: usize,
     /// Points of a cloud per step.
@@ -43,6 +47,10 @@ pub struct PointRun {
     pub validation_clouds: usize,
 }
 
+fn is_origin(origin: &[f64; 3]) -> bool {
+    *origin == [0.0; 3]
+}
+
 fn is_zero(warp: &f64) -> bool {
     *warp == 0.0
 }
@@ -55,6 +63,7 @@ impl PointRun {
             model,
             source: source.into(),
             normalization,
+            origin: [0.0; 3],
             batch: 16,
             points: 2048,
             replacement: false,
@@ -174,7 +183,11 @@ impl PointTask {
         }
         if let Some(small) = train.iter().chain(validation).map(Vec::len).find(|&n| n < run.points && !run.replacement)
         {
-            let reason = format!("a step takes {} points of a cloud, one has only {small}", run.points);
+            let reason = format!(
+                "a step takes {} points of a cloud, one has only {small}: take fewer, draw them with replacement, or leave \
+                 the cloud out",
+                run.points
+            );
             return Err(Error::config("points", reason));
         }
         let cursor = EpochCursor::new(train.len(), run.batch, run.seed)?;
@@ -308,7 +321,7 @@ impl Task for PointTask {
     }
 }
 
-/// New clouds in the data's own coordinates.
+/// New clouds in the data's own coordinates, counted from the origin of the run.
 ///
 /// # Errors
 /// As [`PointFlow::sample_latents`] and [`PointFlow::decode`].

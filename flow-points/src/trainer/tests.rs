@@ -13,6 +13,7 @@ fn run(batch: usize, warp: f64, objective: Objective) -> (PointRun, Vec<Vec<Poin
         model,
         source: "mugs".into(),
         normalization,
+        origin: [0.0; 3],
         batch,
         points: 32,
         replacement: false,

@@ -46,11 +46,11 @@ fn a_folder_in_parts_is_read_in_the_order_of_its_names() {
     options.points_per_mesh = 50;
     let loaded = open(folder.path(), &options).unwrap();
     assert!(loaded.skipped.is_empty(), "{:?}", loaded.skipped);
-    // Thirteen files, of which one array holds two clouds.
+    // One array of the files holds two clouds.
     let arrays = loaded.train.names.iter().filter(|n| n.starts_with("deep/er/b.npy-0000")).count();
     assert_eq!((loaded.train.clouds.len(), arrays), (valid().len() + 1, 2), "{:?}", loaded.train.names);
     let letters: String = loaded.train.names.iter().map(|n| &n["deep/er/".len()..][..1]).collect();
-    assert_eq!(letters, "aaaaaaabbbbbc");
+    assert_eq!(letters, "aaaaaaaabbbbbbcde");
     let names: std::collections::BTreeSet<_> = loaded.train.names.iter().collect();
     assert!(names.len() == loaded.train.names.len() && loaded.train.names.contains(&"deep/er/c".to_string()));
     assert_eq!(loaded.validation.clouds, [vec![[1.0, 2.0, 3.0]]]);

@@ -9,7 +9,7 @@ use flow_points::io::{Format, read_bytes};
 
 /// One of a few kinds of damage, several times over.
 fn damaged(bytes: &[u8], rng: &mut FlowRng) -> Vec<u8> {
-    const WORDS: [&[u8]; 12] = [
+    const WORDS: [&[u8]; 18] = [
         b"nan",
         b"-1",
         b"99999999999999999999",
@@ -21,6 +21,12 @@ fn damaged(bytes: &[u8], rng: &mut FlowRng) -> Vec<u8> {
         b"OFF",
         b"f 1 2 3",
         b"property list uchar int vertex_indices",
+        b"element tristrips 1\nproperty list int int vertex_indices\n",
+        b"x,y,z,nx,ny,nz\n",
+        b"\"1;2,3\"",
+        b"\r",
+        b"\xff\xfe",
+        b"solid facet endsolid",
         b"0",
     ];
     let mut bytes = bytes.to_vec();
@@ -49,10 +55,13 @@ fn damaged(bytes: &[u8], rng: &mut FlowRng) -> Vec<u8> {
 #[test]
 fn no_input_makes_a_reader_panic() {
     let inputs: usize = std::env::var("FLOW_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
-    let formats = [Format::Ply, Format::Obj, Format::Off, Format::Text, Format::Npy, Format::Npz, Format::Stl];
+    let formats =
+        [Format::Ply, Format::Obj, Format::Off, Format::Text, Format::Npy, Format::Npz, Format::Stl, Format::Pcd];
     for format in formats {
         let seeds: Vec<Vec<u8>> = match format {
-            Format::Npz => vec![archive()],
+            Format::Npz => {
+                vec![archive(&["points"]), archive(&["a1", "a2"]), archive(&["normals", "vertices", "faces"])]
+            }
             _ => crate::common::valid().into_iter().filter(|v| v.1 == format).map(|v| v.2).collect(),
         };
         let mut rng = FlowRng::named(inputs as u64, &format!("{format:?}"));
@@ -71,13 +80,15 @@ fn no_input_makes_a_reader_panic() {
     }
 }
 
-/// An NPZ with one stored array.
-fn archive() -> Vec<u8> {
-    let array = crate::common::npy("<f4", "(2, 3)", &[0; 24]);
+/// An NPZ with stored arrays of these names.
+fn archive(names: &[&str]) -> Vec<u8> {
+    let array = crate::common::npy("<i4", "(2, 3)", &[0; 24]);
     let mut out = std::io::Cursor::new(Vec::new());
     let mut zip = zip::ZipWriter::new(&mut out);
-    zip.start_file("points.npy", zip::write::SimpleFileOptions::default()).unwrap();
-    std::io::Write::write_all(&mut zip, &array).unwrap();
+    for name in names {
+        zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut zip, &array).unwrap();
+    }
     zip.finish().unwrap();
     assert!(read_bytes(Path::new("whole"), out.get_ref(), Format::Npz).is_ok());
     out.into_inner()

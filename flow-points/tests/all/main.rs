@@ -5,3 +5,4 @@ mod common;
 mod data;
 mod fuzz;
 mod malformed;
+mod readers;

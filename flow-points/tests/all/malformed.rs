@@ -55,7 +55,8 @@ fn truncation_at_any_byte_is_an_error_or_a_shorter_valid_file() {
                 Ok(_) => assert!(
                     matches!(format, Format::Obj | Format::Text)
                         || bytes[end..].iter().all(u8::is_ascii_whitespace)
-                        || name == "b.stl"
+                        // The name of the solid is free.
+                        || (name == "b.stl" && end + 5 >= bytes.len())
                         || (format == Format::Off && end + 3 >= bytes.len())
                         || (name == "a.ply" && end + 3 >= bytes.len()),
                     "{name} cut at {end} of {} was read",
@@ -113,7 +114,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("a.stl", Format::Stl, b"short".to_vec(), "header of 84 bytes"),
         ("a.npy", Format::Npy, b"\x93NUMPY\x01\x00\x05\x00{'de\n".to_vec(), "no NPY array"),
         ("a.npy", Format::Npy, npy("<f4", "(2, 4)", &[0; 32]), "expected [N, 3]"),
-        ("a.npy", Format::Npy, npy("<i4", "(2, 3)", &[0; 24]), "floating-point"),
+        ("a.npy", Format::Npy, npy("<c8", "(2, 3)", &[0; 48]), "floating-point"),
         ("a.npy", Format::Npy, npy("<f4", "(0, 3)", &[]), "no points"),
         ("a.npy", Format::Npy, npy("<f4", "(4000000000, 4000000000, 3)", &[0; 24]), "truncated"),
         ("a.npy", Format::Npy, npy("<f4", "(2, 3)", &[255; 24]), "point 0, axis 0"),
@@ -123,7 +124,9 @@ fn what_is_wrong_is_named_with_its_place() {
         let message = refused(name, format, &bytes);
         assert!(message.contains(expected), "{message}\n(expected: {expected})");
     }
-    for format in [Format::Ply, Format::Obj, Format::Off, Format::Text, Format::Npy, Format::Npz, Format::Stl] {
+    for format in
+        [Format::Ply, Format::Obj, Format::Off, Format::Text, Format::Npy, Format::Npz, Format::Stl, Format::Pcd]
+    {
         assert!(refused("e", format, b"").contains("empty"));
         refused("g", format, &(0..=255).rev().collect::<Vec<u8>>());
     }
@@ -138,7 +141,7 @@ fn what_is_written_is_read_back() {
     let whole = Cloud {
         normals: Some(points.iter().map(|_| [0.0, 0.6, 0.8]).collect()),
         colors: Some((0..50).map(|i| [i, 2 * i, 255 - i]).collect()),
-        points,
+        ..Cloud::new(points.clone())
     };
     for encoding in [ply::Encoding::LittleEndian, ply::Encoding::Ascii] {
         for cloud in [Cloud::new(whole.points.clone()), whole.clone()] {

@@ -19,6 +19,7 @@ fn from_training_to_completion() {
     let folder = folder.path();
     let said = run(folder, &[&["train", "--steps", "60", "--validate-every", "30"], &TINY[..]].concat());
     assert!(said.contains("reconstructed at") && said.contains("samples.png"), "{said}");
+    assert!(said.starts_with("point error ") && said.contains("squared velocity error in validation"), "{said}");
     let out = folder.join("flow-out/pointflow");
     for file in ["samples.png", "reconstructions.png", "loss.png", "log.jsonl", "samples/sample-0003.ply"] {
         assert!(out.join(file).exists(), "{file}");
@@ -121,7 +122,10 @@ fn using(folder: &Path) {
     assert!(said.starts_with("2 shapes"), "{said}");
     let said = run(folder, &["info"]);
     assert!(said.contains("built-in shapes") && said.contains("squared velocity error"), "{said}");
-    assert_eq!(run(folder, &["info", "--presets"]).lines().count(), 5);
+    let table = run(folder, &["info", "--presets"]);
+    assert!(table.lines().count() == 7 && table.contains("1608346") && !table.contains('{'), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&run(folder, &["info", "--presets", "--json"])).unwrap();
+    assert_eq!(json["paper"]["latent"], 128);
 }
 
 #[test]
@@ -183,7 +187,7 @@ fn clouds_of_different_sizes() {
         assert_eq!(plys.count().to_string(), count);
     }
     for (arguments, expected) in [
-        (&["render", "--data", "scans", "--part", "validation"][..], "no shapes in this part"),
+        (&["render", "--data", "scans", "--part", "validation"][..], "no shapes in this part; name another, or all"),
         (&["render", "--data", "scans/test", "--out", "scans/test"], "could be overwritten"),
         (&["render", "--data", "scans/test/0.xyz", "--out", "scans/test"], "could be overwritten"),
         (&["sample", "--checkpoint", "run", "--count", "2", "--out", "x.ply"], "holds one cloud"),
@@ -194,4 +198,98 @@ fn clouds_of_different_sizes() {
         let message = crate::shared::refused(command, folder);
         assert!(message.contains(expected), "{arguments:?}: {message}");
     }
+}
+
+/// The points of a map, of three shapes a kilometre from each other: coordinates in the millions, details of centimetres.
+fn map(shape: usize, points: usize) -> String {
+    let point = |k: usize| {
+        let angle = k as f64 * 2.399_963;
+        let (x, y) = (0.04 * angle.cos(), 0.02 * angle.sin());
+        format!("{} {} {}\n", 694_386.212 + x, 5_155_487.512 + y, 381.036 + 0.001 * shape as f64)
+    };
+    (0..points).map(point).collect()
+}
+
+/// The spans of the three axes of a PLY.
+fn spans(path: &Path) -> [f64; 3] {
+    let Shape::Cloud(cloud) = read(path).unwrap() else { panic!("{}", path.display()) };
+    std::array::from_fn(|k| {
+        let bound = |f: fn(f64, f64) -> f64, from| cloud.positions().map(|p| p[k]).fold(from, f);
+        bound(f64::max, f64::MIN) - bound(f64::min, f64::MAX)
+    })
+}
+
+/// Far from zero nothing is rounded away: what goes in keeps its shape, what is drawn stands where the data stood.
+#[test]
+fn coordinates_of_maps() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("map")).unwrap();
+    for i in 0..12 {
+        std::fs::write(folder.join(format!("map/{i:02}.xyz")), map(i, 80)).unwrap();
+    }
+    let said = run(folder, &["render", "--data", "map", "--split", "all", "--no-pictures", "--out", "same"]);
+    assert!(said.starts_with("12 shapes"), "{said}");
+    let [x, y, _] = spans(&folder.join("same/03.ply"));
+    assert!((x - 0.08).abs() < 1e-3 && (y - 0.04).abs() < 1e-3, "{x} {y}");
+    let base = ["train", "--data", "map", "--model", "small", "--width", "8", "--latent", "4", "--batch-size", "4"];
+    run(folder, &[&base[..], &["--steps", "4", "--points", "40", "--samples", "2", "--out", "run"]].concat());
+    for (arguments, file) in [
+        (
+            &["sample", "--checkpoint", "run", "--count", "1", "--points", "50", "--out", "drawn"][..],
+            "drawn/sample-0000.ply",
+        ),
+        (
+            &["reconstruct", "--checkpoint", "run", "--data", "map", "--seen", "40", "--out", "again", "--limit", "1"],
+            "",
+        ),
+    ] {
+        run(folder, arguments);
+        let file = match file {
+            "" => std::fs::read_dir(folder.join("again"))
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .find(|p| p.extension().is_some_and(|e| e == "ply"))
+                .unwrap(),
+            name => folder.join(name),
+        };
+        let Shape::Cloud(cloud) = read(&file).unwrap() else { panic!() };
+        // Near the data, and on more places than single precision has there.
+        assert!(cloud.positions().all(|p| (p[1] - 5_155_487.512).abs() < 2.0), "{file:?}");
+        let places: std::collections::BTreeSet<u64> = cloud.positions().map(|p| p[1].to_bits()).collect();
+        assert!(places.len() > cloud.len() / 2, "{} places of {} points", places.len(), cloud.len());
+    }
+    let text = run(folder, &["info", "--checkpoint", "run"]);
+    assert!(text.contains("694386.2") && text.contains("5155487.5"), "{text}");
+}
+
+/// What a verb works on is said, and all of it can be asked for; small clouds are named.
+#[test]
+fn what_is_read_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("scans")).unwrap();
+    for i in 0..20 {
+        let text = format!("x,y,z,nx,ny,nz,label\n{}", "0.5,1,2,0,0,1,a\n0.25,1,3,0,1,0,b\n".repeat(30 + i));
+        std::fs::write(folder.join(format!("scans/{i:02}.csv")), text).unwrap();
+    }
+    let said = |arguments: &[&str]| {
+        let output = super::pointflow(folder).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).to_string())
+    };
+    let (_, stderr) = said(&["render", "--data", "scans", "--split", "test", "--no-pictures", "--out", "a"]);
+    assert!(stderr.contains("split: test, 2 shapes"), "{stderr}");
+    assert!(stderr.contains("columns that are not read: label") && stderr.contains("15 more notes"), "{stderr}");
+    assert!(stderr.contains("have fewer than 2048 points and are taken whole"), "{stderr}");
+    let (_, stderr) = said(&["render", "--data", "scans", "--no-pictures", "--out", "b"]);
+    assert!(stderr.contains("split: all, 20 shapes"), "{stderr}");
+    // Normals are carried through.
+    let Shape::Cloud(cloud) = read(&folder.join("b/00.ply")).unwrap() else { panic!() };
+    assert_eq!(cloud.normals.unwrap().len(), cloud.points.len());
+    let (code, stderr) = said(&["train", "--data", "scans", "--points", "64", "--out", "run"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        stderr.contains("a step takes 64 points of a cloud, 2 have fewer: ") && stderr.contains("give --points 60"),
+        "{stderr}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::io::words::shortened;
+use crate::io::words::{shortened, split_line};
 use crate::{Error, Result};
 
 /// The type of a number.
@@ -30,6 +30,19 @@ impl Scalar {
             "float" | "float32" => Scalar::F32,
             "double" | "float64" => Scalar::F64,
             _ => return None,
+        })
+    }
+
+    /// The least and the largest whole number that it holds, `None` for floats.
+    pub fn range(self) -> Option<(f64, f64)> {
+        Some(match self {
+            Scalar::I8 => (i8::MIN.into(), i8::MAX.into()),
+            Scalar::U8 => (0.0, u8::MAX.into()),
+            Scalar::I16 => (i16::MIN.into(), i16::MAX.into()),
+            Scalar::U16 => (0.0, u16::MAX.into()),
+            Scalar::I32 => (i32::MIN.into(), i32::MAX.into()),
+            Scalar::U32 => (0.0, u32::MAX.into()),
+            Scalar::F32 | Scalar::F64 => return None,
         })
     }
 
@@ -61,10 +74,21 @@ pub(super) struct Element {
 }
 
 impl Element {
-    /// The place of the list of a face's corners.
+    /// The place of the list of a face's or a strip's corners: by its name, or the only list there is.
     pub fn corners(&self) -> Option<usize> {
         let named = |p: &Property| p.length.is_some() && (p.name == "vertex_indices" || p.name == "vertex_index");
-        self.properties.iter().position(named)
+        let list = |p: &Property| p.length.is_some();
+        let only = || {
+            self.properties.iter().position(list).filter(|_| self.properties.iter().filter(|p| list(p)).count() == 1)
+        };
+        self.properties.iter().position(named).or_else(only)
+    }
+
+    /// The places of three single numbers, by the first of these names that there are.
+    pub fn three(&self, names: &[[&str; 3]]) -> Option<[usize; 3]> {
+        let place =
+            |name: &str| self.properties.iter().position(|p| p.length.is_none() && p.name.eq_ignore_ascii_case(name));
+        names.iter().find_map(|three| Some([place(three[0])?, place(three[1])?, place(three[2])?]))
     }
 }
 
@@ -89,17 +113,21 @@ pub(super) struct Header {
 impl Header {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let mut header = Header { storage: Storage::Text, elements: Vec::new(), bytes: 0, lines: 0 };
-        let mut format = false;
+        let (mut format, mut carriage) = (false, false);
         loop {
-            let rest = &bytes[header.bytes..];
-            let Some(end) = rest.iter().position(|&b| b == b'\n') else {
+            let (line, after) = split_line(&bytes[header.bytes..]);
+            let Some(after) = after else {
                 let reason = "the header has no end_header".to_string();
                 return Err(Error::Line { path: path.to_path_buf(), line: header.lines + 1, reason });
             };
-            header.bytes += end + 1;
+            header.bytes = bytes.len() - after.len();
             header.lines += 1;
+            // The first line tells how lines end; after the last one a byte of the data may look like a line feed.
+            if header.lines == 1 {
+                carriage = bytes[..header.bytes].ends_with(b"\r");
+            }
             // Comments may be in any encoding; everything else is plain text.
-            let line = String::from_utf8_lossy(&rest[..end]);
+            let line = String::from_utf8_lossy(line);
             let words: Vec<&str> = line.split_whitespace().collect();
             let fault = |reason: String| Error::Line { path: path.to_path_buf(), line: header.lines, reason };
             match (header.lines, &words[..]) {
@@ -115,7 +143,10 @@ impl Header {
                     format = true;
                 }
                 (_, ["comment" | "obj_info", ..] | []) => {}
-                (_, ["end_header"]) => break,
+                (_, ["end_header"]) => {
+                    header.bytes -= usize::from(carriage && bytes[..header.bytes].ends_with(b"\r\n"));
+                    break;
+                }
                 (_, ["element", name, count]) => {
                     let count = count.parse().map_err(|_| fault(format!("'{}' is no count", shortened(count))))?;
                     header.elements.push(Element { name: (*name).into(), count, properties: Vec::new() });

@@ -11,7 +11,10 @@ use ply_rs::ply::{
 };
 use ply_rs::writer::Writer;
 
-use super::{Shape, fan, mesh_or_cloud};
+use super::notes::Notes;
+use super::polygon::Polygons;
+use super::words::shortened;
+use super::{Shape, Vertices};
 use crate::{Cloud, Error, Point, Result};
 
 mod header;
@@ -43,7 +46,7 @@ pub struct PlyOptions {
 
 /// A vertex as `ply-rs-bw` asks for it.
 struct Vertex {
-    position: Point,
+    position: [f64; 3],
     normal: Point,
     color: [u8; 3],
 }
@@ -55,14 +58,19 @@ impl PropertyAccess for Vertex {
 
     fn get_float(&self, name: &str) -> Option<f32> {
         Some(match name {
-            "x" => self.position[0],
-            "y" => self.position[1],
-            "z" => self.position[2],
+            "x" => self.position[0] as f32,
+            "y" => self.position[1] as f32,
+            "z" => self.position[2] as f32,
             "nx" => self.normal[0],
             "ny" => self.normal[1],
             "nz" => self.normal[2],
             _ => return None,
         })
+    }
+
+    fn get_double(&self, name: &str) -> Option<f64> {
+        let axis = ["x", "y", "z"].iter().position(|axis| *axis == name)?;
+        self.position.get(axis).copied()
     }
 
     fn get_uchar(&self, name: &str) -> Option<u8> {
@@ -80,7 +88,7 @@ impl PropertyAccess for Vertex {
     }
 }
 
-/// Writes a cloud: floats `x y z`, with `nx ny nz` and uchars `red green blue` where it has them.
+/// Writes a cloud: floats `x y z`, doubles where it has an origin, with `nx ny nz` and uchars `red green blue` where it has them.
 ///
 /// # Errors
 /// [`Error::File`] for an empty cloud, numbers that are not finite, or normals and colours of another number than points;
@@ -100,7 +108,8 @@ pub fn write(path: &Path, cloud: &Cloud, options: &PlyOptions) -> Result<()> {
             vertex.properties.add(PropertyDef::new((*name).to_string(), PropertyType::Scalar(kind.clone())));
         }
     };
-    add(&["x", "y", "z"], ScalarType::Float);
+    let double = cloud.origin != [0.0; 3];
+    add(&["x", "y", "z"], if double { ScalarType::Double } else { ScalarType::Float });
     if cloud.normals.is_some() {
         add(&["nx", "ny", "nz"], ScalarType::Float);
     }
@@ -108,12 +117,12 @@ pub fn write(path: &Path, cloud: &Cloud, options: &PlyOptions) -> Result<()> {
         add(&["red", "green", "blue"], ScalarType::UChar);
     }
     ply.header.elements.add(vertex);
-    let at = |i: usize| Vertex {
-        position: cloud.points[i],
+    let at = |(i, position): (usize, [f64; 3])| Vertex {
+        position,
         normal: cloud.normals.as_ref().map_or([0.0; 3], |n| n[i]),
         color: cloud.colors.as_ref().map_or([0; 3], |c| c[i]),
     };
-    ply.payload.insert("vertex".to_string(), (0..cloud.len()).map(at).collect());
+    ply.payload.insert("vertex".to_string(), cloud.positions().enumerate().map(at).collect());
     let mut bytes = Vec::new();
     Writer::new().write_ply(&mut bytes, &mut ply).map_err(|e| fault(e.to_string()))?;
     Ok(flow_core::files::atomic_write(path, &bytes)?)
@@ -128,35 +137,59 @@ fn check(cloud: &Cloud) -> std::result::Result<(), String> {
         return Err(format!("{} points have {other} normals or colours", cloud.len()));
     }
     let numbers = cloud.points.iter().chain(cloud.normals.iter().flatten());
-    match numbers.flatten().all(|v| v.is_finite()) {
+    match numbers.flatten().all(|v| v.is_finite()) && cloud.origin.iter().all(|v| v.is_finite()) {
         true => Ok(()),
         false => Err("a coordinate or normal is not a finite number".into()),
     }
 }
 
-/// Reads a cloud, or a mesh where there are faces. Unknown elements and properties are passed over.
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Shape> {
+/// Reads a cloud, or a mesh where there are faces or triangle strips, in any order of the elements. Other elements and
+/// properties are passed over and named.
+pub(super) fn read(path: &Path, bytes: &[u8], notes: &mut Notes) -> Result<Shape> {
     let header = Header::parse(path, bytes)?;
     let mut source = Source::new(path, bytes, &header)?;
-    let mut cloud = Cloud::default();
-    let mut faces = Vec::new();
-    let mut seen = false;
+    let mut vertices = Vertices::default();
+    let (mut faces, mut strips) = (Vec::new(), Vec::new());
     for element in &header.elements {
         match element.name.as_str() {
-            "vertex" => {
-                cloud = source.vertices(element)?;
-                seen = true;
+            "vertex" if vertices.positions.is_empty() => vertices = source.vertices(element, notes)?,
+            "vertex" => return Err(source.fault("vertices come twice")),
+            // Kept until the vertices are known, which may follow.
+            "face" if element.corners().is_some() => source.lists(element, 0, |corners, place| {
+                faces.push((corners.iter().map(|&c| c as u64).collect::<Vec<_>>(), place));
+                Ok(())
+            })?,
+            "tristrips" if element.corners().is_some() => source.lists(element, -1, |corners, place| {
+                strips.extend(strip(corners).map(|triangle| (triangle.to_vec(), place)));
+                Ok(())
+            })?,
+            "face" | "tristrips" if element.count > 0 => return Err(source.fault("the faces have no list of corners")),
+            _ => {
+                source.skip(element)?;
+                notes.count(element.count as usize, &format!("entries of '{}' are not read", shortened(&element.name)));
             }
-            "face" if element.corners().is_some() => {
-                if !seen {
-                    return Err(source.fault("faces come before the vertices that they name"));
-                }
-                source.lists(element, |corners| fan(corners, cloud.len(), &mut faces))?;
-            }
-            _ => source.skip(element)?,
         }
     }
     source.finish()?;
-    let vertices = cloud.points.clone();
-    mesh_or_cloud(path, vertices, faces, || cloud)
+    if vertices.positions.is_empty() {
+        return Err(Error::File { path: path.to_path_buf(), reason: "has no vertices".into() });
+    }
+    let mut polygons = Polygons::new(&vertices.positions);
+    for (corners, place) in faces.iter().chain(&strips) {
+        polygons.add(corners).map_err(|reason| source.fault_at(*place, reason))?;
+    }
+    let faces = polygons.finish(notes);
+    vertices.shape(path, faces, notes)
+}
+
+/// The triangles of strips, every second one turned round; -1 ends a strip. A corner that is repeated, which joins two
+/// strips, leaves triangles without surface, which are dropped.
+fn strip(corners: &[i64]) -> impl Iterator<Item = [u64; 3]> {
+    corners.split(|&c| c < 0).flat_map(|run| {
+        run.windows(3).enumerate().filter_map(|(i, t)| {
+            let [a, b, c] = [t[0] as u64, t[1] as u64, t[2] as u64];
+            let triangle = if i % 2 == 0 { [a, b, c] } else { [b, a, c] };
+            (a != b && b != c && a != c).then_some(triangle)
+        })
+    })
 }

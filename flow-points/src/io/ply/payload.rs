@@ -3,8 +3,17 @@
 use std::path::Path;
 
 use super::header::{Element, Header, Property, Scalar, Storage};
+use crate::io::Vertices;
+use crate::io::notes::{Notes, colors_of};
 use crate::io::words::shortened;
-use crate::{Cloud, Error, Point, Result};
+use crate::{Error, Result};
+
+/// A place in the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    at: usize,
+    line: usize,
+}
 
 /// Reads one number after the other.
 pub(super) struct Source<'a> {
@@ -48,44 +57,53 @@ impl<'a> Source<'a> {
     }
 
     /// All vertices with positions, and normals and colours where they are complete.
-    pub fn vertices(&mut self, element: &Element) -> Result<Cloud> {
-        let find = |names: [&str; 3]| -> Option<[usize; 3]> {
-            let place = |n: &str| element.properties.iter().position(|p| p.name == n && p.length.is_none());
-            Some([place(names[0])?, place(names[1])?, place(names[2])?])
-        };
-        let Some(position) = find(["x", "y", "z"]) else {
+    pub fn vertices(&mut self, element: &Element, notes: &mut Notes) -> Result<Vertices> {
+        let Some(position) = element.three(&[["x", "y", "z"]]) else {
             return Err(self.fault("the vertices have no x, y and z"));
         };
-        let normal = find(["nx", "ny", "nz"]);
-        let bytes = |at: &[usize; 3]| at.iter().all(|&i| element.properties[i].kind == Scalar::U8);
-        let color = find(["red", "green", "blue"]).filter(bytes);
+        let normal = element.three(&[["nx", "ny", "nz"], ["normal_x", "normal_y", "normal_z"]]);
+        let color = element.three(&[
+            ["red", "green", "blue"],
+            ["r", "g", "b"],
+            ["diffuse_red", "diffuse_green", "diffuse_blue"],
+        ]);
         let count = element.count as usize;
-        let mut cloud = Cloud {
-            points: Vec::with_capacity(count),
-            normals: normal.map(|_| Vec::with_capacity(count)),
-            colors: color.map(|_| Vec::with_capacity(count)),
-        };
+        let (mut positions, mut normals, mut colors) = (Vec::with_capacity(count), Vec::new(), Vec::new());
         let mut row = vec![0.0_f64; element.properties.len()];
         for index in 0..count {
             for (slot, property) in row.iter_mut().zip(&element.properties) {
                 *slot = self.property(property)?;
             }
-            let three = |at: [usize; 3]| -> Point { at.map(|i| row[i] as f32) };
+            let three = |at: [usize; 3]| at.map(|i| row[i]);
             let point = three(position);
-            if !point.iter().all(|v| v.is_finite()) {
-                return Err(self.fault(format!("vertex {index}: {point:?} is not finite")));
+            if !point.iter().all(|v| v.abs() <= f64::from(f32::MAX)) {
+                return Err(self.fault(format!("vertex {index}: {point:?} is not finite in single precision")));
             }
-            cloud.points.push(point);
-            if let (Some(at), Some(normals)) = (normal, &mut cloud.normals) {
-                normals.push(three(at));
-            }
-            if let (Some(at), Some(colors)) = (color, &mut cloud.colors) {
-                colors.push(at.map(|i| row[i] as u8));
-            }
+            positions.push(point);
+            normals.extend(normal.map(|at| three(at).map(|v| v as f32)));
+            colors.extend(color.map(three));
+        }
+        let read: Vec<usize> = [Some(position), normal, color].into_iter().flatten().flatten().collect();
+        let rest = element.properties.iter().enumerate().filter(|(i, _)| !read.contains(i));
+        let rest: Vec<String> = rest.map(|(_, p)| shortened(&p.name)).collect();
+        if !rest.is_empty() {
+            notes.say(format!("properties of vertices that are not read: {}", rest.join(", ")));
         }
         // Normals that are no numbers are worth nothing; the points still are.
-        cloud.normals = cloud.normals.filter(|n| n.iter().flatten().all(|v| v.is_finite()));
-        Ok(cloud)
+        let numbers = normals.iter().flatten().all(|v| v.is_finite());
+        if !numbers {
+            notes.say("normals that are not all numbers are not read");
+        }
+        let kind = color.map(|at| element.properties[at[0]].kind);
+        if kind == Some(Scalar::U16) {
+            colors.iter_mut().flatten().for_each(|v| *v /= 257.0);
+        }
+        let fractions = matches!(kind, Some(Scalar::F32 | Scalar::F64));
+        Ok(Vertices {
+            positions,
+            normals: normal.filter(|_| numbers).map(|_| normals),
+            colors: colors_of(&colors, fractions, notes),
+        })
     }
 
     /// A single number; of a list, which is passed over, its length.
@@ -107,11 +125,12 @@ impl<'a> Source<'a> {
         Ok(length as u64)
     }
 
-    /// The list of corners of every face.
+    /// The list of corners of every face, or of every strip, where -1 ends a strip.
     pub fn lists(
         &mut self,
         element: &Element,
-        mut take: impl FnMut(&[u64]) -> std::result::Result<(), String>,
+        least: i64,
+        mut take: impl FnMut(&[i64], Place) -> std::result::Result<(), String>,
     ) -> Result<()> {
         let corners = element.corners();
         let mut list = Vec::new();
@@ -124,15 +143,26 @@ impl<'a> Source<'a> {
                 list.clear();
                 for _ in 0..self.length(length)? {
                     let corner = self.number(property.kind)?;
-                    if !(corner >= 0.0 && corner.fract() == 0.0) {
+                    if !(corner >= least as f64 && corner.fract() == 0.0) {
                         return Err(self.fault(format!("{corner} is no corner of a face")));
                     }
-                    list.push(corner as u64);
+                    list.push(corner as i64);
                 }
-                take(&list).map_err(|reason| self.fault(reason))?;
+                take(&list, self.place()).map_err(|reason| self.fault(reason))?;
             }
         }
         Ok(())
+    }
+
+    /// Where the reading is.
+    pub fn place(&self) -> Place {
+        Place { at: self.at, line: self.line }
+    }
+
+    /// A fault at an earlier place.
+    pub fn fault_at(&mut self, place: Place, reason: impl Into<String>) -> Error {
+        (self.at, self.line) = (place.at, place.line);
+        self.fault(reason)
     }
 
     pub fn skip(&mut self, element: &Element) -> Result<()> {
@@ -190,7 +220,9 @@ impl<'a> Source<'a> {
 
     fn word(&mut self, kind: Scalar) -> Result<f64> {
         while let Some(b) = self.bytes.get(self.at).filter(|b| b.is_ascii_whitespace()) {
-            self.line += usize::from(*b == b'\n');
+            // A carriage return ends a line unless a line feed follows.
+            let ends = *b == b'\n' || (*b == b'\r' && self.bytes.get(self.at + 1) != Some(&b'\n'));
+            self.line += usize::from(ends);
             self.at += 1;
         }
         let rest = &self.bytes[self.at..];
@@ -201,11 +233,16 @@ impl<'a> Source<'a> {
         let word = String::from_utf8_lossy(&rest[..end]);
         let value: f64 = match word.parse() {
             Ok(value) => value,
-            Err(_) => return Err(self.fault(format!("expected a number, found '{}'", shortened(&word)))),
+            Err(_) => {
+                let remedy = if word.contains(',') { ": a decimal comma? write it with a point" } else { "" };
+                return Err(self.fault(format!("expected a number, found '{}'{remedy}", shortened(&word))));
+            }
         };
-        let whole = !matches!(kind, Scalar::F32 | Scalar::F64);
-        if whole && value.fract() != 0.0 {
-            return Err(self.fault(format!("expected a whole number, found '{}'", shortened(&word))));
+        if let Some((least, most)) = kind.range()
+            && !(value.fract() == 0.0 && (least..=most).contains(&value))
+        {
+            let expected = format!("expected a whole number from {least} to {most}");
+            return Err(self.fault(format!("{expected}, found '{}'", shortened(&word))));
         }
         self.at += end;
         Ok(value)

@@ -26,6 +26,7 @@ pub fn valid() -> Vec<(&'static str, Format, Vec<u8>)> {
     stl.extend([0.0_f32, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0].iter().flat_map(|v| v.to_le_bytes()));
     stl.extend([0, 0]);
     let stl_text = b"solid one\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\nendsolid one\n";
+    let floats: Vec<u8> = (1..=6).flat_map(|v| (v as f32).to_le_bytes()).collect();
     vec![
         ("a.ply", Format::Ply, ply_text.to_vec()),
         ("b.ply", Format::Ply, little),
@@ -37,9 +38,19 @@ pub fn valid() -> Vec<(&'static str, Format, Vec<u8>)> {
         ("a.pts", Format::Text, b"2\n1 2 3 0.5\n4 5 6 0.25\n".to_vec()),
         ("a.stl", Format::Stl, stl),
         ("b.stl", Format::Stl, stl_text.to_vec()),
+        ("e.csv", Format::Text, b"x,y,z,label\n1,2,3,a\n4,5,6,b\n".to_vec()),
+        ("a.pcd", Format::Pcd, pcd("ascii", b"1 2 3\n4 5 6\n")),
+        ("b.pcd", Format::Pcd, pcd("binary", &floats)),
+        ("d.pcd", Format::Pcd, pcd("binary_compressed", &[&[25, 0, 0, 0, 24, 0, 0, 0, 23][..], &floats].concat())),
         ("a.npy", Format::Npy, npy("<f4", "(2, 3)", &[0.0_f32; 6].map(|v| v.to_le_bytes()).concat())),
         ("b.npy", Format::Npy, npy(">f8", "(2, 1, 3)", &[1.0_f64; 6].map(|v| v.to_be_bytes()).concat())),
     ]
+}
+
+/// Two points of three floats, stored so.
+fn pcd(storage: &str, data: &[u8]) -> Vec<u8> {
+    let header = "VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 2\nHEIGHT 1\nPOINTS 2\nDATA";
+    [format!("{header} {storage}\n").as_bytes(), data].concat()
 }
 
 /// An array with this header.
