@@ -154,7 +154,10 @@ impl EvalArgs {
         let path = self.reference.clone().unwrap_or_else(|| PathBuf::from(&run.source));
         self.table.check(&[&path])?;
         match read(&path, &self.table) {
-            Ok(loaded) => Ok(Some(loaded)),
+            Ok(loaded) => {
+                eprintln!("split: all {} molecules of the reference, whichever part a run gave them", loaded.len());
+                Ok(Some(loaded))
+            }
             Err(error) if self.reference.is_some() => Err(error),
             Err(error) => {
                 eprintln!("no comparison with the training set: {error} (name it with --reference)");

@@ -37,7 +37,12 @@ impl ReconstructArgs {
         let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
         let loaded = self.data.open()?;
         let config = model.config();
-        let molecules = loaded.molecules.iter().take(self.count.unwrap_or(usize::MAX));
+        let count = self.count.unwrap_or(usize::MAX).min(loaded.len());
+        eprintln!(
+            "split: all, the first {count} of {} molecules, those that a run was trained on among them",
+            loaded.len()
+        );
+        let molecules = loaded.molecules.iter().take(count);
         let sequences = Expressed::new(molecules, config).check(&loaded.source)?.all();
         let returned = there_and_back(&model, &sequences, self.seed)?;
         println!("{returned}");
