@@ -90,7 +90,7 @@ pub fn parse<P: Parser + CommandFactory>() -> Result<P> {
     };
     let merged = merged(given.clone(), &folder(&given, &P::command()))?;
     if merged != given {
-        eprintln!("with the settings of the run: {}", merged.flags.join(" "));
+        eprintln!("note: with the settings of the run: {}", merged.flags.join(" "));
     }
     Ok(P::parse_from([merged.program, merged.verb].into_iter().chain(merged.flags)))
 }

@@ -57,7 +57,7 @@ fn arguments_that_make_no_sense() {
         &[
             (&["train", "--out", "run"], "holds a run already"),
             (&["train", "--out", "file"], "file"),
-            (&["train", "--out", "new", "--resume"], "no complete checkpoint"),
+            (&["train", "--out", "new", "--resume"], "holds no checkpoint"),
             (&[&train[..], &TINY[..4], &["--batch-size", "33", "--resume"]].concat(), "batch: checkpoint 32, asked 33"),
             (&["train", "--out", "new", "--batch-size", "0"], "--batch-size"),
             (&["train", "--out", "new", "--data", "one.csv", "--model", "maf", "--batch-size", "100"], "batch size"),
@@ -79,7 +79,7 @@ fn arguments_that_make_no_sense() {
             (&["train", "--out", "new", "--test-points", "0"], "--test-points"),
             (&["train", "--out", "new", "--device", "abacus"], "expected cpu"),
             (&["sample", "--checkpoint", "nowhere"], "nowhere"),
-            (&["sample", "--checkpoint", "folder"], "no complete checkpoint"),
+            (&["sample", "--checkpoint", "folder"], "holds no checkpoint"),
             (&["sample", "--checkpoint", "run", "--count", "0"], "--count"),
             (&["sample", "--checkpoint", "run", "--temperature", "NaN"], "--temperature"),
             (&["sample", "--checkpoint", "run", "--out", "folder"], "folder"),

@@ -99,8 +99,8 @@ fn bad_input_is_one_line_and_exit_code_2() {
 
     // Checkpoints and latents.
     let checkpoints: [(&str, &[&str]); 6] = [
-        ("missing", &["missing", "no complete checkpoint"]),
-        ("folder", &["folder", "no complete checkpoint"]),
+        ("missing", &["missing", "holds no checkpoint"]),
+        ("folder", &["folder", "holds no checkpoint"]),
         ("c-weights", &["c-weights/model.safetensors", "truncated"]),
         ("c-json", &["c-json/config.json", "line 1"]),
         ("c-empty", &["c-empty/config.json", "empty"]),
@@ -132,7 +132,7 @@ fn bad_arguments_are_one_line_and_exit_code_2() {
     refused(&[&["train", "--out", "m"], &TINY[..]].concat(), &["holds a run already"]);
     let resume = ["train", "--out", "m", "--resume", "--steps", "30", "--levels", "1", "--steps-per-level", "1"];
     refused(&[&resume[..], &["--width", "16", "--batch-size", "32"]].concat(), &["width", "8", "16"]);
-    refused(&["train", "--out", "missing", "--resume"], &["missing", "no complete checkpoint"]);
+    refused(&["train", "--out", "missing", "--resume"], &["missing", "holds no checkpoint"]);
     refused(&["sample", "--checkpoint", "m", "--temperature", "-1", "--out", "new.png"], &["temperature", "-1"]);
     refused(&["sample", "--checkpoint", "m", "--temperature", "NaN", "--out", "new.png"], &["temperature", "NaN"]);
     refused(&["sample", "--checkpoint", "m", "--class", "ten", "--out", "new.png"], &["--class ten", "neither"]);

@@ -79,7 +79,7 @@ fn judging(folder: &Path) {
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("atom type Si"));
     scoring(folder);
     assert!(run(folder, &["info"]).contains("bits/atom in validation"));
-    assert!(run(folder, &["info", "--presets"]).contains("gaussian"));
+    assert!(run(folder, &["info", "--presets"]).contains("affine maps"));
 }
 
 /// The numbers belong to the molecule: neither its spelling nor its line decides, and every line of the input has its row.
