@@ -13,7 +13,7 @@ use flow_density::trainer::{DensityRun, DensityTask, MATCHING_LOSS, NLL, train_c
 
 use super::common::{evaluate, in_words, kinds, load_from};
 use super::picture::{self, PictureArg, Shown};
-use super::reading::{ReadingArg, data_of, print};
+use super::reading::{ReadingArg, print};
 use crate::cli::at_least_one;
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
@@ -123,7 +123,7 @@ impl TrainArgs {
         let steps = config.steps;
         let task = DensityTask::new(run, data, &device)?;
         let parameters = task.model().store().parameter_count();
-        let Trained { summary, report, .. } = training::train(config, place, task, || {
+        let Trained { summary, report, task } = training::train(config, place, task, || {
             eprintln!("{words}; {columns} columns, {parameters} parameters, {steps} steps of {batch} points");
             Ok(())
         })?;
@@ -134,7 +134,7 @@ impl TrainArgs {
         if !report {
             return Ok(());
         }
-        self.report(&summary)
+        self.report(&summary, task.data())
     }
 
     fn plan(&self) -> Result<ModelConfig> {
@@ -169,15 +169,14 @@ impl TrainArgs {
     }
 
     /// Pictures, the report and its one line, from the checkpoint on disk.
-    fn report(&self, summary: &Summary) -> Result<()> {
+    fn report(&self, summary: &Summary, data: &Data) -> Result<()> {
         let (run, model) = load_from(&self.out, &self.engine.device()?, true)?;
-        let data = data_of(&run)?;
-        let report = evaluate(&model, &run, &data, self.test_points, self.engine.seed())?;
+        let report = evaluate(&model, &run, data, self.test_points, self.engine.seed())?;
         atomic_write(&self.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
         let mut seen: &Path = &self.out.join("loss.png");
         let picture = self.out.join("density.png");
         if run.features() == 2 {
-            picture::write_all(&model, &run, Shown::of(&data), self.style, &self.out, self.engine.seed())?;
+            picture::write_all(&model, &run, Shown::of(data), self.style, &self.out, self.engine.seed())?;
             seen = &picture;
         }
         println!("{report}; {} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());

@@ -100,7 +100,7 @@ fn damaged(run: &Path, checkpoint: &str, file: &str, damage: impl Fn(&mut Vec<u8
     (out, path)
 }
 
-fn flip(bytes: &mut Vec<u8>) {
+fn flip(bytes: &mut [u8]) {
     let middle = bytes.len() - 20;
     bytes[middle] ^= 4;
 }
@@ -120,7 +120,7 @@ fn the_best_checkpoint_is_right_or_refused() {
         assert!(message.contains(&path.display().to_string()) && message.contains("truncated"), "{message}");
         assert!(message.contains("another checkpoint of the run"), "{message}");
 
-        let (out, path) = damaged(run.path(), "best", file, flip);
+        let (out, path) = damaged(run.path(), "best", file, |bytes| flip(bytes));
         let best = find_checkpoint(out.path()).unwrap();
         let before = store.weights();
         let message = load_weights(&best, store.store(), file == "ema.safetensors").unwrap_err().to_string();
@@ -158,7 +158,7 @@ fn a_resume_says_what_it_passes_over_and_refuses_what_it_cannot_trust() {
         );
         assert_same_checkpoint(&Checkpoints::new(run.path()).at(STEPS), &Checkpoints::new(out.path()).at(STEPS));
 
-        let (out, path) = damaged(run.path(), &newest, file, flip);
+        let (out, path) = damaged(run.path(), &newest, file, |bytes| flip(bytes));
         let message = refusal(out.path(), Toy::plain());
         assert!(message.contains(&path.display().to_string()) && message.contains("checksum"), "{message}");
     }

@@ -54,6 +54,11 @@ impl DensityTask {
         &self.model
     }
 
+    /// The data.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
     /// Standardised points: fresh ones of a toy, the next rows of a table.
     fn batch(&mut self, rng: &mut FlowRng) -> Result<Tensor> {
         match (&mut self.cursor, self.data.toy()) {

@@ -62,10 +62,10 @@ fn bumps(dims: usize, context: usize) -> Vec<Case> {
     ]
 }
 
-/// Four steps of order eight over a short time: both directions agree to the kit's tolerance, at little cost.
+/// Two steps of order eight over a short time: both directions agree to the kit's tolerance, at little cost.
 pub(crate) fn precise(flow: Continuous) -> Continuous {
-    let solver = SolveOptions::new(Method::Dopri8, Stepping::fixed(4));
-    flow.hidden(&[4]).config(CnfConfig::new(solver).end_time(EndTime::Fixed(0.3)))
+    let solver = SolveOptions::new(Method::Dopri8, Stepping::fixed(2));
+    flow.hidden(&[4]).config(CnfConfig::new(solver).end_time(EndTime::Fixed(0.15)))
 }
 
 fn continuous(dims: usize, context: usize) -> Vec<Case> {

@@ -146,7 +146,7 @@ impl Table<'_> {
             })?,
         };
         let named = |wanted: &&str| names.iter().position(|name| key(name) == **wanted);
-        let name = NAME_COLUMNS.iter().find_map(|wanted| named(wanted)).filter(|&name| name != smiles);
+        let name = NAME_COLUMNS.iter().find_map(named).filter(|&name| name != smiles);
         let header = names.get(smiles).cloned().unwrap_or_default();
         Ok((Columns { smiles, name, count: names.len() }, header))
     }

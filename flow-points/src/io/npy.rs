@@ -40,7 +40,7 @@ pub(super) fn clouds(path: &Path, array: &Array, notes: &mut Notes) -> Result<Sh
         }
         _ => return Err(fault(format!("has shape {shape:?}, expected [N, 3] or [S, N, 3]"))),
     };
-    if let Some(i) = array.values.iter().position(|v| !(v.abs() <= f64::from(f32::MAX))) {
+    if let Some(i) = array.values.iter().position(|v| v.is_nan() || v.abs() > f64::from(f32::MAX)) {
         let (row, axis) = (i / 3, i % 3);
         let place = format!("cloud {}, point {}, axis {axis}", row as u64 / points, row as u64 % points);
         return Err(fault(format!("{place}: {} is not a finite number of single precision", array.values[i])));

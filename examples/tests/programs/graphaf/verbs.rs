@@ -101,7 +101,7 @@ fn scoring(folder: &Path) {
     assert_eq!(numbers(alone[1]), numbers(alone[2]));
     assert_eq!(
         numbers(alone[1]),
-        rows[5].splitn(2, "wine\",").nth(1).unwrap().split(',').skip(1).collect::<Vec<_>>().join(",")
+        rows[5].split_once("wine\",").unwrap().1.split(',').skip(1).collect::<Vec<_>>().join(",")
     );
 }
 
