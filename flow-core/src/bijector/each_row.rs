@@ -1,4 +1,4 @@
-//! A pass that fails for some rows keeps the answers of the others.
+//! A pass that fails for some rows keeps the results of the others.
 
 use candle_core::Tensor;
 

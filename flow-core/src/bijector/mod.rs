@@ -59,7 +59,7 @@ pub struct Pullback {
 /// # Errors
 /// Methods check their arguments and return [`Error::Shape`], [`Error::DType`] or [`Error::Context`]
 /// naming the layer; they never panic on input. Where a row has no answer ([`Error::NotInvertible`], [`Error::Domain`])
-/// the error names it, and [`each_row`] returns the answers of the others.
+/// the error names it, and [`each_row`] returns the results of the others.
 pub trait Bijector: Send + Sync {
     /// A short name for messages, `coupling(affine)`.
     fn name(&self) -> String;

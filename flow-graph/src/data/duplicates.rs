@@ -29,10 +29,15 @@ pub struct Shared {
 impl Duplicates {
     /// Compares all molecules of a set, on all threads of rayon's pool.
     pub fn of(molecules: &MoleculeSet) -> Self {
-        let name = |index: usize| molecules.get(index).map(|molecule| smiles::canonical(&molecule)).unwrap_or_default();
-        let names: Vec<String> = (0..molecules.len()).into_par_iter().map(name).collect();
+        let name = |index: usize| molecules.get(index).map(|molecule| smiles::canonical(&molecule));
+        let names: Vec<Option<String>> = (0..molecules.len()).into_par_iter().map(name).collect();
         let mut seen = HashMap::with_capacity(names.len());
-        let first = names.iter().enumerate().map(|(index, name)| *seen.entry(name.as_str()).or_insert(index)).collect();
+        let earliest = |(index, name): (usize, &Option<String>)| match name {
+            Some(name) => *seen.entry(name.as_str()).or_insert(index),
+            // What has no name repeats nothing.
+            None => index,
+        };
+        let first = names.iter().enumerate().map(earliest).collect();
         Duplicates { first }
     }
 

@@ -1,6 +1,6 @@
 //! Hostile files: an answer that names file, line and column, never a panic, nothing lost in silence.
 //!
-//! More cases of noise: `FLOW_FUZZ=1000000 cargo test --release -p flow-graph --no-default-features --test data_files`.
+//! More cases of noise: `FLOW_FUZZ=1000000 cargo test --release -p flow-graph --no-default-features --test all data_files`.
 
 // Helper functions of tests are no tests to the lint.
 

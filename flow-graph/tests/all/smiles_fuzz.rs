@@ -1,7 +1,7 @@
 //! Text that is no molecule, or hardly one: never a panic, and every error inside the text.
 //!
 //! A million cases of each kind:
-//! `FLOW_FUZZ=1000000 cargo test --release -p flow-graph --no-default-features --test smiles_fuzz`.
+//! `FLOW_FUZZ=1000000 cargo test --release -p flow-graph --no-default-features --test all smiles_fuzz`.
 
 // Helper functions of tests are no tests to the lint.
 

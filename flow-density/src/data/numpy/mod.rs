@@ -154,7 +154,9 @@ pub(super) fn archive(bytes: &[u8], wanted: Option<&str>) -> Read<Raw> {
             }
             let mut raw = Raw::default();
             for member in tables {
-                let column = read(&mut archive, member)?.columns.into_iter().next().unwrap_or_default();
+                let column = read(&mut archive, member)?.columns.into_iter().next();
+                let none = || Fault::whole(format!("array '{}' without a column", member.name), "a vector".to_string());
+                let column = column.ok_or_else(none)?;
                 raw.columns.push(RawColumn { name: Some(member.name.clone()), ..column });
             }
             Ok(raw)
