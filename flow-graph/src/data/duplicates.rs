@@ -32,12 +32,14 @@ impl Duplicates {
         let name = |index: usize| molecules.get(index).map(|molecule| smiles::canonical(&molecule));
         let names: Vec<Option<String>> = (0..molecules.len()).into_par_iter().map(name).collect();
         let mut seen = HashMap::with_capacity(names.len());
-        let earliest = |(index, name): (usize, &Option<String>)| match name {
-            Some(name) => *seen.entry(name.as_str()).or_insert(index),
-            // What has no name repeats nothing.
-            None => index,
-        };
-        let first = names.iter().enumerate().map(earliest).collect();
+        let mut first = Vec::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            first.push(match name {
+                Some(name) => *seen.entry(name.as_str()).or_insert(index),
+                // What has no name repeats nothing.
+                None => index,
+            });
+        }
         Duplicates { first }
     }
 
