@@ -9,5 +9,5 @@ mod multiscale;
 mod reversible;
 
 pub use flow::{Density, Flow, Scored};
-pub use multiscale::{Latents, Level, MultiScale, TopObjective};
+pub use multiscale::{Factors, LatentPriors, Latents, Level, MultiScale, TopObjective};
 pub use reversible::{Backprop, DRIFT_TOLERANCE, drift};

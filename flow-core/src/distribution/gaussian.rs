@@ -123,7 +123,11 @@ impl<C: Conditioner> ConditionalGaussian<C> {
         &self.net
     }
 
-    fn parameters(&self, batch: usize, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    /// Mean and `ln σ` given contexts `(batch, context_shape…)`, each `(batch, event_shape…)`.
+    ///
+    /// # Errors
+    /// [`Error::Context`] without one, [`Error::Shape`] for another shape.
+    pub fn parameters(&self, batch: usize, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         // Its type is the net's to check, which has the parameters.
         let dtype = context.map_or(DType::F32, Tensor::dtype);
         let context = check_context("conditional gaussian", context, batch, &self.context_shape, dtype)?;

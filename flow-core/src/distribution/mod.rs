@@ -81,29 +81,44 @@ pub trait Distribution: Send + Sync {
     }
 }
 
-impl<D: Distribution + ?Sized> Distribution for Box<D> {
-    fn name(&self) -> String {
-        (**self).name()
-    }
-    fn event_shape(&self) -> &[usize] {
-        (**self).event_shape()
-    }
-    fn context_shape(&self) -> Option<&[usize]> {
-        (**self).context_shape()
-    }
-    fn log_prob(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        (**self).log_prob(z, context)
-    }
-    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        (**self).sample(n, context, temperature, rng)
-    }
-    fn whiten(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        (**self).whiten(z, context)
-    }
-    fn color(&self, noise: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        (**self).color(noise, context)
-    }
+/// A pointer to a density is a density.
+macro_rules! forward {
+    ($pointer:ty) => {
+        impl<D: Distribution + ?Sized> Distribution for $pointer {
+            fn name(&self) -> String {
+                (**self).name()
+            }
+            fn event_shape(&self) -> &[usize] {
+                (**self).event_shape()
+            }
+            fn context_shape(&self) -> Option<&[usize]> {
+                (**self).context_shape()
+            }
+            fn log_prob(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+                (**self).log_prob(z, context)
+            }
+            fn sample(
+                &self,
+                n: usize,
+                context: Option<&Tensor>,
+                temperature: f64,
+                rng: &mut FlowRng,
+            ) -> Result<Tensor> {
+                (**self).sample(n, context, temperature, rng)
+            }
+            fn whiten(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+                (**self).whiten(z, context)
+            }
+            fn color(&self, noise: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+                (**self).color(noise, context)
+            }
+        }
+    };
 }
+
+forward!(Box<D>);
+// A density that is part of a flow, and known to others as well.
+forward!(std::sync::Arc<D>);
 
 #[cfg(test)]
 mod tests {

@@ -5,10 +5,14 @@
 //! conditioned on the kept one (Dinh et al. 2017, section 3.6; Kingma & Dhariwal 2018, section 3).
 //! There are several latents, so this is a type of its own and not a [`Bijector`].
 
+mod density;
+mod latent;
+
 use candle_core::Tensor;
+pub use latent::{Factors, LatentPriors};
 
 use super::context::{Declared, Door, reduce_gradient};
-use super::flow::{Density, Scored, all_or_nothing, plain_backward, refuse_non_finite_rows, reversible_or};
+use super::flow::{Scored, plain_backward, refuse_non_finite_rows, reversible_or};
 use super::reversible::Backprop;
 use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, LayerReport, Tape};
@@ -137,7 +141,7 @@ impl MultiScale {
         let context = self.door.admit(x, context)?;
         let context = context.as_ref();
         let mut latents = Vec::with_capacity(self.levels.len());
-        let (log_prob, top) = self.score(x, context, |split, out, kept| {
+        let (log_prob, top) = self.score(x, context, None, |split, out, kept| {
             latents.push(split.whiten(out, Some(kept))?);
             Ok(())
         })?;
@@ -231,7 +235,7 @@ impl MultiScale {
         };
         let plain = |gradients: &mut Gradients| {
             let f = |x: &Tensor, c: Option<&Tensor>| {
-                let (log_prob, top) = self.score(x, c, |_, _, _| Ok(()))?;
+                let (log_prob, top) = self.score(x, c, None, |_, _, _| Ok(()))?;
                 head(&top, log_prob)
             };
             plain_backward(f, x, context, weight, gradients)
@@ -239,7 +243,8 @@ impl MultiScale {
         let mut scored = match mode {
             Backprop::Plain => plain(gradients)?,
             Backprop::Reversible => {
-                reversible_or(x, gradients, |g| self.reversible(x, context, weight, &head, g), plain)?
+                let top_head = |top: &Tensor, c: Option<&Tensor>| head(top, self.top.log_prob(top, c)?);
+                reversible_or(x, gradients, |g| self.reversible(x, context, weight, None, &top_head, g), plain)?
             }
         };
         refuse_non_finite_rows(x, &scored)?;
@@ -251,26 +256,32 @@ impl MultiScale {
         Ok((scored, bonus))
     }
 
-    /// `log p(x)` and the raw top latent; `visit` sees every factored-out part with its kept part.
+    /// `log p(x)` and the raw top latent, with the flow's own priors or others in their place; `visit` sees every
+    /// factored-out part with its kept part.
     fn score(
         &self,
         x: &Tensor,
         context: Option<&Tensor>,
+        priors: Option<&dyn LatentPriors>,
         mut visit: impl FnMut(&dyn Distribution, &Tensor, &Tensor) -> Result<()>,
     ) -> Result<(Tensor, Tensor)> {
         let mut x = x.clone();
         let mut total: Option<Tensor> = None;
-        for level in &self.levels {
+        for (i, level) in self.levels.iter().enumerate() {
             let (h, mut term) = level.flow.encode(&x, context)?;
             let (kept, factored) = level.halves(h)?;
             if let Some((split, out)) = factored {
-                term = (term + split.log_prob(&out, Some(&kept))?)?;
+                term = (term + split_log_prob(priors, split, i, &out, &kept)?)?;
                 visit(split, &out, &kept)?;
             }
             x = kept;
             total = add_optional(total, Some(term))?;
         }
-        let log_prob = add_optional(total, Some(self.top.log_prob(&x, context)?))?;
+        let top = match priors {
+            Some(priors) => priors.log_prob(self.levels.len() - 1, &x, None)?,
+            None => self.top.log_prob(&x, context)?,
+        };
+        let log_prob = add_optional(total, Some(top))?;
         let log_prob = log_prob.ok_or_else(|| Error::config("multi-scale", "has no level"))?;
         Ok((log_prob, x))
     }
@@ -314,7 +325,8 @@ impl MultiScale {
         x: &Tensor,
         context: Option<&Tensor>,
         weight: &Tensor,
-        head: &dyn Fn(&Tensor, Tensor) -> Result<Tensor>,
+        priors: Option<&dyn LatentPriors>,
+        top_head: &dyn Fn(&Tensor, Option<&Tensor>) -> Result<Tensor>,
         gradients: &mut Gradients,
     ) -> Result<(Scored, Tensor)> {
         let Encoded { mut out, top, tapes, log_det } = {
@@ -323,14 +335,15 @@ impl MultiScale {
             self.store.check_untracked(NAME, &[&encoded.top, &encoded.log_det])?;
             encoded
         };
-        let scored = plain_backward(|top, c| head(top, self.top.log_prob(top, c)?), &top, context, weight, gradients)?;
+        let scored = plain_backward(top_head, &top, context, weight, gradients)?;
         let mut log_prob = (scored.log_prob + log_det)?;
         let (mut h, mut grad, mut grad_context) = (top, scored.grad_x, scored.grad_context);
-        for (level, tape) in self.levels.iter().zip(&tapes).rev() {
+        for (i, (level, tape)) in self.levels.iter().zip(&tapes).enumerate().rev() {
             if let Some(split) = &level.split {
                 let factored = out.pop().ok_or_else(|| Error::config("multi-scale", "lost a latent"))?;
                 let leaves = Leaves::new(&factored, Some(&h))?;
-                let term = split.log_prob(leaves.x(), leaves.context())?;
+                let kept = leaves.context().unwrap_or(&h);
+                let term = split_log_prob(priors, split.as_ref(), i, leaves.x(), kept)?;
                 let objective = pair(&term, weight)?;
                 gradients.check_variables(&objective, &leaves.inputs())?;
                 let (grad_factored, grad_kept) = leaves.pull_back(&objective, gradients)?;
@@ -347,54 +360,16 @@ impl MultiScale {
     }
 }
 
-impl Density for MultiScale {
-    fn store(&self) -> &ParamStore {
-        &self.store
-    }
-
-    fn event_shape(&self) -> &[usize] {
-        self.levels[0].flow.event_shape()
-    }
-
-    fn log_prob(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
-        let context = self.door.admit(x, context)?;
-        Ok(self.score(x, context.as_ref(), |_, _, _| Ok(()))?.0)
-    }
-
-    fn initialize(&self, x: &Tensor, context: Option<&Tensor>) -> Result<()> {
-        let _paused = self.store.no_grad();
-        let context = self.door.admit(x, context)?.map(|c| c.detach());
-        let mut x = x.detach();
-        all_or_nothing(&self.store, || {
-            for level in &self.levels {
-                let (h, log_det) = level.flow.initialize(&x, context.as_ref())?;
-                self.store.check_untracked(NAME, &[&h, &log_det])?;
-                x = level.halves(h)?.0;
-            }
-            Ok(())
-        })
-    }
-
-    fn set_training(&self, training: bool) {
-        self.levels.iter().for_each(|l| l.flow.set_training(training));
-    }
-
-    fn set_noise(&self, rng: &mut FlowRng) {
-        self.levels.iter().for_each(|l| l.flow.set_noise(rng));
-    }
-
-    fn log_prob_backward(
-        &self,
-        x: &Tensor,
-        context: Option<&Tensor>,
-        weight: &Tensor,
-        mode: Backprop,
-        gradients: &mut Gradients,
-    ) -> Result<Scored> {
-        Ok(self.backward_with(x, context, weight, None, mode, gradients)?.0)
-    }
-
-    fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        self.sample_with(n, context, &vec![temperature; self.levels.len()], rng)
+/// The density of a factored-out part by its own prior, or by another in its place.
+fn split_log_prob(
+    priors: Option<&dyn LatentPriors>,
+    own: &dyn Distribution,
+    level: usize,
+    latent: &Tensor,
+    kept: &Tensor,
+) -> Result<Tensor> {
+    match priors {
+        Some(priors) => priors.log_prob(level, latent, Some(kept)),
+        None => own.log_prob(latent, Some(kept)),
     }
 }
