@@ -42,11 +42,33 @@ impl GlowConfig {
         let flow = MultiScale::new(path.store(), levels, Box::new(top))?;
         Ok(ImageFlow { class_head, ..ImageFlow::new(flow, PixelScaling::Centered) })
     }
+
+    /// The flow of one level over `(C, H, W)`: squeeze to `(4C, H/2, W/2)` and `K` steps, without a split.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for odd sides.
+    pub fn level(&self, path: &ParamPath, shape: [usize; 3]) -> Result<Box<dyn Bijector>> {
+        let squeeze = Squeeze::new(&shape, 2)?;
+        let event = squeeze.latent_shape().to_vec();
+        let mut layers: Vec<Box<dyn Bijector>> = vec![Box::new(squeeze)];
+        for k in 0..self.steps {
+            let at = path.pp(format!("step{k}"));
+            layers.push(Box::new(ActNorm::new(&at.pp("actnorm"), &event)?));
+            layers.push(mixing(self.permutation, &at.pp("mix"), &event)?);
+            layers.push(match self.coupling {
+                GlowCoupling::Additive => coupling(Additive, self.width, &at.pp("coupling"), &event)?,
+                GlowCoupling::Affine => {
+                    coupling(Affine::new(ScaleBound::Sigmoid), self.width, &at.pp("coupling"), &event)?
+                }
+            });
+        }
+        Ok(Box::new(Chain::new(layers)?))
+    }
 }
 
 /// One level over images of `shape`, and the shape that it passes on.
 fn level(config: &GlowConfig, path: &ParamPath, shape: [usize; 3], last: bool) -> Result<(Level, [usize; 3])> {
-    let flow = steps(config, path, shape)?;
+    let flow = config.level(path, shape)?;
     let [c, h, w] = [flow.latent_shape()[0], shape[1] / 2, shape[2] / 2];
     if last {
         return Ok((Level { flow, split: None }, [c, h, w]));
@@ -55,25 +77,6 @@ fn level(config: &GlowConfig, path: &ParamPath, shape: [usize; 3], last: bool) -
     let net = ZeroConv::new(&path.pp("split"), kept, 2 * out)?;
     let split = ConditionalGaussian::new(&[out, h, w], &[kept, h, w], net);
     Ok((Level { flow, split: Some(Box::new(split)) }, [kept, h, w]))
-}
-
-/// Squeeze and `K` steps.
-fn steps(config: &GlowConfig, path: &ParamPath, shape: [usize; 3]) -> Result<Box<dyn Bijector>> {
-    let squeeze = Squeeze::new(&shape, 2)?;
-    let event = squeeze.latent_shape().to_vec();
-    let mut layers: Vec<Box<dyn Bijector>> = vec![Box::new(squeeze)];
-    for k in 0..config.steps {
-        let at = path.pp(format!("step{k}"));
-        layers.push(Box::new(ActNorm::new(&at.pp("actnorm"), &event)?));
-        layers.push(mixing(config.permutation, &at.pp("mix"), &event)?);
-        layers.push(match config.coupling {
-            GlowCoupling::Additive => coupling(Additive, config.width, &at.pp("coupling"), &event)?,
-            GlowCoupling::Affine => {
-                coupling(Affine::new(ScaleBound::Sigmoid), config.width, &at.pp("coupling"), &event)?
-            }
-        });
-    }
-    Ok(Box::new(Chain::new(layers)?))
 }
 
 fn mixing(kind: GlowPermutation, path: &ParamPath, event: &[usize]) -> Result<Box<dyn Bijector>> {

@@ -16,7 +16,7 @@ use super::class_head::ZeroLinear;
 ///
 /// # Shapes
 /// - event `(C, H, W)`, context `(classes)` one-hot if conditional.
-pub(super) struct TopPrior {
+pub struct TopPrior {
     shape: [usize; 3],
     context_shape: Option<[usize; 1]>,
     top: Option<ZeroConv>,
@@ -25,7 +25,11 @@ pub(super) struct TopPrior {
 }
 
 impl TopPrior {
-    pub(super) fn new(path: &ParamPath, shape: [usize; 3], learn: bool, classes: Option<usize>) -> Result<Self> {
+    /// Over `(C, H, W)`; `learn` the convolution, otherwise zeros; of a conditional model, the number of classes.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn new(path: &ParamPath, shape: [usize; 3], learn: bool, classes: Option<usize>) -> Result<Self> {
         let [c, ..] = shape;
         let store = path.store();
         Ok(TopPrior {
@@ -38,7 +42,10 @@ impl TopPrior {
     }
 
     /// Mean and `ln σ`, broadcastable to `(batch, C, H, W)`.
-    fn parameters(&self, batch: usize, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Context`] for a conditional model without classes.
+    pub fn parameters(&self, batch: usize, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let [c, height, width] = self.shape;
         let like = self.like.tensor();
         let mut h = match &self.top {

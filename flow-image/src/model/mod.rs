@@ -26,6 +26,7 @@ mod spec;
 
 pub use class_head::ClassHead;
 pub use glow_config::{GlowConfig, GlowCoupling, GlowPermutation};
+pub use glow_prior::TopPrior;
 pub use image_flow::{ImageFlow, Penalty};
 pub use image_model::{ImageModel, ImageStep};
 pub use inspect::{LatentStatistics, RoundTrip};
