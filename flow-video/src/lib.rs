@@ -4,6 +4,8 @@
 //! to dequantize.
 
 mod error;
+pub mod metrics;
+pub mod model;
 
 /// The tensors that this crate's functions take and return.
 pub use candle_core;

@@ -1,0 +1,293 @@
+//! A model beside what happened, and beside two guesses that need no model.
+
+use candle_core::{DType, Device, Tensor};
+use flow_core::{Error, FlowRng};
+use serde::Serialize;
+
+use super::{mean_and_error, psnr, ssim};
+use crate::Result;
+use crate::model::{Predictor, VideoFlow};
+
+/// How predictions are compared with what happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Protocol {
+    /// Frames that are given.
+    pub context: usize,
+    /// Frames that are predicted.
+    pub horizon: usize,
+    /// Futures of each clip.
+    pub futures: usize,
+    /// Temperatures of the samples, one for all levels or one each.
+    pub temperatures: Vec<f64>,
+    /// Futures that are drawn side by side.
+    pub batch: usize,
+}
+
+impl Protocol {
+    /// `futures` of each clip at temperature 1.
+    pub fn new(context: usize, horizon: usize, futures: usize) -> Self {
+        Protocol { context, horizon, futures, temperatures: vec![1.0], batch: 20 }
+    }
+}
+
+/// PSNR in dB and SSIM of every predicted frame, the mean over clips.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Curves {
+    /// PSNR of frame 1, 2, … after the given ones.
+    pub psnr: Vec<f64>,
+    /// The same of SSIM.
+    pub ssim: Vec<f64>,
+}
+
+impl Curves {
+    /// Mean PSNR and mean SSIM over the frames.
+    pub fn means(&self) -> (f64, f64) {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        (mean(&self.psnr), mean(&self.ssim))
+    }
+}
+
+/// Whether latents are what the prior says: with `ε = (z - μ) / σ` of a level, `Φ(ε)` is uniform for a true model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Calibration {
+    /// The level, finest first.
+    pub level: usize,
+    /// The mean of `ε`, zero for a true model.
+    pub mean: f64,
+    /// The standard deviation of `ε`, one for a true model.
+    pub deviation: f64,
+    /// The share of `Φ(ε)` in each tenth of the unit interval; 0.1 each for a true model (the probability integral
+    /// transform).
+    pub tenths: [f64; 10],
+}
+
+/// What [`evaluate`] measures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Evaluation {
+    /// How.
+    pub protocol: Protocol,
+    /// Clips.
+    pub clips: usize,
+    /// Bits/dim of the predicted frames given the true ones before, mean and standard error over clips.
+    pub bits_per_dim: (f64, f64),
+    /// The same for each frame.
+    pub bits_of_frames: Vec<f64>,
+    /// The best of all futures, chosen for each clip and each measure by its mean over the frames.
+    pub best: Curves,
+    /// The mean over the futures.
+    pub mean: Curves,
+    /// Repeating the last given frame.
+    pub copy_last: Curves,
+    /// Black frames.
+    pub black: Curves,
+    /// Mean PSNR and SSIM of the best of 1, 2, 4, … futures.
+    pub best_of: Vec<(usize, f64, f64)>,
+    /// The root mean square difference between two futures of a clip, in levels, mean over pairs of neighbours.
+    pub diversity: f64,
+    /// Of every level, finest first.
+    pub calibration: Vec<Calibration>,
+}
+
+/// Bits/dim of every frame of clips `(B, T, C, H, W)` given those before it, `[clip][frame]`.
+///
+/// # Errors
+/// As [`VideoFlow::log_prob`].
+pub fn bits_per_frame(model: &VideoFlow, clips: &Tensor, rng: &mut FlowRng) -> Result<Vec<Vec<f64>>> {
+    model.set_training(false);
+    Ok(model.bits_per_dim(clips, rng)?.to_dtype(DType::F64)?.to_vec2()?)
+}
+
+/// Evaluates `clips`, each `(context + horizon, C, H, W)` of levels on the CPU; `progress` is told the clips done.
+///
+/// # Errors
+/// Clips of another length or size, none at all, and samples that diverge.
+pub fn evaluate(
+    model: &VideoFlow,
+    clips: &[Tensor],
+    protocol: &Protocol,
+    rng: &mut FlowRng,
+    mut progress: impl FnMut(usize),
+) -> Result<Evaluation> {
+    let frames = protocol.context + protocol.horizon;
+    if clips.is_empty() || protocol.horizon == 0 || protocol.context == 0 || protocol.futures == 0 {
+        return Err(Error::config("evaluation", "needs clips, given frames, predicted frames and futures").into());
+    }
+    let mut sums = Sums::new(protocol, model.config().levels);
+    let mut bits = Vec::with_capacity(clips.len());
+    for (done, clip) in clips.iter().enumerate() {
+        if clip.dim(0)? != frames {
+            let reason = format!("a clip has {} frames, the protocol takes {frames}", clip.dim(0)?);
+            return Err(Error::config("evaluation", reason).into());
+        }
+        let clip = clip.to_dtype(DType::U8)?.to_device(&Device::Cpu)?;
+        let one = clip.unsqueeze(0)?;
+        let scored = bits_per_frame(model, &one, rng)?.swap_remove(0).split_off(protocol.context);
+        sums.frames.iter_mut().zip(&scored).for_each(|(sum, b)| *sum += b);
+        bits.push(scored.iter().sum::<f64>() / protocol.horizon as f64);
+        for (level, noise) in model.noise(&one, rng)?.iter().enumerate() {
+            sums.levels[level].add(noise)?;
+        }
+        sums.compare(model, &clip, protocol, rng)?;
+        progress(done + 1);
+    }
+    Ok(sums.finish(protocol, &bits))
+}
+
+/// Running sums over clips.
+struct Sums {
+    frames: Vec<f64>,
+    best: Curves,
+    mean: Curves,
+    copy_last: Curves,
+    black: Curves,
+    best_of: Vec<(usize, f64, f64)>,
+    diversity: f64,
+    levels: Vec<Noise>,
+}
+
+impl Sums {
+    fn new(protocol: &Protocol, levels: usize) -> Self {
+        let zeros = || Curves { psnr: vec![0.0; protocol.horizon], ssim: vec![0.0; protocol.horizon] };
+        let counts = (0..).map(|i| 1 << i).take_while(|&n: &usize| n < protocol.futures).chain([protocol.futures]);
+        Sums {
+            frames: vec![0.0; protocol.horizon],
+            best: zeros(),
+            mean: zeros(),
+            copy_last: zeros(),
+            black: zeros(),
+            best_of: counts.map(|n| (n, 0.0, 0.0)).collect(),
+            diversity: 0.0,
+            levels: vec![Noise::default(); levels],
+        }
+    }
+
+    /// Draws futures of a clip and compares them with what happened.
+    fn compare(&mut self, model: &VideoFlow, clip: &Tensor, protocol: &Protocol, rng: &mut FlowRng) -> Result<()> {
+        let shape = model.spec().event_shape();
+        let peak = model.spec().levels as f64 - 1.0;
+        let size = model.spec().dims();
+        let bytes: Vec<u8> = clip.flatten_all()?.to_vec1()?;
+        let (given, truth) = bytes.split_at(protocol.context * size);
+        let curves = |frames: &dyn Fn(usize) -> Vec<u8>| -> Result<Curves> {
+            let mut curves = Curves::default();
+            for (t, truth) in truth.chunks_exact(size).enumerate() {
+                let frame = frames(t);
+                curves.psnr.push(psnr(&frame, truth, peak)?);
+                curves.ssim.push(ssim(&frame, truth, shape, peak)?);
+            }
+            Ok(curves)
+        };
+        let last = given[given.len() - size..].to_vec();
+        add(&mut self.copy_last, &curves(&|_| last.clone())?, 1.0);
+        add(&mut self.black, &curves(&|_| vec![0; size])?, 1.0);
+
+        let futures = futures(model, clip, protocol, rng)?;
+        let scored = futures
+            .iter()
+            .map(|future| curves(&|t| future[t * size..(t + 1) * size].to_vec()))
+            .collect::<Result<Vec<_>>>()?;
+        scored.iter().for_each(|curve| add(&mut self.mean, curve, 1.0 / scored.len() as f64));
+        let total = |values: &[f64]| values.iter().sum::<f64>();
+        let better = |of: &dyn Fn(&Curves) -> Vec<f64>, among: &[Curves]| {
+            let each = among.iter().map(of);
+            each.max_by(|a, b| total(a).total_cmp(&total(b))).unwrap_or_default()
+        };
+        let best = Curves { psnr: better(&|c| c.psnr.clone(), &scored), ssim: better(&|c| c.ssim.clone(), &scored) };
+        add(&mut self.best, &best, 1.0);
+        let horizon = protocol.horizon as f64;
+        for (count, psnr, ssim) in &mut self.best_of {
+            *psnr += total(&better(&|c| c.psnr.clone(), &scored[..*count])) / horizon;
+            *ssim += total(&better(&|c| c.ssim.clone(), &scored[..*count])) / horizon;
+        }
+        self.diversity += difference(&futures);
+        Ok(())
+    }
+
+    fn finish(mut self, protocol: &Protocol, bits: &[f64]) -> Evaluation {
+        let clips = bits.len();
+        let share = 1.0 / clips as f64;
+        for curves in [&mut self.best, &mut self.mean, &mut self.copy_last, &mut self.black] {
+            curves.psnr.iter_mut().chain(&mut curves.ssim).for_each(|v| *v *= share);
+        }
+        Evaluation {
+            protocol: protocol.clone(),
+            clips,
+            bits_per_dim: mean_and_error(bits),
+            bits_of_frames: self.frames.iter().map(|sum| sum * share).collect(),
+            best: self.best,
+            mean: self.mean,
+            copy_last: self.copy_last,
+            black: self.black,
+            best_of: self.best_of.into_iter().map(|(n, psnr, ssim)| (n, psnr * share, ssim * share)).collect(),
+            diversity: self.diversity * share,
+            calibration: self.levels.into_iter().enumerate().map(|(level, noise)| noise.finish(level)).collect(),
+        }
+    }
+}
+
+fn add(sum: &mut Curves, term: &Curves, weight: f64) {
+    sum.psnr.iter_mut().zip(&term.psnr).for_each(|(s, v)| *s += weight * v);
+    sum.ssim.iter_mut().zip(&term.ssim).for_each(|(s, v)| *s += weight * v);
+}
+
+/// Futures of one clip as bytes `(horizon, C, H, W)` each.
+fn futures(model: &VideoFlow, clip: &Tensor, protocol: &Protocol, rng: &mut FlowRng) -> Result<Vec<Vec<u8>>> {
+    let mut seen = Predictor::new(model);
+    seen.observe(&clip.narrow(0, 0, protocol.context)?.unsqueeze(0)?)?;
+    let mut all = Vec::with_capacity(protocol.futures);
+    while all.len() < protocol.futures {
+        let count = protocol.batch.max(1).min(protocol.futures - all.len());
+        let drawn = seen.repeat(count)?.predict(protocol.horizon, &protocol.temperatures, rng)?;
+        for row in 0..count {
+            all.push(drawn.get(row)?.flatten_all()?.to_vec1()?);
+        }
+    }
+    Ok(all)
+}
+
+/// The root mean square difference of neighbours, mean over them; zero for a single future.
+fn difference(futures: &[Vec<u8>]) -> f64 {
+    let pairs = futures.windows(2).map(|pair| {
+        let square: f64 = pair[0].iter().zip(&pair[1]).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+        (square / pair[0].len().max(1) as f64).sqrt()
+    });
+    pairs.sum::<f64>() / (futures.len() - 1).max(1) as f64
+}
+
+/// Sums over the noise of a level.
+#[derive(Debug, Clone, Default)]
+struct Noise {
+    count: f64,
+    sum: f64,
+    square: f64,
+    tenths: [f64; 10],
+}
+
+impl Noise {
+    fn add(&mut self, noise: &Tensor) -> Result<()> {
+        for value in noise.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()? {
+            self.count += 1.0;
+            self.sum += value;
+            self.square += value * value;
+            let place = (10.0 * normal_cdf(value)).clamp(0.0, 9.0);
+            self.tenths[place as usize] += 1.0;
+        }
+        Ok(())
+    }
+
+    fn finish(self, level: usize) -> Calibration {
+        let count = self.count.max(1.0);
+        let mean = self.sum / count;
+        let deviation = (self.square / count - mean * mean).max(0.0).sqrt();
+        Calibration { level, mean, deviation, tenths: self.tenths.map(|n| n / count) }
+    }
+}
+
+/// `Φ(x)`.
+fn normal_cdf(x: f64) -> f64 {
+    0.5 * libm::erfc(-x / std::f64::consts::SQRT_2)
+}

@@ -1,0 +1,8 @@
+//! Numbers about predictions: bits/dim, PSNR and SSIM of the best of many futures, diversity, calibration.
+
+mod evaluation;
+mod pictures;
+
+pub use evaluation::{Calibration, Curves, Evaluation, Protocol, bits_per_frame, evaluate};
+pub use flow_core::numerics::mean_and_error;
+pub use pictures::{PSNR_LIMIT, psnr, ssim};

@@ -1,0 +1,115 @@
+//! Hyper-parameters of VideoFlow.
+
+use flow_core::{Error, Result};
+use flow_image::model::{GlowConfig, GlowCoupling, ImageSpec};
+use serde::{Deserialize, Serialize};
+
+/// Temp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum HiddenActivation {
+    /// Relu.
+    Relu,
+    /// Gated.
+    #[default]
+    Gated,
+}
+
+/// The prior of a frame's latents given those of the frames before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PriorConfig {
+    /// `n`, how many past frames it sees.
+    pub past: usize,
+    /// Residual blocks of the network.
+    pub blocks: usize,
+    /// Hidden channels of the network.
+    pub width: usize,
+    /// Whether each block adds branches of dilation 2 and 4 where the latent is large enough.
+    pub dilations: bool,
+    /// Whether the mean is predicted as a change of the last latent.
+    pub skip: bool,
+}
+
+impl Default for PriorConfig {
+    /// The paper's.
+    fn default() -> Self {
+        PriorConfig { past: 3, blocks: 5, width: 256, dilations: true, skip: true }
+    }
+}
+
+impl PriorConfig {
+    /// A smaller network that sees as much as the paper's.
+    pub fn new(blocks: usize, width: usize) -> Self {
+        PriorConfig { blocks, width, ..PriorConfig::default() }
+    }
+}
+
+/// VideoFlow: `levels × (squeeze, steps × (actnorm, 1×1 convolution, coupling), split)` for every frame, and an
+/// autoregressive prior of each level's latents.
+///
+/// Needs frames whose sides can be halved `levels` times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct VideoConfig {
+    /// `L`, the number of scales.
+    pub levels: usize,
+    /// `K`, steps per level.
+    pub steps: usize,
+    /// Hidden channels of the coupling networks.
+    pub width: usize,
+    /// The coupling.
+    pub coupling: GlowCoupling,
+    /// What the hidden layers of all networks do: gates in the paper, rectifiers in its first code.
+    pub activation: HiddenActivation,
+    /// The prior over time.
+    pub prior: PriorConfig,
+}
+
+impl Default for VideoConfig {
+    /// The paper's model of best likelihood on BAIR robot pushing.
+    fn default() -> Self {
+        VideoConfig {
+            levels: 3,
+            steps: 24,
+            width: 512,
+            coupling: GlowCoupling::Affine,
+            activation: HiddenActivation::Gated,
+            prior: PriorConfig::default(),
+        }
+    }
+}
+
+impl VideoConfig {
+    /// `levels` scales of `steps` steps with `width` hidden channels, everything else as in the paper.
+    pub fn new(levels: usize, steps: usize, width: usize, prior: PriorConfig) -> Self {
+        VideoConfig { levels, steps, width, prior, ..VideoConfig::default() }
+    }
+
+    /// Checks that the model fits frames of `spec`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming what does not.
+    pub fn check(&self, spec: &ImageSpec) -> Result<()> {
+        spec.validate()?;
+        let sizes = [self.levels, self.steps, self.width, self.prior.past, self.prior.width];
+        if sizes.contains(&0) {
+            let [levels, steps, width, past, prior] = sizes;
+            let reason = format!(
+                "levels, steps, width, past frames and the prior's width must be positive, got {levels}, {steps}, {width}, \
+                 {past} and {prior}"
+            );
+            return Err(Error::config("videoflow", reason));
+        }
+        spec.check_scales("videoflow", self.levels, self.levels)
+    }
+
+    /// The flow of one frame as Glow's.
+    pub(super) fn frame(&self) -> GlowConfig {
+        let mut glow = GlowConfig::new(self.levels, self.steps, self.width);
+        glow.coupling = self.coupling;
+        // ACT
+        glow
+    }
+}

@@ -1,0 +1,20 @@
+//! VideoFlow (Kumar et al. 2020, arXiv 1903.01434): a flow of frames whose latents follow from those of the frames before.
+//!
+//! A [`VideoConfig`] and an [`ImageSpec`] make a [`VideoFlow`]; [`preset`] gives both by name. [`Predictor`] goes on from a
+//! clip frame by frame.
+
+mod config;
+pub mod latent;
+mod predictor;
+mod presets;
+mod prior;
+mod video_flow;
+
+pub use config::{PriorConfig, VideoConfig};
+/// What a frame is to a model: its size and how many values a pixel can take.
+pub use flow_image::model::ImageSpec;
+pub use flow_image::model::{GlowCoupling, GlowPermutation};
+pub use predictor::Predictor;
+pub use presets::{PRESETS, Preset, Recipe, preset};
+pub use prior::LatentPrior;
+pub use video_flow::{VideoFlow, VideoStep};

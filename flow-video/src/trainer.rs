@@ -1,0 +1,279 @@
+//! Training a video model: what a step computes, what a run is, how a checkpoint becomes a model again.
+//!
+//! The loop itself is [`flow_core::train::Trainer`]; [`VideoTask`] supplies it with windows of clips, gradients in bits/dim,
+//! validation on held-out clips and previews of what comes next.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use flow_core::train::{
+    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task,
+    TrainConfig,
+};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Clips, OpenOptions, Splits};
+use crate::io::write_preview;
+use crate::metrics::bits_per_frame;
+use crate::model::{ImageSpec, Predictor, Recipe, VideoConfig, VideoFlow};
+use crate::{Error, Result};
+
+/// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoRun {
+    /// The model.
+    pub model: VideoConfig,
+    /// The frames.
+    pub spec: ImageSpec,
+    /// Where the clips came from, in words.
+    pub source: String,
+    /// How files became clips; used again to read other files.
+    pub open: OpenOptions,
+    /// Frames that are given.
+    pub context: usize,
+    /// Frames that are predicted after them in a training step.
+    pub targets: usize,
+    /// Frames that are predicted in validation and pictures.
+    pub horizon: usize,
+    /// The temperature of pictures, and of samples unless told.
+    pub temperature: f64,
+    /// Clips per step.
+    pub batch: usize,
+    /// Clips for data-dependent initialisation.
+    pub init_batch: usize,
+    /// How gradients are computed; both ways give the same ones.
+    pub backprop: Backprop,
+    /// Seed of the parameters and of the order of the clips.
+    pub seed: u64,
+    /// Held-out clips that a validation looks at.
+    pub validation_clips: usize,
+}
+
+impl VideoRun {
+    /// A run of `model` on `train` with the sizes of `recipe`.
+    ///
+    /// # Errors
+    /// As [`ImageSpec::new`].
+    pub fn new(model: VideoConfig, train: &Clips, open: &OpenOptions, recipe: &Recipe, seed: u64) -> Result<Self> {
+        let [channels, height, width] = train.shape();
+        Ok(VideoRun {
+            model,
+            spec: ImageSpec::new(channels, height, width, train.levels())?,
+            source: train.source().to_string(),
+            open: open.clone(),
+            context: recipe.context,
+            targets: recipe.targets,
+            horizon: recipe.horizon,
+            temperature: recipe.temperature,
+            batch: recipe.batch.min(train.len()),
+            init_batch: recipe.init_batch.min(train.len()),
+            backprop: Backprop::default(),
+            seed,
+            validation_clips: 32,
+        })
+    }
+
+    /// Frames of a training window.
+    pub fn window(&self) -> usize {
+        self.context + self.targets
+    }
+}
+
+impl Run for VideoRun {
+    type Model = VideoFlow;
+    type Error = Error;
+    const DESCRIBES: &'static str = "a video model";
+
+    fn build(&self, device: &Device) -> Result<VideoFlow> {
+        let store = ParamStore::new(self.seed, DType::F32, device);
+        Ok(VideoFlow::new(&self.model, &self.spec, &store)?)
+    }
+}
+
+impl train::Model for VideoFlow {
+    fn store(&self) -> &ParamStore {
+        VideoFlow::store(self)
+    }
+
+    fn set_training(&self, training: bool) {
+        VideoFlow::set_training(self, training);
+    }
+}
+
+/// The engine's configuration that a recipe asks for.
+pub fn train_config(recipe: &Recipe, steps: u64, seed: u64) -> TrainConfig {
+    TrainConfig {
+        steps,
+        optimizer: OptimizerConfig {
+            rule: Rule::Adam,
+            learning_rate: recipe.learning_rate,
+            beta1: 0.85,
+            beta2: recipe.beta2,
+            epsilon: 1e-6,
+            weight_decay: 0.0,
+        },
+        schedule: ScheduleConfig::constant(recipe.warm_up.min(steps / 2)),
+        clip_norm: recipe.clip_norm,
+        seed,
+        ..TrainConfig::default()
+    }
+}
+
+/// A [`VideoFlow`] with its data, as the training engine sees it.
+pub struct VideoTask {
+    run: VideoRun,
+    model: VideoFlow,
+    splits: Splits,
+    cursor: EpochCursor,
+}
+
+impl VideoTask {
+    /// Builds the model of `run` for the clips of `splits`.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] when the clips are not those of the run's specification, are too short for a window, or
+    /// the model does not fit them.
+    pub fn new(run: VideoRun, splits: Splits, device: &Device) -> Result<Self> {
+        let (shape, levels) = (splits.train.shape(), splits.train.levels());
+        if shape != run.spec.event_shape() || levels != run.spec.levels {
+            let reason =
+                format!("{shape:?} with {levels} levels, the model is for {} of {}", run.spec, run.spec.levels);
+            return Err(Error::config("training clips", reason));
+        }
+        if run.targets == 0 || run.horizon == 0 || run.context < run.model.prior.past {
+            let reason = format!(
+                "{} given and {} predicted frames: the prior looks at {} frames, and at least one must be predicted",
+                run.context, run.targets, run.model.prior.past
+            );
+            return Err(Error::config("training windows", reason));
+        }
+        for (set, frames, part) in [
+            (&splits.train, run.window(), "training"),
+            (&splits.validation, run.context + run.horizon, "validation"),
+        ] {
+            long_enough(set, frames, part)?;
+        }
+        let model = run.build(device)?;
+        let cursor = EpochCursor::new(splits.train.len(), run.batch, run.seed)?;
+        Ok(VideoTask { run, model, splits, cursor })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &VideoFlow {
+        &self.model
+    }
+
+    /// The data.
+    pub fn splits(&self) -> &Splits {
+        &self.splits
+    }
+
+    /// Windows of clips that begin at random, `(B, frames, C, H, W)`.
+    fn windows(&self, clips: &[usize], frames: usize, rng: &mut FlowRng) -> Result<Tensor> {
+        let train = &self.splits.train;
+        let begins: Vec<(usize, usize)> =
+            clips.iter().map(|&clip| (clip, rng.below(train.frames(clip) + 1 - frames))).collect();
+        Ok(train.batch(&begins, frames)?.to_device(self.model.store().device())?)
+    }
+}
+
+/// Refuses clips that are shorter than a window.
+fn long_enough(set: &Clips, frames: usize, part: &str) -> Result<()> {
+    match (0..set.len()).map(|clip| (set.frames(clip), clip)).min() {
+        Some((shortest, clip)) if shortest < frames => {
+            let reason = format!(
+                "{} has {shortest} frames, {frames} are needed: give fewer with --context, --targets or --horizon",
+                set.name(clip)
+            );
+            Err(Error::config(format!("{part} clips"), reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Task for VideoTask {
+    type Run = VideoRun;
+    type Position = CursorState;
+    type Error = Error;
+
+    const LOCATION: Option<&'static str> = Some("source");
+
+    fn store(&self) -> &ParamStore {
+        self.model.store()
+    }
+
+    fn run(&self) -> &VideoRun {
+        &self.run
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(self.splits.fingerprint())
+    }
+
+    fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
+        let order = rng.permutation(self.splits.train.len());
+        let clips = self.windows(&order[..self.run.init_batch.min(order.len())], self.run.model.prior.past + 1, rng)?;
+        Ok(self.model.initialize(&clips, rng)?)
+    }
+
+    fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
+        let batch = self.cursor.next_batch();
+        let clips = self.windows(&batch.indices, self.run.window(), rng)?;
+        self.model.set_training(true);
+        let step = self.model.backward(&clips, self.run.context, rng, self.run.backprop, gradients)?;
+        let mut metrics = Metrics::new(bits_per_dim(step.bits_per_dim));
+        if self.run.backprop == Backprop::Reversible {
+            metrics = metrics.with(Metric::new("plain_fallback", "", f64::from(u8::from(step.fell_back))));
+        }
+        Ok(metrics)
+    }
+
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
+        let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
+        let frames = self.run.context + self.run.horizon.min(shortest(held_out) - self.run.context);
+        let (mut total, mut count) = (0.0, 0.0);
+        for clip in 0..held_out.len().min(self.run.validation_clips) {
+            let clip = held_out.batch(&[(clip, 0)], frames)?.to_device(self.model.store().device())?;
+            for row in bits_per_frame(&self.model, &clip, rng)? {
+                total += row[self.run.context..].iter().sum::<f64>();
+                count += (frames - self.run.context) as f64;
+            }
+        }
+        Ok(Metrics::new(bits_per_dim(total / count)))
+    }
+
+    fn position(&self) -> CursorState {
+        self.cursor.state()
+    }
+
+    fn restore(&mut self, position: CursorState) -> Result<()> {
+        self.cursor = EpochCursor::restore(self.splits.train.len(), self.run.batch, position)?;
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.run.batch
+    }
+
+    fn preview(&mut self, folder: &Path, step: u64, rng: &mut FlowRng) -> Result<()> {
+        let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
+        let rows: Vec<(usize, usize)> = (0..held_out.len().min(4)).map(|clip| (clip, 0)).collect();
+        let seen = held_out.batch(&rows, self.run.context)?;
+        let mut predictor = Predictor::new(&self.model);
+        predictor.observe(&seen.to_device(self.model.store().device())?)?;
+        let drawn = predictor.predict(self.run.horizon, &[self.run.temperature], rng)?;
+        let clips = Tensor::cat(&[&seen.to_device(&Device::Cpu)?.to_dtype(DType::U8)?, &drawn], 1)?;
+        write_preview(&folder.join(format!("predictions-{step:08}.png")), &clips, self.run.spec.levels)
+    }
+}
+
+/// Frames of the shortest clip.
+fn shortest(set: &Clips) -> usize {
+    (0..set.len()).map(|clip| set.frames(clip)).min().unwrap_or_default()
+}
+
+fn bits_per_dim(value: f64) -> Metric {
+    Metric::new("bits_per_dim", "bits/dim", value)
+}
