@@ -114,6 +114,13 @@ fn what_is_wrong_is_named_with_its_place() {
         ("a.stl", Format::Stl, [vec![0; 80], vec![255; 4]].concat(), "announces 4294967295 triangles"),
         ("a.stl", Format::Stl, b"short".to_vec(), "header of 84 bytes"),
         ("a.npy", Format::Npy, b"\x93NUMPY\x01\x00\x05\x00{'de\n".to_vec(), "no NPY array"),
+        (
+            "a.npy",
+            Format::Npy,
+            b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'de\n".to_vec(),
+            "no NPY array: its header is cut off",
+        ),
+        ("a.npy", Format::Npy, npy("<f4", &"[".repeat(60_000), &[0; 24]), "brackets in brackets"),
         ("a.npy", Format::Npy, npy("<f4", "(2, 4)", &[0; 32]), "expected [N, 3]"),
         ("a.npy", Format::Npy, npy("<c8", "(2, 3)", &[0; 48]), "floating-point"),
         ("a.npy", Format::Npy, npy("<f4", "(0, 3)", &[]), "no points"),
