@@ -18,10 +18,11 @@ use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
 use super::common::{DataArg, Expressed};
 use super::output::{self, Row};
 use super::sample::draw;
+use super::split::Cut;
 use crate::cli::{at_least_one, configured};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, Trained};
+use crate::training::{self, RunArg, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its few hundred molecules is best.
 const DEMO_STEPS: u64 = 1500;
@@ -125,7 +126,7 @@ impl TrainArgs {
         // The recipe's batch is made smaller for few molecules; one that was asked for is refused instead.
         let batch = self.engine.batch(usual.min(train.len()))?;
         let run = GraphRun::new(model, loaded.source.as_str(), batch, seed);
-        let config = self.engine_config(train.len(), batch)?;
+        let config = self.engine_config(&place, train.len(), batch)?;
         let task = GraphTask::new(run, train, expressed.part(&splits.validation), &device)?;
         let test = expressed.part(&splits.test);
         drop(expressed);
@@ -146,12 +147,8 @@ impl TrainArgs {
     /// Cuts the molecules, and says what the parts are and what they have in common.
     fn splits(&self, loaded: &Loaded, seed: u64) -> Result<Splits> {
         let duplicates = Duplicates::of(&loaded.molecules);
-        let splits = match &self.test_indices {
-            Some(path) => Splits::from_file(path, loaded, 0.02, seed)?,
-            None if self.dedup => duplicates.cut(0.05, 0.1, seed)?,
-            None => Splits::cut(loaded.len(), 0.05, 0.1, seed)?,
-        };
-        let splits = if self.dedup { duplicates.removed_from(splits)? } else { splits };
+        let cut = Cut { test_indices: self.test_indices.as_deref(), dedup: self.dedup.then_some(&duplicates), seed };
+        let splits = cut.of(loaded)?;
         let Splits { train, validation, test, missing } = &splits;
         let how = match &self.test_indices {
             Some(path) => format!("test part by {}", path.display()),
@@ -221,7 +218,7 @@ impl TrainArgs {
         Ok(model.check()?)
     }
 
-    fn engine_config(&self, molecules: usize, batch: usize) -> Result<TrainConfig> {
+    fn engine_config(&self, place: &RunArg<'_>, molecules: usize, batch: usize) -> Result<TrainConfig> {
         let demo = self.data.data == Path::new("builtin");
         let steps = match self.epochs {
             Some(epochs) if epochs > 0.0 && epochs.is_finite() => {
@@ -231,7 +228,7 @@ impl TrainArgs {
             None if demo => DEMO_STEPS,
             None => STEPS,
         };
-        self.engine.config(steps, |steps| {
+        self.engine.config(place, steps, |steps| {
             let mut config = trainer::train_config(steps, self.engine.seed());
             config.optimizer.learning_rate = if self.model == Preset::Paper { 1e-3 } else { 2e-3 };
             config.validate_every = Some(250);

@@ -6,7 +6,8 @@ use flow_core::FlowRng;
 use flow_points::model::{CompleteOptions, SearchOptions};
 use flow_points::trainer::{from_tensor, to_tensor};
 
-use super::common::{InputArg, SolverArg, clouds_at, load};
+use super::common::{SolverArg, load};
+use super::data::{InputArg, clouds_at};
 use super::output::OutputArg;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
@@ -80,7 +81,7 @@ impl CompleteArgs {
         }
         let title = format!("completed from points of {}", partial.source);
         let (clouds, pairs) = (clouds_at(partial.origin, clouds), clouds_at(partial.origin, pairs));
-        let written = out.write_pairs(&clouds, &pairs, &partial.names, &title)?;
+        let written = out.write_pairs(&clouds, &pairs, &partial.names, "completed", &title)?;
         println!("{} shapes completed, objective {objective:.4}; {}", clouds.len(), written.display());
         Ok(())
     }

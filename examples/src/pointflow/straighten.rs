@@ -12,12 +12,13 @@ use flow_points::model::{Draw, PointFlow};
 use flow_points::straighten::straighten;
 use flow_points::trainer::{PointRun, draw_clouds};
 
-use super::common::{PROGRAM, clouds_at, load};
-use super::output::{write_plys, write_sheet};
+use super::common::{PROGRAM, load};
+use super::data::clouds_at;
+use super::output::{WIDEST, write_plys, write_sheet};
 use crate::cli::{CheckpointArg, at_least_one, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::paths::{Paths, Report, SOLVED};
-use crate::plot::plot_log;
+use crate::plot::{Names, plot_log};
 use crate::training::{self, Trained};
 
 /// Steps in which a straightened model draws points, unless told.
@@ -87,7 +88,8 @@ impl StraightenArgs {
         let unread = self.distill && self.solver_steps.is_some();
         refuse(&[("--solver-steps", unread)], "with --distill the model draws in one step; leave one of them out")?;
         self.engine.without_previews("straightening draws no previews; see report.json and samples.png")?;
-        let (place, config) = (self.engine.place(&self.out)?, self.engine.config(2000, recipe)?);
+        let place = self.engine.place(&self.out)?;
+        let config = self.engine.config(&place, 2000, recipe)?;
         let (taught, teacher) = load(&self.checkpoint, &self.engine.device()?)?;
         let run = self.plan(&taught)?;
         let solver = SolveOptions::new(Method::Heun, Stepping::fixed(SOLVED));
@@ -126,7 +128,7 @@ impl StraightenArgs {
         let clouds = clouds_at(run.origin, clouds);
         write_plys(&self.out.join("samples"), &clouds, &format!("drawn by pointflow, {}", run.source))?;
         let place = self.out.join("samples.png");
-        write_sheet(&place, &clouds, 8)?;
+        write_sheet(&place, &clouds, WIDEST, &Names::default())?;
         println!("{} steps in {:.0} s; {}", summary.step, summary.seconds, place.display());
         Ok(())
     }

@@ -13,12 +13,13 @@ use flow_points::data::{Loaded, Normalization, NormalizeMode, PointSet};
 use flow_points::model::{Draw, Objective, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 
-use super::common::{DataArg, Preset, clouds_at, distances, halves, list};
-use super::output::write_sheet;
+use super::common::Preset;
+use super::data::{DataArg, clouds_at, distances, halves, list};
+use super::output::{WIDEST, pair_names, write_sheet};
 use crate::cli::{at_least_one, configured, refuse};
 use crate::engine::{EngineArgs, default_is};
-use crate::plot::plot_log;
-use crate::training::{self, Trained};
+use crate::plot::{Names, plot_log};
+use crate::training::{self, RunArg, Trained};
 
 /// Steps of the built-in demonstration.
 const DEMO_STEPS: u64 = 3000;
@@ -142,7 +143,7 @@ impl TrainArgs {
         let model = self.plan()?;
         let loaded = self.data.open(self.engine.seed())?;
         let run = self.describe(model, &loaded, batch)?;
-        let config = self.engine_config(&run.model)?;
+        let config = self.engine_config(&place, &run.model)?;
         let (batch, points, objective) = (run.batch, run.points, run.model.objective.clone());
         check_points(&run, &loaded)?;
         let task = PointTask::new(run, &loaded.train.clouds, &loaded.validation.clouds, &device)?;
@@ -214,9 +215,9 @@ impl TrainArgs {
         Ok(run)
     }
 
-    fn engine_config(&self, model: &PointFlowConfig) -> Result<TrainConfig> {
+    fn engine_config(&self, place: &RunArg<'_>, model: &PointFlowConfig) -> Result<TrainConfig> {
         let steps = if self.data.is_built_in() { DEMO_STEPS } else { STEPS };
-        self.engine.config(steps, |steps| TrainConfig {
+        self.engine.config(place, steps, |steps| TrainConfig {
             validate_every: Some(250),
             checkpoint_every: Some(500),
             ..trainer::train_config(&model.objective, steps, self.engine.seed())
@@ -238,7 +239,7 @@ impl TrainArgs {
         let drawn: Vec<Vec<Point>> = from_tensor(&drawn)?.iter().map(|c| run.normalization.undo(c)).collect();
         let (error, floor) = distances(&drawn, &seen, &fresh)?;
         let pairs = seen.into_iter().zip(drawn).flat_map(|(a, b)| [a, b]);
-        write_sheet(&place, &clouds_at(run.origin, pairs), 8)?;
+        write_sheet(&place, &clouds_at(run.origin, pairs), WIDEST, &pair_names("reconstructed"))?;
         if model.has_prior() {
             place = self.out.join("samples.png");
             let draw = Draw::default();
@@ -250,7 +251,7 @@ impl TrainArgs {
                 &clouds,
                 &format!("drawn by pointflow, {}", run.source),
             )?;
-            write_sheet(&place, &clouds, 8)?;
+            write_sheet(&place, &clouds, WIDEST, &Names::default())?;
         }
         println!(
             "{}{:.4} {} in validation; {} shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
