@@ -38,6 +38,36 @@ pub enum Error {
         /// What to do about it.
         remedy: String,
     },
+    /// A clip or a picture that cannot be decoded.
+    #[error("{}: {what}; --skip-broken leaves such clips out", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        what: String,
+    },
+    /// A clip that cannot be encoded.
+    #[error("{}: {what}", path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What the encoder says.
+        what: String,
+    },
+    /// A video that only FFmpeg reads or writes, in a program that was built without it.
+    #[error(
+        "{}: {doing} videos needs FFmpeg: install its libraries (Debian: apt-get install libavcodec-dev libavformat-dev \
+         libavutil-dev libswscale-dev libswresample-dev libavfilter-dev libavdevice-dev libclang-dev pkg-config; Homebrew: \
+         brew install ffmpeg pkg-config) and build with --features ffmpeg; GIF, APNG, Y4M, .npy and numbered pictures need \
+         nothing",
+        path.display()
+    )]
+    FeatureDisabled {
+        /// The file.
+        path: PathBuf,
+        /// `reading` or `writing`.
+        doing: &'static str,
+    },
     /// A failure of the image crate: pictures, arrays, idx files.
     #[error(transparent)]
     Image(#[from] flow_image::Error),

@@ -3,9 +3,11 @@
 //! Frames stay bytes, the integer levels of the file, until a batch is asked for: an exact likelihood needs exact integers
 //! to dequantize.
 
+pub mod data;
 mod error;
 pub mod metrics;
 pub mod model;
+pub mod io;
 
 /// The tensors that this crate's functions take and return.
 pub use candle_core;

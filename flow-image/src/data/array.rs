@@ -7,14 +7,14 @@ use npyz::{DType, NpyHeader, Order, TypeChar};
 use crate::{Error, Result};
 
 /// The first bytes of every NumPy file.
-pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
+pub const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// NumPy's own limit for the headers it writes without a warning.
 const MAX_HEADER: usize = 10_000;
 
 /// What the elements are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Truth values, a byte each.
     Bool,
     /// Integers without sign.
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 
 /// Numbers of some shape, in C order.
 #[derive(Debug)]
-pub(crate) struct Array {
+pub struct Array {
     shape: Vec<usize>,
     kind: Kind,
     /// Bytes of an element.
@@ -41,7 +41,7 @@ impl Array {
     ///
     /// # Errors
     /// A malformed header, elements that are no numbers, or a length that contradicts the shape.
-    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let start = check_header(path, bytes)?;
         let header = NpyHeader::from_reader(&bytes[..start])
             .map_err(|e| Error::format(path, 0, "a NumPy header", e.to_string().replace('\n', " ")))?;
@@ -55,25 +55,33 @@ impl Array {
         Ok(Array { shape, kind, size, big_endian, bytes })
     }
 
-    pub(crate) fn shape(&self) -> &[usize] {
+    /// The length of every axis.
+    pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    /// What the elements are.
+    pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// The number of elements, never zero.
+    pub fn len(&self) -> usize {
         self.bytes.len() / self.size
     }
 
+    /// Whether there are no elements, which no file that was read has.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The elements as they are where they are bytes without sign.
-    pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
+    pub fn as_bytes(&self) -> Option<&[u8]> {
         (self.kind == Kind::Unsigned && self.size == 1).then_some(&self.bytes)
     }
 
     /// All elements; integers beyond 2⁵³ lose their last digits, which no caller looks at.
-    pub(crate) fn values(&self) -> impl Iterator<Item = f64> + '_ {
+    pub fn values(&self) -> impl Iterator<Item = f64> + '_ {
         self.bytes.chunks_exact(self.size).map(|bytes| self.number(bytes))
     }
 
@@ -96,7 +104,7 @@ impl Array {
     }
 
     /// What the elements are, in NumPy's words.
-    pub(crate) fn type_name(&self) -> String {
+    pub fn type_name(&self) -> String {
         let name = match self.kind {
             Kind::Bool => return "bool".into(),
             Kind::Unsigned => "uint",

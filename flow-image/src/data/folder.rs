@@ -47,6 +47,17 @@ impl Resize {
     pub fn new(height: u32, width: u32) -> Self {
         Resize { height, width }
     }
+
+    /// Whether there can be pictures of this size.
+    ///
+    /// # Errors
+    /// A side of zero or above 4096.
+    pub fn check(self) -> Result<()> {
+        if [self.height, self.width].iter().all(|side| (1..=4096).contains(side)) {
+            return Ok(());
+        }
+        Err(Error::config("resize", format!("sides must be 1 to 4096, got {}x{}", self.height, self.width)))
+    }
 }
 
 impl From<u32> for Resize {
@@ -95,7 +106,7 @@ impl FolderOptions {
 /// named), more pictures beside the sub-folders than in them, or a malformed `labels.csv`.
 pub fn read(folder: &Path, options: &FolderOptions) -> Result<Dataset> {
     if let Some(resize) = options.resize {
-        check_resize(resize)?;
+        resize.check()?;
     }
     let mut found = Found::default();
     collect(folder, 0, &mut found)?;
@@ -121,13 +132,6 @@ pub fn read(folder: &Path, options: &FolderOptions) -> Result<Dataset> {
         }
     }
     Ok(set.with_names(names)?.with_notes(notes))
-}
-
-fn check_resize(resize: Resize) -> Result<()> {
-    if [resize.height, resize.width].iter().all(|side| (1..=4096).contains(side)) {
-        return Ok(());
-    }
-    Err(Error::config("resize", format!("sides must be 1 to 4096, got {}x{}", resize.height, resize.width)))
 }
 
 /// What lies in a folder.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// As many first bytes as [`recognise`] needs to know every kind: a tar archive has its mark at byte 257.
-pub(crate) const START: usize = 512;
+/// As many first bytes as are needed to know every kind: a tar archive has its mark at byte 257.
+pub const START: usize = 512;
 
 /// What a file that no reader takes is, and what helps.
 struct Kind {
@@ -61,7 +61,7 @@ pub(crate) fn is_tar(start: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Error::WrongKind`] with what it is and what to do.
-pub(crate) fn refuse(path: &Path, start: &[u8]) -> Result<()> {
+pub fn refuse(path: &Path, start: &[u8]) -> Result<()> {
     match recognise(start) {
         Some(kind) => Err(wrong(path, kind)),
         None => Ok(()),
@@ -69,7 +69,10 @@ pub(crate) fn refuse(path: &Path, start: &[u8]) -> Result<()> {
 }
 
 /// As [`refuse`], for a file that may be a zip archive of arrays.
-pub(crate) fn refuse_but_zip(path: &Path, start: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// Those of [`refuse`].
+pub fn refuse_but_zip(path: &Path, start: &[u8]) -> Result<()> {
     if start.starts_with(b"PK\x03\x04") { Ok(()) } else { refuse(path, start) }
 }
 
@@ -79,7 +82,7 @@ pub(crate) fn compressed_tar(path: &Path) -> Error {
 }
 
 /// Whether the name is that of an archive that has to be unpacked first.
-pub(crate) fn is_archive_name(name: &str) -> bool {
+pub fn is_archive_name(name: &str) -> bool {
     let name = name.to_lowercase();
     [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar"].iter().any(|end| name.ends_with(end))
 }

@@ -140,10 +140,10 @@ fn mapping(path: &Path) -> Result<BTreeMap<u32, String>> {
 }
 
 /// The canonical files, for messages.
-pub(crate) const CANONICAL: &str = "train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz]";
+pub const CANONICAL: &str = "train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz]";
 
-/// Whether [`read_folder`] finds something.
-pub(crate) fn is_folder(folder: &Path) -> bool {
+/// Whether a folder has a file of training images under its canonical name.
+pub fn is_folder(folder: &Path) -> bool {
     training_images(folder).is_ok_and(|found| !found.is_empty())
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn labels_beside(images: &Path) -> Option<PathBuf> {
 }
 
 /// Whether these first bytes of a file are idx or gzip.
-pub(crate) fn looks_like(start: &[u8]) -> bool {
+pub fn looks_like(start: &[u8]) -> bool {
     start.starts_with(&[0, 0, 8]) || is_gzip(start)
 }
 

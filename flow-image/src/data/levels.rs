@@ -35,17 +35,21 @@ const DARK: f64 = 32.0;
 const SLACK: f64 = 1e-6;
 
 /// Levels of 256, the range that they were read by if the array has floats, and a word about it.
-pub(super) struct Levels {
-    pub(super) values: Vec<u8>,
-    pub(super) range: Option<Range>,
-    pub(super) note: Option<String>,
+#[derive(Debug)]
+pub struct Levels {
+    /// A level for each element, in their order.
+    pub values: Vec<u8>,
+    /// The range of floats.
+    pub range: Option<Range>,
+    /// What was rounded, or looks strange.
+    pub note: Option<String>,
 }
 
 /// The levels of all elements, in their order.
 ///
 /// # Errors
 /// A value that is no level under the rule, named with its index, with the remedy.
-pub(super) fn levels(path: &Path, array: &Array, range: Range) -> Result<Levels> {
+pub fn levels(path: &Path, array: &Array, range: Range) -> Result<Levels> {
     if let Some(bytes) = array.as_bytes() {
         return Ok(Levels { values: bytes.to_vec(), range: None, note: dark(bytes) });
     }

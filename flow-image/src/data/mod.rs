@@ -14,7 +14,7 @@
 //! Every reader trusts nothing: a length is compared with the file before memory is taken for it, and
 //! a malformed file is one line naming file and position.
 
-mod array;
+pub mod array;
 mod attributes;
 pub mod augment;
 pub mod batches;
@@ -25,15 +25,15 @@ pub mod cifar_python;
 mod dataset;
 mod duplicates;
 pub mod folder;
-mod foreign;
+pub mod foreign;
 pub mod idx;
 mod layout;
-mod levels;
+pub mod levels;
 pub mod npy;
 pub mod npz;
 mod open;
-mod picture;
-mod roots;
+pub mod picture;
+pub mod roots;
 mod splits;
 
 pub use attributes::Attributes;
@@ -46,9 +46,10 @@ pub use layout::Layout;
 pub use levels::Range;
 pub use npy::ArrayOptions;
 pub use open::{OpenOptions, holds_arrays, holds_pictures, open, open_all};
-pub use splits::Splits;
 pub(crate) use splits::fingerprint;
+pub use splits::{Splits, share};
 
+use std::io::Read;
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -56,13 +57,31 @@ use crate::{Error, Result};
 /// The bytes of one regular, non-empty file.
 ///
 /// A device or a pipe is refused: its length is unknown, and with it the bound on the memory it takes.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// Those of [`file_length`], or a failure to read.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     file_length(path)?;
     std::fs::read(path).map_err(Error::io(path))
 }
 
+/// The first bytes of a regular, non-empty file: as many as [`foreign`] needs to know every kind of file, or all.
+///
+/// # Errors
+/// Those of [`file_length`], or a failure to read.
+pub fn first_bytes(path: &Path) -> Result<Vec<u8>> {
+    file_length(path)?;
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    file.take(foreign::START as u64).read_to_end(&mut start).map_err(Error::io(path))?;
+    Ok(start)
+}
+
 /// The length of a regular file that is not empty.
-pub(crate) fn file_length(path: &Path) -> Result<u64> {
+///
+/// # Errors
+/// No such file, a folder, a device or a pipe, or no bytes.
+pub fn file_length(path: &Path) -> Result<u64> {
     let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
     if metadata.is_dir() {
         return Err(Error::format(path, 0, "a file", "a folder"));
@@ -83,7 +102,7 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// A few names for a message: the first three, and how many more.
-pub(crate) fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+pub fn some_of<S: AsRef<str>>(names: &[S]) -> String {
     let first: Vec<&str> = names.iter().take(3).map(AsRef::as_ref).collect();
     let more =
         if names.len() > first.len() { format!(" and {} more", names.len() - first.len()) } else { String::new() };

@@ -9,7 +9,7 @@ use npyz::WriterBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::array::Array;
-pub(crate) use super::array::MAGIC;
+pub use super::array::MAGIC;
 use super::layout::Axes;
 use super::levels::levels;
 use super::{Dataset, Layout, Range, foreign, is_default, read_file};
@@ -75,8 +75,11 @@ pub fn write(path: &Path, set: &Dataset) -> Result<()> {
     Ok(flow_core::files::atomic_write(path, &bytes)?)
 }
 
-/// The file of an array.
-pub(crate) fn encode<T: npyz::AutoSerialize + Copy>(shape: &[u64], values: &[T]) -> std::io::Result<Vec<u8>> {
+/// The bytes of the file of an array in C order.
+///
+/// # Errors
+/// Another number of values than the shape says.
+pub fn encode<T: npyz::AutoSerialize + Copy>(shape: &[u64], values: &[T]) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(size_of_val(values) + 128);
     let mut writer = npyz::WriteOptions::<T>::new().default_dtype().shape(shape).writer(&mut bytes).begin_nd()?;
     writer.extend(values.iter().copied())?;

@@ -28,7 +28,7 @@ const IMAGES: [&str; 3] = ["x", "images", "data"];
 const LABELS: [&str; 4] = ["y", "labels", "label", "targets"];
 
 /// Whether the bytes are a zip archive, as every `.npz` is.
-pub(crate) fn looks_like(start: &[u8]) -> bool {
+pub fn looks_like(start: &[u8]) -> bool {
     start.starts_with(b"PK\x03\x04")
 }
 
@@ -86,7 +86,7 @@ pub fn write(path: &Path, set: &Dataset) -> Result<()> {
 }
 
 /// An archive with the names of its members.
-struct Archive<'a> {
+pub struct Archive<'a> {
     path: &'a Path,
     zip: zip::ZipArchive<Cursor<&'a [u8]>>,
     /// Bytes in the file: what bounds the memory that a member may ask for.
@@ -96,7 +96,11 @@ struct Archive<'a> {
 }
 
 impl<'a> Archive<'a> {
-    fn open(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+    /// The archive in the bytes of a file, which `path` names in messages.
+    ///
+    /// # Errors
+    /// No archive, or one without arrays.
+    pub fn open(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
         let broken = |e: zip::result::ZipError| Error::format(path, 0, "a zip archive of arrays", e.to_string());
         let zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
         let name = |name: &str| (name.strip_suffix(".npy").unwrap_or(name).to_string(), false);
@@ -107,14 +111,23 @@ impl<'a> Archive<'a> {
         Ok(Archive { path, zip, length: bytes.len() as u64, names })
     }
 
+    /// Names of the members, without `.npy`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The first member of one of these names, in any case.
-    fn find(&self, wanted: &[impl AsRef<str>]) -> Option<usize> {
+    pub fn find(&self, wanted: &[impl AsRef<str>]) -> Option<usize> {
         let is = |name: &str, wanted: &str| name.eq_ignore_ascii_case(wanted);
         wanted.iter().find_map(|wanted| self.names.iter().position(|(name, _)| is(name, wanted.as_ref())))
     }
 
     /// The array of a member, under the path that messages show.
-    fn array(&mut self, index: usize) -> Result<(std::path::PathBuf, Array)> {
+    ///
+    /// # Errors
+    /// No such member, one that cannot be unpacked or claims more than the archive can hold, or those of
+    /// [`Array::parse`].
+    pub fn array(&mut self, index: usize) -> Result<(std::path::PathBuf, Array)> {
         let Some((name, used)) = self.names.get_mut(index) else {
             return Err(Error::format(self.path, 0, "an array", "none"));
         };
@@ -191,7 +204,7 @@ impl<'a> Archive<'a> {
     }
 
     /// A word about members that nobody asked for.
-    fn unread(&self) -> Option<String> {
+    pub fn unread(&self) -> Option<String> {
         let left: Vec<&str> = self.names.iter().filter(|(_, used)| !used).map(|(name, _)| name.as_str()).collect();
         (!left.is_empty()).then(|| format!("{}: not read: {}", self.path.display(), some_of(&left)))
     }

@@ -1,6 +1,5 @@
 //! One door to every format: [`open`] looks at a path and knows what it is.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::roots::{Entry, Format, format_of, nearby};
 use super::splits::{Parts, hold_out, share};
 use super::{
-    ArrayOptions, Dataset, Duplicates, FolderOptions, Splits, cifar, cifar_python, duplicates, file_length, folder,
-    foreign, idx, is_default, npy, npz, picture, some_of,
+    ArrayOptions, Dataset, Duplicates, FolderOptions, Splits, cifar, cifar_python, duplicates, file_length, first_bytes,
+    folder, foreign, idx, is_default, npy, npz, picture, some_of,
 };
 use crate::{Error, Result};
 
@@ -180,14 +179,6 @@ fn builtin(_path: &Path) -> Option<Result<Splits>> {
 fn read(path: &Path, options: &OpenOptions) -> Result<Parts> {
     let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
     if metadata.is_dir() { read_folder(path, options) } else { read_file(path, options) }
-}
-
-fn first_bytes(path: &Path) -> Result<Vec<u8>> {
-    file_length(path)?;
-    let mut start = Vec::new();
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    file.take(foreign::START as u64).read_to_end(&mut start).map_err(Error::io(path))?;
-    Ok(start)
 }
 
 fn read_file(path: &Path, options: &OpenOptions) -> Result<Parts> {

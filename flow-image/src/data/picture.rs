@@ -16,10 +16,10 @@ const EXTENSIONS: [&str; 14] =
     ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm"];
 
 /// The endings of pictures, for messages.
-pub(super) const LOOKED_FOR: &str = "*.png, *.jpg, *.jpeg, *.webp, *.bmp, *.tif, *.gif and *.ppm";
+pub const LOOKED_FOR: &str = "*.png, *.jpg, *.jpeg, *.webp, *.bmp, *.tif, *.gif and *.ppm";
 
 /// Whether the name ends like a picture's.
-pub(crate) fn is_picture(path: &Path) -> bool {
+pub fn is_picture(path: &Path) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
@@ -35,25 +35,35 @@ pub(super) struct Picture {
 
 /// What a picture had and its bytes have not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Lost {
+pub struct Lost {
     /// Pixels that are not opaque.
-    pub(super) transparency: bool,
+    pub transparency: bool,
     /// Values of 16 bits.
-    pub(super) depth: bool,
+    pub depth: bool,
     /// Further frames or pages.
-    pub(super) frames: bool,
+    pub frames: bool,
 }
 
-pub(super) fn decode(path: &Path, options: &FolderOptions) -> Result<Picture> {
+/// A picture of any known format, turned as its EXIF data say, and what bytes of its colours will not have.
+///
+/// # Errors
+/// Names the file: one that is no picture or something else than its name promises, a broken picture, more memory than
+/// the limits of the `image` crate allow, or floating-point colours.
+pub fn load(path: &Path) -> Result<(DynamicImage, Lost)> {
     let bytes = read_file(path)?;
     foreign::refuse(path, &bytes)?;
-    let (mut picture, frames) = decode_bytes(&bytes).map_err(Error::broken(path))?;
+    let (picture, frames) = decode_bytes(&bytes).map_err(Error::broken(path))?;
     if matches!(picture, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
         let (is, remedy) = ("a picture of floating-point numbers", "save it with 8 or 16 bits a channel, or as .npy");
         return Err(Error::WrongKind { path: path.into(), is: is.into(), remedy: remedy.into() });
     }
     let depth = picture.color().bytes_per_pixel() > picture.color().channel_count();
-    let transparency = is_transparent(&picture);
+    let lost = Lost { transparency: is_transparent(&picture), depth, frames };
+    Ok((picture, lost))
+}
+
+pub(super) fn decode(path: &Path, options: &FolderOptions) -> Result<Picture> {
+    let (mut picture, lost) = load(path)?;
     if let Some(resize) = options.resize {
         picture = crop_and_resize(&picture, resize);
     }
@@ -64,7 +74,6 @@ pub(super) fn decode(path: &Path, options: &FolderOptions) -> Result<Picture> {
         Channels::Auto => !picture.color().has_color() || is_gray(&picture),
     };
     let values = if gray { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
-    let lost = Lost { transparency, depth, frames };
     Ok(Picture { height, width, channels: if gray { 1 } else { 3 }, values, lost })
 }
 
@@ -109,7 +118,8 @@ fn second_page(bytes: &[u8]) -> Option<u32> {
     long(first.checked_add(2 + 12 * usize::from(short(first)?))?)
 }
 
-fn is_transparent(picture: &DynamicImage) -> bool {
+/// Whether a pixel is not opaque.
+pub fn is_transparent(picture: &DynamicImage) -> bool {
     match picture {
         DynamicImage::ImageLumaA8(p) => p.pixels().any(|p| p[1] < u8::MAX),
         DynamicImage::ImageRgba8(p) => p.pixels().any(|p| p[3] < u8::MAX),
@@ -119,14 +129,16 @@ fn is_transparent(picture: &DynamicImage) -> bool {
     }
 }
 
-fn is_gray(picture: &DynamicImage) -> bool {
+/// Whether every pixel is grey.
+pub fn is_gray(picture: &DynamicImage) -> bool {
     match picture.as_rgb8() {
         Some(rgb) => rgb.pixels().all(|p| p[0] == p[1] && p[1] == p[2]),
         None => picture.to_rgb8().pixels().all(|p| p[0] == p[1] && p[1] == p[2]),
     }
 }
 
-fn crop_and_resize(picture: &DynamicImage, Resize { height, width }: Resize) -> DynamicImage {
+/// The largest centred crop of this aspect, resampled with Lanczos's kernel.
+pub fn crop_and_resize(picture: &DynamicImage, Resize { height, width }: Resize) -> DynamicImage {
     let (w, h) = (picture.width(), picture.height());
     let scale = |a: u32, b: u32, c: u32| (u64::from(a) * u64::from(b) / u64::from(c)).max(1) as u32;
     let (crop_w, crop_h) = if u64::from(w) * u64::from(height) > u64::from(h) * u64::from(width) {

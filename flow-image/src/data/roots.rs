@@ -37,18 +37,36 @@ pub(super) enum Format {
 }
 
 /// One part.
-pub(super) enum Entry {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An array.
     Npy(PathBuf),
+    /// An archive of arrays.
     Npz(PathBuf),
+    /// A folder of whatever is read from folders.
     Folder(PathBuf),
 }
 
+impl Entry {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            Entry::Npy(path) | Entry::Npz(path) | Entry::Folder(path) => path,
+        }
+    }
+}
+
 /// The parts of a folder, and what else is in it.
-pub(super) struct Entries {
-    pub(super) train: Entry,
-    pub(super) validation: Option<Entry>,
-    pub(super) test: Option<Entry>,
-    pub(super) beside: Vec<String>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entries {
+    /// `train` or `training`.
+    pub train: Entry,
+    /// `validation`, `val`, `valid` or `dev`.
+    pub validation: Option<Entry>,
+    /// `test` or `testing`.
+    pub test: Option<Entry>,
+    /// Names of what belongs to no part.
+    pub beside: Vec<String>,
 }
 
 /// The format of a folder.
@@ -84,8 +102,20 @@ pub(super) fn format_of(folder: &Path) -> Result<Format> {
     }
 }
 
+/// Whether a folder holds idx files, itself or where torchvision puts them below it.
+pub fn holds_idx(folder: &Path) -> bool {
+    match format_of(folder) {
+        Ok(Format::Idx) => true,
+        Ok(Format::Root(inner)) => idx::is_folder(&inner),
+        _ => false,
+    }
+}
+
 /// Entries of a folder by name, hidden ones left out.
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
@@ -98,8 +128,11 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(entries)
 }
 
-/// The parts of a folder that has a training part, by names in any case.
-fn parts(folder: &Path) -> Result<Option<Entries>> {
+/// The parts of a folder that has a training part, by names in any case; `None` where it has none.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn parts(folder: &Path) -> Result<Option<Entries>> {
     let mut left = entries(folder)?;
     let mut take = |names: &[&str]| -> Option<Entry> {
         // Arrays before folders, and the longer-established names first.

@@ -109,7 +109,7 @@ pub(crate) fn hold_out(set: &Dataset, count: usize, seed: u64, part: &str) -> Re
 }
 
 /// How many of `count` images a fraction means: rounded, at least one where the fraction is not zero.
-pub(crate) fn share(count: usize, fraction: f64) -> usize {
+pub fn share(count: usize, fraction: f64) -> usize {
     if fraction <= 0.0 { 0 } else { ((count as f64 * fraction).round() as usize).max(1) }
 }
 

@@ -13,6 +13,28 @@ use crate::{Error, Result};
 /// # Errors
 /// No frame, frames of different sizes, or a failure of the file system.
 pub fn write_gif(path: &Path, frames: &[RgbImage], delay_ms: u32) -> Result<()> {
+    write(path, frames, |_| delay_ms)
+}
+
+/// The most frames a second that every program shows as they are meant: a GIF counts in hundredths of a second, and
+/// browsers take a single one for ten.
+pub const MAX_GIF_FPS: f64 = 50.0;
+
+/// Frames of one size as an endlessly repeating GIF of so many frames a second; delays of whole hundredths alternate so
+/// that the rate is right on average.
+///
+/// # Errors
+/// Those of [`write_gif`], or a rate that is not above 0 and at most [`MAX_GIF_FPS`].
+pub fn write_gif_at(path: &Path, frames: &[RgbImage], fps: f64) -> Result<()> {
+    if !(fps > 0.001 && fps <= MAX_GIF_FPS) {
+        let reason = format!("a GIF has at most {MAX_GIF_FPS} frames a second, got {fps}; an APNG may have more");
+        return Err(Error::config("fps", reason));
+    }
+    let hundredths = |frame: usize| (frame as f64 * 100.0 / fps).round();
+    write(path, frames, |frame| 10 * (hundredths(frame + 1) - hundredths(frame)) as u32)
+}
+
+fn write(path: &Path, frames: &[RgbImage], delay_ms: impl Fn(usize) -> u32) -> Result<()> {
     let Some(first) = frames.first() else {
         return Err(Error::config("animation", "there is no frame to write"));
     };
@@ -25,12 +47,12 @@ pub fn write_gif(path: &Path, frames: &[RgbImage], delay_ms: u32) -> Result<()> 
     atomic_write(path, &bytes)
 }
 
-fn encode(bytes: &mut Vec<u8>, frames: &[RgbImage], delay_ms: u32) -> image::ImageResult<()> {
+fn encode(bytes: &mut Vec<u8>, frames: &[RgbImage], delay_ms: impl Fn(usize) -> u32) -> image::ImageResult<()> {
     let mut encoder = GifEncoder::new_with_speed(bytes, 10);
     encoder.set_repeat(Repeat::Infinite)?;
-    for frame in frames {
+    for (index, frame) in frames.iter().enumerate() {
         let rgba = DynamicImage::ImageRgb8(frame.clone()).into_rgba8();
-        encoder.encode_frame(Frame::from_parts(rgba, 0, 0, Delay::from_numer_denom_ms(delay_ms, 1)))?;
+        encoder.encode_frame(Frame::from_parts(rgba, 0, 0, Delay::from_numer_denom_ms(delay_ms(index), 1)))?;
     }
     Ok(())
 }

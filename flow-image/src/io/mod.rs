@@ -9,7 +9,7 @@ mod single;
 
 use std::path::Path;
 
-pub use gif::write_gif;
+pub use gif::{MAX_GIF_FPS, write_gif, write_gif_at};
 pub use grid::{GridStyle, MAX_SIDE, grid, write_grid};
 pub use pixels::Pixels;
 pub use single::{encode_png, write_images, write_named_images, write_png};

@@ -45,6 +45,19 @@ impl Pixels {
         Pixels::new(values, set.shape())
     }
 
+    /// Images of this shape from their bytes `[N, C, H, W]`.
+    ///
+    /// # Errors
+    /// A number of channels other than one or three, no image, or bytes that are no whole number of images.
+    pub fn from_bytes(values: Vec<u8>, shape: ImageShape) -> Result<Self> {
+        let size = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d)).unwrap_or(0);
+        if size == 0 || !values.len().is_multiple_of(size) {
+            let reason = format!("{} bytes are no whole number of images of shape {shape:?}", values.len());
+            return Err(Error::config("pixels", reason));
+        }
+        Pixels::new(values, shape)
+    }
+
     fn new(values: Vec<u8>, shape: ImageShape) -> Result<Self> {
         if !matches!(shape[0], 1 | 3) {
             return Err(Error::config("pixels", format!("pictures have 1 or 3 channels, got {}", shape[0])));
@@ -71,18 +84,46 @@ impl Pixels {
         Pixels::new(values.ok_or_else(beyond)?.to_vec(), self.shape)
     }
 
+    /// All values, `[N, C, H, W]`.
+    pub fn bytes(&self) -> &[u8] {
+        &self.values
+    }
+
+    /// Every pixel as a block of `factor` by `factor`, as a viewer should show it: nothing is smoothed.
+    ///
+    /// # Errors
+    /// A factor of zero, or images with a side above [`super::MAX_SIDE`].
+    pub fn enlarged(&self, factor: usize) -> Result<Self> {
+        let [channels, height, width] = self.shape;
+        let sides = [height.saturating_mul(factor), width.saturating_mul(factor)];
+        if factor == 0 || sides.iter().any(|&side| side > super::MAX_SIDE) {
+            let reason = format!("must make sides of 1 to {} pixels, got {factor}", super::MAX_SIDE);
+            return Err(Error::config("upscale", reason));
+        }
+        if factor == 1 {
+            return Ok(self.clone());
+        }
+        let mut values = Vec::with_capacity(self.values.len() * factor * factor);
+        for row in self.values.chunks_exact(width) {
+            let start = values.len();
+            values.extend(row.iter().flat_map(|&v| std::iter::repeat_n(v, factor)));
+            (1..factor).for_each(|_| values.extend_from_within(start..start + width * factor));
+        }
+        Pixels::new(values, [channels, sides[0], sides[1]])
+    }
+
     /// `(C, H, W)` of each image.
     pub fn shape(&self) -> ImageShape {
         self.shape
     }
 
     /// The images one after the other, `[C, H, W]` each.
-    pub(crate) fn images(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn images(&self) -> impl Iterator<Item = &[u8]> {
         self.values.chunks_exact(self.shape.iter().product())
     }
 
     /// Red, green and blue of a pixel of one of the [`Pixels::images`].
-    pub(crate) fn rgb(&self, image: &[u8], row: usize, column: usize) -> [u8; 3] {
+    pub fn rgb(&self, image: &[u8], row: usize, column: usize) -> [u8; 3] {
         let [channels, height, width] = self.shape;
         let at = |channel: usize| image[(channel * height + row) * width + column];
         if channels == 3 { [at(0), at(1), at(2)] } else { [at(0); 3] }
@@ -107,6 +148,16 @@ mod tests {
         assert_eq!(pixels.values, [0, 0, 128, 255, 255, 255]);
         let set = Dataset::new(vec![0, 8, 16], [1, 1, 1], 17, "x").unwrap();
         assert_eq!(Pixels::from_dataset(&set, &[2, 1]).unwrap().values, [255, 128]);
+    }
+
+    #[test]
+    fn enlarged_pixels_are_blocks() {
+        let pixels = Pixels::from_bytes(vec![1, 2, 3, 4], [1, 1, 2]).unwrap().enlarged(2).unwrap();
+        assert_eq!((pixels.shape(), pixels.bytes()), ([1, 2, 4], &[1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4][..]));
+        assert!(pixels.enlarged(0).is_err() && pixels.enlarged(usize::MAX).is_err());
+        for (bytes, shape) in [(vec![1; 5], [1, 1, 2]), (vec![], [1, 1, 1]), (vec![1; 2], [2, 1, 1]), (vec![1], [1, 0, 1])] {
+            assert!(Pixels::from_bytes(bytes, shape).is_err());
+        }
     }
 
     #[test]

@@ -1,0 +1,11 @@
+//! The tests of this crate from outside.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+#[cfg(feature = "ffmpeg")]
+mod ffmpeg;
+mod formats;
+mod fuzz;
+mod malformed;
+mod open;
+mod real_clips;
+mod support;
