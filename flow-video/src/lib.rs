@@ -5,10 +5,12 @@
 
 pub mod data;
 mod error;
+pub mod io;
 pub mod metrics;
 pub mod model;
-pub mod io;
+pub mod trainer;
 
 /// The tensors that this crate's functions take and return.
 pub use candle_core;
+pub use data::{Clip, Clips, OpenOptions, Splits};
 pub use error::{Error, Result};

@@ -13,8 +13,8 @@ use flow_core::train::{
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Clips, OpenOptions, Splits};
-use crate::io::write_preview;
+use crate::data::{Clip, Clips, OpenOptions, Splits};
+use crate::io::{GridStyle, Pixels, write_grid};
 use crate::metrics::bits_per_frame;
 use crate::model::{ImageSpec, Predictor, Recipe, VideoConfig, VideoFlow};
 use crate::{Error, Result};
@@ -43,6 +43,8 @@ pub struct VideoRun {
     pub batch: usize,
     /// Clips for data-dependent initialisation.
     pub init_batch: usize,
+    /// Whether the given frames are learned as well, each from those before it: then clips can be drawn from nothing.
+    pub score_context: bool,
     /// How gradients are computed; both ways give the same ones.
     pub backprop: Backprop,
     /// Seed of the parameters and of the order of the clips.
@@ -69,6 +71,7 @@ impl VideoRun {
             temperature: recipe.temperature,
             batch: recipe.batch.min(train.len()),
             init_batch: recipe.init_batch.min(train.len()),
+            score_context: false,
             backprop: Backprop::default(),
             seed,
             validation_clips: 32,
@@ -149,10 +152,9 @@ impl VideoTask {
             );
             return Err(Error::config("training windows", reason));
         }
-        for (set, frames, part) in [
-            (&splits.train, run.window(), "training"),
-            (&splits.validation, run.context + run.horizon, "validation"),
-        ] {
+        for (set, frames, part) in
+            [(&splits.train, run.window(), "training"), (&splits.validation, run.context + run.horizon, "validation")]
+        {
             long_enough(set, frames, part)?;
         }
         let model = run.build(device)?;
@@ -174,18 +176,19 @@ impl VideoTask {
     fn windows(&self, clips: &[usize], frames: usize, rng: &mut FlowRng) -> Result<Tensor> {
         let train = &self.splits.train;
         let begins: Vec<(usize, usize)> =
-            clips.iter().map(|&clip| (clip, rng.below(train.frames(clip) + 1 - frames))).collect();
+            clips.iter().map(|&clip| (clip, rng.below((length(train, clip) + 1).saturating_sub(frames)))).collect();
         Ok(train.batch(&begins, frames)?.to_device(self.model.store().device())?)
     }
 }
 
 /// Refuses clips that are shorter than a window.
 fn long_enough(set: &Clips, frames: usize, part: &str) -> Result<()> {
-    match (0..set.len()).map(|clip| (set.frames(clip), clip)).min() {
-        Some((shortest, clip)) if shortest < frames => {
+    match set.iter().min_by_key(|clip| clip.frames()) {
+        Some(shortest) if shortest.frames() < frames => {
             let reason = format!(
-                "{} has {shortest} frames, {frames} are needed: give fewer with --context, --targets or --horizon",
-                set.name(clip)
+                "{} has {} frames, {frames} are needed: give fewer with --context, --targets or --horizon",
+                shortest.name(),
+                shortest.frames()
             );
             Err(Error::config(format!("{part} clips"), reason))
         }
@@ -222,7 +225,8 @@ impl Task for VideoTask {
         let batch = self.cursor.next_batch();
         let clips = self.windows(&batch.indices, self.run.window(), rng)?;
         self.model.set_training(true);
-        let step = self.model.backward(&clips, self.run.context, rng, self.run.backprop, gradients)?;
+        let first = if self.run.score_context { 0 } else { self.run.context };
+        let step = self.model.backward(&clips, first, rng, self.run.backprop, gradients)?;
         let mut metrics = Metrics::new(bits_per_dim(step.bits_per_dim));
         if self.run.backprop == Backprop::Reversible {
             metrics = metrics.with(Metric::new("plain_fallback", "", f64::from(u8::from(step.fell_back))));
@@ -232,7 +236,8 @@ impl Task for VideoTask {
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
-        let frames = self.run.context + self.run.horizon.min(shortest(held_out) - self.run.context);
+        let shortest = held_out.iter().map(Clip::frames).min().unwrap_or_default();
+        let frames = shortest.min(self.run.context + self.run.horizon);
         let (mut total, mut count) = (0.0, 0.0);
         for clip in 0..held_out.len().min(self.run.validation_clips) {
             let clip = held_out.batch(&[(clip, 0)], frames)?.to_device(self.model.store().device())?;
@@ -265,13 +270,16 @@ impl Task for VideoTask {
         predictor.observe(&seen.to_device(self.model.store().device())?)?;
         let drawn = predictor.predict(self.run.horizon, &[self.run.temperature], rng)?;
         let clips = Tensor::cat(&[&seen.to_device(&Device::Cpu)?.to_dtype(DType::U8)?, &drawn], 1)?;
-        write_preview(&folder.join(format!("predictions-{step:08}.png")), &clips, self.run.spec.levels)
+        let (_, columns, frames) = self.model.flat(&clips)?;
+        let pixels = Pixels::from_tensor(&frames, self.run.spec.levels)?;
+        let path = folder.join(format!("predictions-{step:08}.png"));
+        Ok(write_grid(&path, &pixels, &GridStyle::with_columns(columns))?)
     }
 }
 
-/// Frames of the shortest clip.
-fn shortest(set: &Clips) -> usize {
-    (0..set.len()).map(|clip| set.frames(clip)).min().unwrap_or_default()
+/// Frames of a clip.
+fn length(set: &Clips, clip: usize) -> usize {
+    set.get(clip).map_or(0, Clip::frames)
 }
 
 fn bits_per_dim(value: f64) -> Metric {

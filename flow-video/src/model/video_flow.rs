@@ -224,7 +224,7 @@ impl VideoFlow {
     }
 
     /// Clips `(B, T, C, H, W)` as `B`, `T` and frames `(B·T, C, H, W)`.
-    pub(super) fn flat(&self, clips: &Tensor) -> Result<(usize, usize, Tensor)> {
+    pub(crate) fn flat(&self, clips: &Tensor) -> Result<(usize, usize, Tensor)> {
         let [c, h, w] = self.spec.event_shape();
         match *clips.dims() {
             [batch, steps, channels, height, width] if [channels, height, width] == [c, h, w] => {
