@@ -13,6 +13,7 @@ pub mod pointflow;
 mod settings;
 pub mod solver;
 pub mod training;
+pub mod videoflow;
 
 /// The workspace README's example, compiled and run with the documentation tests.
 #[cfg(doctest)]

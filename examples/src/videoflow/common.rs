@@ -1,0 +1,143 @@
+//! Flags and loading that several verbs share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use candle_core::{Device, Tensor};
+use clap::{Args, ValueEnum};
+use flow_video::data::{self, Channels, Clips, OpenOptions, Resize, Splits, is_generated};
+use flow_video::model::VideoFlow;
+use flow_video::trainer::VideoRun;
+
+use crate::cli::{CheckpointArg, at_least_one};
+
+/// The program's name, and that of its folder of results.
+pub(super) const PROGRAM: &str = "videoflow";
+
+/// Frames a second of what is drawn, where the clips do not say.
+pub(super) const FPS: f64 = 10.0;
+
+/// Loads a checkpoint's model with its run.
+pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(VideoRun, VideoFlow)> {
+    Ok(flow_core::train::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Part {
+    /// What models are trained on.
+    Train,
+    /// What checkpoints are chosen by.
+    Validation,
+    /// What nothing was fitted to.
+    Test,
+    /// All clips, in the order of the source.
+    All,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Train => "train",
+            Part::Validation => "validation",
+            Part::Test => "test",
+            Part::All => "all",
+        }
+    }
+
+    /// The clips of this part, after a line on stderr about what they are, and what was not read as it is.
+    pub(super) fn read(self, path: &Path, options: &OpenOptions) -> Result<Clips> {
+        let set = match self {
+            Part::All => data::open_all(path, options)?,
+            _ => {
+                let Splits { train, validation, test } = data::open(path, options)?;
+                match self {
+                    Part::Train => train,
+                    Part::Validation => validation,
+                    _ => test,
+                }
+            }
+        };
+        let (name, count) = (self.name(), set.len());
+        ensure!(count > 0, "{}: the {name} part has no clips; --split all takes all of them", set.source());
+        eprintln!("data: {name} part, {count} clips; {}", set.source());
+        set.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(set)
+    }
+}
+
+/// Clips to work on.
+#[derive(Args, Debug)]
+pub(super) struct DataArg {
+    /// Clips: a folder of clips (folders of numbered pictures, GIF, Y4M, videos), one of them, .npy, .npz, MNIST's idx files
+    /// (moving digits), "digits" or "shapes" (made here); read the way the run read its own
+    #[arg(long, default_value = "digits", value_name = "PATH")]
+    pub(super) data: PathBuf,
+    /// Which part of the data
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    pub(super) split: Part,
+}
+
+impl DataArg {
+    /// The clips, of at least `frames` frames, brought to the size of the model.
+    pub(super) fn clips(&self, run: &VideoRun, frames: usize) -> Result<Clips> {
+        let mut options = run.open.clone().with_frames(frames);
+        if options.cut.is_some_and(|cut| cut < frames) {
+            options.cut = Some(frames);
+        }
+        if options.channels == Channels::Auto && !is_generated(&self.data) {
+            // "Auto" looked at the training clips; others must become what those were.
+            options.channels = if run.spec.channels == 1 { Channels::Gray } else { Channels::Rgb };
+        }
+        if options.size.is_none() && !is_generated(&self.data) && !data::holds_arrays(&self.data) {
+            options.size = Some(Resize::new(run.spec.height as u32, run.spec.width as u32));
+        }
+        if !is_generated(&self.data) {
+            (options.digits, options.shapes) = (None, None);
+        }
+        let set = self.split.read(&self.data, &options)?;
+        let (shape, levels) = (set.shape(), set.levels());
+        if shape != run.spec.event_shape() || levels != run.spec.levels {
+            bail!(
+                "{}: frames are {shape:?} with {levels} levels, the model is for {:?} with {}",
+                self.data.display(),
+                run.spec.event_shape(),
+                run.spec.levels
+            );
+        }
+        Ok(set)
+    }
+}
+
+/// How futures are drawn.
+#[derive(Args, Debug)]
+pub(super) struct DrawArg {
+    /// Standard deviation of what is drawn, relative to the model's: one number, or one for each level, finest first
+    /// [default: that of the run's recipe]
+    #[arg(long, value_delimiter = ',', value_name = "T")]
+    temperature: Option<Vec<f64>>,
+    /// Seed of what is drawn
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+}
+
+impl DrawArg {
+    /// The temperatures.
+    pub(super) fn temperatures(&self, run: &VideoRun) -> Vec<f64> {
+        self.temperature.clone().unwrap_or_else(|| vec![run.temperature])
+    }
+}
+
+/// The clips at these places, `(frames, C, H, W)` each.
+pub(super) fn chosen(set: &Clips, places: &[usize], from: usize, frames: usize) -> Result<Vec<Tensor>> {
+    places.iter().map(|&place| Ok(set.window(place, from, frames)?)).collect()
+}
+
+/// Places of clips that were named, or the first `count`.
+pub(super) fn places(set: &Clips, named: &[usize], count: usize) -> Result<Vec<usize>> {
+    at_least_one("--count", count)?;
+    if let Some(beyond) = named.iter().find(|place| **place >= set.len()) {
+        bail!("--clip {beyond}: there are {} clips, counted from 0", set.len());
+    }
+    Ok(if named.is_empty() { (0..count.min(set.len())).collect() } else { named.to_vec() })
+}

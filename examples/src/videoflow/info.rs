@@ -1,0 +1,55 @@
+//! `videoflow info`.
+
+use anyhow::Result;
+use flow_video::model::{PRESETS, VideoConfig, preset};
+
+use super::common::{PROGRAM, load};
+use crate::info::{Facts, InfoArgs};
+
+pub(super) fn run(args: &InfoArgs) -> Result<()> {
+    args.run(PROGRAM, presets, |checkpoint, device| {
+        let (run, model) = load(checkpoint, device)?;
+        let first = if run.score_context { "learned as well" } else { "given, not learned" };
+        let facts = Facts::default()
+            .and("model", words(&run.model))
+            .and("frames", format!("{} of {} levels, D = {}", run.spec, run.spec.levels, run.spec.dims()))
+            .and("windows", format!("{} frames {first}, then {} predicted", run.context, run.targets))
+            .and("trained on", &run.source)
+            .and_parameters(model.store())
+            .and("latents", format!("{:?}", model.frame().latent_shapes()));
+        Ok((facts, "bits/dim".into()))
+    })
+}
+
+/// A model's hyper-parameters in words.
+pub(super) fn words(c: &VideoConfig) -> String {
+    let coupling = format!("{:?}", c.coupling).to_lowercase();
+    let activation = format!("{:?}", c.activation).to_lowercase();
+    let p = &c.prior;
+    let (dilated, skip) = (if p.dilations { " dilated" } else { "" }, if p.skip { ", skip" } else { "" });
+    format!(
+        "VideoFlow, {} levels of {} steps, width {}, {coupling} couplings, {activation}; prior of {}{dilated} blocks, width {}, \
+         {} past frames{skip}",
+        c.levels, c.steps, c.width, p.blocks, p.width, p.past
+    )
+}
+
+/// Lists what `--presets` asks for.
+fn presets(json: bool) -> Result<()> {
+    if json {
+        let one = |name| -> Result<serde_json::Value> {
+            let p = preset(name)?;
+            Ok(serde_json::json!({"name": p.name, "model": p.model, "frames": p.spec, "recipe": p.recipe}))
+        };
+        let all = PRESETS.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    println!("{:<15}{:<10}model", "preset", "frames");
+    for name in PRESETS {
+        let p = preset(name)?;
+        let [channels, height, width] = p.spec.event_shape();
+        println!("{name:<15}{:<10}{}\n{:25}{}", format!("{channels}x{height}x{width}"), words(&p.model), "", p.about);
+    }
+    Ok(())
+}
