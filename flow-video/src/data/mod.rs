@@ -21,7 +21,7 @@ mod arrays;
 mod clip;
 mod clips;
 #[cfg(feature = "ffmpeg")]
-mod ffmpeg;
+pub(crate) mod ffmpeg;
 mod frames;
 pub mod generate;
 mod layout;
@@ -32,6 +32,7 @@ mod pictures;
 mod source;
 mod splits;
 mod y4m;
+mod yuv;
 
 pub use clip::{Clip, FrameShape};
 pub use clips::Clips;

@@ -13,9 +13,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use flow_image::data::file_length;
-use image::{DynamicImage, GrayImage, RgbImage};
+use image::{DynamicImage, GrayImage};
 
 use super::frames::Frames;
+use super::yuv::{Matrix, Planar};
 use super::{Clip, OpenOptions};
 use crate::{Error, Result};
 
@@ -206,49 +207,23 @@ fn chroma_of(name: &str) -> Option<Chroma> {
 fn picture(header: &Header, planes: &[u8]) -> DynamicImage {
     let (width, height) = (header.width, header.height);
     let (luma, rest) = planes.split_at(width * height);
-    let full = header.full_range;
-    let Chroma::Blocks(across, down) = header.chroma else {
-        let grey = |&y: &u8| if full { y } else { byte((f64::from(y) - 16.0) * 255.0 / 219.0) };
-        let values = luma.iter().map(grey).collect();
-        return GrayImage::from_raw(width as u32, height as u32, values).unwrap_or_default().into();
-    };
     let (u, v) = rest.split_at(header.chroma_plane());
-    let columns = width.div_ceil(across);
-    let mut values = Vec::with_capacity(3 * width * height);
-    for (row, line) in luma.chunks_exact(width).enumerate() {
-        for (column, &y) in line.iter().enumerate() {
-            let at = row / down * columns + column / across;
-            values.extend(rgb(y, u[at], v[at], full));
+    let full_range = header.full_range;
+    match header.chroma {
+        Chroma::Blocks(across, down) => {
+            Planar { width, height, across, down, full_range, matrix: Matrix::Bt601 }.picture(luma, u, v)
+        }
+        Chroma::Mono => {
+            let grey = |&y: &u8| if full_range { y } else { Matrix::Bt601.rgb(y, 128, 128, false)[0] };
+            let values = luma.iter().map(grey).collect();
+            GrayImage::from_raw(width as u32, height as u32, values).unwrap_or_default().into()
         }
     }
-    RgbImage::from_raw(width as u32, height as u32, values).unwrap_or_default().into()
-}
-
-/// Red, green and blue of one sample by ITU-R BT.601.
-fn rgb(y: u8, u: u8, v: u8, full: bool) -> [u8; 3] {
-    let (luma, chroma) = if full { (f64::from(y), 1.0) } else { ((f64::from(y) - 16.0) * 255.0 / 219.0, 255.0 / 224.0) };
-    let (u, v) = ((f64::from(u) - 128.0) * chroma, (f64::from(v) - 128.0) * chroma);
-    [luma + 1.402 * v, luma - 0.344_136_286 * u - 0.714_136_286 * v, luma + 1.772 * u].map(byte)
-}
-
-fn byte(value: f64) -> u8 {
-    value.round().clamp(0.0, 255.0) as u8
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn colours_are_those_of_bt_601() {
-        // Black, white, and red of the two ranges, as ffmpeg writes them.
-        assert_eq!([rgb(16, 128, 128, false), rgb(235, 128, 128, false)], [[0; 3], [255; 3]]);
-        assert_eq!([rgb(0, 128, 128, true), rgb(255, 128, 128, true)], [[0; 3], [255; 3]]);
-        let near = |got: [u8; 3], wanted: [i32; 3]| got.iter().zip(wanted).all(|(&g, w)| (i32::from(g) - w).abs() <= 1);
-        assert!(near(rgb(81, 90, 240, false), [254, 0, 0]), "{:?}", rgb(81, 90, 240, false));
-        assert!(near(rgb(76, 85, 255, true), [254, 0, 0]), "{:?}", rgb(76, 85, 255, true));
-        assert!(near(rgb(41, 240, 110, false), [0, 0, 255]), "{:?}", rgb(41, 240, 110, false));
-    }
 
     #[test]
     fn headers_are_read_as_they_are_written() {
@@ -283,6 +258,6 @@ mod tests {
         let planes = [vec![100; 9], vec![128, 128, 128, 255], vec![128; 4]].concat();
         let picture = picture(&header, &planes).to_rgb8();
         assert_eq!(picture.get_pixel(1, 1).0, [100; 3]);
-        assert_eq!(picture.get_pixel(2, 2).0, rgb(100, 255, 128, true));
+        assert_eq!(picture.get_pixel(2, 2).0, Matrix::Bt601.rgb(100, 255, 128, true));
     }
 }

@@ -7,7 +7,7 @@
 //! | `.png`, `.apng` | animated PNG | yes |
 //! | `.y4m` | grey, or 4:4:4 in full range | grey; colours to within two levels |
 //! | `.npy` | bytes `[1, T, C, H, W]`, see [`write_npy`] | yes |
-//! | `.mp4`, `.webm`, `.mkv` | H.264, VP9, FFV1; with the feature `ffmpeg` | `.mkv`; grey `.mp4` |
+//! | `.mp4`, `.webm`, `.mkv` | H.264, VP9, FFV1; with the feature `ffmpeg` | `.mkv` |
 //!
 //! Everything but the last line is pure Rust and always there. Whatever is written appears under its name complete or not
 //! at all. Small frames are for programs; for eyes, enlarge them first with [`Pixels::enlarged`].
