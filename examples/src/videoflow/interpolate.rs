@@ -57,7 +57,11 @@ impl InterpolateArgs {
         let frame = |place: &str| -> Result<Vec<Tensor>> {
             let (clip, frame) = parse(place)?;
             let length = set.get(clip).map_or(0, |clip| clip.frames());
-            ensure!(frame < length, "{place}: no such frame; there are {} clips, that one has {length} frames", set.len());
+            ensure!(
+                frame < length,
+                "{place}: no such frame; there are {} clips, that one has {length} frames",
+                set.len()
+            );
             let (y, _) = model.preprocess().center(&set.window(clip, frame, 1)?.to_device(&device)?)?;
             Ok(model.frame().factors(&y)?.latents)
         };

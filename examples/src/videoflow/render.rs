@@ -50,7 +50,8 @@ impl RenderArgs {
         let set = self.split.read(&self.data, &self.reading.options(&self.data, 1, self.seed)?)?;
         let places = places(&set, &self.clip, self.count)?;
         let clips: Vec<&Clip> = places.iter().filter_map(|&place| set.get(place)).collect();
-        let whole = |(&place, clip): (&usize, &&Clip)| film::pixels(&set.window(place, 0, clip.frames())?, set.levels());
+        let whole =
+            |(&place, clip): (&usize, &&Clip)| film::pixels(&set.window(place, 0, clip.frames())?, set.levels());
         let pixels: Vec<_> = places.iter().zip(&clips).map(whole).collect::<Result<_>>()?;
         create_parent(&self.out)?;
         let names = clips.iter().map(|clip| clip.name().to_string()).collect();

@@ -63,7 +63,9 @@ fn is_video(path: &Path, start: &[u8]) -> bool {
     let iso = matches!(start.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide"));
     let matroska = start.starts_with(b"\x1a\x45\xdf\xa3");
     let others = [&b"FLV\x01"[..], b"OggS", b"\x00\x00\x01\xba", b"\x30\x26\xb2\x75"];
-    riff || iso || matroska || others.iter().any(|mark| start.starts_with(mark))
+    riff || iso
+        || matroska
+        || others.iter().any(|mark| start.starts_with(mark))
         || VIDEOS.contains(&ending(path).as_str())
 }
 

@@ -19,9 +19,13 @@ fn every_format_comes_back() {
     for channels in [1, 3] {
         let frames = moving(channels, SIZE, 4);
         // Ending, how far colours may be off, whether the rate is in the file.
-        for (ending, error, timed) in
-            [(".gif", 0, true), (".png", 0, true), (".apng", 0, true), (".y4m", if channels == 1 { 0 } else { 2 }, true), ("", 0, false)]
-        {
+        for (ending, error, timed) in [
+            (".gif", 0, true),
+            (".png", 0, true),
+            (".apng", 0, true),
+            (".y4m", if channels == 1 { 0 } else { 2 }, true),
+            ("", 0, false),
+        ] {
             let path = folder.path().join(format!("clip-{channels}{ending}"));
             write_clip(&path, &frames, 25.0).unwrap();
             let clip = only(&path);
@@ -209,8 +213,10 @@ pub(crate) fn npz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
 #[test]
 fn archives_are_one_array_or_parts() {
     let root = tempfile::tempdir().unwrap();
-    let array = |clips: usize| npy::encode(&[clips as u64, 2, 5, 7], &moving(1, SIZE, 2).bytes().repeat(clips)).unwrap();
-    let path = put(root.path(), "a.npz", &npz(&[("clips.npy", array(9)), ("fps.npy", npy::encode(&[1], &[5u8]).unwrap())]));
+    let array =
+        |clips: usize| npy::encode(&[clips as u64, 2, 5, 7], &moving(1, SIZE, 2).bytes().repeat(clips)).unwrap();
+    let path =
+        put(root.path(), "a.npz", &npz(&[("clips.npy", array(9)), ("fps.npy", npy::encode(&[1], &[5u8]).unwrap())]));
     let set = all(&path);
     assert_eq!(set.len(), 9);
     assert!(set.notes().iter().any(|note| note.contains("not read: fps")), "{:?}", set.notes());
