@@ -14,3 +14,8 @@ pub mod trainer;
 pub use candle_core;
 pub use data::{Clip, Clips, OpenOptions, Splits};
 pub use error::{Error, Result};
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -56,10 +56,8 @@ impl GlowConfig {
             layers.push(Box::new(ActNorm::new(&at.pp("actnorm"), &event)?));
             layers.push(mixing(self.permutation, &at.pp("mix"), &event)?);
             layers.push(match self.coupling {
-                GlowCoupling::Additive => coupling(Additive, self.width, &at.pp("coupling"), &event)?,
-                GlowCoupling::Affine => {
-                    coupling(Affine::new(ScaleBound::Sigmoid), self.width, &at.pp("coupling"), &event)?
-                }
+                GlowCoupling::Additive => coupling(self, Additive, &at.pp("coupling"), &event)?,
+                GlowCoupling::Affine => coupling(self, Affine::new(ScaleBound::Sigmoid), &at.pp("coupling"), &event)?,
             });
         }
         Ok(Box::new(Chain::new(layers)?))
@@ -91,14 +89,15 @@ fn mixing(kind: GlowPermutation, path: &ParamPath, event: &[usize]) -> Result<Bo
 }
 
 fn coupling<T: Transformer + 'static>(
+    config: &GlowConfig,
     transformer: T,
-    width: usize,
     path: &ParamPath,
     event: &[usize],
 ) -> Result<Box<dyn Bijector>> {
     let partition = Partition::Channels { swap: false };
     let inputs = Coupling::<T, CouplingNet>::input_channels(event[0], &partition);
     let outputs = Coupling::<T, CouplingNet>::output_channels(event[0], &partition, &transformer);
-    let net = CouplingNet::new(path, inputs, width, outputs, [event[1], event[2]])?;
+    let net =
+        CouplingNet::with_activation(path, inputs, config.width, outputs, [event[1], event[2]], config.activation)?;
     Ok(Box::new(Coupling::new(event, partition, transformer, net)?))
 }

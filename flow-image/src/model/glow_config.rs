@@ -1,6 +1,9 @@
 //! Hyper-parameters of Glow.
 
+use flow_core::nn::HiddenActivation;
 use serde::{Deserialize, Serialize};
+
+use crate::data::is_default;
 
 /// The coupling of a Glow step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,6 +50,9 @@ pub struct GlowConfig {
     pub width: usize,
     /// The coupling.
     pub coupling: GlowCoupling,
+    /// The second hidden layer of the coupling networks; gates are VideoFlow's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub activation: HiddenActivation,
     /// The mixing of channels.
     pub permutation: GlowPermutation,
     /// Whether the top prior's mean and scale are learned.
@@ -72,6 +78,7 @@ impl Default for GlowConfig {
             steps: 32,
             width: 512,
             coupling: GlowCoupling::Affine,
+            activation: HiddenActivation::Relu,
             permutation: GlowPermutation::Plu,
             learn_top: true,
             class_condition: None,

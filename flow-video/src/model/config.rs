@@ -1,18 +1,9 @@
 //! Hyper-parameters of VideoFlow.
 
+use flow_core::nn::HiddenActivation;
 use flow_core::{Error, Result};
 use flow_image::model::{GlowConfig, GlowCoupling, ImageSpec};
 use serde::{Deserialize, Serialize};
-
-/// Temp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum HiddenActivation {
-    /// Relu.
-    Relu,
-    /// Gated.
-    #[default]
-    Gated,
-}
 
 /// The prior of a frame's latents given those of the frames before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +100,7 @@ impl VideoConfig {
     pub(super) fn frame(&self) -> GlowConfig {
         let mut glow = GlowConfig::new(self.levels, self.steps, self.width);
         glow.coupling = self.coupling;
-        // ACT
+        glow.activation = self.activation;
         glow
     }
 }

@@ -1,6 +1,6 @@
 //! Models by name.
 
-use super::config::HiddenActivation;
+use flow_core::nn::HiddenActivation;
 use flow_core::{Error, Result};
 use flow_image::model::{GlowCoupling, ImageSpec};
 use serde::{Deserialize, Serialize};

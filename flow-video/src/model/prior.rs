@@ -1,9 +1,8 @@
 //! The prior of one level's latents given those of the frames before and what is kept of the frame itself.
 
-use super::config::HiddenActivation;
 use candle_core::Tensor;
 use flow_core::distribution::ConditionalGaussian;
-use flow_core::nn::{ConvGeometry, ZeroConv, conv2d};
+use flow_core::nn::{ConvGeometry, HiddenActivation, ZeroConv, conv2d};
 use flow_core::{Error, Init, Param, ParamPath, Result};
 use flow_image::model::TopPrior;
 

@@ -6,6 +6,7 @@ mod ffmpeg;
 mod formats;
 mod fuzz;
 mod malformed;
+mod model;
 mod open;
 mod real_clips;
 mod support;

@@ -1,0 +1,184 @@
+//! VideoFlow as a whole: causality, exact inverses, gradients, predictions.
+
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
+use flow_video::candle_core::{DType, Device, Tensor};
+use flow_video::model::{ImageSpec, Predictor, PriorConfig, VideoConfig, VideoFlow, preset};
+
+/// A small model whose parameters are not those of the start, at which half of the networks are zero.
+fn model(dtype: DType) -> VideoFlow {
+    let mut prior = PriorConfig::new(1, 6);
+    prior.past = 2;
+    let store = ParamStore::new(3, dtype, &Device::Cpu);
+    let spec = ImageSpec::new(1, 8, 12, 256).unwrap();
+    let model = VideoFlow::new(&VideoConfig::new(2, 2, 8, prior), &spec, &store).unwrap();
+    let mut rng = FlowRng::seed_from(4);
+    for param in store.trainable() {
+        let noise = rng.normal(param.tensor().shape(), dtype, &Device::Cpu).unwrap();
+        param.set(&(param.tensor() + (noise * 0.03).unwrap()).unwrap()).unwrap();
+    }
+    model
+}
+
+/// Clips `(2, frames, 1, 8, 12)` of levels.
+fn clips(frames: usize, seed: u64) -> Tensor {
+    let mut rng = FlowRng::seed_from(seed);
+    let values: Vec<u8> = (0..2 * frames * 96).map(|_| rng.below(256) as u8).collect();
+    Tensor::from_vec(values, (2, frames, 1, 8, 12), &Device::Cpu).unwrap()
+}
+
+fn rows(t: &Tensor) -> Vec<Vec<f64>> {
+    t.to_dtype(DType::F64).unwrap().to_vec2().unwrap()
+}
+
+#[test]
+fn a_frame_changes_nothing_before_it() {
+    let (model, before) = (model(DType::F64), clips(6, 1));
+    let score = |x: &Tensor| rows(&model.log_prob(x, &mut FlowRng::seed_from(9)).unwrap());
+    let known = score(&before);
+    for t in 0..6 {
+        let mut values: Vec<u8> = before.flatten_all().unwrap().to_vec1().unwrap();
+        values[t * 96 + 17] ^= 64;
+        let changed = score(&Tensor::from_vec(values, before.shape(), &Device::Cpu).unwrap());
+        assert_eq!(changed[1], known[1], "clips are independent");
+        for s in 0..6 {
+            // The prior looks two frames back.
+            let reaches = (t..=t + 2).contains(&s) && (s >= 2 || s == t);
+            assert_eq!(changed[0][s] != known[0][s], reaches, "frame {t} on frame {s}");
+        }
+    }
+}
+
+#[test]
+fn frames_come_back_from_their_latents() {
+    for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::F64, 1e-10)] {
+        let model = model(dtype);
+        let (_, _, frames) = (0, 0, clips(3, 2).reshape((6, 1, 8, 12)).unwrap());
+        let (y, _) = model.preprocess().center(&frames).unwrap();
+        let latents = model.frame().factors(&y).unwrap().latents;
+        let back = model.frame().decode_with(|level, _| Ok(latents[level].clone())).unwrap();
+        let error = (back - y).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        let error: f64 = error.to_dtype(DType::F64).unwrap().to_scalar().unwrap();
+        assert!(error < tolerance, "{dtype:?}: {error}");
+    }
+}
+
+#[test]
+fn both_ways_of_back_propagation_agree_with_each_other_and_with_differences() {
+    let (model, x) = (model(DType::F64), clips(5, 5));
+    let gradient = |mode, first| {
+        let mut gradients = Gradients::new(model.store());
+        let step = model.backward(&x, first, &mut FlowRng::seed_from(6), mode, &mut gradients).unwrap();
+        assert!(!step.fell_back);
+        (step.bits_per_dim, gradients)
+    };
+    for first in [0, 3] {
+        let (bits, reversible) = gradient(Backprop::Reversible, first);
+        let (plain_bits, plain) = gradient(Backprop::Plain, first);
+        assert!((bits - plain_bits).abs() < 1e-12);
+        let mean = |rows: Vec<Vec<f64>>| {
+            let targets: Vec<f64> = rows.into_iter().flat_map(|row| row[first..].to_vec()).collect();
+            targets.iter().sum::<f64>() / targets.len() as f64
+        };
+        let score = || mean(rows(&model.bits_per_dim(&x, &mut FlowRng::seed_from(6)).unwrap()));
+        assert!((bits - score()).abs() < 1e-12);
+        for (k, param) in model.store().trainable().into_iter().enumerate() {
+            let flat = |g: &Gradients| -> Option<Vec<f64>> {
+                g.get(&param).map(|g| g.flatten_all().unwrap().to_vec1().unwrap())
+            };
+            let (Some(a), Some(b)) = (flat(&reversible), flat(&plain)) else {
+                // Without context nothing predicts the first frames' spread.
+                assert!(first > 0 && flat(&plain).is_none(), "{}", param.name());
+                continue;
+            };
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-8), "{}", param.name());
+            // One entry of every tenth parameter by central differences.
+            if k % 10 != 0 {
+                continue;
+            }
+            let at = k % a.len();
+            let value = param.tensor().detach().copy().unwrap();
+            let shifted = |h: f64| {
+                let mut values: Vec<f64> = value.flatten_all().unwrap().to_vec1().unwrap();
+                values[at] += h;
+                param.set(&Tensor::from_vec(values, value.shape(), &Device::Cpu).unwrap()).unwrap();
+                score()
+            };
+            let numerical = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
+            param.set(&value).unwrap();
+            assert!((a[at] - numerical).abs() < 1e-6, "{} {at}: {} {numerical}", param.name(), a[at]);
+        }
+    }
+}
+
+#[test]
+fn futures_go_on_where_they_were_left() {
+    let (model, seen) = (model(DType::F32), clips(3, 7));
+    let begin = || {
+        let mut predictor = Predictor::new(&model);
+        predictor.observe(&seen).unwrap();
+        predictor
+    };
+    let bytes = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+    let whole = begin().predict(5, &[0.8], &mut FlowRng::seed_from(1)).unwrap();
+    assert_eq!(whole.dims(), &[2, 5, 1, 8, 12]);
+    let (mut parts, mut rng) = (begin(), FlowRng::seed_from(1));
+    let (a, b) = (parts.predict(2, &[0.8], &mut rng).unwrap(), parts.predict(3, &[0.8, 0.8], &mut rng).unwrap());
+    assert_eq!(bytes(&Tensor::cat(&[a, b], 1).unwrap()), bytes(&whole));
+    // Without noise every future of a clip is the same, and clips stay apart.
+    let same = begin().repeat(3).unwrap().predict(2, &[0.0], &mut FlowRng::seed_from(2)).unwrap();
+    let one = begin().predict(2, &[0.0], &mut FlowRng::seed_from(3)).unwrap();
+    for row in 0..6 {
+        assert_eq!(bytes(&same.get(row).unwrap()), bytes(&one.get(row / 3).unwrap()), "{row}");
+    }
+    // Only the last frames matter.
+    let mut short = Predictor::new(&model);
+    short.observe(&seen.narrow(1, 1, 2).unwrap().contiguous().unwrap()).unwrap();
+    assert_eq!(bytes(&short.predict(2, &[0.0], &mut FlowRng::seed_from(3)).unwrap()), bytes(&one));
+}
+
+#[test]
+fn what_cannot_be_predicted_is_refused() {
+    let model = model(DType::F32);
+    let mut rng = FlowRng::seed_from(1);
+    let mut predictor = Predictor::new(&model);
+    assert!(predictor.predict(1, &[1.0], &mut rng).unwrap_err().to_string().contains("no frame was observed"));
+    predictor.observe(&clips(2, 1)).unwrap();
+    for temperatures in [&[][..], &[1.0, 1.0, 1.0], &[f64::NAN], &[-1.0]] {
+        assert!(predictor.predict(1, temperatures, &mut rng).is_err(), "{temperatures:?}");
+    }
+    assert!(predictor.observe(&clips(2, 1).narrow(0, 0, 1).unwrap().contiguous().unwrap()).is_err());
+    assert!(predictor.observe(&clips(2, 1).narrow(4, 0, 8).unwrap().contiguous().unwrap()).is_err());
+    assert_eq!(predictor.predict(0, &[1.0], &mut rng).unwrap().dims(), &[2, 0, 1, 8, 12]);
+    let mut gradients = Gradients::new(model.store());
+    assert!(model.backward(&clips(2, 1), 2, &mut rng, Backprop::Reversible, &mut gradients).is_err());
+    let before = model.store().fingerprint("").unwrap();
+    assert!(model.initialize(&clips(2, 1), &mut rng).is_err());
+    assert_eq!(model.store().fingerprint("").unwrap(), before);
+    assert!(VideoFlow::new(&VideoConfig::new(3, 1, 4, PriorConfig::new(1, 4)), model.spec(), model.store()).is_err());
+    assert!(preset("video").unwrap_err().to_string().contains("bair-quant"));
+}
+
+#[test]
+fn initialisation_makes_noise_of_the_latents() {
+    let (x, mut rng) = (clips(6, 8), FlowRng::seed_from(2));
+    let model = model(DType::F64);
+    model.initialize(&x, &mut rng).unwrap();
+    for noise in model.noise(&x, &mut FlowRng::seed_from(3)).unwrap() {
+        assert_eq!(noise.dim(0).unwrap(), 2 * 4);
+        let all: Vec<f64> = noise.flatten_all().unwrap().to_vec1().unwrap();
+        assert!(all.iter().all(|v| v.is_finite()));
+    }
+}
+
+/// The published sizes, with the composition of the reference in PyTorch.
+#[test]
+#[ignore = "builds models of up to 68 million parameters: cargo test --release -p flow-video -- --ignored parameters"]
+fn parameters_of_the_papers_models_are_counted() {
+    for (name, millions) in [("bair-quant", 67.49), ("bair-qual", 44.91), ("shapes", 68.02)] {
+        let preset = preset(name).unwrap();
+        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        let model = VideoFlow::new(&preset.model, &preset.spec, &store).unwrap();
+        let count = model.store().parameter_count() as f64 / 1e6;
+        assert!((count - millions).abs() < 0.01 * millions, "{name}: {count}");
+    }
+}
