@@ -65,20 +65,44 @@ pub struct Size {
     pub n: usize,
 }
 
+/// The right operand as the kernels take it.
+#[derive(Clone, Copy)]
+pub struct Right<'a, T> {
+    /// Rows of `n` numbers, or panels as [`Panels`](super::panels::Panels) lays them out.
+    pub data: &'a [T],
+    /// Whether it is panels.
+    pub packed: bool,
+}
+
+/// How many registers a tile is wide: sixteen registers hold 6 × 2 accumulators, thirty-two hold 6 × 4.
+pub(super) const fn widest(lanes: usize) -> usize {
+    if lanes >= 16 { 4 } else { 2 }
+}
+
 /// `C = start + A·B`, then `max(·, 0)` if `relu`. `B` and `C` are row-major with `n` columns.
 ///
 /// # Panics
 /// When a slice is shorter than its size says: a bug in the calling kernel, never input.
 pub fn gemm<T: Real>(size: Size, a: View<'_, T>, b: &[T], c: &mut [T], start: Start<'_, T>, relu: bool) {
+    assert!(holds(size.n, b.len(), size.k), "gemm operands are too short");
+    check(size, a, c, start);
+    // Safety: the asserts bound every access of the kernels.
+    unsafe { T::gemm(size, a, Right { data: b, packed: false }, c, start, relu) }
+}
+
+/// Whether `len` numbers are at least `rows` rows of `n`.
+fn holds(n: usize, len: usize, rows: usize) -> bool {
+    rows.checked_mul(n).is_some_and(|least| len >= least)
+}
+
+/// Asserts that everything but the right operand is long enough for the kernels.
+pub(super) fn check<T: Real>(size: Size, a: View<'_, T>, c: &[T], start: Start<'_, T>) {
     let Size { m, k, n } = size;
-    let holds = |len: usize, rows: usize| rows.checked_mul(n).is_some_and(|least| len >= least);
-    assert!(a.spans(m, k) && holds(b.len(), k) && holds(c.len(), m), "gemm operands are too short");
+    assert!(a.spans(m, k) && holds(n, c.len(), m), "gemm operands are too short");
     if let Start::Table { table, class } = start {
         let rows = class.iter().take(m).max().map_or(0, |&c| usize::from(c) + 1);
-        assert!(class.len() >= m && holds(table.len(), rows), "gemm bias table is too short");
+        assert!(class.len() >= m && holds(n, table.len(), rows), "gemm bias table is too short");
     }
-    // Safety: the asserts above bound every access of the kernels.
-    unsafe { T::gemm(size, a, b, c, start, relu) }
 }
 
 /// The portable instantiation.
@@ -88,7 +112,7 @@ pub fn gemm<T: Real>(size: Size, a: View<'_, T>, b: &[T], c: &mut [T], start: St
 pub(super) unsafe fn portable<T: Real>(
     size: Size,
     a: View<'_, T>,
-    b: &[T],
+    b: Right<'_, T>,
     c: &mut [T],
     start: Start<'_, T>,
     relu: bool,
@@ -99,13 +123,13 @@ pub(super) unsafe fn portable<T: Real>(
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
     use super::super::simd::x86::{F32x8, F32x16};
-    use super::{Size, Start, View, blocks};
+    use super::{Right, Size, Start, View, blocks};
 
     #[target_feature(enable = "avx512f")]
     pub(in super::super) unsafe fn avx512(
         size: Size,
         a: View<'_, f32>,
-        b: &[f32],
+        b: Right<'_, f32>,
         c: &mut [f32],
         start: Start<'_, f32>,
         relu: bool,
@@ -117,7 +141,7 @@ pub(super) mod x86 {
     pub(in super::super) unsafe fn avx2(
         size: Size,
         a: View<'_, f32>,
-        b: &[f32],
+        b: Right<'_, f32>,
         c: &mut [f32],
         start: Start<'_, f32>,
         relu: bool,
@@ -134,28 +158,30 @@ pub(crate) const MR: usize = 6;
 unsafe fn blocks<V: Vector>(
     size: Size,
     a: View<'_, V::Elem>,
-    b: &[V::Elem],
+    b: Right<'_, V::Elem>,
     c: &mut [V::Elem],
     start: Start<'_, V::Elem>,
     relu: bool,
 ) {
-    // Sixteen registers hold 6 × 2 accumulators, thirty-two hold 6 × 4.
-    let widest = if V::LANES >= 16 { 4 } else { 2 };
+    let widest = widest(V::LANES);
     let mut j = 0;
     while j < size.n {
         let left = size.n - j;
         let vectors = left.div_ceil(V::LANES).min(widest);
         let columns = left.min(vectors * V::LANES);
-        // A panel's rows lie far apart, which the hardware does not foresee: fetch a share of the next one with every tile.
+        // Where the panel's rows begin, and how far apart they lie.
+        let place = |j: usize| if b.packed { j * size.k } else { j };
+        let stride = if b.packed { vectors * V::LANES } else { size.n };
+        // The hardware does not foresee rows that lie far apart: fetch a share of the next panel with every tile.
         let share = size.k.div_ceil(size.m.div_ceil(MR).max(1));
         let mut ahead = 0..0;
         let mut i = 0;
         while i < size.m {
             let rows = (size.m - i).min(MR);
-            let tile = Tile { i, j, columns, size, relu };
+            let tile = Tile { i, j, columns, size, relu, from: place(j), stride };
             if j + columns < size.n {
                 ahead = ahead.end..(ahead.end + share).min(size.k);
-                fetch_rows::<V>(b, j + columns, ahead.clone(), size.n, vectors);
+                fetch_rows::<V>(b.data, place(j + columns), ahead.clone(), stride, vectors);
             }
             if let Start::Old = start {
                 fetch_rows::<V>(c, j, i + rows..(i + rows + MR).min(size.m), size.n, vectors);
@@ -191,6 +217,9 @@ struct Tile {
     columns: usize,
     size: Size,
     relu: bool,
+    /// Where its columns of the right operand begin, and how far apart the rows of them are.
+    from: usize,
+    stride: usize,
 }
 
 #[inline(always)]
@@ -198,7 +227,7 @@ unsafe fn rows_of<V: Vector, const NV: usize>(
     rows: usize,
     tile: &Tile,
     a: View<'_, V::Elem>,
-    b: &[V::Elem],
+    b: Right<'_, V::Elem>,
     c: &mut [V::Elem],
     start: Start<'_, V::Elem>,
 ) {
@@ -219,7 +248,7 @@ unsafe fn rows_of<V: Vector, const NV: usize>(
 unsafe fn micro<V: Vector, const ROWS: usize, const NV: usize>(
     tile: &Tile,
     a: View<'_, V::Elem>,
-    b: &[V::Elem],
+    b: Right<'_, V::Elem>,
     c: &mut [V::Elem],
     start: Start<'_, V::Elem>,
 ) {
@@ -243,10 +272,10 @@ unsafe fn micro<V: Vector, const ROWS: usize, const NV: usize>(
             }
         }
         let mut pa = a.data.as_ptr().wrapping_add(tile.i * a.row);
-        let mut pb = b.as_ptr().wrapping_add(tile.j);
+        let mut pb = b.data.as_ptr().wrapping_add(tile.from);
         // Full vectors may be loaded whole as long as they end inside `b`; the last row of the last
-        // panel is the only place where they would not, so partial panels always load masked.
-        let partial = last < V::LANES;
+        // panel is the only place where they would not, so partial panels always load masked. Packed ones are filled up.
+        let partial = last < V::LANES && !b.packed;
         for _ in 0..k {
             let mut vb = [V::zero(); NV];
             for (v, slot) in vb.iter_mut().enumerate() {
@@ -260,7 +289,7 @@ unsafe fn micro<V: Vector, const ROWS: usize, const NV: usize>(
                 }
             }
             pa = pa.wrapping_add(a.col);
-            pb = pb.wrapping_add(n);
+            pb = pb.wrapping_add(tile.stride);
         }
         for (r, row) in acc.iter().enumerate() {
             for (v, &value) in row.iter().enumerate() {
@@ -373,15 +402,16 @@ mod tests {
         let size = Size { m: 13, k: 40, n: 77 };
         let (a, b) = (numbers::<f32>(13 * 40, 1), numbers::<f32>(40 * 77, 2));
         let mut expected = vec![0.0; 13 * 77];
-        unsafe { portable(size, View::rows(&a, 40), &b, &mut expected, Start::Zero, true) };
+        let right = Right { data: b.as_slice(), packed: false };
+        unsafe { portable(size, View::rows(&a, 40), right, &mut expected, Start::Zero, true) };
         #[cfg(target_arch = "x86_64")]
         for (present, kernel) in [
-            (is_x86_feature_detected!("avx512f"), x86::avx512 as unsafe fn(_, _, &[f32], &mut [f32], _, _)),
+            (is_x86_feature_detected!("avx512f"), x86::avx512 as unsafe fn(_, _, Right<'_, f32>, &mut [f32], _, _)),
             (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"), x86::avx2),
         ] {
             if present {
                 let mut c = vec![0.0; 13 * 77];
-                unsafe { kernel(size, View::rows(&a, 40), &b, &mut c, Start::Zero, true) };
+                unsafe { kernel(size, View::rows(&a, 40), right, &mut c, Start::Zero, true) };
                 assert!(c.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4));
             }
         }

@@ -25,6 +25,7 @@ pub(crate) mod coupling_net;
 mod gemm;
 pub(crate) mod mix;
 mod op;
+pub(crate) mod panels;
 pub(crate) mod patches;
 mod simd;
 pub(crate) mod spline;
@@ -64,11 +65,21 @@ pub trait Real:
     /// `ln(1 + e^x)` without overflow.
     fn softplus(self) -> Self;
 
+    /// Numbers in a register of [`Real::gemm`].
+    fn lanes() -> usize;
+
     /// The fastest product this machine has.
     ///
     /// # Safety
-    /// Slices must be as long as [`gemm::gemm`] checks.
-    unsafe fn gemm(size: Size, a: View<'_, Self>, b: &[Self], c: &mut [Self], start: Start<'_, Self>, relu: bool);
+    /// Slices must be as long as [`gemm::gemm`] checks; panels must be packed for [`Real::lanes`].
+    unsafe fn gemm(
+        size: Size,
+        a: View<'_, Self>,
+        b: gemm::Right<'_, Self>,
+        c: &mut [Self],
+        start: Start<'_, Self>,
+        relu: bool,
+    );
 }
 
 impl Real for f64 {
@@ -89,7 +100,18 @@ impl Real for f64 {
         self.max(0.0) + (-self.abs()).exp().ln_1p()
     }
 
-    unsafe fn gemm(size: Size, a: View<'_, f64>, b: &[f64], c: &mut [f64], start: Start<'_, f64>, relu: bool) {
+    fn lanes() -> usize {
+        simd::PORTABLE_LANES
+    }
+
+    unsafe fn gemm(
+        size: Size,
+        a: View<'_, f64>,
+        b: gemm::Right<'_, f64>,
+        c: &mut [f64],
+        start: Start<'_, f64>,
+        relu: bool,
+    ) {
         unsafe { gemm::portable(size, a, b, c, start, relu) }
     }
 }
@@ -141,7 +163,27 @@ impl Real for f32 {
         above + (-self.abs()).exp().ln_1p()
     }
 
-    unsafe fn gemm(size: Size, a: View<'_, f32>, b: &[f32], c: &mut [f32], start: Start<'_, f32>, relu: bool) {
+    fn lanes() -> usize {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return 16;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return 8;
+            }
+        }
+        simd::PORTABLE_LANES
+    }
+
+    unsafe fn gemm(
+        size: Size,
+        a: View<'_, f32>,
+        b: gemm::Right<'_, f32>,
+        c: &mut [f32],
+        start: Start<'_, f32>,
+        relu: bool,
+    ) {
         #[cfg(target_arch = "x86_64")]
         unsafe {
             if is_x86_feature_detected!("avx512f") {
@@ -161,27 +203,51 @@ impl Real for f32 {
 /// vectorised for it; elementwise kernels need no intrinsics of their own.
 #[inline(always)]
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    struct Closure<F>(F);
+    impl<R, F: FnOnce() -> R> Pass for Closure<F> {
+        type Output = R;
+        #[inline(always)]
+        fn run(self) -> R {
+            (self.0)()
+        }
+    }
+    run_vectorized(Closure(f))
+}
+
+/// What [`run_vectorized`] runs. A closure with a long body is not inlined, and then compiled for the least of machines;
+/// an `#[inline(always)]` implementation of this trait is.
+pub(crate) trait Pass {
+    /// What it returns.
+    type Output;
+
+    /// The loops.
+    fn run(self) -> Self::Output;
+}
+
+/// [`vectorized`] for loops that are too long for a closure.
+#[inline(always)]
+pub(crate) fn run_vectorized<P: Pass>(pass: P) -> P::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx2,fma")]
-        unsafe fn wide<R>(f: impl FnOnce() -> R) -> R {
-            f()
+        unsafe fn wide<P: Pass>(pass: P) -> P::Output {
+            pass.run()
         }
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn narrow<R>(f: impl FnOnce() -> R) -> R {
-            f()
+        unsafe fn narrow<P: Pass>(pass: P) -> P::Output {
+            pass.run()
         }
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         if avx2 && is_x86_feature_detected!("avx512f") {
             // Safety: the features were just detected.
-            return unsafe { wide(f) };
+            return unsafe { wide(pass) };
         }
         if avx2 {
             // Safety: as above.
-            return unsafe { narrow(f) };
+            return unsafe { narrow(pass) };
         }
     }
-    f()
+    pass.run()
 }
 
 /// Lends the elements of a CPU tensor, made contiguous first if it is strided.

@@ -54,11 +54,11 @@ pub(crate) fn crop<T: Real>(e: Extent, padded: &[T], planar: &mut [T]) {
     }
 }
 
-/// Gathers the 3×3 neighbourhood of every pixel: row `p` holds `9·C` numbers, tap-major.
+/// Gathers the 3×3 neighbourhoods of the pixels from `first` on: each row holds `9·C` numbers, tap-major.
 #[inline(always)]
-pub(crate) fn gather<T: Real>(e: Extent, padded: &[T], rows: &mut [T]) {
+pub(crate) fn gather<T: Real>(e: Extent, padded: &[T], first: usize, rows: &mut [T]) {
     let (run, stride) = (3 * e.channels, (e.width + 2) * e.channels);
-    for (p, row) in rows.chunks_exact_mut(3 * run).enumerate() {
+    for (p, row) in (first..).zip(rows.chunks_exact_mut(3 * run)) {
         let corner = p / e.width * stride + p % e.width * e.channels;
         for (u, part) in row.chunks_exact_mut(run).enumerate() {
             let from = corner + u * stride;
@@ -113,7 +113,8 @@ mod tests {
         let w: Vec<f64> = (0..12 * 18).map(|i| f64::from(i * 31 % 17) - 8.0).collect();
         let (mut padded, mut rows) = (vec![0.0; e.padded()], vec![0.0; 12 * 18]);
         pad(e, &x, &mut padded);
-        gather(e, &padded, &mut rows);
+        gather(e, &padded, 0, &mut rows[..5 * 18]);
+        gather(e, &padded, 5, &mut rows[5 * 18..]);
         let (mut back, mut planar) = (vec![0.0; e.padded()], vec![0.0; 24]);
         scatter_add(e, &w, &mut back);
         crop(e, &back, &mut planar);
@@ -127,7 +128,7 @@ mod tests {
         let e = Extent { channels: 1, height: 2, width: 2 };
         let (mut padded, mut rows) = (vec![0.0; e.padded()], vec![0.0; 4 * 9]);
         pad(e, &[1.0, 2.0, 3.0, 4.0], &mut padded);
-        gather(e, &padded, &mut rows);
+        gather(e, &padded, 0, &mut rows);
         assert_eq!(&rows[..9], &[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 3.0, 4.0]);
         assert_eq!(&rows[27..], &[1.0, 2.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
     }

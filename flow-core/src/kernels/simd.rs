@@ -137,13 +137,16 @@ pub(super) mod x86 {
     }
 }
 
+/// Numbers in a [`Portable`] register.
+pub(super) const PORTABLE_LANES: usize = 4;
+
 /// Plain arrays: every other machine, and f64 (used where gradients are checked).
 #[derive(Clone, Copy)]
-pub(super) struct Portable<T>([T; 4]);
+pub(super) struct Portable<T>([T; PORTABLE_LANES]);
 
 impl<T: super::Real> Vector for Portable<T> {
     type Elem = T;
-    const LANES: usize = 4;
+    const LANES: usize = PORTABLE_LANES;
     #[inline(always)]
     unsafe fn zero() -> Self {
         Portable([T::ZERO; 4])

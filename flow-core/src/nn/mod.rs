@@ -18,7 +18,7 @@ mod zero_conv;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
-pub use coupling_net::CouplingNet;
+pub use coupling_net::{CouplingNet, HiddenActivation};
 pub use linear::Linear;
 pub use made::Made;
 pub use mlp::{Activation, Mlp, MlpConfig};

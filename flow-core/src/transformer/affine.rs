@@ -236,6 +236,36 @@ mod tests {
         }
     }
 
+    /// `shift = h[0::2]`, `scale = sigmoid(h[1::2] + 2)`, `z₂ = (x₂ + shift)·scale`: the affine coupling of tensor2tensor's
+    /// Glow and VideoFlow, by hand for two transformed channels of one pixel.
+    #[test]
+    fn a_sigmoid_coupling_is_that_of_tensor2tensor() {
+        use crate::layers::{Coupling, Partition};
+        use crate::nn::Conditioner;
+
+        /// Returns the same whatever it is given.
+        struct Constant(Tensor);
+        impl Conditioner for Constant {
+            fn forward(&self, _: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+                Ok(self.0.clone())
+            }
+        }
+
+        let tensor = |v: &[f64]| Tensor::new(v, &Device::Cpu).unwrap().reshape((1, 4, 1, 1)).unwrap();
+        let h = [0.7, -1.3, -0.2, 0.4];
+        let affine = Affine::new(ScaleBound::Sigmoid);
+        let partition = Partition::Channels { swap: false };
+        let layer = Coupling::new(&[4, 1, 1], partition, affine, Constant(tensor(&h))).unwrap();
+        let x = tensor(&[1.5, -0.5, 0.25, -2.0]);
+        let (z, log_det) = crate::Bijector::encode(&layer, &x, None).unwrap();
+        // sigmoid(0.7) and sigmoid(2.4), to sixteen digits.
+        let scale = [0.668_187_772_168_166_1, 0.916_827_303_506_077_7];
+        let want = tensor(&[1.5, -0.5, (0.25 + 0.7) * scale[0], (-2.0 - 0.2) * scale[1]]);
+        assert!(distance(&z, &want) < 1e-14);
+        let log_det = log_det.to_vec1::<f64>().unwrap()[0];
+        assert!((log_det - (scale[0].ln() + scale[1].ln())).abs() < 1e-14);
+    }
+
     #[test]
     fn a_soft_clamp_of_nothing_is_refused() {
         let x = Tensor::ones((1, 1, 1), DType::F64, &Device::Cpu).unwrap();
