@@ -22,7 +22,7 @@ pub use coupling_net::{CouplingNet, HiddenActivation};
 pub use linear::Linear;
 pub use made::Made;
 pub use mlp::{Activation, Mlp, MlpConfig};
-pub use statistics::RunningStatistics;
+pub use statistics::{RunningStatistics, whitening};
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 

@@ -175,12 +175,16 @@ pub(crate) fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((mean.to_dtype(x.dtype())?, std.to_dtype(x.dtype())?))
 }
 
-/// The shift `b` and the log-scale `l` with which `(x + b) · exp(3 l)` has mean zero and deviation one in every channel.
+/// The shift `b` and the log-scale `l` with which `(x + b) · exp(3 l)` has mean zero and deviation one in every channel:
+/// the data-dependent initialisation of activation normalization (Kingma & Dhariwal 2018, section 3.1).
+///
+/// # Shapes
+/// - `x`: `(B, C, …)`; both results `(C,)`.
 ///
 /// # Errors
 /// Naming `layer` for a batch from which no parameters can be set: one without rows, with a number that is not finite, or
 /// whose moments overflow.
-pub(crate) fn whitening(layer: &str, x: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn whitening(layer: &str, x: &Tensor) -> Result<(Tensor, Tensor)> {
     if x.elem_count() == 0 {
         return Err(Error::config(layer, "needs at least one sample to be initialised from, got none"));
     }
