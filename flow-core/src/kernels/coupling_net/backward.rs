@@ -95,7 +95,7 @@ impl<T: Real> Workspace<T> {
     }
 
     /// The gradients of a group of samples.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "the inner part of one function")]
     fn group(
         &mut self,
         s: &Shape,

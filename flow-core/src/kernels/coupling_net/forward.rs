@@ -90,7 +90,7 @@ impl<T: Real> Workspace<T> {
     }
 
     /// The patches of the output at the rows from `from` on.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "the inner part of one function")]
     fn strip(
         &mut self,
         s: &Shape,

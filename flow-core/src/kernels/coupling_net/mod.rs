@@ -41,7 +41,10 @@ pub(crate) const PARAMETERS: usize = 12;
 
 const TAPS: usize = 9;
 
-/// Rows whose activations fit the second-level cache together.
+/// Hidden activations that fit the second-level cache together, with some of the weights.
+const ACTIVATIONS: usize = 72 << 10;
+
+/// Rows that are many enough for a product, whatever their width.
 const STRIP: usize = 144;
 
 /// Multiply-adds that are worth a thread's attention.
@@ -91,7 +94,8 @@ impl Shape {
         let [input, output] = self.patches();
         let work = rows * self.hidden * (input + output + self.middle());
         let shares = (work / WORK).min(rows / (5 * MR)).clamp(1, 4);
-        rows.div_ceil(shares.max(rows.div_ceil(STRIP))).next_multiple_of(MR)
+        let most = (ACTIVATIONS / (self.hidden + self.middle())).clamp(4 * MR, STRIP);
+        rows.div_ceil(shares.max(rows.div_ceil(most))).next_multiple_of(MR)
     }
 }
 

@@ -24,7 +24,7 @@ pub enum HiddenActivation {
     #[default]
     Relu,
     /// `tanh(an(conv₁(h))) · sigmoid(an′(conv₁′(h)))`, two convolutions each with its own normalization: VideoFlow (Kumar
-    /// et al. 2019, section B.2; `gatu` in tensor2tensor).
+    /// et al. 2019; `gatu` in tensor2tensor).
     Gated,
 }
 
