@@ -120,10 +120,7 @@ fn flagged_conv(x: &Tensor, weight: &Tensor, flag: &Tensor, dilation: usize) -> 
     let steps = weight.dim(0)?;
     if steps == 2 {
         let sized = |channels: usize| (b, 1, channels, high, wide);
-        let padding = [
-            Tensor::ones(sized(1), x.dtype(), x.device())?,
-            Tensor::zeros(sized(c), x.dtype(), x.device())?,
-        ];
+        let padding = [Tensor::ones(sized(1), x.dtype(), x.device())?, Tensor::zeros(sized(c), x.dtype(), x.device())?];
         let before = Tensor::cat(&[Tensor::cat(&padding, 2)?, input.narrow(1, 0, t - 1)?], 1)?;
         input = Tensor::cat(&[before, input], 2)?;
     }

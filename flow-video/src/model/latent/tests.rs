@@ -47,11 +47,12 @@ fn values(t: &Tensor) -> Vec<f64> {
 }
 
 /// The largest difference as a fraction of the largest wanted number, or of one.
-fn relative(got: &Tensor, want: &Tensor) -> f64 {
+pub(super) fn relative(got: &Tensor, want: &Tensor) -> f64 {
     assert_eq!(got.dims(), want.dims());
     let (got, want) = (values(got), values(want));
     let size = want.iter().fold(1.0_f64, |size, v| size.max(v.abs()));
-    got.iter().zip(&want).fold(0.0, |worst: f64, (a, b)| if (a - b).abs() >= worst { (a - b).abs() } else { worst }) / size
+    got.iter().zip(&want).fold(0.0, |worst: f64, (a, b)| if (a - b).abs() >= worst { (a - b).abs() } else { worst })
+        / size
 }
 
 #[test]
@@ -96,7 +97,11 @@ fn without_a_graph_the_bits_are_the_same() {
 fn gradients_match_finite_differences() {
     for (config, batch) in [cases()[3], cases()[4], cases()[2], cases()[1]] {
         let (store, net, x) = net(DType::F64, &config, batch);
-        let cotangent = FlowRng::seed_from(2).normal(x.narrow(1, 0, 1).unwrap().squeeze(1).unwrap().shape(), DType::F64, &Device::Cpu);
+        let cotangent = FlowRng::seed_from(2).normal(
+            x.narrow(1, 0, 1).unwrap().squeeze(1).unwrap().shape(),
+            DType::F64,
+            &Device::Cpu,
+        );
         let cotangent = cotangent.unwrap();
         let objective = |x: &Tensor| {
             let _guard = store.no_grad();
@@ -106,7 +111,8 @@ fn gradients_match_finite_differences() {
         let found = pair(&net.forward(&var).unwrap(), &cotangent).unwrap().backward().unwrap();
         // Small, so that no rectifier changes sides.
         let step = 1e-6;
-        let direction = |t: &Tensor, seed| FlowRng::seed_from(seed).normal(t.shape(), DType::F64, &Device::Cpu).unwrap();
+        let direction =
+            |t: &Tensor, seed| FlowRng::seed_from(seed).normal(t.shape(), DType::F64, &Device::Cpu).unwrap();
         let along = |g: &Tensor, v: &Tensor| (g * v).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
         let close = |slope: f64, analytic: f64, what: &str| {
             assert!((slope - analytic).abs() < 1e-6 * (1.0 + slope.abs()), "{config:?} {what}: {slope} {analytic}");
@@ -189,7 +195,8 @@ fn initialisation_normalises_every_channel_of_every_step() {
     }
     let pre = first.normalized(&x).unwrap();
     for step in 0..3 {
-        let rows = pre.narrow(1, step, 1).unwrap().transpose(0, 2).unwrap().contiguous().unwrap().flatten_from(1).unwrap();
+        let rows =
+            pre.narrow(1, step, 1).unwrap().transpose(0, 2).unwrap().contiguous().unwrap().flatten_from(1).unwrap();
         let (mean, square) = (rows.mean(1).unwrap(), rows.sqr().unwrap().mean(1).unwrap());
         assert!(values(&mean).iter().all(|m| m.abs() < 1e-9));
         assert!(values(&square).iter().all(|s| (s - 1.0).abs() < 1e-4));

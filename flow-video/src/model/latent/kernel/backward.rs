@@ -10,8 +10,10 @@ use super::strips::{Strip, strips};
 use super::tables::{Branch, CLASSES, add, branches, scale_rows, table_gradient};
 use super::{LOG_SCALE_FACTOR, Pool, Shape, Weights, Workspace, halves, halves_mut, room};
 
-/// Weight gradients that are summed apart, over all branches: the units of parallel work.
+/// Weight gradients that are summed apart, over all branches: the units of parallel work …
 const PARTS: usize = 16;
+/// … as long as each has this many pixels, so that the sums do not cost more than the products.
+const LEAST_PIXELS: usize = 256;
 
 /// Gradients of the input `(B, input steps, H, W, C)` and of the packed parameters, for the gradient `grad` of the output.
 pub(in super::super) fn backward<T: Real>(
@@ -25,7 +27,8 @@ pub(in super::super) fn backward<T: Real>(
     let batch = x.len() / (s.input_steps() * s.frame());
     let strips = strips(s, batch);
     let down: Vec<Down<'_, '_, T>> = branches.iter().map(|branch| Down::new(s, branch, grad)).collect();
-    let parts = (PARTS / branches.len()).clamp(1, strips.len().max(1));
+    let worth = batch * s.pixels() / LEAST_PIXELS;
+    let parts = (PARTS / branches.len()).min(worth).clamp(1, strips.len().max(1));
     let per_part = strips.len().div_ceil(parts).max(1);
     let work: Vec<_> = down.iter().flat_map(|down| strips.chunks(per_part).map(move |part| (down, part))).collect();
     let done: Vec<(Vec<Vec<T>>, Vec<T>)> = work

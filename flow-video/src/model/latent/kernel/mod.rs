@@ -18,8 +18,8 @@ mod tables;
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use backward::backward;
-pub(super) use forward::forward;
 use flow_core::kernels::Real;
+pub(super) use forward::forward;
 
 /// Taps of a kernel in space.
 const TAPS: usize = 9;
