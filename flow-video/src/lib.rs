@@ -10,3 +10,8 @@ pub mod io;
 /// The tensors that this crate's functions take and return.
 pub use candle_core;
 pub use error::{Error, Result};
+
+/// The README's example, compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::roots::{Entry, Format, format_of, nearby};
 use super::splits::{Parts, hold_out, share};
 use super::{
-    ArrayOptions, Dataset, Duplicates, FolderOptions, Splits, cifar, cifar_python, duplicates, file_length, first_bytes,
-    folder, foreign, idx, is_default, npy, npz, picture, some_of,
+    ArrayOptions, Dataset, Duplicates, FolderOptions, Splits, cifar, cifar_python, duplicates, file_length,
+    first_bytes, folder, foreign, idx, is_default, npy, npz, picture, some_of,
 };
 use crate::{Error, Result};
 

@@ -153,9 +153,14 @@ mod tests {
     #[test]
     fn enlarged_pixels_are_blocks() {
         let pixels = Pixels::from_bytes(vec![1, 2, 3, 4], [1, 1, 2]).unwrap().enlarged(2).unwrap();
-        assert_eq!((pixels.shape(), pixels.bytes()), ([1, 2, 4], &[1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4][..]));
+        assert_eq!(
+            (pixels.shape(), pixels.bytes()),
+            ([1, 2, 4], &[1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4][..])
+        );
         assert!(pixels.enlarged(0).is_err() && pixels.enlarged(usize::MAX).is_err());
-        for (bytes, shape) in [(vec![1; 5], [1, 1, 2]), (vec![], [1, 1, 1]), (vec![1; 2], [2, 1, 1]), (vec![1], [1, 0, 1])] {
+        for (bytes, shape) in
+            [(vec![1; 5], [1, 1, 2]), (vec![], [1, 1, 1]), (vec![1; 2], [2, 1, 1]), (vec![1], [1, 0, 1])]
+        {
             assert!(Pixels::from_bytes(bytes, shape).is_err());
         }
     }

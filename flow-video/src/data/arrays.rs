@@ -103,9 +103,8 @@ fn clips(path: &Path, name: &str, array: &Array, options: &OpenOptions) -> Resul
         return Err(refused(path, expected, dims));
     }
     let [count, frames, channels, height, width] = axes.lengths;
-    let side = |side: usize| {
-        u32::try_from(side).map_err(|_| refused(path, "frames with sides below 2^32".into(), dims))
-    };
+    let side =
+        |side: usize| u32::try_from(side).map_err(|_| refused(path, "frames with sides below 2^32".into(), dims));
     let (height, width) = (side(height)?, side(width)?);
     let read = |index: usize| -> Result<(Clip, Vec<String>)> {
         let mut clip = Frames::new(path, options);

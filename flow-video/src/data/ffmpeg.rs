@@ -56,7 +56,8 @@ pub(crate) fn start() -> std::result::Result<(), ffmpeg::Error> {
 /// Names the file: what FFmpeg cannot open, a file without video, a broken or truncated one, or frames of several sizes.
 pub(super) fn read(path: &Path, name: &str, options: &OpenOptions) -> Result<(Clip, Vec<String>)> {
     let file = file_name(path)?;
-    let broken = |what: &str, error: ffmpeg::Error| Error::Broken { path: path.into(), what: format!("{what}: {error}") };
+    let broken =
+        |what: &str, error: ffmpeg::Error| Error::Broken { path: path.into(), what: format!("{what}: {error}") };
     start().map_err(|error| broken("FFmpeg does not start", error))?;
     let mut input = format::input(&file).map_err(|error| broken("FFmpeg cannot open it", error))?;
     let Some(stream) = input.streams().best(media::Type::Video) else {
@@ -177,7 +178,12 @@ impl Reader<'_> {
     }
 
     /// Three planes as red, green and blue, by what the decoded frame says about them.
-    fn colours(&self, said: &frame::Video, planes: &frame::Video, (full, across, down): (bool, u32, u32)) -> DynamicImage {
+    fn colours(
+        &self,
+        said: &frame::Video,
+        planes: &frame::Video,
+        (full, across, down): (bool, u32, u32),
+    ) -> DynamicImage {
         let (width, height) = (planes.width(), planes.height());
         let matrix = match said.color_space() {
             color::Space::BT709 => Matrix::Bt709,
@@ -204,9 +210,8 @@ impl Reader<'_> {
             Error::Broken { path: self.path.into(), what }
         };
         let definition = |format| scaling::context::Definition { format, width, height };
-        let fits = |scaler: &scaling::Context| {
-            *scaler.input() == definition(source) && *scaler.output() == definition(target)
-        };
+        let fits =
+            |scaler: &scaling::Context| *scaler.input() == definition(source) && *scaler.output() == definition(target);
         let mut scaler = match self.scaler.take().filter(fits) {
             Some(scaler) => scaler,
             None => {
@@ -236,7 +241,10 @@ impl Reader<'_> {
         }
         if self.damaged > 0 {
             let damaged = self.damaged;
-            notes.push(format!("{}: {damaged} of {count} frames are damaged and were patched by FFmpeg", path.display()));
+            notes.push(format!(
+                "{}: {damaged} of {count} frames are damaged and were patched by FFmpeg",
+                path.display()
+            ));
         }
         if let Some(what) = self.turn.words() {
             notes.push(format!("{}: {what}", path.display()));
@@ -288,11 +296,7 @@ impl Turn {
 
     /// By nine numbers of four bytes, of which the first, second, fourth and fifth turn: `x' = a x + c y`, `y' = b x + d y`.
     fn of_matrix(bytes: &[u8]) -> Self {
-        let numbers: Vec<i32> = bytes
-            .chunks_exact(4)
-            .map(|word| word.iter().rev().fold(0u32, |value, &byte| value << 8 | u32::from(byte)) as i32)
-            .map(|value| if cfg!(target_endian = "big") { value.swap_bytes() } else { value })
-            .collect();
+        let numbers: Vec<i32> = bytes.as_chunks().0.iter().map(|word| i32::from_ne_bytes(*word)).collect();
         let [a, b, _, c, d, ..] = numbers[..] else { return Turn::Quarters(0, false) };
         match [a, b, c, d].map(i32::signum) {
             [1, 0, 0, 1] => Turn::Quarters(0, false),

@@ -245,9 +245,8 @@ mod tests {
                 values.push(value(index));
             }
             let axes = axes(&dims, layout).unwrap();
-            let wanted: Vec<u8> = (0..2)
-                .flat_map(|h| (0..4).flat_map(move |w| (0..3).map(move |c| value([1, 2, c, h, w]))))
-                .collect();
+            let wanted: Vec<u8> =
+                (0..2).flat_map(|h| (0..4).flat_map(move |w| (0..3).map(move |c| value([1, 2, c, h, w])))).collect();
             assert_eq!(axes.frame(&values, 1, 2), wanted, "{layout:?}");
         }
     }

@@ -58,7 +58,8 @@ fn collect(folder: &Path, below: &str, depth: usize, found: &mut Found) -> Resul
         } else if picture::is_picture(&path) {
             let is_png = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
             // The first PNG speaks for all of a folder: thousands of frames are not opened twice.
-            let is_clip = is_png && *animated.get_or_insert_with(|| first_bytes(&path).is_ok_and(|s| is_animated_png(&s)));
+            let is_clip =
+                is_png && *animated.get_or_insert_with(|| first_bytes(&path).is_ok_and(|s| is_animated_png(&s)));
             if is_clip {
                 found.sources.push(Source::File { path, name: named(&name) });
             } else {

@@ -199,7 +199,9 @@ fn read_sources(path: &Path, sources: &[Source], mut notes: Vec<String>, options
         Some(error) => {
             let (at, count, all) = (path.display(), broken.len(), sources.len());
             let names = some_of(&broken);
-            notes.push(format!("{at}: {count} of {all} clips cannot be read and were left out: {names}; the first: {error}"));
+            notes.push(format!(
+                "{at}: {count} of {all} clips cannot be read and were left out: {names}; the first: {error}"
+            ));
         }
         None => {}
     }

@@ -170,9 +170,10 @@ impl OpenOptions {
             ("--range", self.range != Range::Auto),
         ];
         match given.iter().find(|(_, given)| *given) {
-            Some((flag, _)) => {
-                Err(Error::config(what, format!("{flag} is for clips that are read; these are made as they are wanted")))
-            }
+            Some((flag, _)) => Err(Error::config(
+                what,
+                format!("{flag} is for clips that are read; these are made as they are wanted"),
+            )),
             None => Ok(()),
         }
     }

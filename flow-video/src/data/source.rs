@@ -63,7 +63,9 @@ fn is_video(path: &Path, start: &[u8]) -> bool {
     let iso = matches!(start.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide"));
     let matroska = start.starts_with(b"\x1a\x45\xdf\xa3");
     let others = [&b"FLV\x01"[..], b"OggS", b"\x00\x00\x01\xba", b"\x30\x26\xb2\x75"];
-    riff || iso || matroska || others.iter().any(|mark| start.starts_with(mark))
+    riff || iso
+        || matroska
+        || others.iter().any(|mark| start.starts_with(mark))
         || VIDEOS.contains(&ending(path).as_str())
 }
 
@@ -87,10 +89,6 @@ fn read_file(path: &Path, name: &str, options: &OpenOptions) -> Result<(Vec<Clip
     if is_video(path, &start) {
         return video(path, name, options);
     }
-    if picture::is_picture(path) {
-        let (is, remedy) = ("a picture", "a clip of pictures is a folder of them, numbered: name the folder");
-        return Err(Error::WrongKind { path: path.into(), is: is.into(), remedy: remedy.into() });
-    }
     // A name that promises a format, and bytes that are none.
     match ending(path).as_str() {
         "gif" => Err(Error::format(path, 0, "the first bytes of a GIF, GIF87a or GIF89a", found(&start))),
@@ -98,6 +96,10 @@ fn read_file(path: &Path, name: &str, options: &OpenOptions) -> Result<(Vec<Clip
         "y4m" => Err(Error::format(path, 0, "the word YUV4MPEG2", found(&start))),
         "npy" => Err(Error::format(path, 0, "the magic bytes of a NumPy file", found(&start))),
         "npz" => Err(Error::format(path, 0, "the first bytes of a zip archive", found(&start))),
+        _ if picture::is_picture(path) => {
+            let (is, remedy) = ("a picture", "a clip of pictures is a folder of them, numbered: name the folder");
+            Err(Error::WrongKind { path: path.into(), is: is.into(), remedy: remedy.into() })
+        }
         _ => Err(Error::NoData { path: path.into(), looked_for: LOOKED_FOR.into() }),
     }
 }

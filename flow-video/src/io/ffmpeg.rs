@@ -63,8 +63,8 @@ pub(super) fn write(path: &Path, frames: &Pixels, fps: f64) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
     let aside = aside(path)?;
-    let outcome = encode(path, &aside, frames, fps)
-        .and_then(|()| std::fs::rename(&aside, path).map_err(Error::io(path)));
+    let outcome =
+        encode(path, &aside, frames, fps).and_then(|()| std::fs::rename(&aside, path).map_err(Error::io(path)));
     if outcome.is_err() {
         // The first failure is the one to report.
         let _ = std::fs::remove_file(&aside);

@@ -10,7 +10,8 @@ use super::{write_frames, write_y4m};
 use crate::{Error, Result};
 
 /// What [`write_clip`] takes, for messages.
-const ENDINGS: &str = ".gif, .png or .apng (animated PNG), .y4m, .npy, .mp4, .webm, .mkv, or no ending for a folder of PNG";
+const ENDINGS: &str =
+    ".gif, .png or .apng (animated PNG), .y4m, .npy, .mp4, .webm, .mkv, or no ending for a folder of PNG";
 
 /// Endings that need FFmpeg.
 const VIDEOS: [&str; 3] = ["mp4", "webm", "mkv"];
@@ -81,9 +82,8 @@ pub fn write_gif(path: &Path, frames: &Pixels, fps: f64) -> Result<()> {
     let (Some(width), Some(height)) = (side(width), side(height)) else {
         return Err(Error::config(path.display().to_string(), "a GIF has sides of at most 65535 pixels"));
     };
-    let picture = |frame: &[u8]| RgbImage::from_fn(width, height, |x, y| {
-        image::Rgb(frames.rgb(frame, y as usize, x as usize))
-    });
+    let picture =
+        |frame: &[u8]| RgbImage::from_fn(width, height, |x, y| image::Rgb(frames.rgb(frame, y as usize, x as usize)));
     let pictures: Vec<RgbImage> = frames.images().map(picture).collect();
     Ok(write_gif_at(path, &pictures, fps)?)
 }
@@ -99,7 +99,8 @@ pub fn write_apng(path: &Path, frames: &Pixels, fps: f64) -> Result<()> {
         let reason = format!("frames of {height}x{width}, expected sides of at most {MAX_SIDE}");
         return Err(Error::config(path.display().to_string(), reason));
     }
-    let bytes = encode_apng(frames, fps).map_err(|error| Error::Encode { path: path.into(), what: error.to_string() })?;
+    let bytes =
+        encode_apng(frames, fps).map_err(|error| Error::Encode { path: path.into(), what: error.to_string() })?;
     Ok(atomic_write(path, &bytes)?)
 }
 

@@ -51,7 +51,8 @@ fn every_frame_comes_back_at_its_rate() {
                 let found = worst(clip.values(), &wanted);
                 assert!(found <= error, "{ending} {channels} {size:?} {count}: off by {found}");
                 let shown = "stream=nb_read_frames,avg_frame_rate,width,height";
-                let probe = ["-v", "error", "-count_frames", "-select_streams", "v", "-show_entries", shown, "-of", "csv=p=0"];
+                let probe =
+                    ["-v", "error", "-count_frames", "-select_streams", "v", "-show_entries", shown, "-of", "csv=p=0"];
                 let Some(said) = run("ffprobe", &[&probe[..], &[path.to_str().unwrap()]].concat()) else { return };
                 assert_eq!(said.trim_end_matches(','), format!("{},{},10/1,{count}", size[1], size[0]), "{ending}");
             }

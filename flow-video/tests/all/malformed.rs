@@ -86,7 +86,11 @@ fn malformed_files_are_one_line_naming_file_and_place() {
         ("empty.y4m", vec![], "empty file"),
         ("magic.y4m", with(grey.clone(), 0, b"NOPE"), "expected the word YUV4MPEG2"),
         ("line.y4m", b"YUV4MPEG2 W4 H4".to_vec(), "byte 0: expected a line of at most 1024 bytes"),
-        ("long.y4m", [b"YUV4MPEG2 W4 H4 X".to_vec(), vec![b'x'; 2000], b"\n".to_vec()].concat(), "a line of at most 1024"),
+        (
+            "long.y4m",
+            [b"YUV4MPEG2 W4 H4 X".to_vec(), vec![b'x'; 2000], b"\n".to_vec()].concat(),
+            "a line of at most 1024",
+        ),
         ("size.y4m", y4m("YUV4MPEG2 W4", &[]), "expected a width W and a height H"),
         ("zero.y4m", y4m("YUV4MPEG2 W0 H4", &[]), "byte 10: expected a width, W1 to W32768, found \"W0\""),
         ("huge.y4m", y4m("YUV4MPEG2 W32768 H32768", b"FRAME\n"), "expected frames that fit into the file"),

@@ -122,7 +122,11 @@ fn folders_of_parts_are_respected() {
     put(root.path(), "other/0.png", b"never read");
     let splits = open(root.path(), &OpenOptions::default()).unwrap();
     assert_eq!([splits.train.len(), splits.validation.len(), splits.test.len()], [3, 1, 2]);
-    assert!(splits.notes().iter().any(|note| note.contains("beside its parts, not read: other")), "{:?}", splits.notes());
+    assert!(
+        splits.notes().iter().any(|note| note.contains("beside its parts, not read: other")),
+        "{:?}",
+        splits.notes()
+    );
     write_frames(&root.path().join("test/9"), &moving(3, SIZE, 2)).unwrap();
     let error = open(root.path(), &OpenOptions::default()).unwrap_err().to_string();
     assert!(error.contains("[1, 5, 7]") && error.contains("[3, 5, 7]"), "{error}");

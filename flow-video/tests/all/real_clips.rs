@@ -45,7 +45,9 @@ fn the_test_set_of_stochastic_moving_mnist() {
 /// Clips that are made of MNIST's digits look like that test set, which other code has made.
 #[test]
 fn moving_mnist_has_the_moments_of_the_test_set() {
-    let (Some(digits), Some(path)) = (file("images/mnist"), file("video/smmnist_test_100x20x64x64.npy")) else { return };
+    let (Some(digits), Some(path)) = (file("images/mnist"), file("video/smmnist_test_100x20x64x64.npy")) else {
+        return;
+    };
     let mut options = OpenOptions::default();
     let moving = flow_video::data::generate::MovingDigits::mnist();
     options.digits = Some(flow_video::data::generate::MovingDigits { clips: 1, validation: 1, test: 500, ..moving });

@@ -64,7 +64,9 @@ pub(crate) fn worst(a: &[u8], b: &[u8]) -> u8 {
 /// Inputs for each reader: `FLOW_FUZZ`, or a number that a test run can wait for.
 pub(crate) fn fuzz_inputs(otherwise: usize) -> usize {
     match std::env::var("FLOW_FUZZ") {
-        Ok(text) => text.trim().parse().unwrap_or_else(|_| panic!("FLOW_FUZZ must be a number of inputs, got {text:?}")),
+        Ok(text) => {
+            text.trim().parse().unwrap_or_else(|_| panic!("FLOW_FUZZ must be a number of inputs, got {text:?}"))
+        }
         Err(std::env::VarError::NotPresent) => otherwise,
         Err(error) => panic!("FLOW_FUZZ must be a number of inputs: {error}"),
     }

@@ -112,7 +112,10 @@ impl MovingDigits {
             return refuse("size", format!("must be 4 to 1024, got {}", self.size));
         }
         if !(1..self.size).contains(&self.digit) {
-            return refuse("digit", format!("must be 1 to {}, to have room to move, got {}", self.size - 1, self.digit));
+            return refuse(
+                "digit",
+                format!("must be 1 to {}, to have room to move, got {}", self.size - 1, self.digit),
+            );
         }
         if !(1..=10_000).contains(&self.frames) {
             return refuse("frames", format!("must be 1 to 10000, got {}", self.frames));
@@ -148,9 +151,13 @@ impl MovingDigits {
         let side = height as u32;
         let scaled = |image: &[u8]| -> Vec<u8> {
             let values: Vec<f32> = image.iter().map(|&v| f32::from(v) / white).collect();
-            let picture: ImageBuffer<Luma<f32>, Vec<f32>> = ImageBuffer::from_raw(side, side, values).unwrap_or_default();
-            let scaled =
-                if side == self.digit { picture } else { resize(&picture, self.digit, self.digit, FilterType::Triangle) };
+            let picture: ImageBuffer<Luma<f32>, Vec<f32>> =
+                ImageBuffer::from_raw(side, side, values).unwrap_or_default();
+            let scaled = if side == self.digit {
+                picture
+            } else {
+                resize(&picture, self.digit, self.digit, FilterType::Triangle)
+            };
             scaled.into_raw().into_iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect()
         };
         let images = digits.images().chunks_exact(height * width).map(scaled).collect();
@@ -351,7 +358,10 @@ mod tests {
         let many = moving.clips(&white(), "train", 6, 5).unwrap();
         assert_eq!(few, many.subset(0..3).unwrap());
         assert_ne!(few, moving.clips(&white(), "train", 3, 6).unwrap());
-        assert_ne!(few.get(0).unwrap().values(), moving.clips(&white(), "test", 1, 5).unwrap().get(0).unwrap().values());
+        assert_ne!(
+            few.get(0).unwrap().values(),
+            moving.clips(&white(), "test", 1, 5).unwrap().get(0).unwrap().values()
+        );
         let clip = few.get(0).unwrap();
         assert_eq!((clip.frames(), clip.shape(), clip.name()), (200, [1, 10, 10], "train/0"));
         assert!(clip.values().chunks(100).all(|frame| frame.iter().filter(|&&v| v == 255).count() == 4));
@@ -374,7 +384,8 @@ mod tests {
         assert_eq!((sprites.images.len(), sprites.images[0].len()), (1500, 144));
         let most = sprites.images.iter().flatten().max();
         assert_eq!(most, Some(&255));
-        let mean = |values: &[u8], white: f64| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64 / white;
+        let mean =
+            |values: &[u8], white: f64| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64 / white;
         let (before, after) = (mean(digits.train.images(), 16.0), mean(&sprites.images.concat(), 255.0));
         assert!((before - after).abs() < 0.02, "{before} {after}");
     }
