@@ -296,11 +296,7 @@ impl Turn {
 
     /// By nine numbers of four bytes, of which the first, second, fourth and fifth turn: `x' = a x + c y`, `y' = b x + d y`.
     fn of_matrix(bytes: &[u8]) -> Self {
-        let numbers: Vec<i32> = bytes
-            .chunks_exact(4)
-            .map(|word| word.iter().rev().fold(0u32, |value, &byte| value << 8 | u32::from(byte)) as i32)
-            .map(|value| if cfg!(target_endian = "big") { value.swap_bytes() } else { value })
-            .collect();
+        let numbers: Vec<i32> = bytes.as_chunks().0.iter().map(|word| i32::from_ne_bytes(*word)).collect();
         let [a, b, _, c, d, ..] = numbers[..] else { return Turn::Quarters(0, false) };
         match [a, b, c, d].map(i32::signum) {
             [1, 0, 0, 1] => Turn::Quarters(0, false),

@@ -89,10 +89,6 @@ fn read_file(path: &Path, name: &str, options: &OpenOptions) -> Result<(Vec<Clip
     if is_video(path, &start) {
         return video(path, name, options);
     }
-    if picture::is_picture(path) {
-        let (is, remedy) = ("a picture", "a clip of pictures is a folder of them, numbered: name the folder");
-        return Err(Error::WrongKind { path: path.into(), is: is.into(), remedy: remedy.into() });
-    }
     // A name that promises a format, and bytes that are none.
     match ending(path).as_str() {
         "gif" => Err(Error::format(path, 0, "the first bytes of a GIF, GIF87a or GIF89a", found(&start))),
@@ -100,6 +96,10 @@ fn read_file(path: &Path, name: &str, options: &OpenOptions) -> Result<(Vec<Clip
         "y4m" => Err(Error::format(path, 0, "the word YUV4MPEG2", found(&start))),
         "npy" => Err(Error::format(path, 0, "the magic bytes of a NumPy file", found(&start))),
         "npz" => Err(Error::format(path, 0, "the first bytes of a zip archive", found(&start))),
+        _ if picture::is_picture(path) => {
+            let (is, remedy) = ("a picture", "a clip of pictures is a folder of them, numbered: name the folder");
+            Err(Error::WrongKind { path: path.into(), is: is.into(), remedy: remedy.into() })
+        }
         _ => Err(Error::NoData { path: path.into(), looked_for: LOOKED_FOR.into() }),
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use flow_image::data::npy;
 use flow_video::data::{Layout, OpenOptions, open_all};
 use flow_video::io::{Pixels, check_name, write_clip, write_frames, write_npy};
-use image::codecs::gif::{GifEncoder, Repeat};
+use image::codecs::gif::GifEncoder;
 use image::{Delay, Frame, GrayImage, Luma, Rgba, RgbaImage};
 
 use crate::support::{all, moving, only, plain, put, refused, worst};
@@ -110,20 +110,36 @@ fn what_cannot_be_written_leaves_nothing() {
 #[test]
 fn animations_are_composited() {
     let root = tempfile::tempdir().unwrap();
+    let palette = [10, 10, 10, 200, 200, 200];
     let mut bytes = Vec::new();
     {
-        let mut encoder = GifEncoder::new(&mut bytes);
-        encoder.set_repeat(Repeat::Infinite).unwrap();
-        let ground = RgbaImage::from_pixel(4, 3, Rgba([10, 10, 10, 255]));
-        let dot = RgbaImage::from_pixel(1, 1, Rgba([200, 200, 200, 255]));
-        encoder.encode_frame(Frame::from_parts(ground, 0, 0, Delay::from_numer_denom_ms(100, 1))).unwrap();
-        encoder.encode_frame(Frame::from_parts(dot, 2, 1, Delay::from_numer_denom_ms(300, 1))).unwrap();
+        let mut encoder = gif::Encoder::new(&mut bytes, 4, 3, &palette).unwrap();
+        let ground = gif::Frame { width: 4, height: 3, buffer: vec![0; 12].into(), delay: 10, ..gif::Frame::default() };
+        let dot =
+            gif::Frame { left: 2, top: 1, width: 1, height: 1, buffer: vec![1].into(), delay: 30, ..ground.clone() };
+        encoder.write_frame(&ground).unwrap();
+        encoder.write_frame(&dot).unwrap();
     }
     let clip = only(&put(root.path(), "a.gif", &bytes));
     let mut second = [10; 12];
     second[6] = 200;
     assert_eq!((clip.shape(), clip.frame(0).unwrap(), clip.frame(1).unwrap()), ([1, 3, 4], &[10; 12][..], &second[..]));
     assert_eq!(clip.fps(), Some(5.0));
+    let mut bytes = Vec::new();
+    {
+        let mut encoder = png::Encoder::new(&mut bytes, 4, 3);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_animated(2, 0).unwrap();
+        encoder.set_frame_delay(1, 5).unwrap();
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&[10; 12]).unwrap();
+        writer.set_frame_dimension(1, 1).unwrap();
+        writer.set_frame_position(2, 1).unwrap();
+        writer.write_image_data(&[200]).unwrap();
+        writer.finish().unwrap();
+    }
+    let animated = only(&put(root.path(), "a.png", &bytes));
+    assert_eq!((animated.values(), animated.fps()), (clip.values(), Some(5.0)));
     // A fixed rate shows the second frame for three moments.
     let mut options = plain();
     options.fps = Some(10.0);
@@ -169,20 +185,28 @@ fn y4m_of_other_programs() {
     assert_eq!(only(&put(root.path(), "b.y4m", &bytes)).values(), [7; 4]);
 }
 
+/// So many clips that differ from each other.
+fn different(clips: u8, frames: usize) -> Vec<u8> {
+    let clip = |clip: u8| moving(1, SIZE, frames).bytes().iter().map(|v| v.wrapping_add(37 * clip)).collect::<Vec<_>>();
+    (0..clips).flat_map(clip).collect()
+}
+
 #[test]
 fn arrays_of_every_order_and_type() {
     let root = tempfile::tempdir().unwrap();
-    let frames = moving(1, SIZE, 3);
-    let clips: Vec<u8> = (0..12).flat_map(|_| frames.bytes().to_vec()).collect();
-    let path = put(root.path(), "nthw.npy", &npy::encode(&[12, 3, 5, 7], &clips).unwrap());
+    let clips = different(12, 2);
+    let eighth = clips[7 * 70..8 * 70].to_vec();
+    let path = put(root.path(), "nthw.npy", &npy::encode(&[12, 2, 5, 7], &clips).unwrap());
     let set = all(&path);
-    assert_eq!((set.len(), set.shape(), set.get(7).unwrap().values()), (12, [1, 5, 7], frames.bytes()));
+    assert_eq!((set.len(), set.shape(), set.get(7).unwrap().values()), (12, [1, 5, 7], &eighth[..]));
     assert_eq!(set.get(7).unwrap().name(), "nthw.npy#7");
-    assert!(set.notes()[0].contains("read as nthw, 12 clips of 3 frames"), "{:?}", set.notes());
+    assert!(set.notes()[0].contains("read as nthw, 12 clips of 2 frames"), "{:?}", set.notes());
     // The same, time first, as Moving-MNIST's own file.
-    let first: Vec<u8> = frames.bytes().chunks(35).flat_map(|frame| frame.repeat(12)).collect();
-    let set = all(&put(root.path(), "tnhw.npy", &npy::encode(&[3, 12, 5, 7], &first).unwrap()));
-    assert_eq!((set.len(), set.get(11).unwrap().values()), (12, frames.bytes()));
+    let frame = |frame: usize| clips.chunks(35).skip(frame).step_by(2).flatten().copied();
+    let first: Vec<u8> = frame(0).chain(frame(1)).collect();
+    let set = all(&put(root.path(), "tnhw.npy", &npy::encode(&[2, 12, 5, 7], &first).unwrap()));
+    assert_eq!((set.len(), set.get(7).unwrap().values()), (12, &eighth[..]));
+    let frames = moving(1, SIZE, 3);
     let floats: Vec<f32> = frames.bytes().iter().map(|&v| f32::from(v) / 255.0).collect();
     let set = all(&put(root.path(), "thw.npy", &npy::encode(&[3, 5, 7], &floats).unwrap()));
     assert_eq!((set.len(), set.get(0).unwrap().values()), (1, frames.bytes()));
@@ -213,8 +237,7 @@ pub(crate) fn npz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
 #[test]
 fn archives_are_one_array_or_parts() {
     let root = tempfile::tempdir().unwrap();
-    let array =
-        |clips: usize| npy::encode(&[clips as u64, 2, 5, 7], &moving(1, SIZE, 2).bytes().repeat(clips)).unwrap();
+    let array = |clips: u8| npy::encode(&[u64::from(clips), 2, 5, 7], &different(clips, 2)).unwrap();
     let path =
         put(root.path(), "a.npz", &npz(&[("clips.npy", array(9)), ("fps.npy", npy::encode(&[1], &[5u8]).unwrap())]));
     let set = all(&path);

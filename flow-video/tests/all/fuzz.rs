@@ -25,7 +25,7 @@ fn good_files() -> Vec<(&'static str, Vec<u8>)> {
         ("grey.y4m", good("y4m", 1)),
         ("420.y4m", [&b"YUV4MPEG2 W3 H3 F30:1 Ip C420jpeg\nFRAME\n"[..], &[9; 17]].concat()),
         ("x.npy", good_npy()),
-        ("f.npy", npy::encode(&[8, 2, 1, 2, 3], &[0.5f32; 96]).unwrap()),
+        ("f.npy", npy::encode(&[8, 2, 1, 2, 2], &[0.5f32; 64]).unwrap()),
         ("x.npz", npz(&[("x_train.npy", good_npy()), ("x_test.npy", good_npy())])),
         ("x-idx3-ubyte", idx),
         ("frames/1.png", picture),
