@@ -36,7 +36,7 @@
 //! [`Case::reasons`] lists.
 //!
 //! [`registry`] lists every bijector of this crate, [`quadrature`] integrates densities, [`jacobian`]
-//! differentiates by central differences.
+//! differentiates by central differences, [`fuzz`] damages files for the tests of readers.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -48,6 +48,7 @@ use crate::Error;
 mod case;
 #[cfg(test)]
 pub(crate) mod distribution;
+pub mod fuzz;
 mod gradient;
 pub mod jacobian;
 mod net;

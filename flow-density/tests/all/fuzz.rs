@@ -6,8 +6,10 @@
 use std::io::{Cursor, Write as _};
 
 use flow_core::FlowRng;
+use flow_core::testing::fuzz;
 use flow_density::data::{Columns, Data, Header, Missing, Reading, Table};
 
+/// What the readers look for, and numbers that they should refuse.
 const WORDS: [&[u8]; 22] = [
     b"nan",
     b"-1",
@@ -32,31 +34,6 @@ const WORDS: [&[u8]; 22] = [
     b"'shape': (9999999999, 9999999999)",
     b"[('a', '<f4')]",
 ];
-
-/// One of a few kinds of damage, several times over.
-fn damaged(bytes: &[u8], rng: &mut FlowRng) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for _ in 0..1 + rng.below(4) {
-        let at = rng.below(bytes.len() + 1);
-        match rng.below(6) {
-            0 => bytes.truncate(at),
-            1 => bytes.splice(at..at, WORDS[rng.below(WORDS.len())].iter().copied()).for_each(drop),
-            2 if at < bytes.len() => bytes[at] = rng.below(256) as u8,
-            3 if at < bytes.len() => bytes[at] ^= 1 << rng.below(8),
-            4 => {
-                let end = at + rng.below(bytes.len() - at + 1);
-                let piece = bytes[at..end].to_vec();
-                let to = rng.below(bytes.len() + 1);
-                bytes.splice(to..to, piece).for_each(drop);
-            }
-            _ => {
-                let end = at + rng.below((bytes.len() - at + 1).min(9));
-                bytes.drain(at..end);
-            }
-        }
-    }
-    bytes
-}
 
 fn npy(descr: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': ({shape}), }}\n");
@@ -111,15 +88,12 @@ fn reading(rng: &mut FlowRng) -> Reading {
 
 #[test]
 fn fuzzed_tables_are_read_or_refused() {
-    let inputs: usize = std::env::var("FLOW_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let inputs = fuzz::rounds(2000);
     for (name, seeds) in valid() {
-        let mut rng = FlowRng::named(inputs as u64, name);
+        let mut rng = FlowRng::named(inputs.into(), name);
         let (mut read, mut split) = (0, 0);
         for _ in 0..inputs {
-            let bytes = match rng.below(10) {
-                0 => (0..rng.below(200)).map(|_| rng.below(256) as u8).collect(),
-                _ => damaged(&seeds[rng.below(seeds.len())], &mut rng),
-            };
+            let bytes = fuzz::input(&seeds, &WORDS, &mut rng);
             let reading = if name == "fuzz.csv" { reading(&mut rng) } else { Reading::default() };
             match Table::parse(name.as_ref(), &bytes, &reading) {
                 Err(error) => assert!(error.to_string().starts_with(name), "{error}"),

@@ -267,7 +267,7 @@ fn check(name: &str, bytes: &[u8], folder: &Path) {
 
 #[test]
 fn mutated_files_never_panic() {
-    let cases = std::env::var("FLOW_FUZZ").ok().map_or(5_000, |n| n.parse().unwrap());
+    let cases = flow_core::testing::fuzz::rounds(5_000);
     let edit = (any::<Index>(), 0usize..4, select(PIECES), any::<bool>());
     let strategy = (select(SEEDS), vec(edit, 0..6), any::<bool>());
     let config = ProptestConfig {

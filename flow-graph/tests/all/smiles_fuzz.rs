@@ -96,7 +96,7 @@ const TOKENS: &[&str] = &[
 
 /// Runs a property on as many cases as `FLOW_FUZZ` says.
 fn fuzz<S: Strategy>(strategy: S, property: impl Fn(S::Value)) {
-    let cases = std::env::var("FLOW_FUZZ").ok().map_or(20_000, |n| n.parse().unwrap());
+    let cases = flow_core::testing::fuzz::rounds(20_000);
     let config = ProptestConfig {
         cases,
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use flow_core::FlowRng;
+use flow_core::testing::fuzz;
 use flow_image::data::{FolderOptions, cifar, folder, idx, npy};
 use flow_image::{Dataset, OpenOptions, Result, data};
 
@@ -322,10 +323,10 @@ fn npz(images: &[u8], method: zip::CompressionMethod) -> Vec<u8> {
 /// `FLOW_FUZZ=1000000 cargo test --release -p flow-image --test all damaged` tries a million inputs for each format.
 #[test]
 fn damaged_files_never_panic() {
-    let inputs: usize = std::env::var("FLOW_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(600);
+    let inputs = fuzz::rounds(600);
     for (reader, name, good) in good_files() {
         let folder = tempfile::tempdir().unwrap();
-        let mut rng = FlowRng::named(inputs as u64, name);
+        let mut rng = FlowRng::named(inputs.into(), name);
         assert!(reader(&write(folder.path(), name, &good)).is_ok(), "{name} is not good to begin with");
         let mut accepted = 0;
         for _ in 0..inputs {
@@ -350,11 +351,11 @@ fn damaged_files_never_panic() {
 
 #[test]
 fn damaged_tables_of_labels_never_panic() {
-    let inputs: usize = std::env::var("FLOW_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(600);
+    let inputs = fuzz::rounds(600);
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "a.png", &good_png());
     write(folder.path(), "b.png", &good_png());
-    let mut rng = FlowRng::named(inputs as u64, "labels");
+    let mut rng = FlowRng::named(inputs.into(), "labels");
     for good in ["image_id,Smiling,Male\na.png,1,-1\nb.png,-1,1\n", "\"id\";\"hat\"\n\"a\";\"0\"\n\"b\";1\n"] {
         write(folder.path(), "labels.csv", good.as_bytes());
         assert!(PICTURE(&folder.path().join("a.png")).unwrap().attributes().is_some(), "{good}");

@@ -1,60 +1,38 @@
 //! Readers on damaged and on random bytes: an answer or an error, never a panic.
 //!
-//! `FLOW_FUZZ=1000000 cargo test --release -p flow-points --test fuzz` tries a million inputs for each format.
+//! `FLOW_FUZZ=1000000 cargo test --release -p flow-points --test all fuzz` tries a million inputs for each format.
 
 use std::path::Path;
 
 use flow_core::FlowRng;
+use flow_core::testing::fuzz;
 use flow_points::io::{Format, read_bytes};
 
-/// One of a few kinds of damage, several times over.
-fn damaged(bytes: &[u8], rng: &mut FlowRng) -> Vec<u8> {
-    const WORDS: [&[u8]; 18] = [
-        b"nan",
-        b"-1",
-        b"99999999999999999999",
-        b"1e400",
-        b"\n",
-        b" ",
-        b"\xff",
-        b"element vertex 4000000000",
-        b"OFF",
-        b"f 1 2 3",
-        b"property list uchar int vertex_indices",
-        b"element tristrips 1\nproperty list int int vertex_indices\n",
-        b"x,y,z,nx,ny,nz\n",
-        b"\"1;2,3\"",
-        b"\r",
-        b"\xff\xfe",
-        b"solid facet endsolid",
-        b"0",
-    ];
-    let mut bytes = bytes.to_vec();
-    for _ in 0..1 + rng.below(4) {
-        let at = rng.below(bytes.len() + 1);
-        match rng.below(6) {
-            0 => bytes.truncate(at),
-            1 => bytes.splice(at..at, WORDS[rng.below(WORDS.len())].iter().copied()).for_each(drop),
-            2 if at < bytes.len() => bytes[at] = rng.below(256) as u8,
-            3 if at < bytes.len() => bytes[at] ^= 1 << rng.below(8),
-            4 => {
-                let end = at + rng.below(bytes.len() - at + 1);
-                let piece = bytes[at..end].to_vec();
-                let to = rng.below(bytes.len() + 1);
-                bytes.splice(to..to, piece).for_each(drop);
-            }
-            _ => {
-                let end = at + rng.below((bytes.len() - at + 1).min(9));
-                bytes.drain(at..end);
-            }
-        }
-    }
-    bytes
-}
+/// What the readers look for, and numbers that they should refuse.
+const WORDS: [&[u8]; 18] = [
+    b"nan",
+    b"-1",
+    b"99999999999999999999",
+    b"1e400",
+    b"\n",
+    b" ",
+    b"\xff",
+    b"element vertex 4000000000",
+    b"OFF",
+    b"f 1 2 3",
+    b"property list uchar int vertex_indices",
+    b"element tristrips 1\nproperty list int int vertex_indices\n",
+    b"x,y,z,nx,ny,nz\n",
+    b"\"1;2,3\"",
+    b"\r",
+    b"\xff\xfe",
+    b"solid facet endsolid",
+    b"0",
+];
 
 #[test]
 fn no_input_makes_a_reader_panic() {
-    let inputs: usize = std::env::var("FLOW_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let inputs = fuzz::rounds(2000);
     let formats =
         [Format::Ply, Format::Obj, Format::Off, Format::Text, Format::Npy, Format::Npz, Format::Stl, Format::Pcd];
     for format in formats {
@@ -64,13 +42,10 @@ fn no_input_makes_a_reader_panic() {
             }
             _ => crate::common::valid().into_iter().filter(|v| v.1 == format).map(|v| v.2).collect(),
         };
-        let mut rng = FlowRng::named(inputs as u64, &format!("{format:?}"));
+        let mut rng = FlowRng::named(inputs.into(), &format!("{format:?}"));
         let mut read = 0;
         for _ in 0..inputs {
-            let bytes = match rng.below(10) {
-                0 => (0..rng.below(200)).map(|_| rng.below(256) as u8).collect(),
-                _ => damaged(&seeds[rng.below(seeds.len())], &mut rng),
-            };
+            let bytes = fuzz::input(&seeds, &WORDS, &mut rng);
             match read_bytes(Path::new("fuzz"), &bytes, format) {
                 Ok(_) => read += 1,
                 Err(error) => assert!(error.to_string().contains("fuzz"), "{error}"),
