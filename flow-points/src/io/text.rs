@@ -126,6 +126,10 @@ fn head<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Head<'a>> {
             return Err(fault(format!("expected numbers, found '{}'", shortened(&String::from_utf8_lossy(content)))));
         };
         let words = fields(text).map_err(fault)?;
+        if words.is_empty() {
+            // Blanks beyond ASCII's: a vertical tab, a space that does not break.
+            continue;
+        }
         if head.data.is_empty() {
             if words.len() == 1 && head.announced.is_none() {
                 let count = words[0].parse();

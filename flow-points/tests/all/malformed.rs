@@ -105,6 +105,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("a.off", Format::Off, b"OFF\n3 1 0\n3 0 1 2\n0 0 0\n0 0 1\n0 1 0\n".to_vec(), "line 6"),
         ("a.xyz", Format::Text, b"1 2 3\n1 2\n".to_vec(), "line 2: expected 3 numbers"),
         ("a.xyz", Format::Text, b"1 2 NaN\n".to_vec(), "not a finite number"),
+        ("a.xyz", Format::Text, b"\x0b\n\xc2\xa0\n".to_vec(), "no points"),
         ("a.xyz", Format::Text, b"1 2 3 4 5\n".to_vec(), "expected 3, 4, 6 or 7 numbers"),
         ("a.pts", Format::Text, b"3\n1 2 3\n".to_vec(), "line 1: announces 3 points, there are 1"),
         ("a.xyz", Format::Text, b"1 2 \xff\xfe\n".to_vec(), "line 1: expected"),

@@ -302,6 +302,7 @@ fn coordinates_of_maps_keep_their_shape_in_every_format() {
         ("a.ply", (ply_header(8, "double", "end_header\n") + &rows).into_bytes()),
         ("b.ply", binary),
         ("a.xyz", rows.clone().into_bytes()),
+        ("b.xyz", format!("\u{b}\n\u{a0}\n{rows}\u{2003}\n").into_bytes()),
         ("a.csv", (String::from("x,y,z\n") + &rows.replace(' ', ",")).into_bytes()),
         ("a.obj", rows.lines().map(|l| format!("v {l}\n")).collect::<String>().into_bytes()),
         ("a.off", format!("OFF\n8 0 0\n{rows}").into_bytes()),
