@@ -8,6 +8,11 @@ use super::notes::Notes;
 use super::{Shape, Vertices};
 use crate::{Cloud, Error, Result};
 
+/// The first bytes of every NPY file.
+const MAGIC: &[u8] = b"\x93NUMPY";
+/// Letters of a message about a header.
+const LONGEST_MESSAGE: usize = 200;
+
 /// An array of numbers in row-major order.
 pub(super) struct Array {
     pub shape: Vec<u64>,
@@ -56,10 +61,18 @@ pub(super) fn clouds(path: &Path, array: &Array, notes: &mut Notes) -> Result<Sh
 /// Reads an array of any shape.
 pub(super) fn array(path: &Path, bytes: &[u8]) -> Result<Array> {
     let fault = |reason: String| Error::File { path: path.to_path_buf(), reason };
+    // `npyz` allocates the length that a header declares.
+    let header = header_length(bytes).and_then(|length| bytes.get(..length));
+    if bytes.starts_with(MAGIC) && header.is_none() {
+        return Err(fault("is no NPY array: its header is cut off".into()));
+    }
     if overflows(bytes) {
         return Err(fault("has a shape of more entries than can be counted: truncated?".into()));
     }
-    let file = NpyFile::new(bytes).map_err(|e| fault(format!("is no NPY array: {e}")))?;
+    let file = NpyFile::new(bytes).map_err(|e| {
+        // Its messages repeat the header, of any length.
+        fault(format!("is no NPY array: {}", e.to_string().chars().take(LONGEST_MESSAGE).collect::<String>()))
+    })?;
     let shape = file.shape().to_vec();
     let kind = match file.dtype() {
         DType::Plain(kind) => kind,
