@@ -6,7 +6,6 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use flow_core::hash::Fnv;
 use flow_core::train::{
     self, CursorState, EmaConfig, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig,
     Task, TrainConfig,
@@ -104,6 +103,12 @@ impl GraphTask {
     }
 }
 
+/// By what a run knows its molecules again, in their order.
+pub fn fingerprint(train: &[Sequence], validation: &[Sequence]) -> Fingerprint {
+    let parts = [("train", train), ("validation", validation)];
+    Fingerprint::of_parts("molecules", &parts, |hash, molecule| molecule.hash(hash))
+}
+
 fn bits_per_atom(value: f64) -> Metric {
     Metric::new("bits_per_atom", "bits/atom", value)
 }
@@ -124,11 +129,7 @@ impl Task for GraphTask {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let parts = [("train", &self.train), ("validation", &self.validation)];
-        let print = parts.iter().fold(Fingerprint::new("molecules"), |print, (name, molecules)| {
-            print.part(name, molecules.len(), molecules.iter().fold(Fnv::new(), |hash, m| m.hash(hash)))
-        });
-        Some(print)
+        Some(fingerprint(&self.train, &self.validation))
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {

@@ -8,13 +8,14 @@ use crate::hash::Fnv;
 /// content. Paths are no part of it: data that were moved, or are named by another spelling, are the same data.
 ///
 /// ```
-/// use flow_core::hash::Fnv;
 /// use flow_core::train::Fingerprint;
 ///
 /// let rows = [1.5f32, 2.0, 2.5];
-/// let of = |rows: &[f32]| Fnv::new().words(rows.iter().map(|v| v.to_bits()));
-/// let now = Fingerprint::new("rows").part("train", 2, of(&rows[..2])).part("validation", 1, of(&rows[2..]));
-/// let then = Fingerprint::new("rows").part("train", 2, of(&rows[1..])).part("validation", 1, of(&rows[2..]));
+/// let of = |train: &[f32]| {
+///     let parts = [("train", train), ("validation", &rows[2..])];
+///     Fingerprint::of_parts("rows", &parts, |hash, row| hash.words([row.to_bits()]))
+/// };
+/// let (now, then) = (of(&rows[..2]), of(&rows[1..]));
 /// assert_eq!(now.to_string(), "2 train, 1 validation rows");
 /// assert_eq!(now.difference(&then).unwrap(), "train: as many rows, but not the same");
 /// ```
@@ -36,6 +37,13 @@ impl Fingerprint {
     /// Of things of this kind, in the plural, without parts.
     pub fn new(kind: &str) -> Self {
         Fingerprint { kind: kind.into(), parts: Vec::new() }
+    }
+
+    /// Of things of this kind in parts of these names; `hash` takes in one thing after the other.
+    pub fn of_parts<T>(kind: &str, parts: &[(&str, &[T])], hash: impl Fn(Fnv, &T) -> Fnv) -> Self {
+        parts.iter().fold(Fingerprint::new(kind), |print, (name, things)| {
+            print.part(name, things.len(), things.iter().fold(Fnv::new(), &hash))
+        })
     }
 
     /// With a part: its name, how many things it has, and a hash of them in their order.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use flow_core::hash::Fnv;
 use flow_core::train::{self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Run, Task, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -276,12 +275,9 @@ impl Task for PointTask {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let parts = [("train", &self.train), ("validation", &self.validation)];
-        let bits = |cloud: &Vec<Point>| cloud.iter().flatten().map(|v| v.to_bits()).collect::<Vec<u32>>();
-        let print = parts.iter().fold(Fingerprint::new("point clouds"), |print, (name, clouds)| {
-            let hash =
-                clouds.iter().fold(Fnv::new(), |hash, cloud| hash.words([cloud.len() as u32]).words(bits(cloud)));
-            print.part(name, clouds.len(), hash)
+        let parts = [("train", &self.train[..]), ("validation", &self.validation)];
+        let print = Fingerprint::of_parts("point clouds", &parts, |hash, cloud| {
+            hash.words([cloud.len() as u32]).words(cloud.iter().flatten().map(|v| v.to_bits()))
         });
         Some(print)
     }
