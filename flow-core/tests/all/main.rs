@@ -11,6 +11,7 @@ mod kill;
 mod last_validation;
 mod matching;
 mod ode;
+mod ranks;
 mod registry;
 mod resume;
 mod stability;
