@@ -62,7 +62,8 @@ pub(super) struct ScoreArgs {
 
 /// What there is to say of one molecule of the input.
 struct Line {
-    line: usize,
+    /// Where it stands, where that is known.
+    line: Option<usize>,
     name: String,
     /// As it was given.
     input: String,
@@ -131,20 +132,21 @@ impl ScoreArgs {
             let mut rng = FlowRng::named(self.seed, &format!("score {}", canonical(&molecule)));
             let score = model.score(&molecule, self.orders, &mut rng);
             Line {
-                line: loaded.lines.get(index).copied().unwrap_or_default(),
+                line: loaded.lines.get(index).copied(),
                 name: loaded.name(index).unwrap_or_default().to_string(),
                 input: loaded.source_strings.get(index).unwrap_or_default().to_string(),
                 outcome: score.map(|score| (canonical_smiles(&molecule), score)).map_err(|error| error.to_string()),
             }
         });
         let bad = loaded.bad.iter().map(|bad| Line {
-            line: bad.line,
+            line: Some(bad.line),
             name: bad.name.clone(),
             input: bad.source.clone(),
             outcome: Err(format!("column {}: {}", bad.column, bad.reason)),
         });
         let mut lines: Vec<Line> = good.chain(bad).collect();
-        lines.sort_by_key(|line| line.line);
+        // What has no line stands behind what has one.
+        lines.sort_by_key(|line| (line.line.is_none(), line.line));
         lines
     }
 
@@ -154,6 +156,7 @@ impl ScoreArgs {
             format!("line,name,input,smiles,heavy_atoms,log_mean_way_nats,bits_per_atom,best_way_nats{more},refused\n");
         for line in lines {
             let Line { line, name, input, outcome } = line;
+            let line = line.map(|line| line.to_string()).unwrap_or_default();
             let (name, input) = (quoted(name), quoted(input));
             // Writing to a string does not fail.
             let _ = match outcome {
