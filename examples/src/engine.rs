@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::{Arg, Args, ValueEnum};
-use flow_core::train::{Checkpoints, Decay, EmaConfig, ScheduleConfig, TrainConfig};
+use flow_core::train::{Checkpoints, Decay, EmaConfig, ScheduleConfig, TrainConfig, load_train_config};
 
 use crate::cli::{DeviceArg, at_least_one, refuse};
 use crate::training::{RunArg, TimeLimit};
@@ -126,15 +126,25 @@ impl EngineArgs {
 
     /// The recipe for a run of `steps`, unless another number was asked for, with what the flags change.
     ///
-    /// The values are checked by the engine, which names the field.
+    /// A run that goes on keeps its schedule, whatever its length is now: a recipe's warm-up follows the steps. The values
+    /// are checked by the engine, which names the field.
     ///
     /// # Errors
-    /// Two different schedules.
-    pub fn config(&self, steps: u64, recipe: impl FnOnce(u64) -> TrainConfig) -> Result<TrainConfig> {
+    /// Two different schedules, or a checkpoint to resume that cannot be read.
+    pub fn config(
+        &self,
+        place: &RunArg<'_>,
+        steps: u64,
+        recipe: impl FnOnce(u64) -> TrainConfig,
+    ) -> Result<TrainConfig> {
         let mut config = recipe(self.steps.unwrap_or(steps));
         config.seed = self.seed;
         config.optimizer.learning_rate = self.learning_rate.unwrap_or(config.optimizer.learning_rate);
-        config.schedule = self.schedule(config.schedule)?;
+        let kept = match place.resume {
+            true => load_train_config(&Checkpoints::new(place.out).to_resume()?)?,
+            false => None,
+        };
+        config.schedule = self.schedule(kept.map_or(config.schedule, |kept| kept.schedule))?;
         if let Some(decay) = self.ema {
             config.ema = (decay != 0.0).then_some(EmaConfig { decay });
         }
@@ -241,8 +251,13 @@ mod tests {
         }
     }
 
+    /// A run that begins.
+    fn fresh() -> RunArg<'static> {
+        RunArg { out: Path::new("out"), resume: false, limit: TimeLimit::default() }
+    }
+
     fn config(flags: &str) -> TrainConfig {
-        parse(flags).config(70, recipe).unwrap()
+        parse(flags).config(&fresh(), 70, recipe).unwrap()
     }
 
     #[test]
@@ -286,9 +301,13 @@ mod tests {
         assert_eq!(schedule("--schedule plateau"), ScheduleConfig::plateau(9, 0.5, 5));
         let constant = |steps| TrainConfig { schedule: ScheduleConfig::constant(3), ..recipe(steps) };
         for flags in ["--cosine", "--schedule cosine"] {
-            assert_eq!(parse(flags).config(70, constant).unwrap().schedule, ScheduleConfig::cosine(3, 0.0), "{flags}");
+            assert_eq!(
+                parse(flags).config(&fresh(), 70, constant).unwrap().schedule,
+                ScheduleConfig::cosine(3, 0.0),
+                "{flags}"
+            );
         }
-        let both = parse("--cosine --schedule linear").config(70, recipe).unwrap_err().to_string();
+        let both = parse("--cosine --schedule linear").config(&fresh(), 70, recipe).unwrap_err().to_string();
         assert!(both.contains("Linear and Cosine"), "{both}");
     }
 

@@ -77,7 +77,7 @@ impl StraightenArgs {
         self.engine.without_previews("straightening draws its pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
         let (config, batch) = (
-            self.engine.config(STEPS, |steps| TrainConfig {
+            self.engine.config(&place, STEPS, |steps| TrainConfig {
                 optimizer: OptimizerConfig::adam(1e-3),
                 ..recipe(Kind::Matching, steps)
             })?,

@@ -102,7 +102,7 @@ impl TrainArgs {
         at_least_one("--test-points", self.test_points)?;
         self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let config = self.engine.config(STEPS, |steps| recipe(self.model, steps))?;
+        let config = self.engine.config(&place, STEPS, |steps| recipe(self.model, steps))?;
         self.engine.batch(BATCH)?;
         let source = Source::named(&self.data)?;
         let (mut data, reading) = self.reading.open(&source, self.engine.seed())?;

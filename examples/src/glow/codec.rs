@@ -221,12 +221,13 @@ pub(super) fn train(
     let batch = run.batch;
     let task = IdfTask::new(run, splits.train, validation, &engine.device()?)?;
     let parameters = task.model().store().parameter_count();
-    let config = engine.config(STEPS, |steps| {
+    let place = engine.place(out)?;
+    let config = engine.config(&place, STEPS, |steps| {
         let every = Some(EVERY.min(steps));
         TrainConfig { validate_every: every, checkpoint_every: every, ..codec::train_config(steps) }
     })?;
     let steps = config.steps;
-    let Trained { summary, report, .. } = training::train(config, engine.place(out)?, task, || {
+    let Trained { summary, report, .. } = training::train(config, place, task, || {
         eprintln!("{data}");
         eprintln!("codec with {parameters} parameters, batch {batch}, {steps} steps");
         Ok(())

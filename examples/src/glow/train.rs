@@ -22,7 +22,7 @@ use super::sheet::{Names, Sheet};
 use crate::cli::{at_least_one, described, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, Trained};
+use crate::training::{self, RunArg, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its 1,500 images is best.
 const DEMO_STEPS: u64 = 2000;
@@ -170,7 +170,7 @@ impl TrainArgs {
         if let Some(name) = self.codec() {
             return self.train_codec(name, splits);
         }
-        let (run, config) = self.plan(&splits, &open, demo)?;
+        let (run, config) = self.plan(&place, &splits, &open, demo)?;
         let test = splits.test.clone();
         let data = what_was_read(&splits);
         let task = ImageTask::new(run.clone(), splits, &device)?;
@@ -278,7 +278,13 @@ impl TrainArgs {
     }
 
     /// The run and the engine's configuration from preset, flags and data.
-    fn plan(&self, splits: &Splits, open: &OpenOptions, demo: bool) -> Result<(ImageRun, TrainConfig)> {
+    fn plan(
+        &self,
+        place: &RunArg<'_>,
+        splits: &Splits,
+        open: &OpenOptions,
+        demo: bool,
+    ) -> Result<(ImageRun, TrainConfig)> {
         let name = self.model.clone().unwrap_or_else(|| default_preset(splits).to_string());
         let preset = preset(&name)?;
         let mut model = preset.model;
@@ -305,7 +311,7 @@ impl TrainArgs {
                 ..config
             }
         };
-        let config = self.engine.config(if demo { DEMO_STEPS } else { STEPS }, recipe)?;
+        let config = self.engine.config(place, if demo { DEMO_STEPS } else { STEPS }, recipe)?;
         Ok((run, config))
     }
 

@@ -170,7 +170,8 @@ impl OptimizeArgs {
         ppo.discount = self.discount.unwrap_or(0.97);
         ppo.repeat = self.repeat.unwrap_or(1.0);
         ppo.shaping = shaping;
-        let config = self.engine.config(400, |steps| TrainConfig {
+        let place = self.engine.place(&self.out)?;
+        let config = self.engine.config(&place, 400, |steps| TrainConfig {
             steps,
             optimizer: OptimizerConfig::adam(3e-4),
             schedule: ScheduleConfig::constant(0),
@@ -180,7 +181,6 @@ impl OptimizeArgs {
             ..TrainConfig::default()
         })?;
         let recipe = serde_json::json!({ "property": self.name(), "ppo": &ppo });
-        let place = self.engine.place(&self.out)?;
         let task = PolicyTask::new(run, model, ppo, reward)?;
         let Trained { task, .. } = training::train(config, place, task, || {
             if place.resume {

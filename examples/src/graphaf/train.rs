@@ -21,7 +21,7 @@ use super::sample::draw;
 use crate::cli::{at_least_one, configured};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, Trained};
+use crate::training::{self, RunArg, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its few hundred molecules is best.
 const DEMO_STEPS: u64 = 1500;
@@ -125,7 +125,7 @@ impl TrainArgs {
         // The recipe's batch is made smaller for few molecules; one that was asked for is refused instead.
         let batch = self.engine.batch(usual.min(train.len()))?;
         let run = GraphRun::new(model, loaded.source.as_str(), batch, seed);
-        let config = self.engine_config(train.len(), batch)?;
+        let config = self.engine_config(&place, train.len(), batch)?;
         let task = GraphTask::new(run, train, expressed.part(&splits.validation), &device)?;
         let test = expressed.part(&splits.test);
         drop(expressed);
@@ -221,7 +221,7 @@ impl TrainArgs {
         Ok(model.check()?)
     }
 
-    fn engine_config(&self, molecules: usize, batch: usize) -> Result<TrainConfig> {
+    fn engine_config(&self, place: &RunArg<'_>, molecules: usize, batch: usize) -> Result<TrainConfig> {
         let demo = self.data.data == Path::new("builtin");
         let steps = match self.epochs {
             Some(epochs) if epochs > 0.0 && epochs.is_finite() => {
@@ -231,7 +231,7 @@ impl TrainArgs {
             None if demo => DEMO_STEPS,
             None => STEPS,
         };
-        self.engine.config(steps, |steps| {
+        self.engine.config(place, steps, |steps| {
             let mut config = trainer::train_config(steps, self.engine.seed());
             config.optimizer.learning_rate = if self.model == Preset::Paper { 1e-3 } else { 2e-3 };
             config.validate_every = Some(250);

@@ -87,7 +87,8 @@ impl StraightenArgs {
         let unread = self.distill && self.solver_steps.is_some();
         refuse(&[("--solver-steps", unread)], "with --distill the model draws in one step; leave one of them out")?;
         self.engine.without_previews("straightening draws no previews; see report.json and samples.png")?;
-        let (place, config) = (self.engine.place(&self.out)?, self.engine.config(2000, recipe)?);
+        let place = self.engine.place(&self.out)?;
+        let config = self.engine.config(&place, 2000, recipe)?;
         let (taught, teacher) = load(&self.checkpoint, &self.engine.device()?)?;
         let run = self.plan(&taught)?;
         let solver = SolveOptions::new(Method::Heun, Stepping::fixed(SOLVED));

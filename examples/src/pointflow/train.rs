@@ -18,7 +18,7 @@ use super::output::write_sheet;
 use crate::cli::{at_least_one, configured, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
-use crate::training::{self, Trained};
+use crate::training::{self, RunArg, Trained};
 
 /// Steps of the built-in demonstration.
 const DEMO_STEPS: u64 = 3000;
@@ -142,7 +142,7 @@ impl TrainArgs {
         let model = self.plan()?;
         let loaded = self.data.open(self.engine.seed())?;
         let run = self.describe(model, &loaded, batch)?;
-        let config = self.engine_config(&run.model)?;
+        let config = self.engine_config(&place, &run.model)?;
         let (batch, points, objective) = (run.batch, run.points, run.model.objective.clone());
         check_points(&run, &loaded)?;
         let task = PointTask::new(run, &loaded.train.clouds, &loaded.validation.clouds, &device)?;
@@ -214,9 +214,9 @@ impl TrainArgs {
         Ok(run)
     }
 
-    fn engine_config(&self, model: &PointFlowConfig) -> Result<TrainConfig> {
+    fn engine_config(&self, place: &RunArg<'_>, model: &PointFlowConfig) -> Result<TrainConfig> {
         let steps = if self.data.is_built_in() { DEMO_STEPS } else { STEPS };
-        self.engine.config(steps, |steps| TrainConfig {
+        self.engine.config(place, steps, |steps| TrainConfig {
             validate_every: Some(250),
             checkpoint_every: Some(500),
             ..trainer::train_config(&model.objective, steps, self.engine.seed())

@@ -69,6 +69,26 @@ fn a_resume_needs_no_flags_and_ends_in_the_bits_of_an_undisturbed_run() {
     assert!(kept.contains("./b.csv") && !kept.contains("a.csv") && !kept.contains("--resume"), "{kept}");
 }
 
+/// The recipe's warm-up is half of so short a run; a run that goes on keeps that of its beginning.
+#[test]
+fn a_resume_may_change_the_steps_of_a_short_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_table(&folder.join("a.csv"), 0..80);
+    let flags = [&["train", "--data", "a.csv", "--out", "m", "--steps", "6"], &TABLE[..6]].concat();
+    says("density", folder, &flags);
+    says("density", folder, &["train", "--out", "m", "--resume", "--steps", "10"]);
+    let text = std::fs::read_to_string(folder.join("m/checkpoints/step-00000010/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&config["train"]["steps"], &config["train"]["schedule"]["warmup_steps"]), (&10.into(), &3.into()));
+    // One that is asked for is another run's.
+    let message = refused(program("density", folder, &["train", "--out", "m", "--resume", "--warmup", "4"]), folder);
+    assert!(message.contains("schedule.warmup_steps: checkpoint 3, asked 4"), "{message}");
+    let message =
+        refused(program("density", folder, &["train", "--out", "m", "--resume", "--schedule", "constant"]), folder);
+    assert!(message.contains("schedule.decay"), "{message}");
+}
+
 #[test]
 fn a_resume_refuses_other_data_other_settings_and_another_program() {
     let folder = tempfile::tempdir().unwrap();
