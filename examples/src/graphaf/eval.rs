@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::common::{Expressed, ScorerArg, TableArg, check_temperature, load, read};
 use super::reconstruct::{Returned, there_and_back};
 use super::sample::draw;
+use super::split::{Part, SplitArg};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Measure validity, uniqueness, novelty, reconstruction and distributions
@@ -25,7 +26,8 @@ Validity is given as the model draws (a choice that breaks a valence is excluded
 in which an atom got no bond is no molecule either. Novelty is
 given in two conventions: canonical SMILES without stereo against the same of the reference (honest), and against the
 strings as the reference's file spells them (what papers print; by that rule 63 % of ZINC250k's own molecules are new).
-No molecule is left out for its size. Without --reference a model is held against the file that it was trained on.
+No molecule is left out for its size. Without --reference a model is held against the file that it was trained on, without
+--split against the molecules of it that it was trained on.
 
 Examples:
   graphaf eval                                              the model that `train` left
@@ -40,6 +42,8 @@ pub(super) struct EvalArgs {
     /// Molecules to compare with, usually the training set [default: the file that the model was trained on]
     #[arg(long, value_name = "PATH")]
     reference: Option<PathBuf>,
+    #[command(flatten)]
+    split: SplitArg,
     #[command(flatten)]
     table: TableArg,
     /// Molecules to draw, and as many again without the valence rule [default: 10000]
@@ -99,6 +103,8 @@ impl EvalArgs {
     /// Refuses flags that measuring a file does not read.
     fn check(&self) -> Result<()> {
         let flags = [
+            self.split.given()[0],
+            self.split.given()[1],
             ("--raw-weights", self.checkpoint.raw_weights),
             ("--count", self.count.is_some()),
             ("--reconstruct", self.reconstruct.is_some()),
@@ -122,13 +128,14 @@ impl EvalArgs {
         let whole = loaded.source_strings.iter().zip(0..).map(whole);
         let molecules: Vec<_> = whole.chain(std::iter::repeat_n(None, loaded.bad_count)).collect();
         let reference = self.reference.as_deref().map(|path| read(path, &self.table)).transpose()?;
-        let reference = reference.map(|loaded| prepared(&loaded, scorer));
+        let all = |loaded: &Loaded| (0..loaded.len()).collect::<Vec<_>>();
+        let reference = reference.map(|loaded| prepared(&loaded, &all(&loaded), scorer));
         self.tell(evaluate(&molecules, reference.as_ref(), scorer), None)
     }
 
     fn model(&self, scorer: Option<&SaScorer>) -> Result<()> {
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let loaded = self.reference_of(&run)?;
+        let reference = self.reference_of(&run)?;
         let mut options = SampleOptions::default();
         options.temperature = self.temperature.unwrap_or(1.0);
         options.valid = !self.unchecked;
@@ -142,23 +149,24 @@ impl EvalArgs {
             let free = draw(&model, self.count(), &options, self.seed)?;
             of_model.validity_unchecked = Some(evaluate(&free, None, None).validity);
         }
-        if let Some(loaded) = &loaded {
-            of_model.reconstruction = self.reconstruction(&model, loaded)?;
+        if let Some((loaded, places)) = &reference {
+            of_model.reconstruction = self.reconstruction(&model, loaded, places)?;
         }
-        let reference = loaded.map(|loaded| prepared(&loaded, scorer));
+        let reference = reference.map(|(loaded, places)| prepared(&loaded, &places, scorer));
         self.tell(evaluate(&drawn, reference.as_ref(), scorer), Some(of_model))
     }
 
-    /// The molecules to compare with: those asked for, or those of the training where they are still there.
-    fn reference_of(&self, run: &GraphRun) -> Result<Option<Loaded>> {
+    /// The molecules to compare with, and the places of those that are chosen: those asked for, or those of the training
+    /// where they are still there.
+    fn reference_of(&self, run: &GraphRun) -> Result<Option<(Loaded, Vec<usize>)>> {
         let path = self.reference.clone().unwrap_or_else(|| PathBuf::from(&run.source));
         self.table.check(&[&path])?;
         match read(&path, &self.table) {
             Ok(loaded) => {
-                eprintln!("split: all {} molecules of the reference, whichever part a run gave them", loaded.len());
-                Ok(Some(loaded))
+                let places = self.split.choose(Part::Train, &loaded, &self.checkpoint, run)?;
+                Ok(Some((loaded, places)))
             }
-            Err(error) if self.reference.is_some() => Err(error),
+            Err(error) if self.reference.is_some() || self.split.given().iter().any(|(_, given)| *given) => Err(error),
             Err(error) => {
                 eprintln!("no comparison with the training set: {error} (name it with --reference)");
                 Ok(None)
@@ -166,9 +174,10 @@ impl EvalArgs {
         }
     }
 
-    fn reconstruction(&self, model: &GraphAf, loaded: &Loaded) -> Result<Option<Returned>> {
-        let sequences =
-            Expressed::new(loaded.molecules.iter().take(self.reconstruct.unwrap_or(1000)), model.config()).all();
+    fn reconstruction(&self, model: &GraphAf, loaded: &Loaded, places: &[usize]) -> Result<Option<Returned>> {
+        let some = places.iter().take(self.reconstruct.unwrap_or(1000));
+        let some = some.filter_map(|&place| loaded.molecules.get(place));
+        let sequences = Expressed::new(some, model.config()).all();
         if sequences.is_empty() { Ok(None) } else { there_and_back(model, &sequences, self.seed).map(Some) }
     }
 
@@ -190,8 +199,9 @@ impl EvalArgs {
     }
 }
 
-fn prepared(loaded: &Loaded, scorer: Option<&SaScorer>) -> Reference {
-    let molecules: Vec<Molecule> = loaded.molecules.iter().collect();
-    let strings: Vec<&str> = loaded.source_strings.iter().collect();
+/// The molecules of these places, and how the file spells them.
+fn prepared(loaded: &Loaded, places: &[usize], scorer: Option<&SaScorer>) -> Reference {
+    let molecules: Vec<Molecule> = places.iter().filter_map(|&place| loaded.molecules.get(place)).collect();
+    let strings: Vec<&str> = places.iter().filter_map(|&place| loaded.source_strings.get(place)).collect();
     Reference::new(&molecules, &strings, scorer)
 }

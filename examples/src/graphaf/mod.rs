@@ -13,6 +13,7 @@ mod output;
 mod reconstruct;
 mod sample;
 mod score;
+mod split;
 mod train;
 
 use crate::info::InfoArgs;

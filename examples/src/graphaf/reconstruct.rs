@@ -9,19 +9,25 @@ use flow_graph::trainer::random_order;
 use serde::Serialize;
 
 use super::common::{DataArg, Expressed, load};
+use super::split::{Part, SplitArg};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 
 /// Turn molecules into latents and back: all of them must return
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
-  graphaf reconstruct --checkpoint runs/zinc --data zinc250k.smi.gz --count 10000")]
+Without --split those of the test part of the run are taken, or all where the data are not the run's.
+
+Examples:
+  graphaf reconstruct --checkpoint runs/zinc --data zinc250k.smi.gz --split train --count 10000
+  graphaf reconstruct --checkpoint runs/zinc --data new.smi")]
 pub(super) struct ReconstructArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
     #[command(flatten)]
     data: DataArg,
-    /// Number of molecules, from the first [default: all]
+    #[command(flatten)]
+    split: SplitArg,
+    /// Number of its molecules, from the first [default: all]
     #[arg(long)]
     count: Option<usize>,
     /// Seed of orders and latents
@@ -34,15 +40,12 @@ pub(super) struct ReconstructArgs {
 impl ReconstructArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--count", self.count.unwrap_or(1))?;
-        let (_, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let loaded = self.data.open()?;
         let config = model.config();
-        let count = self.count.unwrap_or(usize::MAX).min(loaded.len());
-        eprintln!(
-            "split: all, the first {count} of {} molecules, those that a run was trained on among them",
-            loaded.len()
-        );
-        let molecules = loaded.molecules.iter().take(count);
+        let mut places = self.split.choose(Part::Test, &loaded, &self.checkpoint, &run)?;
+        places.truncate(self.count.unwrap_or(usize::MAX));
+        let molecules = places.iter().filter_map(|&place| loaded.molecules.get(place));
         let sequences = Expressed::new(molecules, config).check(&loaded.source)?.all();
         let returned = there_and_back(&model, &sequences, self.seed)?;
         println!("{returned}");

@@ -18,6 +18,7 @@ use flow_graph::trainer::{self, GraphRun, GraphTask, random_order};
 use super::common::{DataArg, Expressed};
 use super::output::{self, Row};
 use super::sample::draw;
+use super::split::Cut;
 use crate::cli::{at_least_one, configured};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
@@ -146,12 +147,8 @@ impl TrainArgs {
     /// Cuts the molecules, and says what the parts are and what they have in common.
     fn splits(&self, loaded: &Loaded, seed: u64) -> Result<Splits> {
         let duplicates = Duplicates::of(&loaded.molecules);
-        let splits = match &self.test_indices {
-            Some(path) => Splits::from_file(path, loaded, 0.02, seed)?,
-            None if self.dedup => duplicates.cut(0.05, 0.1, seed)?,
-            None => Splits::cut(loaded.len(), 0.05, 0.1, seed)?,
-        };
-        let splits = if self.dedup { duplicates.removed_from(splits)? } else { splits };
+        let cut = Cut { test_indices: self.test_indices.as_deref(), dedup: self.dedup.then_some(&duplicates), seed };
+        let splits = cut.of(loaded)?;
         let Splits { train, validation, test, missing } = &splits;
         let how = match &self.test_indices {
             Some(path) => format!("test part by {}", path.display()),

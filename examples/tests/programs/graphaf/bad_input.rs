@@ -115,6 +115,7 @@ fn flags_that_do_not_apply() {
             (&["score", "CCO", "--column", "smiles"], "--column: for the table of --data FILE"),
             (&["eval", "--samples", "three.smi", "--column", "smiles"], "--column: for tables"),
             (&["eval", "--samples", "three.smi", "--count", "9", "--unchecked"], "--count, --unchecked: for the draws"),
+            (&["eval", "--samples", "three.smi", "--split", "test"], "--split: for the draws"),
             (
                 &["sample", "--out", "a.smi", "--sa-scores", "x"],
                 "--sa-scores: only .csv and .sdf files hold properties",
