@@ -8,7 +8,7 @@ use clap::Args;
 use flow_core::ParamStore;
 use serde::Serialize;
 
-use crate::cli::{CheckpointArg, DeviceArg, refuse};
+use crate::cli::{CheckpointArg, refuse};
 
 /// What `info` is told.
 #[derive(Args, Debug)]
@@ -21,8 +21,6 @@ pub struct InfoArgs {
     /// With --presets: every hyper-parameter, as JSON
     #[arg(long, requires = "presets")]
     json: bool,
-    #[command(flatten)]
-    device: DeviceArg,
 }
 
 /// What there is to say of a checkpoint, a line for each fact.
@@ -69,7 +67,7 @@ impl InfoArgs {
             refuse(&[folder, raw], "--presets lists what comes with the program; leave one of them out")?;
             return presets(self.json);
         }
-        let (facts, unit) = describe(&self.checkpoint, &self.device.open()?)?;
+        let (facts, unit) = describe(&self.checkpoint, &Device::Cpu)?;
         print!("{}", facts.0);
         self.checkpoint.print_training(program, &unit)
     }

@@ -90,7 +90,8 @@ pub(super) struct EvalArgs {
     /// Also write the pictures of `train` into this folder (data of the plane)
     #[arg(long, value_name = "FOLDER")]
     pictures: Option<PathBuf>,
-    /// Seed of the fresh points of a toy [default: the run's, so that the number is the one that `train` printed]
+    /// Seed of the fresh points of a toy, of the spread of columns of steps and of pictures [default: the run's, so that the
+    /// number is the one that `train` printed]
     #[arg(long)]
     seed: Option<u64>,
     #[command(flatten)]
@@ -127,6 +128,10 @@ impl EvalArgs {
         ensure!(!run.is_distilled(), "a distilled model has no density, only samples: see `density sample`");
         let seed = self.seed.unwrap_or(run.seed);
         let scored = self.scored(&run, seed)?;
+        let unread = scored.toy.is_none() && !run.standard.is_dequantized() && self.pictures.is_none();
+        let reason =
+            "for points of a toy, columns of steps and pictures, these rows are scored as they are; leave it out";
+        refuse(&[("--seed", unread && self.seed.is_some())], reason)?;
         let columns = run.features();
         ensure!(
             self.pictures.is_none() || columns == 2,

@@ -35,7 +35,7 @@ pub(super) struct InterpolateArgs {
     #[arg(long, default_value_t = 8)]
     pairs: usize,
     /// Take these images instead, two for each pair, counted from 0 and separated by commas
-    #[arg(long, value_delimiter = ',', conflicts_with = "pairs")]
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["pairs", "seed"])]
     indices: Vec<usize>,
     /// Images per row, both ends included
     #[arg(long, default_value_t = 9)]

@@ -37,7 +37,7 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
     /// Molecules to measure instead of drawing some, in any format that `train` reads; a bad line is invalid
-    #[arg(long, value_name = "PATH", conflicts_with = "checkpoint")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["checkpoint", "seed", "device"])]
     samples: Option<PathBuf>,
     /// Molecules to compare with, usually the training set [default: the file that the model was trained on]
     #[arg(long, value_name = "PATH")]

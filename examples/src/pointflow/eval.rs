@@ -46,7 +46,7 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     data: DataArg,
     /// Clouds to judge instead of the model's own
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "device")]
     samples: Option<PathBuf>,
     /// Points of each cloud
     #[arg(long, default_value_t = 512)]

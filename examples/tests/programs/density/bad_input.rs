@@ -99,10 +99,12 @@ fn flags_that_do_not_apply() {
     let folder = folder.path();
     let rows: String = (0..40).map(|i| format!("{},{},{}\n", i, i % 7, i % 5)).collect();
     std::fs::write(folder.join("three.csv"), rows.as_bytes()).unwrap();
-    run(
-        folder,
-        &[&["train", "--model", "maf", "--steps", "2", "--out", "run", "--test-points", "10"], &TINY[..]].concat(),
-    );
+    // No number is there twice.
+    let rows: String = (1..41).map(|i| format!("{},{}\n", f64::from(i).sqrt(), f64::from(i).ln())).collect();
+    std::fs::write(folder.join("flat.csv"), rows.as_bytes()).unwrap();
+    let train = ["train", "--model", "maf", "--steps", "2", "--test-points", "10", "--out"];
+    run(folder, &[&train[..], &["run"], &TINY[..]].concat());
+    run(folder, &[&train[..], &["table", "--data", "flat.csv"], &TINY[..]].concat());
     all_refused(
         density,
         folder,
@@ -121,6 +123,10 @@ fn flags_that_do_not_apply() {
             (&["train", "--data", "moons", "--missing", "drop"], "--missing: for tables"),
             (&["train", "--data", "moons", "--dequantize"], "is for tables"),
             (&["eval", "--checkpoint", "run", "--split", "all"], "--split: for tables"),
+            (
+                &["eval", "--checkpoint", "table", "--seed", "3"],
+                "--seed: for points of a toy, columns of steps and pictures",
+            ),
             (&["eval", "--checkpoint", "run", "--columns", "1"], "--columns: for another table"),
             (
                 &["eval", "--checkpoint", "run", "--data", "three.csv"],
