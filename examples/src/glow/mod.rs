@@ -14,6 +14,7 @@ mod inspect;
 mod interpolate;
 mod latents;
 mod ood;
+mod reading;
 mod sample;
 mod sheet;
 mod train;

@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_core::{Backprop, FlowRng};
 use flow_image::codec::{IdfConfig, IdfRun};
-use flow_image::data::{
-    self, ArrayOptions, Augment, Channels, Dataset, Edge, FolderOptions, Layout, OpenOptions, Range, Resize, Splits,
-};
+use flow_image::data::{self, Augment, Dataset, Edge, OpenOptions, Splits};
 use flow_image::metrics::{bits_per_image, mean_and_error};
 use flow_image::model::{ModelConfig, preset};
 use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
@@ -18,6 +16,7 @@ use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
 use super::codec;
 use super::common::{DataArg, class_name};
 use super::info::check_preset;
+use super::reading::ReadingArg;
 use super::sheet::{Names, Sheet};
 use crate::cli::{at_least_one, described, refuse};
 use crate::engine::{EngineArgs, default_is};
@@ -34,45 +33,6 @@ const STEPS: u64 = 10_000;
 const EVERY: u64 = 500;
 /// Test images that the report looks at.
 const TEST_IMAGES: usize = 1000;
-
-/// How colour is read from picture files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Colour {
-    /// As the files are.
-    Auto,
-    /// One channel.
-    Gray,
-    /// Three channels.
-    Rgb,
-}
-
-/// What the axes of an array mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LayoutName {
-    /// Where only one meaning fits, that.
-    Auto,
-    /// [N, H, W]
-    Nhw,
-    /// [N, C, H, W], any number of channels.
-    Nchw,
-    /// [N, H, W, C], any number of channels.
-    Nhwc,
-    /// [H, W, C, N], MATLAB's order.
-    Hwcn,
-}
-
-/// Between which values the floats of an array lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum RangeName {
-    /// By the values, or refused.
-    Auto,
-    /// 0 to 1.
-    Unit,
-    /// -1 to 1.
-    Signed,
-    /// 0 to 255.
-    Bytes,
-}
 
 /// Train a model
 #[derive(Args, Debug)]
@@ -120,30 +80,8 @@ pub(super) struct TrainArgs {
     /// Glow: condition on the class labels
     #[arg(long)]
     class_conditional: bool,
-    /// Bits per pixel, 1 to 8; lower bits are dropped
-    #[arg(long)]
-    bits: Option<u32>,
-    /// Crop pictures to a square and resize them to this side (folders of pictures)
-    #[arg(long, value_name = "SIDE")]
-    resize: Option<u32>,
-    /// Colour of pictures (folders of pictures) [default: auto]
-    #[arg(long, value_enum)]
-    colour: Option<Colour>,
-    /// Leave out, and count, pictures that cannot be decoded (folders of pictures)
-    #[arg(long)]
-    skip_broken: bool,
-    /// What the axes mean (.npy, .npz) [default: auto]
-    #[arg(long, value_enum)]
-    layout: Option<LayoutName>,
-    /// Between which values floats lie (.npy, .npz) [default: auto]
-    #[arg(long, value_enum)]
-    range: Option<RangeName>,
-    /// Remove images that are there twice, or in two of the parts; without it they are counted
-    #[arg(long)]
-    dedup: bool,
-    /// Pad sides with zeros to a multiple of this
-    #[arg(long, value_name = "N")]
-    pad: Option<usize>,
+    #[command(flatten)]
+    reading: ReadingArg,
     /// Mirror training images at random
     #[arg(long)]
     flip: bool,
@@ -165,7 +103,7 @@ impl TrainArgs {
         self.check()?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
         let demo = self.data.data == Path::new("digits");
-        let open = self.open_options();
+        let open = self.reading.options();
         let splits = data::open(&self.data.data, &open)?;
         if let Some(name) = self.codec() {
             return self.train_codec(name, splits);
@@ -191,23 +129,7 @@ impl TrainArgs {
     /// Refuses flags that the data or the model do not read.
     fn check(&self) -> Result<()> {
         at_least_one("--test-images", self.test_images.unwrap_or(1))?;
-        let path = &self.data.data;
-        if !data::holds_pictures(path) && (path.exists() || path == Path::new("digits")) {
-            let reason = format!(
-                "for folders of pictures, {} is none; leave it out, --pad and --bits are for all images",
-                path.display()
-            );
-            let flags = [
-                ("--resize", self.resize.is_some()),
-                ("--colour", self.colour.is_some()),
-                ("--skip-broken", self.skip_broken),
-            ];
-            refuse(&flags, &reason)?;
-        }
-        if !data::holds_arrays(path) && (path.exists() || path == Path::new("digits")) {
-            let reason = format!("for arrays (.npy, .npz), {} is none; leave it out", path.display());
-            refuse(&[("--layout", self.layout.is_some()), ("--range", self.range.is_some())], &reason)?;
-        }
+        self.reading.check(&self.data.data)?;
         self.model.as_deref().map_or(Ok(()), check_preset)?;
         refuse(
             &[("--config", self.config.is_some() && self.model.is_some())],
@@ -242,32 +164,6 @@ impl TrainArgs {
         run.augment = self.augment(&splits);
         run.seed = self.engine.seed();
         codec::train(run, splits, &self.out, &self.engine, self.test_images)
-    }
-
-    fn open_options(&self) -> OpenOptions {
-        let channels = match self.colour {
-            None | Some(Colour::Auto) => Channels::Auto,
-            Some(Colour::Gray) => Channels::Gray,
-            Some(Colour::Rgb) => Channels::Rgb,
-        };
-        let mut options = OpenOptions::default();
-        options.folder = FolderOptions::new(self.resize.map(Resize::from), channels).skipping_broken(self.skip_broken);
-        let layout = match self.layout {
-            None | Some(LayoutName::Auto) => Layout::Auto,
-            Some(LayoutName::Nhw) => Layout::Nhw,
-            Some(LayoutName::Nchw) => Layout::Nchw,
-            Some(LayoutName::Nhwc) => Layout::Nhwc,
-            Some(LayoutName::Hwcn) => Layout::Hwcn,
-        };
-        let range = match self.range {
-            None | Some(RangeName::Auto) => Range::Auto,
-            Some(RangeName::Unit) => Range::Unit,
-            Some(RangeName::Signed) => Range::Signed,
-            Some(RangeName::Bytes) => Range::Bytes,
-        };
-        options.array = ArrayOptions::new(layout, range);
-        (options.pad, options.bits, options.dedup) = (self.pad, self.bits, self.dedup);
-        options
     }
 
     /// Random changes of the training images.
