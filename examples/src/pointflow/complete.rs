@@ -6,7 +6,8 @@ use flow_core::FlowRng;
 use flow_points::model::{CompleteOptions, SearchOptions};
 use flow_points::trainer::{from_tensor, to_tensor};
 
-use super::common::{InputArg, SolverArg, clouds_at, load};
+use super::common::{SolverArg, load};
+use super::data::{InputArg, clouds_at};
 use super::output::OutputArg;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 

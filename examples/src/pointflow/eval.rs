@@ -11,7 +11,8 @@ use flow_points::data::PointSet;
 use flow_points::metrics::{EmdKind, EvaluateOptions, Table, evaluate};
 use flow_points::trainer::draw_clouds;
 
-use super::common::{DataArg, Part, SolverArg, clouds_at, load, subset};
+use super::common::{SolverArg, load};
+use super::data::{DataArg, Part, clouds_at, subset};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
 
 /// Which earth mover's distance.
@@ -138,7 +139,7 @@ impl EvalArgs {
     }
 
     fn given(&self, path: &std::path::Path, test: &PointSet, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
-        let set = super::common::read_all(path, self.points.max(2048), test.origin)?;
+        let set = super::data::read_all(path, self.points.max(2048), test.origin)?;
         if set.clouds.len() != test.clouds.len() {
             let (given, count) = (set.clouds.len(), test.clouds.len());
             eprintln!("--samples {}: {given} clouds against {count} shapes", path.display());

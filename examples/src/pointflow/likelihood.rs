@@ -10,7 +10,8 @@ use flow_core::files::atomic_write;
 use flow_image::metrics::mean_and_error;
 use flow_points::trainer::to_tensor;
 
-use super::common::{InputArg, load};
+use super::common::load;
+use super::data::InputArg;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
 
 /// Log-likelihood of clouds in nats and bits per point

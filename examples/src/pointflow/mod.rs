@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 
 mod common;
 mod complete;
+mod data;
 mod eval;
 mod info;
 mod interpolate;

@@ -6,7 +6,8 @@ use flow_core::FlowRng;
 use flow_points::model::SearchOptions;
 use flow_points::trainer::{from_tensor, to_tensor};
 
-use super::common::{InputArg, SolverArg, clouds_at, distances, load};
+use super::common::{SolverArg, load};
+use super::data::{InputArg, clouds_at, distances};
 use super::output::OutputArg;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
 
-use super::common::InputArg;
+use super::data::InputArg;
 use super::output::OutputArg;
 use crate::cli::at_least_one;
 

@@ -8,7 +8,8 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_points::trainer::draw_clouds;
 
-use super::common::{SolverArg, check_temperature, clouds_at, load};
+use super::common::{SolverArg, check_temperature, load};
+use super::data::clouds_at;
 use super::output::{OutputArg, sample_name};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
 

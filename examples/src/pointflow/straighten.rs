@@ -12,7 +12,8 @@ use flow_points::model::{Draw, PointFlow};
 use flow_points::straighten::straighten;
 use flow_points::trainer::{PointRun, draw_clouds};
 
-use super::common::{PROGRAM, clouds_at, load};
+use super::common::{PROGRAM, load};
+use super::data::clouds_at;
 use super::output::{write_plys, write_sheet};
 use crate::cli::{CheckpointArg, at_least_one, refuse};
 use crate::engine::{EngineArgs, default_is};

@@ -13,7 +13,8 @@ use flow_points::data::{Loaded, Normalization, NormalizeMode, PointSet};
 use flow_points::model::{Draw, Objective, PointFlowConfig};
 use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, to_tensor};
 
-use super::common::{DataArg, Preset, clouds_at, distances, halves, list};
+use super::common::Preset;
+use super::data::{DataArg, clouds_at, distances, halves, list};
 use super::output::write_sheet;
 use crate::cli::{at_least_one, configured, refuse};
 use crate::engine::{EngineArgs, default_is};
