@@ -10,10 +10,11 @@ use flow_core::train::{
     self, Fingerprint, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task, TrainConfig,
 };
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Augment, BatchCursor, BatchState, Dataset, OpenOptions, Splits, npy};
-use crate::io::{GridStyle, Pixels, write_grid};
+use crate::io::{GridStyle, Pixels, grid, write_png};
 use crate::model::{ImageModel, ImageSpec, ModelConfig, Recipe, RecipeOptimizer};
 use crate::{Error, Result, metrics};
 
@@ -67,6 +68,11 @@ impl ImageRun {
             validation_images: 512,
         })
     }
+
+    /// The name of a class, its number where it has none.
+    pub fn class_name(&self, label: u32) -> String {
+        self.class_names.get(label as usize).cloned().unwrap_or_else(|| label.to_string())
+    }
 }
 
 impl Run for ImageRun {
@@ -114,12 +120,16 @@ pub fn train_config(recipe: &Recipe, batch: usize, steps: u64, seed: u64) -> Tra
     }
 }
 
+/// Puts names beside the rows of a sheet of previews, given with the height and width of a cell: this crate has no font.
+pub type NameRows = fn(RgbImage, [usize; 2], Vec<String>) -> RgbImage;
+
 /// An [`ImageModel`] with its data, as the training engine sees it.
 pub struct ImageTask {
     run: ImageRun,
     model: ImageModel,
     splits: Splits,
     cursor: BatchCursor,
+    name_rows: Option<NameRows>,
 }
 
 impl ImageTask {
@@ -139,7 +149,14 @@ impl ImageTask {
         check_classes(&run, &splits.train)?;
         run.augment.as_ref().map_or(Ok(()), Augment::check)?;
         let cursor = BatchCursor::new(splits.train.len(), run.batch, run.seed)?;
-        Ok(ImageTask { run, model, splits, cursor })
+        Ok(ImageTask { run, model, splits, cursor, name_rows: None })
+    }
+
+    /// The same task, with the names of classes in its previews.
+    #[must_use]
+    pub fn naming_rows(mut self, name_rows: NameRows) -> Self {
+        self.name_rows = Some(name_rows);
+        self
     }
 
     /// The model.
@@ -243,7 +260,12 @@ impl Task for ImageTask {
         }
         let pixels = Pixels::from_tensor(&samples, self.run.spec.levels)?;
         let style = GridStyle { columns: SIDE, ..GridStyle::default() };
-        write_grid(&folder.join(format!("samples-{step:08}.png")), &pixels, &style)
+        let mut sheet = grid(&pixels, &style)?;
+        if let (Some(name_rows), Some(labels)) = (self.name_rows, &labels) {
+            let names = labels.iter().step_by(SIDE).map(|&label| self.run.class_name(label)).collect();
+            sheet = name_rows(sheet, style.cell(pixels.shape()), names);
+        }
+        write_png(&folder.join(format!("samples-{step:08}.png")), &sheet.into())
     }
 }
 

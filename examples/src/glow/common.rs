@@ -167,11 +167,6 @@ pub(super) fn class_number(run: &ImageRun, flag: &str, class: &str) -> Result<u3
     }
 }
 
-/// The name of a class, its number where it has none.
-pub(super) fn class_name(run: &ImageRun, label: u32) -> String {
-    run.class_names.get(label as usize).cloned().unwrap_or_else(|| label.to_string())
-}
-
 /// A bar on stderr for work counted in images; invisible where stderr is no terminal.
 pub(super) fn progress(count: usize, what: &str) -> ProgressBar {
     let bar = ProgressBar::new(count as u64).with_message(what.to_string());

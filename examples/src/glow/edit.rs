@@ -10,7 +10,7 @@ use flow_image::data::Dataset;
 use flow_image::model::ImageModel;
 use flow_image::trainer::ImageRun;
 
-use super::common::{DataArg, Part, class_name, class_number, load, progress, splits_for};
+use super::common::{DataArg, Part, class_number, load, progress, splits_for};
 use super::latents::{LatentFile, combine, count, decode_images, encode_images};
 use super::sheet::{Names, Sheet, check_drawable};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
@@ -197,7 +197,7 @@ impl EditArgs {
 
 /// What stands beside the rows: the images' places, and their classes where there are some.
 fn row_names(run: &ImageRun, set: &Dataset, indices: &[usize]) -> Vec<String> {
-    let class = |index: usize| set.labels().and_then(|labels| labels.get(index)).map(|&label| class_name(run, label));
+    let class = |index: usize| set.labels().and_then(|labels| labels.get(index)).map(|&label| run.class_name(label));
     let name = |&index: &usize| class(index).map_or_else(|| index.to_string(), |class| format!("{class} ({index})"));
     indices.iter().map(name).collect()
 }

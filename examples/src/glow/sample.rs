@@ -10,7 +10,7 @@ use flow_image::io::{Pixels, write_images};
 use flow_image::model::ImageModel;
 use flow_image::trainer::{ImageRun, class_rows};
 
-use super::common::{class_name, class_number, load, progress};
+use super::common::{class_number, load, progress};
 use super::sheet::{Names, Sheet, check_drawable};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder, refuse};
 
@@ -116,7 +116,7 @@ impl SampleArgs {
         }
         bar.finish_and_clear();
         let rows =
-            labels.iter().flat_map(|labels| labels.iter().step_by(columns)).map(|&l| class_name(run, l)).collect();
+            labels.iter().flat_map(|labels| labels.iter().step_by(columns)).map(|&l| run.class_name(l)).collect();
         Ok(Drawn { images: Tensor::cat(&parts, 0)?, labels, names: Names { rows, columns: Vec::new() } })
     }
 
@@ -131,7 +131,7 @@ impl SampleArgs {
         let images = Tensor::cat(&rows.collect::<flow_core::Result<Vec<_>>>()?, 0)?;
         let names = Names {
             rows: self.sweep.iter().map(ToString::to_string).collect(),
-            columns: labels.iter().flatten().map(|&label| class_name(run, label)).collect(),
+            columns: labels.iter().flatten().map(|&label| run.class_name(label)).collect(),
         };
         Ok(Drawn { images, labels: labels.map(|labels| labels.repeat(self.sweep.len())), names })
     }

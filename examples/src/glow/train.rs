@@ -12,15 +12,16 @@ use flow_image::data::{self, Augment, Dataset, Edge, OpenOptions, Splits};
 use flow_image::metrics::{bits_per_image, mean_and_error};
 use flow_image::model::{ModelConfig, preset};
 use flow_image::trainer::{self, ImageRun, ImageTask, class_rows};
+use image::RgbImage;
 
 use super::codec;
-use super::common::{DataArg, class_name};
+use super::common::DataArg;
 use super::info::check_preset;
 use super::reading::ReadingArg;
 use super::sheet::{Names, Sheet};
 use crate::cli::{at_least_one, described, refuse};
 use crate::engine::{EngineArgs, default_is};
-use crate::plot::plot_log;
+use crate::plot::{labelled, plot_log};
 use crate::training::{self, RunArg, Trained};
 
 /// Steps of the built-in demonstration: where the held-out likelihood of its 1,500 images is best.
@@ -111,7 +112,7 @@ impl TrainArgs {
         let (run, config) = self.plan(&place, &splits, &open, demo)?;
         let test = splits.test.clone();
         let data = what_was_read(&splits);
-        let task = ImageTask::new(run.clone(), splits, &device)?;
+        let task = ImageTask::new(run.clone(), splits, &device)?.naming_rows(name_rows);
         let parameters = task.model().store().parameter_count();
         let steps = config.steps;
         let Trained { summary, report, .. } = training::train(config, place, task, || {
@@ -238,7 +239,7 @@ impl TrainArgs {
         const SIDE: usize = 10;
         let labels = class_rows(&run, SIDE * SIDE, SIDE);
         let samples = model.sample(SIDE * SIDE, labels.as_deref(), &[0.7], &mut rng)?;
-        let rows = labels.iter().flat_map(|labels| labels.iter().step_by(SIDE)).map(|&l| class_name(&run, l)).collect();
+        let rows = labels.iter().flat_map(|labels| labels.iter().step_by(SIDE)).map(|&l| run.class_name(l)).collect();
         let names = Names { rows, columns: Vec::new() };
         let labels = labels.map(|labels| (labels, run.class_names.clone()));
         let sheet = Sheet { images: &samples, levels: run.spec.levels, columns: SIDE, names, labels };
@@ -304,6 +305,11 @@ pub(super) fn what_was_read(splits: &Splits) -> String {
         lines.push(format!("note: {channels} channels: samples and previews are arrays (.npy), not pictures"));
     }
     lines.join("\n")
+}
+
+/// The names of classes beside the rows of a preview; without a font the preview has none.
+fn name_rows(sheet: RgbImage, cell: [usize; 2], rows: Vec<String>) -> RgbImage {
+    labelled(sheet.clone(), cell, &Names { rows, columns: Vec::new() }).unwrap_or(sheet)
 }
 
 /// The number of classes of labelled images.

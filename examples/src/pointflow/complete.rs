@@ -81,7 +81,7 @@ impl CompleteArgs {
         }
         let title = format!("completed from points of {}", partial.source);
         let (clouds, pairs) = (clouds_at(partial.origin, clouds), clouds_at(partial.origin, pairs));
-        let written = out.write_pairs(&clouds, &pairs, &partial.names, &title)?;
+        let written = out.write_pairs(&clouds, &pairs, &partial.names, "completed", &title)?;
         println!("{} shapes completed, objective {objective:.4}; {}", clouds.len(), written.display());
         Ok(())
     }

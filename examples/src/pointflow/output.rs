@@ -12,9 +12,12 @@ use flow_points::render::{RenderOptions, contact_sheet, frames, turntable, write
 
 use super::common::PROGRAM;
 use crate::cli::{check_output, create_folder, refuse};
+use crate::plot::{Names, labelled};
 
 /// Frames of a turntable.
 const FRAMES: usize = 36;
+/// Most columns of a sheet.
+pub(super) const WIDEST: usize = 8;
 
 /// Where results go.
 #[derive(Args, Debug, Clone)]
@@ -94,7 +97,7 @@ impl Output {
             let shown = clouds.iter().take(SHOWN).cloned().collect::<Vec<_>>();
             write_gif(&self.path.join("turntable.gif"), &turntable(&shown, FRAMES, &RenderOptions::default())?)?;
         }
-        self.sheet(clouds, columns(clouds.len()))
+        self.sheet(clouds, columns(clouds.len()), &Names::default())
     }
 
     /// Writes the clouds of a walk with a strip and an animation of it.
@@ -106,19 +109,20 @@ impl Output {
             let there: Vec<Cloud> = clouds.iter().chain(back).cloned().collect();
             write_gif(&self.path.join("walk.gif"), &frames(&there, &RenderOptions::default())?)?;
         }
-        self.sheet(clouds, clouds.len().min(8))
+        self.sheet(clouds, clouds.len().min(WIDEST), &walk_names(clouds.len()))
     }
 
-    /// Writes clouds, and a sheet that shows each beside what it was made from.
+    /// Writes clouds, and a sheet that shows each, `made` of what was given, beside that.
     pub(super) fn write_pairs(
         &self,
         clouds: &[Cloud],
         pairs: &[Cloud],
         names: &[String],
+        made: &str,
         provenance: &str,
     ) -> Result<PathBuf> {
         self.save(clouds, names, provenance)?;
-        self.sheet(pairs, 8)
+        self.sheet(pairs, WIDEST, &pair_names(made))
     }
 
     fn save(&self, clouds: &[Cloud], names: &[String], provenance: &str) -> Result<()> {
@@ -151,13 +155,13 @@ impl Output {
         Ok(files.take_while(|file| file.exists()).try_for_each(std::fs::remove_file)?)
     }
 
-    fn sheet(&self, clouds: &[Cloud], columns: usize) -> Result<PathBuf> {
+    fn sheet(&self, clouds: &[Cloud], columns: usize, names: &Names) -> Result<PathBuf> {
         const MOST: usize = 64;
         if !self.pictures || self.extension().is_some() {
             return Ok(self.path.clone());
         }
         let path = self.path.join("sheet.png");
-        write_sheet(&path, clouds.get(..MOST.min(clouds.len())).unwrap_or_default(), columns)?;
+        write_sheet(&path, clouds.get(..MOST.min(clouds.len())).unwrap_or_default(), columns, names)?;
         Ok(path)
     }
 }
@@ -178,9 +182,30 @@ fn flat(names: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Writes a contact sheet.
-pub(super) fn write_sheet(path: &Path, clouds: &[Cloud], columns: usize) -> Result<()> {
-    Ok(write_png(path, &contact_sheet(clouds, columns, &RenderOptions::default())?)?)
+/// Writes a contact sheet with the names of its rows and columns, as far as it has them.
+pub(super) fn write_sheet(path: &Path, clouds: &[Cloud], columns: usize, names: &Names) -> Result<()> {
+    let options = RenderOptions::default();
+    let sheet = contact_sheet(clouds, columns, &options)?;
+    let mut names = names.clone();
+    names.columns.truncate(clouds.len());
+    names.rows.truncate(clouds.len().div_ceil(columns.max(1)));
+    Ok(write_png(path, &labelled(sheet, [options.size as usize; 2], &names)?)?)
+}
+
+/// The columns of a sheet of pairs.
+pub(super) fn pair_names(made: &str) -> Names {
+    let columns = ["given", made].into_iter().map(String::from).cycle().take(WIDEST).collect();
+    Names { rows: Vec::new(), columns }
+}
+
+/// How far each cloud of a walk is from its beginning: above the columns of one row, or beside several.
+fn walk_names(count: usize) -> Names {
+    let far = |step: usize| 100.0 * step as f64 / count.saturating_sub(1).max(1) as f64;
+    if count <= WIDEST {
+        return Names { rows: Vec::new(), columns: (0..count).map(|step| format!("{:.0} %", far(step))).collect() };
+    }
+    let row = |first: usize| format!("{:.0} to {:.0} %", far(first), far((first + WIDEST).min(count) - 1));
+    Names { rows: (0..count).step_by(WIDEST).map(row).collect(), columns: Vec::new() }
 }
 
 /// The name of a drawn cloud.
@@ -197,12 +222,29 @@ pub(super) fn write_plys(folder: &Path, clouds: &[Cloud], provenance: &str) -> R
 
 /// Columns of a sheet that is about as wide as high.
 pub(super) fn columns(count: usize) -> usize {
-    ((count as f64).sqrt().ceil() as usize).clamp(1, 8)
+    ((count as f64).sqrt().ceil() as usize).clamp(1, WIDEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sheets_are_named_by_what_they_show() {
+        assert_eq!(walk_names(3).columns, ["0 %", "50 %", "100 %"]);
+        let long = walk_names(11);
+        assert!(long.columns.is_empty());
+        assert_eq!(long.rows, ["0 to 70 %", "80 to 100 %"]);
+        let folder = tempfile::tempdir().unwrap();
+        let clouds = vec![Cloud::new(vec![[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]); 2];
+        let height = |names: &Names| {
+            let path = folder.path().join("sheet.png");
+            write_sheet(&path, &clouds, WIDEST, names).unwrap();
+            image::image_dimensions(path).unwrap()
+        };
+        let (plain, named) = (height(&Names::default()), height(&pair_names("made")));
+        assert!(named.0 == plain.0 && named.1 > plain.1, "{named:?} {plain:?}");
+    }
 
     #[test]
     fn no_two_names_fall_together() {

@@ -79,8 +79,13 @@ impl ReconstructArgs {
         let (error, floor) = distances(&drawn, &input.seen, &input.fresh)?;
         let pairs = clouds_at(run.origin, input.seen.into_iter().zip(drawn.iter().cloned()).flat_map(|(a, b)| [a, b]));
         let clouds = clouds_at(run.origin, drawn);
-        let written =
-            out.write_pairs(&clouds, &pairs, &input.names, &format!("reconstructed from {}", input.source))?;
+        let written = out.write_pairs(
+            &clouds,
+            &pairs,
+            &input.names,
+            "reconstructed",
+            &format!("reconstructed from {}", input.source),
+        )?;
         println!(
             "{} shapes, Chamfer distance {error:.4e}, two samplings of a shape {floor:.4e} ({:.2} times); {}",
             clouds.len(),

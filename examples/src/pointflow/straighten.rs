@@ -14,11 +14,11 @@ use flow_points::trainer::{PointRun, draw_clouds};
 
 use super::common::{PROGRAM, load};
 use super::data::clouds_at;
-use super::output::{write_plys, write_sheet};
+use super::output::{WIDEST, write_plys, write_sheet};
 use crate::cli::{CheckpointArg, at_least_one, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::paths::{Paths, Report, SOLVED};
-use crate::plot::plot_log;
+use crate::plot::{Names, plot_log};
 use crate::training::{self, Trained};
 
 /// Steps in which a straightened model draws points, unless told.
@@ -128,7 +128,7 @@ impl StraightenArgs {
         let clouds = clouds_at(run.origin, clouds);
         write_plys(&self.out.join("samples"), &clouds, &format!("drawn by pointflow, {}", run.source))?;
         let place = self.out.join("samples.png");
-        write_sheet(&place, &clouds, 8)?;
+        write_sheet(&place, &clouds, WIDEST, &Names::default())?;
         println!("{} steps in {:.0} s; {}", summary.step, summary.seconds, place.display());
         Ok(())
     }

@@ -15,10 +15,10 @@ use flow_points::trainer::{self, PointRun, PointTask, draw_clouds, from_tensor, 
 
 use super::common::Preset;
 use super::data::{DataArg, clouds_at, distances, halves, list};
-use super::output::write_sheet;
+use super::output::{WIDEST, pair_names, write_sheet};
 use crate::cli::{at_least_one, configured, refuse};
 use crate::engine::{EngineArgs, default_is};
-use crate::plot::plot_log;
+use crate::plot::{Names, plot_log};
 use crate::training::{self, RunArg, Trained};
 
 /// Steps of the built-in demonstration.
@@ -239,7 +239,7 @@ impl TrainArgs {
         let drawn: Vec<Vec<Point>> = from_tensor(&drawn)?.iter().map(|c| run.normalization.undo(c)).collect();
         let (error, floor) = distances(&drawn, &seen, &fresh)?;
         let pairs = seen.into_iter().zip(drawn).flat_map(|(a, b)| [a, b]);
-        write_sheet(&place, &clouds_at(run.origin, pairs), 8)?;
+        write_sheet(&place, &clouds_at(run.origin, pairs), WIDEST, &pair_names("reconstructed"))?;
         if model.has_prior() {
             place = self.out.join("samples.png");
             let draw = Draw::default();
@@ -251,7 +251,7 @@ impl TrainArgs {
                 &clouds,
                 &format!("drawn by pointflow, {}", run.source),
             )?;
-            write_sheet(&place, &clouds, 8)?;
+            write_sheet(&place, &clouds, WIDEST, &Names::default())?;
         }
         println!(
             "{}{:.4} {} in validation; {} shapes reconstructed at {:.2} times the Chamfer distance of two samplings; \
