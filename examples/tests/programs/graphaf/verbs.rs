@@ -232,7 +232,7 @@ fn the_papers_model_and_a_file_with_bad_lines() {
     let info = run(folder, &["info", "--checkpoint", "run"]);
     assert!(info.contains("C N O F P S Cl Br I"), "{info}");
     let said = run(folder, &["reconstruct", "--checkpoint", "run", "--data", "mine.smi", "--split", "all"]);
-    assert!(said.starts_with("62 of 62") && said.contains("100.00 %"), "{said}");
+    assert!(said.starts_with("61 of 61") && said.contains("100.00 %"), "{said}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Bad input: exit code 2, one line that says what and where, nothing left behind.
 
 use super::pointflow;
-use crate::shared::all_refused;
+use crate::shared::{all_refused, refused};
 
 #[test]
 fn bad_arguments_and_files_are_refused_in_one_line() {
@@ -53,7 +53,6 @@ fn flags_that_do_not_apply() {
             &["train", "--data", "cloud.xyz", "--points-per-shape", "9"],
             "--points-per-shape: for meshes and the built-in",
         ),
-        (&["eval", "--samples", "cloud.xyz", "--device", "cpu"], "'--samples <PATH>' cannot be used with '--device"),
         (&encoder(&["--samples", "3"]), "--samples: for models that draw samples, an auto-encoder draws none"),
         (&encoder(&["--preview-every", "3"]), "--preview-every: for models that draw samples"),
         (
@@ -69,4 +68,13 @@ fn flags_that_do_not_apply() {
         (&["info", "--presets", "--checkpoint", "run"], "--checkpoint: --presets lists what comes with the program"),
     ];
     all_refused(pointflow, folder, cases);
+}
+
+#[test]
+fn what_the_parser_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = pointflow(folder.path());
+    command.args(["eval", "--samples", "cloud.xyz", "--device", "cpu"]);
+    let message = refused(command, folder.path());
+    assert!(message.contains("cannot be used with '--device"), "{message}");
 }
