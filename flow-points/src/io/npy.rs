@@ -10,6 +10,8 @@ use crate::{Cloud, Error, Result};
 
 /// The first bytes of every NPY file.
 const MAGIC: &[u8] = b"\x93NUMPY";
+/// Letters of a message about a header.
+const LONGEST_MESSAGE: usize = 200;
 
 /// An array of numbers in row-major order.
 pub(super) struct Array {
@@ -59,15 +61,18 @@ pub(super) fn clouds(path: &Path, array: &Array, notes: &mut Notes) -> Result<Sh
 /// Reads an array of any shape.
 pub(super) fn array(path: &Path, bytes: &[u8]) -> Result<Array> {
     let fault = |reason: String| Error::File { path: path.to_path_buf(), reason };
-    // `npyz` allocates the length that a header declares, and reads brackets by recursion.
+    // `npyz` allocates the length that a header declares.
     let header = header_length(bytes).and_then(|length| bytes.get(..length));
-    if bytes.starts_with(MAGIC) && header.is_none_or(is_nested) {
-        return Err(fault("is no NPY array: its header is cut off, or has brackets in brackets".into()));
+    if bytes.starts_with(MAGIC) && header.is_none() {
+        return Err(fault("is no NPY array: its header is cut off".into()));
     }
     if overflows(bytes) {
         return Err(fault("has a shape of more entries than can be counted: truncated?".into()));
     }
-    let file = NpyFile::new(bytes).map_err(|e| fault(format!("is no NPY array: {e}")))?;
+    let file = NpyFile::new(bytes).map_err(|e| {
+        // Its messages repeat the header, of any length.
+        fault(format!("is no NPY array: {}", e.to_string().chars().take(LONGEST_MESSAGE).collect::<String>()))
+    })?;
     let shape = file.shape().to_vec();
     let kind = match file.dtype() {
         DType::Plain(kind) => kind,
@@ -106,20 +111,6 @@ pub(super) fn array(path: &Path, bytes: &[u8]) -> Result<Array> {
     let values = data.chunks_exact(size as usize).map(decode).collect();
     let whole = matches!(kind.type_char(), TypeChar::Int | TypeChar::Uint);
     Ok(Array { values: row_major(values, &shape, order), shape, whole })
-}
-
-/// Whether brackets lie deeper in each other than in the header of any array of numbers or of records.
-fn is_nested(header: &[u8]) -> bool {
-    const DEEPEST: usize = 16;
-    let depths = header.iter().scan(0_usize, |depth, byte| {
-        match byte {
-            b'(' | b'[' | b'{' => *depth += 1,
-            b')' | b']' | b'}' => *depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        Some(*depth)
-    });
-    depths.max().is_some_and(|depth| depth > DEEPEST)
 }
 
 /// Where the numbers begin.

@@ -207,9 +207,16 @@ fn a_folder_where_a_file_goes_is_refused_before_the_work() {
 
 #[test]
 fn unknown_flags_are_the_parsers_and_exit_code_2() {
-    let Output { status, stderr, .. } = glow(rubbish()).args(["eval", "--tempreature", "1"]).output().unwrap();
-    let stderr = String::from_utf8(stderr).unwrap();
-    assert!(status.code() == Some(2) && stderr.starts_with("error: ") && stderr.contains("--tempreature"), "{stderr}");
+    let cases: [(&[&str], &str); 3] = [
+        (&["eval", "--tempreature", "1"], "--tempreature"),
+        (&["interpolate", "--indices", "1,2", "--seed", "5"], "cannot be used with '--seed"),
+        (&["info", "--device", "cpu"], "'--device'"),
+    ];
+    for (arguments, expected) in cases {
+        let Output { status, stderr, .. } = glow(rubbish()).args(arguments).output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(2) && stderr.starts_with("error: ") && stderr.contains(expected), "{stderr}");
+    }
 }
 
 #[cfg(unix)]

@@ -182,12 +182,7 @@ fn the_parts_of_a_run_are_known_again() {
             &[],
             "split: all, 60 of 60 molecules of twice.smi: not the molecules of the run (train: ",
         ),
-        (
-            "plain",
-            "other.smi",
-            &[],
-            "other.smi: not the molecules of the run (train: as many molecules, but not the same",
-        ),
+        ("plain", "other.smi", &[], "other.smi: not the molecules of the run (train: 0 molecules now, 51 then;"),
         ("plain", "two.smi", &[], "split: all, 2 of 2 molecules of two.smi: not the molecules of the run"),
     ];
     for (checkpoint, data, more, expected) in cases {
@@ -237,7 +232,7 @@ fn the_papers_model_and_a_file_with_bad_lines() {
     let info = run(folder, &["info", "--checkpoint", "run"]);
     assert!(info.contains("C N O F P S Cl Br I"), "{info}");
     let said = run(folder, &["reconstruct", "--checkpoint", "run", "--data", "mine.smi", "--split", "all"]);
-    assert!(said.starts_with("62 of 62") && said.contains("100.00 %"), "{said}");
+    assert!(said.starts_with("61 of 61") && said.contains("100.00 %"), "{said}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Bad input: exit code 2, one line that says what and where, nothing left behind.
 
 use super::pointflow;
-use crate::shared::all_refused;
+use crate::shared::{all_refused, refused};
 
 #[test]
 fn bad_arguments_and_files_are_refused_in_one_line() {
@@ -69,4 +69,13 @@ fn flags_that_do_not_apply() {
         (&["info", "--presets", "--checkpoint", "run"], "--checkpoint: --presets lists what comes with the program"),
     ];
     all_refused(pointflow, folder, cases);
+}
+
+#[test]
+fn what_the_parser_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = pointflow(folder.path());
+    command.args(["eval", "--samples", "cloud.xyz", "--device", "cpu"]);
+    let message = refused(command, folder.path());
+    assert!(message.contains("cannot be used with '--device"), "{message}");
 }
