@@ -113,6 +113,19 @@ impl VideoFlow {
         Ok(log_prob.reshape((clips, steps))?)
     }
 
+    /// The latents of every frame as they are, finest level first, `(B·T, C, H, W)` each, and `ln P` `(B, T)` with the noise
+    /// of dequantization at its mean: deterministic, untracked.
+    ///
+    /// # Errors
+    /// As [`VideoFlow::log_prob`].
+    pub fn encode(&self, clips: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
+        let _paused = self.store().no_grad();
+        let (count, steps, frames) = self.flat(clips)?;
+        let (y, log_det) = self.preprocess.center(&frames)?;
+        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps })? + log_det)?;
+        Ok((self.frame.factors(&y)?.latents, log_prob.reshape((count, steps))?))
+    }
+
     /// `-log₂ P / D` of every frame, `(B, T)`, untracked.
     ///
     /// # Errors

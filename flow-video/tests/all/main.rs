@@ -8,5 +8,6 @@ mod fuzz;
 mod malformed;
 mod model;
 mod open;
+mod parity;
 mod real_clips;
 mod support;
