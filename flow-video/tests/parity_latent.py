@@ -22,8 +22,8 @@ specification.loader.exec_module(videoflow)
 
 # channels, steps, height, width, hidden, blocks, dilations, gated; and clips
 CASES = [
-    ([12, 3, 32, 32, 64, 5, 1, 1], 2),
-    ([48, 3, 8, 8, 256, 5, 1, 1], 2),
+    ([12, 3, 32, 32, 32, 5, 1, 1], 1),
+    ([48, 3, 8, 8, 128, 2, 1, 1], 2),
     ([4, 3, 16, 16, 64, 2, 1, 0], 3),
     ([6, 1, 9, 9, 16, 2, 1, 1], 2),
     ([6, 2, 5, 12, 16, 3, 1, 1], 2),

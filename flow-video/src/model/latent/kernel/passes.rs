@@ -80,15 +80,16 @@ pub(super) fn activate<T: Real>(normalized: &[T], hidden: &mut [T], width: usize
     });
 }
 
-/// The adjoint of [`activate`]: normalized values are replaced by their gradients, and the gradients of `(a + b)·g` with
-/// respect to `l` (of `g = exp(3 l)`, the factor apart) and to `b` are added, a row each for every step.
+/// The gains of a normalization `(a + b)·g`, `g = exp(3 l)`, and where the gradients of `b` and of `l`, the factor 3 apart,
+/// are added; a row of each for every step.
 pub(super) struct Normalization<'a, T> {
     pub gains: &'a [T],
     pub bias: &'a mut [T],
     pub log_scale: &'a mut [T],
 }
 
-/// See [`Normalization`]. `values` become gradients of `a`.
+/// The adjoint of [`normalize`] and [`activate`]: normalized `values` become gradients of `a`, for the `gradient` of the
+/// hidden layer.
 pub(super) fn deactivate<T: Real>(
     values: &mut [T],
     gradient: &[T],
