@@ -57,8 +57,8 @@ pub(super) fn read(path: &Path, name: &str, options: &OpenOptions) -> Result<(Cl
     };
     if bytes.starts_with(GIF) {
         let mut decoder = GifDecoder::new(Cursor::new(&bytes)).map_err(broken)?;
-        decoder.set_limits(limits()).map_err(broken)?;
         check_size(path, decoder.dimensions())?;
+        decoder.set_limits(limits()).map_err(broken)?;
         return collect(path, name, decoder.into_frames(), options, true);
     }
     let mut decoder = PngDecoder::with_limits(Cursor::new(&bytes), limits()).map_err(broken)?;
