@@ -43,7 +43,7 @@ Every verb has its own --help.";
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Train a model; leave a checkpoint, predictions and the loss curve
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     /// Draw futures of given clips
     Predict(predict::PredictArgs),
     /// Draw whole clips from nothing

@@ -259,7 +259,7 @@ mod tests {
         let x = tensor(&[1.5, -0.5, 0.25, -2.0]);
         let (z, log_det) = crate::Bijector::encode(&layer, &x, None).unwrap();
         // sigmoid(0.7) and sigmoid(2.4), to sixteen digits.
-        let scale = [0.668_187_772_168_166_1, 0.916_827_303_506_077_7];
+        let scale = [0.668_187_772_168_166, 0.916_827_303_506_077_7];
         let want = tensor(&[1.5, -0.5, (0.25 + 0.7) * scale[0], (-2.0 - 0.2) * scale[1]]);
         assert!(distance(&z, &want) < 1e-14);
         let log_det = log_det.to_vec1::<f64>().unwrap()[0];

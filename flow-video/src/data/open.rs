@@ -111,7 +111,7 @@ fn generated(path: &Path, options: &OpenOptions) -> Result<Option<Splits>> {
     }
     refuse(options.shapes.is_some(), "how shapes move")?;
     let (digits, moving) = if is_name(path, DIGITS) {
-        (flow_image::data::builtin::digits()?, options.digits.unwrap_or(MovingDigits::builtin()))
+        (flow_image::data::builtin::digits()?, options.digits.unwrap_or_default())
     } else if is_idx(path) {
         let mut held_out = flow_image::OpenOptions::default().with_held_out(options.validation, options.test);
         held_out.seed = options.seed;

@@ -187,7 +187,9 @@ fn y4m_of_other_programs() {
 
 /// So many clips that differ from each other.
 fn different(clips: u8, frames: usize) -> Vec<u8> {
-    let clip = |clip: u8| moving(1, SIZE, frames).bytes().iter().map(|v| v.wrapping_add(37u8.wrapping_mul(clip))).collect::<Vec<_>>();
+    let clip = |clip: u8| {
+        moving(1, SIZE, frames).bytes().iter().map(|v| v.wrapping_add(37u8.wrapping_mul(clip))).collect::<Vec<_>>()
+    };
     (0..clips).flat_map(clip).collect()
 }
 

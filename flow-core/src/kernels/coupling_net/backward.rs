@@ -155,7 +155,8 @@ impl<T: Real> Workspace<T> {
             .zip(self.second[..rows * middle].par_chunks_mut(strip * middle));
         let step = |i: usize, patches, kept, grads, gated: &mut [T]| {
             let ((patches_in, patches_out), grad_patches): ((&mut [T], &mut [T]), &mut [T]) = patches;
-            let ((kept_first, kept_second), (first, second)): ((&[T], &[T]), (&mut [T], &mut [T])) = (kept, grads);
+            let (kept_first, kept_second): (&[T], &[T]) = kept;
+            let (first, second): (&mut [T], &mut [T]) = grads;
             let m = first.len() / h;
             vectorized(|| {
                 gather_rows(s.input(), padded_in, from + i * strip, patches_in);
