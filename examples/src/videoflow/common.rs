@@ -141,3 +141,10 @@ pub(super) fn places(set: &Clips, named: &[usize], count: usize) -> Result<Vec<u
     }
     Ok(if named.is_empty() { (0..count.min(set.len())).collect() } else { named.to_vec() })
 }
+
+/// Refuses fewer given frames than the prior looks at.
+pub(super) fn enough(run: &VideoRun, context: usize) -> Result<()> {
+    let past = run.model.prior.past;
+    ensure!(context >= past, "--context {context}: the model looks at {past} frames");
+    Ok(())
+}

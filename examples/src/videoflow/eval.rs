@@ -9,7 +9,7 @@ use flow_core::files::atomic_write;
 use flow_video::metrics::{Curves, Evaluation, Protocol, evaluate};
 use indicatif::ProgressBar;
 
-use super::common::{DataArg, DrawArg, chosen, load, places};
+use super::common::{DataArg, DrawArg, chosen, enough, load, places};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent};
 use crate::plot::{Look, Series, loss_curve};
 
@@ -66,8 +66,7 @@ impl EvalArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let (context, horizon) = (self.context.unwrap_or(run.context), self.frames.unwrap_or(run.horizon));
-        let past = run.model.prior.past;
-        anyhow::ensure!(context >= past, "--context {context}: the model looks at {past} frames");
+        enough(&run, context)?;
         let set = self.data.clips(&run, context + horizon)?;
         let clips = chosen(&set, &places(&set, &[], self.count)?, 0, context + horizon)?;
         let clips = clips.iter().map(|clip| clip.to_device(&device)).collect::<candle_core::Result<Vec<_>>>()?;

@@ -88,14 +88,5 @@ pub(super) fn write_clips(path: &Path, clips: &[Pixels], names: Vec<String>, fps
 
 /// Small frames in whole multiples of their size, so that they can be looked at.
 fn enlarged(clip: &Pixels) -> Result<Pixels> {
-    let [channels, height, width] = clip.shape();
-    let factor = (SHOWN / height.max(1)).max(1);
-    if factor == 1 {
-        return Ok(clip.clone());
-    }
-    let lines = clip.bytes().chunks_exact(width).flat_map(|line| {
-        let wide: Vec<u8> = line.iter().flat_map(|&value| std::iter::repeat_n(value, factor)).collect();
-        std::iter::repeat_n(wide, factor).flatten()
-    });
-    Ok(Pixels::from_bytes(lines.collect(), [channels, height * factor, width * factor])?)
+    Ok(clip.enlarged((SHOWN / clip.shape()[1].max(1)).max(1))?)
 }

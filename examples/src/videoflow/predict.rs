@@ -7,7 +7,7 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_video::model::Predictor;
 
-use super::common::{DataArg, DrawArg, FPS, chosen, load, places};
+use super::common::{DataArg, DrawArg, FPS, chosen, enough, load, places};
 use super::film::{self, Futures};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent};
 
@@ -34,6 +34,9 @@ pub(super) struct PredictArgs {
     /// First of the given frames
     #[arg(long, default_value_t = 0)]
     from: usize,
+    /// How many frames are given [default: those of the run]
+    #[arg(long)]
+    context: Option<usize>,
     /// Futures of each clip
     #[arg(long, default_value_t = 4)]
     count: usize,
@@ -57,29 +60,30 @@ impl PredictArgs {
         film::check(&self.out, FPS)?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
-        let set = self.data.clips(&run, self.from + run.context)?;
+        let context = self.context.unwrap_or(run.context);
+        enough(&run, context)?;
+        let set = self.data.clips(&run, self.from + context)?;
         let places = places(&set, &self.clip, 1)?;
         let (frames, fps) = (self.frames.unwrap_or(run.horizon), set.fps().unwrap_or(FPS));
         let temperatures = self.draw.temperatures(&run);
-        create_parent(&self.out)?;
-        for (place, given) in places.iter().zip(chosen(&set, &places, self.from, run.context)?) {
+        for (place, given) in places.iter().zip(chosen(&set, &places, self.from, context)?) {
             let mut rng = FlowRng::named(self.draw.seed, &format!("predict {place}"));
             let mut seen = Predictor::new(&model);
             seen.observe(&given.unsqueeze(0)?.to_device(&device)?)?;
             let drawn = seen.repeat(self.count)?.predict(frames, &temperatures, &mut rng)?;
             // What happened, as far as it is known.
             let length = set.get(*place).map_or(0, |clip| clip.frames());
-            let known = (length - self.from).min(run.context + frames);
+            let known = (length - self.from).min(context + frames);
             let truth = film::pixels(&set.window(*place, self.from, known)?, run.spec.levels)?;
             let drawn =
                 (0..self.count).map(|row| film::pixels(&drawn.get(row)?, run.spec.levels)).collect::<Result<_>>()?;
             let path = if places.len() == 1 { self.out.clone() } else { numbered(&self.out, *place) };
-            Futures { truth, context: run.context, drawn }.write(&path, fps)?;
+            create_parent(&path)?;
+            Futures { truth, context, drawn }.write(&path, fps)?;
             let name = set.get(*place).map_or_else(String::new, |clip| clip.name().to_string());
             println!(
-                "{} futures of {frames} frames after {} frames of {name}, temperature {temperatures:?}; {}",
+                "{} futures of {frames} frames after {context} frames of {name}, temperature {temperatures:?}; {}",
                 self.count,
-                run.context,
                 path.display()
             );
         }

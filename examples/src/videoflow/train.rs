@@ -8,7 +8,7 @@ use clap::Args;
 use flow_core::train::{EmaConfig, Summary, TrainConfig};
 use flow_core::{Backprop, FlowRng};
 use flow_video::data::{self, Clips, Splits};
-use flow_video::metrics::{Evaluation, Protocol, evaluate};
+use flow_video::metrics::{Evaluation, Protocol, bits_per_frame, evaluate, mean_and_error};
 use flow_video::model::{PRESETS, Predictor, preset};
 use flow_video::trainer::{VideoRun, VideoTask, train_config};
 
@@ -163,25 +163,50 @@ impl TrainArgs {
         let places: Vec<usize> = (0..set.len().min(REPORT.0)).collect();
         let clips = chosen(set, &places, 0, run.context + horizon)?;
         let clips = clips.iter().map(|clip| clip.to_device(device)).collect::<candle_core::Result<Vec<_>>>()?;
-        self.draw(&run, &model, &clips, horizon, set)?;
+        let bits = clips.iter().map(|clip| -> Result<f64> {
+            let rows = bits_per_frame(&model, &clip.unsqueeze(0)?, &mut FlowRng::named(self.engine.seed(), "eval"))?;
+            let frames: Vec<f64> = rows.into_iter().flatten().skip(run.context).collect();
+            Ok(frames.iter().sum::<f64>() / frames.len() as f64)
+        });
+        let (mean, error) = mean_and_error(&bits.collect::<Result<Vec<_>>>()?);
+        let head = format!("test {mean:.4} ± {error:.4} bits/dim over {} clips", clips.len());
+        let tail = format!("{} steps in {:.0} s", summary.step, summary.seconds);
+        match self.futures(&run, &model, &clips, horizon, set) {
+            Ok(words) => println!("{head}; {words}; {tail}; {}", self.out.join("predictions.gif").display()),
+            // Weeks of training are not to end in an error because a draw left the numbers.
+            Err(e) if matches!(e.downcast_ref(), Some(flow_core::Error::NonFinite { .. })) => {
+                eprintln!(
+                    "note: no pictures: {e}; the model is not trained enough, or draw with a lower --temperature"
+                );
+                println!("{head}; {tail}; {}", self.out.join("loss.png").display());
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    /// Draws futures and compares them with what happened; returns the result in words.
+    fn futures(
+        &self,
+        run: &VideoRun,
+        model: &flow_video::model::VideoFlow,
+        clips: &[candle_core::Tensor],
+        horizon: usize,
+        set: &Clips,
+    ) -> Result<String> {
+        self.draw(run, model, clips, horizon, set)?;
         let mut protocol = Protocol::new(run.context, horizon, REPORT.1);
         protocol.temperatures = vec![run.temperature];
         let mut rng = FlowRng::named(self.engine.seed(), "eval");
-        let Evaluation { bits_per_dim: (mean, error), best, copy_last, black, .. } =
-            evaluate(&model, &clips, &protocol, &mut rng, |_| ())?;
-        println!(
-            "test {mean:.4} ± {error:.4} bits/dim over {} clips; PSNR of the best of {} futures {:.2} dB (last frame again \
-             {:.2}, black {:.2}); {} steps in {:.0} s; {}",
-            clips.len(),
+        let Evaluation { best, copy_last, black, .. } =
+            evaluate(model, clips, &protocol, &mut rng, |_| ()).map_err(flow_core::Error::from)?;
+        Ok(format!(
+            "PSNR of the best of {} futures {:.2} dB (last frame again {:.2}, black {:.2})",
             REPORT.1,
             best.means().0,
             copy_last.means().0,
-            black.means().0,
-            summary.step,
-            summary.seconds,
-            self.out.join("predictions.gif").display()
-        );
-        Ok(())
+            black.means().0
+        ))
     }
 
     /// The first clip's futures, as an animation and as a sheet.

@@ -8,3 +8,4 @@ mod graphaf;
 mod pointflow;
 mod resume;
 mod shared;
+mod videoflow;

@@ -179,8 +179,6 @@ fn flags_that_do_not_apply() {
     train(&["--model", "idf-mars"], &["idf-mars", "idf-fashion"]);
 
     refused(&["sample", "--sweep", "0.5,1", "--count", "5"], &["--count: --sweep draws a row of --columns images"]);
-    refused(&["interpolate", "--indices", "1,2", "--seed", "5"], &["--indices", "--seed"]);
-    refused(&["info", "--device", "cpu"], &["unexpected argument '--device'"]);
     refused(&["interpolate", "--delay", "5"], &["--delay: for the animation of --gif FILE"]);
     refused(&["edit", "--vector", "z.safetensors", "--examples", "5"], &["--examples: --vector is a direction"]);
     refused(&["decompress", "--split", "train"], &["--split: the part of the data to compare with", "--verify"]);

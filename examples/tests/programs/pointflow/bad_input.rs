@@ -53,7 +53,6 @@ fn flags_that_do_not_apply() {
             &["train", "--data", "cloud.xyz", "--points-per-shape", "9"],
             "--points-per-shape: for meshes and the built-in",
         ),
-        (&["eval", "--samples", "cloud.xyz", "--device", "cpu"], "'--samples <PATH>' cannot be used with '--device"),
         (&encoder(&["--samples", "3"]), "--samples: for models that draw samples, an auto-encoder draws none"),
         (&encoder(&["--preview-every", "3"]), "--preview-every: for models that draw samples"),
         (
