@@ -92,8 +92,12 @@ impl DataArg {
         if options.size.is_none() && !is_generated(&self.data) && !data::holds_arrays(&self.data) {
             options.size = Some(Resize::new(run.spec.height as u32, run.spec.width as u32));
         }
-        if !is_generated(&self.data) {
-            (options.digits, options.shapes) = (None, None);
+        // How the run's own clips were made says nothing about clips of another kind.
+        if !is_generated(&self.data) || self.data == Path::new("shapes") {
+            options.digits = None;
+        }
+        if self.data != Path::new("shapes") {
+            options.shapes = None;
         }
         let set = self.split.read(&self.data, &options)?;
         let (shape, levels) = (set.shape(), set.levels());

@@ -99,7 +99,7 @@ pub fn preset(name: &str) -> Result<Preset> {
         ),
         "small" => (
             "any frames of 64x64, grey or colour, on two cores",
-            VideoConfig::new(3, 8, 64, PriorConfig::new(2, 64)),
+            VideoConfig::new(3, 8, 64, PriorConfig::new(2, 32)),
             [3, 64, 64],
             cores,
         ),

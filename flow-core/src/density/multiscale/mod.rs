@@ -212,7 +212,7 @@ impl MultiScale {
         Ok(x)
     }
 
-    /// Like [`Density::log_prob_backward`] with an extra per-sample objective on the top latent, to
+    /// Like [`crate::Density::log_prob_backward`] with an extra per-sample objective on the top latent, to
     /// which the same weights apply. Also returns that objective's values.
     pub fn backward_with(
         &self,
