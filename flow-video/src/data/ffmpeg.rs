@@ -215,7 +215,8 @@ impl Reader<'_> {
         let mut scaler = match self.scaler.take().filter(fits) {
             Some(scaler) => scaler,
             None => {
-                let flags = scaling::Flags::BILINEAR | scaling::Flags::ACCURATE_RND;
+                // Every pixel takes the chroma sample that lies over it, as where nothing is scaled.
+                let flags = scaling::Flags::POINT | scaling::Flags::ACCURATE_RND;
                 scaling::Context::get(source, width, height, target, width, height, flags).map_err(broken)?
             }
         };
