@@ -22,7 +22,7 @@ use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
 
 /// Steps of a run without --data, unless told.
-const DEMO_STEPS: u64 = 300;
+const DEMO_STEPS: u64 = 600;
 /// Steps of any other run, unless told.
 const STEPS: u64 = 20_000;
 /// Steps between validations and checkpoints of the demonstration, and of other runs.
@@ -46,12 +46,12 @@ Examples:
   videoflow train --data clips/ --size 64 --model small --context 5 --out runs/clips
   videoflow train --data long.y4m --cut 40 --fps 10 --size 64 --colour gray --out runs/long
   videoflow train --resume --out runs/clips --steps 40000",
-    mut_arg("steps", default_is("300 without --data, else 20000")),
+    mut_arg("steps", default_is("600 without --data, else 20000")),
     mut_arg("batch_size", |arg| arg.help("Clips per step [default: that of the preset, 8 for the small ones]")),
-    mut_arg("learning_rate", default_is("that of the preset, 0.001 for the small ones")),
+    mut_arg("learning_rate", default_is("that of the preset: 0.002 for moving-digits, 0.001 for the other small ones")),
     mut_arg("warmup", default_is("that of the preset, at most half of the run")),
     mut_arg("schedule", default_is("constant; cosine without --data")),
-    mut_arg("ema", default_is("0; 0.98 without --data")),
+    mut_arg("ema", default_is("0; 0.99 without --data")),
     mut_arg("clip", default_is("50 for the small presets, none for the paper's")),
     mut_arg("validate_every", default_is("250; 100 without --data")),
     mut_arg("checkpoint_every", default_is("250; 100 without --data"))
@@ -97,7 +97,8 @@ impl TrainArgs {
         for (flag, value) in [("--context", self.context), ("--targets", self.targets), ("--horizon", self.horizon)] {
             at_least_one(flag, value.unwrap_or(1))?;
         }
-        let mut recipe = preset(self.model.as_deref().unwrap_or("small"))?.recipe;
+        let usual = if self.data == Path::new("digits") { "moving-digits" } else { "small" };
+        let mut recipe = preset(self.model.as_deref().unwrap_or(usual))?.recipe;
         recipe.context = self.context.unwrap_or(recipe.context);
         recipe.targets = self.targets.unwrap_or(recipe.targets);
         recipe.horizon = self.horizon.unwrap_or(recipe.horizon);
@@ -146,7 +147,7 @@ impl TrainArgs {
             let mut config = train_config(recipe, steps, self.engine.seed());
             if demo {
                 config.schedule = flow_core::train::ScheduleConfig::cosine(config.schedule.warmup_steps, 0.0);
-                config.ema = Some(EmaConfig { decay: 0.98 });
+                config.ema = Some(EmaConfig { decay: 0.99 });
             }
             TrainConfig { validate_every: every, checkpoint_every: every, ..config }
         };

@@ -89,7 +89,7 @@ pub fn preset(name: &str) -> Result<Preset> {
             "built-in digits that move, 32x32 grey: minutes on two cores",
             VideoConfig::new(3, 4, 32, PriorConfig::new(1, 32)),
             [1, 32, 32],
-            cores,
+            Recipe { learning_rate: 2e-3, ..cores },
         ),
         "moving-mnist" => (
             "MNIST's digits that move, 64x64 grey: an hour or two on two cores",
