@@ -111,6 +111,13 @@ pub fn check_output(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// `name.png` as `name-2.png`.
+pub fn numbered(path: &Path, number: usize) -> PathBuf {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let ending = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{number}{ending}"))
+}
+
 /// Refuses zero where at least one is needed.
 ///
 /// # Errors

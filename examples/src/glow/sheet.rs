@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use flow_image::data::{Dataset, npy, npz};
 use flow_image::io::{GridStyle, MAX_SIDE, Pixels, grid, write_png};
 
+use crate::cli::numbered;
 pub(super) use crate::plot::Names;
 use crate::plot::labelled;
 
@@ -94,13 +95,6 @@ impl Sheet<'_> {
         }
         Ok(written)
     }
-}
-
-/// `name.png` as `name-2.png`.
-fn numbered(path: &Path, number: usize) -> PathBuf {
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let ending = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-    path.with_file_name(format!("{stem}-{number}{ending}"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use flow_video::model::Predictor;
 
 use super::common::{DataArg, DrawArg, FPS, chosen, enough, load, places};
 use super::film::{self, Futures};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent, numbered};
 
 /// Draw futures of given clips
 #[derive(Args, Debug)]
@@ -89,11 +89,4 @@ impl PredictArgs {
         }
         Ok(())
     }
-}
-
-/// `name.gif` as `name-3.gif`.
-fn numbered(path: &std::path::Path, number: usize) -> PathBuf {
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let ending = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-    path.with_file_name(format!("{stem}-{number}{ending}"))
 }
