@@ -60,14 +60,3 @@ pub(crate) fn worst(a: &[u8], b: &[u8]) -> u8 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
 }
-
-/// Inputs for each reader: `FLOW_FUZZ`, or a number that a test run can wait for.
-pub(crate) fn fuzz_inputs(otherwise: usize) -> usize {
-    match std::env::var("FLOW_FUZZ") {
-        Ok(text) => {
-            text.trim().parse().unwrap_or_else(|_| panic!("FLOW_FUZZ must be a number of inputs, got {text:?}"))
-        }
-        Err(std::env::VarError::NotPresent) => otherwise,
-        Err(error) => panic!("FLOW_FUZZ must be a number of inputs: {error}"),
-    }
-}
