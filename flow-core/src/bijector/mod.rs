@@ -307,6 +307,25 @@ pub fn check_shape(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
     }
 }
 
+/// Checks that every entry is inside a layer's domain, by a mask `(B, …)` of zeros and ones; a comparison with NaN is zero.
+///
+/// # Errors
+/// [`Error::Domain`] naming the rows that are not, and how many entries are `where_they_are`.
+pub fn check_domain(layer: &str, inside: &Tensor, where_they_are: impl Fn() -> String) -> Result<()> {
+    let count = inside.elem_count();
+    let outside = count - inside.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()? as usize;
+    if outside == 0 {
+        return Ok(());
+    }
+    let least = inside.reshape((inside.dim(0)?, ()))?.min(1)?.to_dtype(DType::U8)?.to_vec1::<u8>()?;
+    let rows = least.iter().enumerate().filter(|(_, inside)| **inside == 0).map(|(row, _)| row).collect();
+    Err(Error::Domain {
+        layer: layer.into(),
+        rows,
+        reason: format!("{outside} of {count} values are {}", where_they_are()),
+    })
+}
+
 /// The first row of a batch that holds a NaN or an infinity.
 pub fn first_non_finite_row(x: &Tensor) -> Result<Option<usize>> {
     let rows = x.dims().first().copied().unwrap_or(0);

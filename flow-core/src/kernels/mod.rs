@@ -22,6 +22,7 @@ pub(crate) mod channels;
 pub(crate) mod concat_squash;
 pub(crate) mod conv;
 pub(crate) mod coupling_net;
+pub(crate) mod gaussianize;
 mod gemm;
 pub(crate) mod mix;
 mod op;

@@ -1,6 +1,7 @@
 //! Numbers without flows: roots, softmax, small matrices, optimal assignments.
 
 pub(crate) mod linalg;
+pub mod normal;
 pub(crate) mod root;
 pub(crate) mod softmax;
 pub mod transport;

@@ -1,5 +1,7 @@
 //! The probability that each of several independent Gaussian numbers is the largest.
 
+use flow_core::numerics::normal;
+
 /// Nodes and weights of the eight-point Gauss–Legendre rule on `[−1, 1]`, positive half.
 const GAUSS: [(f64, f64); 4] = [
     (0.183_434_642_495_649_8, 0.362_683_783_378_362),
@@ -27,7 +29,7 @@ pub(crate) fn argmax_probabilities(mean: &[f64], deviation: &[f64]) -> Vec<f64> 
             let x = middle + half * node;
             for c in 0..k {
                 let z = (x - mean[c]) / deviation[c];
-                let below = 0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2);
+                let below = normal::cdf(z);
                 log_below[c] = below.max(f64::MIN_POSITIVE).ln();
                 ratio[c] = -0.5 * z * z - deviation[c].ln();
             }
@@ -51,7 +53,7 @@ mod tests {
         for (mean, deviation) in [([0.0, 0.3], [1.0, 1.0]), ([2.0, -1.0], [0.01, 3.0]), ([0.0, 0.0], [1e-4, 1e3])] {
             let p = argmax_probabilities(&mean, &deviation);
             let z = (mean[0] - mean[1]) / f64::hypot(deviation[0], deviation[1]);
-            let expected = 0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2);
+            let expected = normal::cdf(z);
             assert!((p[0] - expected).abs() < 1e-9, "{p:?} {expected}");
         }
         let p = argmax_probabilities(&[1.0, 0.2, -3.0, 0.9, 0.9], &[0.5, 0.01, 4.0, 1.0, 1.0]);

@@ -1,6 +1,7 @@
 //! A model beside what happened, and beside two guesses that need no model.
 
 use candle_core::{DType, Device, Tensor};
+use flow_core::numerics::normal;
 use flow_core::{Error, FlowRng};
 use serde::Serialize;
 
@@ -273,7 +274,7 @@ impl Noise {
             self.count += 1.0;
             self.sum += value;
             self.square += value * value;
-            let place = (10.0 * normal_cdf(value)).clamp(0.0, 9.0);
+            let place = (10.0 * normal::cdf(value)).clamp(0.0, 9.0);
             self.tenths[place as usize] += 1.0;
         }
         Ok(())
@@ -285,9 +286,4 @@ impl Noise {
         let deviation = (self.square / count - mean * mean).max(0.0).sqrt();
         Calibration { level, mean, deviation, tenths: self.tenths.map(|n| n / count) }
     }
-}
-
-/// `Φ(x)`.
-fn normal_cdf(x: f64) -> f64 {
-    0.5 * libm::erfc(-x / std::f64::consts::SQRT_2)
 }

@@ -54,6 +54,9 @@ pub struct VideoConfig {
     pub coupling: GlowCoupling,
     /// What the hidden layers of all networks do: gates in the paper, rectifiers in its first code.
     pub activation: HiddenActivation,
+    /// Whether a learned histogram of levels makes every value normal before the first level
+    /// ([`Gaussianize`](flow_core::layers::Gaussianize)); beyond the paper, for frames of which most values are the same.
+    pub gaussianize: bool,
     /// The prior over time.
     pub prior: PriorConfig,
 }
@@ -67,6 +70,7 @@ impl Default for VideoConfig {
             width: 512,
             coupling: GlowCoupling::Affine,
             activation: HiddenActivation::Gated,
+            gaussianize: false,
             prior: PriorConfig::default(),
         }
     }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use flow_core::bijector::Chain;
 use flow_core::density::{LatentPriors, Level};
 use flow_core::distribution::{ConditionalGaussian, gaussian_log_prob};
+use flow_core::layers::Gaussianize;
 use flow_core::nn::ZeroConv;
-use flow_core::{Backprop, Density, Error, FlowRng, Gradients, MultiScale, ParamPath, ParamStore, Result};
+use flow_core::{Backprop, Bijector, Density, Error, FlowRng, Gradients, MultiScale, ParamPath, ParamStore, Result};
 use flow_image::model::{ImageSpec, PixelScaling, Preprocess, TopPrior};
 
 use super::VideoConfig;
@@ -46,12 +48,20 @@ impl VideoFlow {
         config.check(spec)?;
         let (root, glow) = (store.root(), config.frame());
         let (mut shape, mut levels, mut priors) = (spec.event_shape(), Vec::new(), Vec::new());
+        let level = |path: &ParamPath, shape: [usize; 3]| -> Result<Box<dyn Bijector>> {
+            let flow = glow.level(path, shape)?;
+            if !config.gaussianize || shape != spec.event_shape() {
+                return Ok(flow);
+            }
+            let front = Gaussianize::new(&root.pp("front"), &shape, spec.levels, 0.0, 1.0)?;
+            Ok(Box::new(Chain::new(vec![Box::new(front), flow])?))
+        };
         let latent = |path: &ParamPath, shape, alone| {
             LatentPrior::new(&path.pp("time"), shape, &config.prior, config.activation, alone)
         };
         for i in 1..config.levels {
             let path = root.pp(format!("level{}", i - 1));
-            let flow = glow.level(&path, shape)?;
+            let flow = level(&path, shape)?;
             let [c, h, w] = [4 * shape[0], shape[1] / 2, shape[2] / 2];
             let (kept, out) = (c.div_ceil(2), c / 2);
             let net = ZeroConv::new(&path.pp("split"), kept, 2 * out)?;
@@ -61,12 +71,13 @@ impl VideoFlow {
             shape = [kept, h, w];
         }
         let path = root.pp(format!("level{}", config.levels - 1));
-        levels.push(Level { flow: glow.level(&path, shape)?, split: None });
+        levels.push(Level { flow: level(&path, shape)?, split: None });
         let shape = [4 * shape[0], shape[1] / 2, shape[2] / 2];
         let top = Arc::new(TopPrior::new(&root.pp("prior"), shape, true, None)?);
         priors.push(latent(&path, shape, Alone::Top(top.clone()))?);
         let frame = MultiScale::new(store, levels, Box::new(top))?;
-        let preprocess = Preprocess::new(PixelScaling::Centered, spec, store.dtype(), store.device())?;
+        let scaling = if config.gaussianize { PixelScaling::Unit } else { PixelScaling::Centered };
+        let preprocess = Preprocess::new(scaling, spec, store.dtype(), store.device())?;
         Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, frame, priors })
     }
 
