@@ -18,7 +18,7 @@ use crate::plot::{Look, Series, loss_curve};
 #[command(after_help = "\
 bits/dim = -log2 P(frame | true frames before it) / D: an upper bound from uniform noise, the mean over the predicted frames
 and clips. PSNR (dB) and SSIM (11x11 Gaussian windows) compare drawn futures with what happened: the best of --futures,
-chosen for each clip and each measure by its mean over the frames, beside two guesses that need no model. Calibration: latents
+chosen for each clip and each measure by its mean over the frames, with standard errors over clips, beside two guesses that need no model. Calibration: latents
 minus their predicted mean, divided by their predicted deviation, are standard normal where the model is right.
 
 Examples:
@@ -111,12 +111,19 @@ fn print(result: &Evaluation, dims: usize, source: &str) {
         let (psnr, ssim) = curves.means();
         println!("  {name:<32}{psnr:>8.2}  {ssim:>7.4}");
     };
-    for (count, psnr, ssim) in &result.best_of {
-        println!("  {:<32}{psnr:>8.2}  {ssim:>7.4}", format!("best of {count}"));
+    for best in &result.best_of {
+        let ((psnr, psnr_error), (ssim, ssim_error)) = (best.psnr, best.ssim);
+        let name = format!("best of {}", best.futures);
+        println!("  {name:<32}{psnr:>8.2}  {ssim:>7.4}   ± {psnr_error:.2}, {ssim_error:.4}");
     }
     row("mean of the futures", &result.mean);
     row("last given frame again", &result.copy_last);
     row("black frames", &result.black);
+    for margin in &result.margins {
+        let ((psnr, psnr_error), (ssim, ssim_error)) = (margin.psnr, margin.ssim);
+        let name = format!("best of {futures} less {}", margin.over);
+        println!("  {name:<32}{psnr:>+8.2}  {ssim:>+7.4}   ± {psnr_error:.2}, {ssim_error:.4}, clip by clip");
+    }
     println!("  neighbouring futures differ by {:.2} levels (root mean square)", result.diversity);
     println!("calibration of latents (true model: mean 0, deviation 1, every tenth 0.100):");
     for level in &result.calibration {

@@ -26,9 +26,10 @@ pub(super) fn words(c: &VideoConfig) -> String {
     let coupling = format!("{:?}", c.coupling).to_lowercase();
     let activation = format!("{:?}", c.activation).to_lowercase();
     let p = &c.prior;
+    let front = if c.gaussianize { "a learned histogram of levels, " } else { "" };
     let (dilated, skip) = (if p.dilations { " dilated" } else { "" }, if p.skip { ", skip" } else { "" });
     format!(
-        "VideoFlow, {} levels of {} steps, width {}, {coupling} couplings, {activation}; prior of {}{dilated} blocks, width {}, \
+        "VideoFlow, {front}{} levels of {} steps, width {}, {coupling} couplings, {activation}; prior of {}{dilated} blocks, width {}, \
          {} past frames{skip}",
         c.levels, c.steps, c.width, p.blocks, p.width, p.past
     )

@@ -79,6 +79,10 @@ pub(super) struct TrainArgs {
     /// Frames that are predicted in validation and pictures [default: that of the preset]
     #[arg(long)]
     horizon: Option<usize>,
+    /// Whether a learned histogram of levels stands before the flow: for frames of which most values are the same
+    /// [default: that of the preset; true for moving-digits and moving-mnist]
+    #[arg(long, value_name = "BOOL")]
+    gaussianize: Option<bool>,
     /// Learn the given frames as well, so that clips can be drawn from nothing
     #[arg(long)]
     score_context: bool,
@@ -111,6 +115,7 @@ impl TrainArgs {
             let read = || described(serde_json::from_str(&std::fs::read_to_string(path)?)?);
             model = read().with_context(|| path.display().to_string())?;
         }
+        model.gaussianize = self.gaussianize.unwrap_or(model.gaussianize);
         let mut run = VideoRun::new(model, &splits.train, &open, &recipe, self.engine.seed())?;
         run.batch = self.engine.batch(run.batch)?;
         run.score_context = self.score_context;

@@ -19,8 +19,8 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    /// Rows: the true clip, of which the first `context` frames were given, then each sample, whose frames begin after the
-    /// context. A shorter sample or truth leaves its places black, as are those of the context in the rows of samples.
+    /// Rows: the true clip, of which the first `context` frames were given, then each sample, behind the same given frames.
+    /// A shorter sample or truth leaves its places black.
     ///
     /// # Errors
     /// Samples of other frames than the truth's, or more context than there are true frames.
@@ -39,6 +39,10 @@ impl Sheet {
             values[start..start + frames.bytes().len()].copy_from_slice(frames.bytes());
         };
         put(0, 0, truth);
+        if context > 0 && !samples.is_empty() {
+            let given = Pixels::from_bytes(truth.bytes()[..context * size].to_vec(), truth.shape())?;
+            (1..=samples.len()).for_each(|row| put(row, 0, &given));
+        }
         samples.iter().enumerate().for_each(|(index, sample)| put(index + 1, context, sample));
         let frames = Pixels::from_bytes(values, truth.shape())?;
         Ok(Sheet { frames, columns, context, samples: samples.len() })
@@ -129,7 +133,7 @@ mod tests {
         let sheet = Sheet::new(&truth, 1, &[clip(&[7, 8]), clip(&[9, 10, 11, 12, 13, 14])]).unwrap();
         assert_eq!(sheet.columns(), 4);
         let rows: Vec<&[u8]> = sheet.frames().bytes().chunks(8).collect();
-        assert_eq!(rows, [&[1, 2, 3, 4, 5, 6, 0, 0], &[0, 0, 7, 8, 0, 0, 0, 0], &[0, 0, 9, 10, 11, 12, 13, 14]]);
+        assert_eq!(rows, [&[1, 2, 3, 4, 5, 6, 0, 0], &[1, 2, 7, 8, 0, 0, 0, 0], &[1, 2, 9, 10, 11, 12, 13, 14]]);
         assert_eq!(sheet.row_names(), ["truth", "sample 1", "sample 2"]);
         assert_eq!(sheet.column_names(), ["1", "+1", "+2", "+3"]);
         assert!(Sheet::new(&truth, 4, &[]).is_err());

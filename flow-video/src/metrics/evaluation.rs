@@ -50,6 +50,33 @@ impl Curves {
     }
 }
 
+/// A mean over clips with its standard error.
+pub type MeanAndError = (f64, f64);
+
+/// The best of some futures, chosen for each clip and each measure by its mean over the frames.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct BestOf {
+    /// Of how many.
+    pub futures: usize,
+    /// Its PSNR in dB.
+    pub psnr: MeanAndError,
+    /// Its SSIM.
+    pub ssim: MeanAndError,
+}
+
+/// What the best of all futures is ahead of a guess that needs no model: the mean of the differences clip by clip.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Margin {
+    /// The guess: `last frame` or `black`.
+    pub over: &'static str,
+    /// In dB.
+    pub psnr: MeanAndError,
+    /// Of SSIM.
+    pub ssim: MeanAndError,
+}
+
 /// Whether latents are what the prior says: with `ε = (z - μ) / σ` of a level, `Φ(ε)` is uniform for a true model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -85,8 +112,10 @@ pub struct Evaluation {
     pub copy_last: Curves,
     /// Black frames.
     pub black: Curves,
-    /// Mean PSNR and SSIM of the best of 1, 2, 4, … futures.
-    pub best_of: Vec<(usize, f64, f64)>,
+    /// The best of 1, 2, 4, … and of all futures.
+    pub best_of: Vec<BestOf>,
+    /// What the best of all is ahead of repeating the last frame, and of black frames.
+    pub margins: Vec<Margin>,
     /// The root mean square difference between two futures of a clip, in levels, mean over pairs of neighbours.
     pub diversity: f64,
     /// Of every level, finest first.
@@ -145,9 +174,32 @@ struct Sums {
     mean: Curves,
     copy_last: Curves,
     black: Curves,
-    best_of: Vec<(usize, f64, f64)>,
+    /// How many futures, and the mean measures of their best, clip by clip.
+    best_of: Vec<(usize, Measures)>,
+    /// Those of the two guesses.
+    guesses: [Measures; 2],
     diversity: f64,
     levels: Vec<Noise>,
+}
+
+/// Mean PSNR and SSIM over the frames, one of each a clip.
+#[derive(Clone, Default)]
+struct Measures {
+    psnr: Vec<f64>,
+    ssim: Vec<f64>,
+}
+
+impl Measures {
+    fn push(&mut self, (psnr, ssim): (f64, f64)) {
+        self.psnr.push(psnr);
+        self.ssim.push(ssim);
+    }
+
+    /// What these are ahead of `other`.
+    fn ahead_of(&self, other: &Measures, over: &'static str) -> Margin {
+        let gap = |a: &[f64], b: &[f64]| mean_and_error(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>());
+        Margin { over, psnr: gap(&self.psnr, &other.psnr), ssim: gap(&self.ssim, &other.ssim) }
+    }
 }
 
 impl Sums {
@@ -160,7 +212,8 @@ impl Sums {
             mean: zeros(),
             copy_last: zeros(),
             black: zeros(),
-            best_of: counts.map(|n| (n, 0.0, 0.0)).collect(),
+            best_of: counts.map(|n| (n, Measures::default())).collect(),
+            guesses: Default::default(),
             diversity: 0.0,
             levels: vec![Noise::default(); levels],
         }
@@ -183,8 +236,13 @@ impl Sums {
             Ok(curves)
         };
         let last = given[given.len() - size..].to_vec();
-        add(&mut self.copy_last, &curves(&|_| last.clone())?, 1.0);
-        add(&mut self.black, &curves(&|_| vec![0; size])?, 1.0);
+        let guesses = [curves(&|_| last.clone())?, curves(&|_| vec![0; size])?];
+        for ((sum, each), guess) in
+            [&mut self.copy_last, &mut self.black].into_iter().zip(&mut self.guesses).zip(&guesses)
+        {
+            add(sum, guess, 1.0);
+            each.push(guess.means());
+        }
 
         let futures = futures(model, clip, protocol, rng)?;
         let scored = futures
@@ -197,12 +255,13 @@ impl Sums {
             let each = among.iter().map(of);
             each.max_by(|a, b| total(a).total_cmp(&total(b))).unwrap_or_default()
         };
-        let best = Curves { psnr: better(&|c| c.psnr.clone(), &scored), ssim: better(&|c| c.ssim.clone(), &scored) };
-        add(&mut self.best, &best, 1.0);
-        let horizon = protocol.horizon as f64;
-        for (count, psnr, ssim) in &mut self.best_of {
-            *psnr += total(&better(&|c| c.psnr.clone(), &scored[..*count])) / horizon;
-            *ssim += total(&better(&|c| c.ssim.clone(), &scored[..*count])) / horizon;
+        let best = |among: &[Curves]| Curves {
+            psnr: better(&|c| c.psnr.clone(), among),
+            ssim: better(&|c| c.ssim.clone(), among),
+        };
+        add(&mut self.best, &best(&scored), 1.0);
+        for (count, each) in &mut self.best_of {
+            each.push(best(&scored[..*count]).means());
         }
         self.diversity += difference(&futures);
         Ok(())
@@ -214,7 +273,17 @@ impl Sums {
         for curves in [&mut self.best, &mut self.mean, &mut self.copy_last, &mut self.black] {
             curves.psnr.iter_mut().chain(&mut curves.ssim).for_each(|v| *v *= share);
         }
+        let [copy_last, black] = &self.guesses;
+        let best = self.best_of.last().map(|(_, each)| each.clone()).unwrap_or_default();
+        let margins = vec![best.ahead_of(copy_last, "last frame"), best.ahead_of(black, "black")];
+        let best_of = self.best_of.iter().map(|(futures, each)| BestOf {
+            futures: *futures,
+            psnr: mean_and_error(&each.psnr),
+            ssim: mean_and_error(&each.ssim),
+        });
         Evaluation {
+            best_of: best_of.collect(),
+            margins,
             protocol: protocol.clone(),
             clips,
             bits_per_dim: mean_and_error(bits),
@@ -223,7 +292,6 @@ impl Sums {
             mean: self.mean,
             copy_last: self.copy_last,
             black: self.black,
-            best_of: self.best_of.into_iter().map(|(n, psnr, ssim)| (n, psnr * share, ssim * share)).collect(),
             diversity: self.diversity * share,
             calibration: self.levels.into_iter().enumerate().map(|(level, noise)| noise.finish(level)).collect(),
         }

@@ -3,6 +3,8 @@
 mod evaluation;
 mod pictures;
 
-pub use evaluation::{Calibration, Curves, Evaluation, Protocol, bits_per_frame, evaluate};
+pub use evaluation::{
+    BestOf, Calibration, Curves, Evaluation, Margin, MeanAndError, Protocol, bits_per_frame, evaluate,
+};
 pub use flow_core::numerics::mean_and_error;
 pub use pictures::{PSNR_LIMIT, psnr, ssim};

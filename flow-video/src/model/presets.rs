@@ -83,17 +83,19 @@ pub fn preset(name: &str) -> Result<Preset> {
     let no_skip = PriorConfig { skip: false, blocks: 10, ..PriorConfig::default() };
     let rectified = |config: VideoConfig| VideoConfig { activation: HiddenActivation::Relu, ..config };
     let additive = |config: VideoConfig| VideoConfig { coupling: GlowCoupling::Additive, ..config };
+    // Most of a frame with digits is black.
+    let normal = |config: VideoConfig| VideoConfig { gaussianize: true, ..config };
     let paper = VideoConfig::default();
     let (about, model, size, recipe) = match name {
         "moving-digits" => (
             "built-in digits that move, 32x32 grey: minutes on two cores",
-            VideoConfig::new(3, 4, 32, PriorConfig::new(1, 32)),
+            normal(VideoConfig::new(3, 4, 32, PriorConfig::new(1, 32))),
             [1, 32, 32],
             Recipe { learning_rate: 2e-3, ..cores },
         ),
         "moving-mnist" => (
             "MNIST's digits that move, 64x64 grey: an hour or two on two cores",
-            VideoConfig::new(3, 6, 48, PriorConfig::new(2, 48)),
+            normal(VideoConfig::new(3, 6, 48, PriorConfig::new(2, 48))),
             [1, 64, 64],
             cores,
         ),

@@ -6,11 +6,17 @@ use flow_video::model::{ImageSpec, Predictor, PriorConfig, VideoConfig, VideoFlo
 
 /// A small model whose parameters are not those of the start, at which half of the networks are zero.
 fn model(dtype: DType) -> VideoFlow {
+    model_of(dtype, false)
+}
+
+fn model_of(dtype: DType, gaussianize: bool) -> VideoFlow {
     let mut prior = PriorConfig::new(1, 6);
     prior.past = 2;
+    let mut config = VideoConfig::new(2, 2, 8, prior);
+    config.gaussianize = gaussianize;
     let store = ParamStore::new(3, dtype, &Device::Cpu);
     let spec = ImageSpec::new(1, 8, 12, 256).unwrap();
-    let model = VideoFlow::new(&VideoConfig::new(2, 2, 8, prior), &spec, &store).unwrap();
+    let model = VideoFlow::new(&config, &spec, &store).unwrap();
     let mut rng = FlowRng::seed_from(4);
     for param in store.trainable() {
         let noise = rng.normal(param.tensor().shape(), dtype, &Device::Cpu).unwrap();
@@ -50,21 +56,43 @@ fn a_frame_changes_nothing_before_it() {
 
 #[test]
 fn frames_come_back_from_their_latents() {
-    for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::F64, 1e-10)] {
-        let model = model(dtype);
+    let cases = [(DType::F32, 1e-4), (DType::F64, 1e-10)];
+    for ((dtype, tolerance), gaussianize) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+        let model = model_of(dtype, gaussianize);
         let (_, _, frames) = (0, 0, clips(3, 2).reshape((6, 1, 8, 12)).unwrap());
         let (y, _) = model.preprocess().center(&frames).unwrap();
         let latents = model.frame().factors(&y).unwrap().latents;
         let back = model.frame().decode_with(|level, _| Ok(latents[level].clone())).unwrap();
         let error = (back - y).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
         let error: f64 = error.to_dtype(DType::F64).unwrap().to_scalar().unwrap();
-        assert!(error < tolerance, "{dtype:?}: {error}");
+        assert!(error < tolerance, "{dtype:?} {gaussianize}: {error}");
     }
 }
 
 #[test]
+fn a_histogram_of_levels_costs_constant_values_nearly_nothing() {
+    let mut values = vec![0_u8; 2 * 6 * 96];
+    let mut rng = FlowRng::seed_from(3);
+    values.iter_mut().filter(|_| rng.below(8) == 0).for_each(|v| *v = 255);
+    let x = Tensor::from_vec(values, (2, 6, 1, 8, 12), &Device::Cpu).unwrap();
+    let bits = |gaussianize| {
+        let model = model_of(DType::F32, gaussianize);
+        model.initialize(&x, &mut rng.clone()).unwrap();
+        let bits = model.bits_per_dim(&x, &mut rng.clone()).unwrap();
+        bits.narrow(1, 2, 4).unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap()
+    };
+    // Seven values of eight are black: 0.54 bits, and what one count in each of 256 bins costs.
+    let (with, without) = (bits(true), bits(false));
+    assert!((0.4..1.6).contains(&with) && without > with + 1.0, "{with} {without}");
+}
+
+#[test]
 fn both_ways_of_back_propagation_agree_with_each_other_and_with_differences() {
-    let (model, x) = (model(DType::F64), clips(5, 5));
+    [false, true].into_iter().for_each(check_gradients);
+}
+
+fn check_gradients(gaussianize: bool) {
+    let (model, x) = (model_of(DType::F64, gaussianize), clips(5, 5));
     let gradient = |mode, first| {
         let mut gradients = Gradients::new(model.store());
         let step = model.backward(&x, first, &mut FlowRng::seed_from(6), mode, &mut gradients).unwrap();
