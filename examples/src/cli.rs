@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
-use flow_core::train::{Decay, Rule, RunState, TrainConfig, find_checkpoint, load_fingerprint, load_train_config};
+use flow_core::train::{
+    Decay, Fingerprint, Rule, RunState, TrainConfig, find_checkpoint, load_fingerprint, load_train_config,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -202,6 +204,29 @@ impl CheckpointArg {
     /// The flags, each with whether it was given, for [`refuse`].
     pub fn given(&self) -> [(&'static str, bool); 2] {
         [("--checkpoint", self.checkpoint.is_some()), ("--raw-weights", self.raw_weights)]
+    }
+
+    /// Says so on stderr if parts of data were not cut of what the run was trained on.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read.
+    pub fn note_other_data(&self, program: &str, now: &Fingerprint) -> Result<()> {
+        if let Some(difference) = self.difference_of_data(program, now)? {
+            eprintln!(
+                "note: these are not the run's own data ({difference}); parts of a source that has changed are cut anew, \
+                 and the test part may hold what the run was trained on"
+            );
+        }
+        Ok(())
+    }
+
+    /// How data differ from those that the run was trained on, in words; `None` if they are the same or nothing is known.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read.
+    pub fn difference_of_data(&self, program: &str, now: &Fingerprint) -> Result<Option<String>> {
+        let then = load_fingerprint(&find_checkpoint(&self.folder(program))?)?;
+        Ok(then.and_then(|then| now.difference(&then)))
     }
 
     /// Prints how far the run has come and how it was trained, where the checkpoint says so.

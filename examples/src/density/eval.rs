@@ -11,7 +11,7 @@ use flow_density::io::header;
 use flow_density::metrics::{Report, score};
 use flow_density::trainer::DensityRun;
 
-use super::common::load;
+use super::common::{PROGRAM, load};
 use super::grid;
 use super::picture::{self, PictureArg, Shown};
 use super::reading::{ReadingArg, check_columns, other_table, print, print_notes, table_of};
@@ -200,6 +200,7 @@ impl EvalArgs {
             split => {
                 let data = Data::from_table(&table, run.seed)?.scaled_as(&run.standard);
                 print(&data);
+                self.refuse_changed(own, &data)?;
                 data.rows(split)
             }
         };
@@ -207,6 +208,19 @@ impl EvalArgs {
         let rows = self.points.map_or_else(|| rows.clone(), |most| rows.first(most));
         let (name, file) = (table.name().to_string(), table.rows_of_file());
         Ok(Scored { name, split, rows, of, file, toy: None })
+    }
+
+    /// Refuses the run's own table if it has changed: its parts would be cut anew, through what was trained on.
+    fn refuse_changed(&self, own: bool, data: &Data) -> Result<()> {
+        let Some(now) = data.fingerprint().filter(|_| own) else { return Ok(()) };
+        if let Some(difference) = self.checkpoint.difference_of_data(PROGRAM, &now)? {
+            bail!(
+                "{}: has changed since the training ({difference}), so its parts are not those of the run; \
+                 --data FILE scores all rows of a table",
+                data.name()
+            );
+        }
+        Ok(())
     }
 }
 

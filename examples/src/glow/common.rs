@@ -14,6 +14,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::CheckpointArg;
 
+/// The program's name, and that of its folder of results.
+pub(super) const PROGRAM: &str = "glow";
+
 /// Where images come from.
 #[derive(Args, Debug, Clone)]
 pub(super) struct DataArg {
@@ -24,7 +27,7 @@ pub(super) struct DataArg {
 
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(ImageRun, ImageModel)> {
-    let folder = checkpoint.folder("glow");
+    let folder = checkpoint.folder(PROGRAM);
     if is_codec(&folder)? {
         bail!(
             "checkpoint {}: is a lossless codec, which compress, decompress and info use; this verb needs an image model, \
@@ -120,6 +123,16 @@ impl std::fmt::Display for Part {
 pub(super) fn images_for(run: &ImageRun, path: &Path, part: Part) -> Result<Dataset> {
     let set = part.read(path, &options_for(run))?;
     check_fit(run, path, &set).map(|()| set)
+}
+
+/// As [`images_for`], with a line on stderr if the parts were not cut of what the run was trained on.
+pub(super) fn images_of(checkpoint: &CheckpointArg, run: &ImageRun, path: &Path, part: Part) -> Result<Dataset> {
+    if part == Part::All {
+        return images_for(run, path, part);
+    }
+    let splits = splits_for(run, path)?;
+    checkpoint.note_other_data(PROGRAM, &splits.fingerprint())?;
+    part.of(splits)
 }
 
 /// All parts of a path, read the way the run read its own.

@@ -10,7 +10,7 @@ use flow_image::data::Dataset;
 use flow_image::io::atomic_write;
 use flow_image::metrics::{bits_per_image, mean_and_error};
 
-use super::common::{DataArg, Part, images_for, load, progress};
+use super::common::{DataArg, Part, images_of, load, progress};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
 
 /// Measure bits/dim on held-out images
@@ -55,7 +55,7 @@ impl EvalArgs {
         at_least_one("--draws", self.draws)?;
         self.csv.as_deref().map_or(Ok(()), check_output)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let set = images_for(&run, &self.data.data, self.split)?;
+        let set = images_of(&self.checkpoint, &run, &self.data.data, self.split)?;
         let count = self.count.unwrap_or(set.len()).min(set.len());
         let bar = progress(count, "bits/dim");
         let mut rng = FlowRng::named(self.seed, "eval");

@@ -4,12 +4,12 @@ use anyhow::{Result, bail};
 use flow_image::codec::{self, IdfConfig};
 use flow_image::model::{ModelConfig, PRESETS, preset};
 
-use super::common::{is_codec, load, load_codec};
+use super::common::{PROGRAM, is_codec, load, load_codec};
 use crate::info::{Facts, InfoArgs};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    args.run("glow", presets, |checkpoint, device| {
-        let folder = checkpoint.folder("glow");
+    args.run(PROGRAM, presets, |checkpoint, device| {
+        let folder = checkpoint.folder(PROGRAM);
         if is_codec(&folder)? {
             let (run, model) = load_codec(&folder, !checkpoint.raw_weights)?;
             let [channels, height, width] = run.shape;

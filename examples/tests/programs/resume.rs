@@ -114,8 +114,12 @@ fn a_resume_refuses_other_data_other_settings_and_another_program() {
         let last = message.lines().last().unwrap();
         assert!(last.starts_with("error: ") && last.len() < 400, "{last}");
     }
+    assert!(says("density", folder, &["eval", "--checkpoint", "m"]).contains("over 8 points"));
     // A file whose rows were exchanged under its own name.
     std::fs::rename(folder.join("other.csv"), folder.join("a.csv")).unwrap();
+    let message = refused(program("density", folder, &["eval", "--checkpoint", "m"]), folder);
+    assert!(message.contains("a.csv: has changed since the training (train: as many rows, but not"), "{message}");
+    assert!(says("density", folder, &["eval", "--checkpoint", "m", "--data", "a.csv"]).contains("over 80 points"));
     let message = refused(program("density", folder, &["train", "--out", "m", "--resume"]), folder);
     assert!(message.contains("not the same"), "{message}");
 }

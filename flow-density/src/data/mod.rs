@@ -24,6 +24,8 @@ mod text;
 mod toys;
 
 use flow_core::FlowRng;
+use flow_core::hash::Fnv;
+use flow_core::train::Fingerprint;
 use lattice::Census;
 use rayon::prelude::*;
 
@@ -222,6 +224,20 @@ impl Data {
     /// The toy that points are drawn from, if it is one.
     pub fn toy(&self) -> Option<Toy> {
         self.toy
+    }
+
+    /// By what a run knows its table again, in its parts; `None` for a toy, which is known by its name.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        if self.toy().is_some() {
+            return None;
+        }
+        let test = self.rows(Split::Test);
+        let parts = [("train", self.train()), ("validation", self.validation()), ("test", test.values())];
+        let print = parts.iter().fold(Fingerprint::new("rows"), |print, (name, values)| {
+            let words = values.iter().map(|v| v.to_bits()).flat_map(|bits| [bits as u32, (bits >> 32) as u32]);
+            print.part(name, values.len() / self.columns().max(1), Fnv::new().words(words))
+        });
+        Some(print)
     }
 
     /// A part of a table, with the numbers of its rows in the file; nothing of a toy but its validation points.

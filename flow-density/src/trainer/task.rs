@@ -1,12 +1,11 @@
 //! What a training step of a density is.
 
 use candle_core::{Device, Tensor};
-use flow_core::hash::Fnv;
 use flow_core::train::{BatchIndices, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Task};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 
 use super::DensityRun;
-use crate::data::{Data, Split};
+use crate::data::Data;
 use crate::metrics::log_prob;
 use crate::model::{Kind, Model, Purpose};
 use crate::{Error, Result};
@@ -113,18 +112,8 @@ impl Task for DensityTask {
         &self.run
     }
 
-    /// Of a table; a toy is known by its name.
     fn fingerprint(&self) -> Option<Fingerprint> {
-        if self.data.toy().is_some() {
-            return None;
-        }
-        let test = self.data.rows(Split::Test);
-        let parts = [("train", self.data.train()), ("validation", self.data.validation()), ("test", test.values())];
-        let print = parts.iter().fold(Fingerprint::new("rows"), |print, (name, values)| {
-            let words = values.iter().map(|v| v.to_bits()).flat_map(|bits| [bits as u32, (bits >> 32) as u32]);
-            print.part(name, values.len() / self.data.columns().max(1), Fnv::new().words(words))
-        });
-        Some(print)
+        self.data.fingerprint()
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {

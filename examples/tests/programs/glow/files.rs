@@ -89,6 +89,14 @@ fn a_training_says_what_it_read_and_its_report_is_what_eval_says() {
     assert!(table.starts_with("index,label,bits_per_dim,file\n") && table.contains(",dog/ñ "), "{table}");
     let all = run(folder, &["eval", "--checkpoint", "m", "--data", "tree", "--split", "all"]);
     assert!(all.starts_with("all ") && all.contains("over 30 images"), "{all}");
+    let other = "note: these are not the run's own data (";
+    let eval = &eval[..5];
+    assert!(!self::said(folder, eval).contains("the run's own data"));
+    std::fs::remove_file(folder.join("tree/cat/broken.png")).unwrap();
+    let first = std::fs::read_dir(folder.join("tree/cat")).unwrap().next().unwrap().unwrap();
+    std::fs::remove_file(first.path()).unwrap();
+    let said = self::said(folder, eval);
+    assert!(said.contains(other), "{said}");
 }
 
 #[test]
