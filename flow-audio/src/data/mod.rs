@@ -1,0 +1,1 @@
+//! Readers of sound files, corpora and the batches drawn from them.

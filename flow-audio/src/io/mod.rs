@@ -1,0 +1,1 @@
+//! What is written: WAV, arrays and pictures.

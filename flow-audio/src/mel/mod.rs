@@ -1,0 +1,1 @@
+//! Mel spectrograms by named conventions.

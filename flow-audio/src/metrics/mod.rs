@@ -1,0 +1,1 @@
+//! How near synthesised speech comes to the recording.
