@@ -46,6 +46,14 @@ pub enum Error {
         /// What the decoder says.
         what: String,
     },
+    /// A format that this build does not read.
+    #[error("{}: this is a {format} file, and this program was built without the feature codecs, which reads them", path.display())]
+    FeatureDisabled {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+    },
     /// A failure of the core: tensors, files, arguments.
     #[error(transparent)]
     Core(#[from] flow_core::Error),

@@ -9,4 +9,6 @@ pub mod model;
 
 /// The tensors that this crate's functions take and return.
 pub use candle_core;
+pub use data::{Clip, Clips, OpenOptions, Segments, Splits, Voices};
 pub use error::{Error, Result};
+pub use mel::{Convention, Mel, MelConfig};
