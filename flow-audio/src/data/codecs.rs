@@ -43,9 +43,6 @@ pub(super) fn read(path: &Path, bytes: &[u8], kind: Kind) -> Result<Decoded> {
     options.verify = true;
     let mut decoder = symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(failed)?;
     let Samples { rate, channels, interleaved } = samples(&mut *format, &mut *decoder, track_id, &broken, &failed)?;
-    if decoder.finalize().verify_ok == Some(false) {
-        return Err(broken("the samples do not have the checksum that the file declares".into()));
-    }
     let present = interleaved.len() / channels.max(1);
     if present == 0 || rate == 0 {
         return Err(broken("it holds no sample".into()));
@@ -53,6 +50,9 @@ pub(super) fn read(path: &Path, bytes: &[u8], kind: Kind) -> Result<Decoded> {
     let declared = frames.unwrap_or(0);
     if declared > present as u64 {
         return Err(broken(format!("it declares {declared} samples and holds {present}")));
+    }
+    if decoder.finalize().verify_ok == Some(false) {
+        return Err(broken("the samples do not have the checksum that the file declares".into()));
     }
     let mut notes = Vec::new();
     if kind == Kind::OggVorbis && !ends(bytes) {

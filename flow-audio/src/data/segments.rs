@@ -273,7 +273,7 @@ mod tests {
         assert_ne!(draw(1), draw(2));
         let steps: Vec<f32> = draw(1).iter().zip(&plain).map(|(a, b)| (a - b) * 32_768.0).collect();
         let (low, high) = steps.iter().fold((0.0f32, 0.0f32), |(l, h), &s| (l.min(s), h.max(s)));
-        assert!(low >= -0.5 && low < -0.49 && high <= 0.5 && high > 0.49, "{low} {high}");
+        assert!((-0.5..-0.49).contains(&low) && (0.49..=0.5).contains(&high), "{low} {high}");
         assert!(steps.iter().sum::<f32>().abs() / 2048.0 < 0.03);
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use flow_audio::MelConfig;
 use flow_audio::mel::MelBasis;
-use flow_audio::{Convention, Mel, MelConfig};
 
 use crate::support::file;
 
@@ -34,6 +34,7 @@ fn the_basis_is_that_of_librosa() {
 #[cfg(feature = "codecs")]
 #[test]
 fn the_spectrogram_is_that_of_librosa() {
+    use flow_audio::{Convention, Mel};
     let (Some(path), Some(clip)) = (file("fixtures/logmel_tacotron2.npy"), file("audio/LJ001-0001.flac")) else {
         return;
     };

@@ -37,6 +37,10 @@ pub(crate) fn refused(path: &Path, options: &OpenOptions, expected: &[&str]) {
 pub(crate) fn put(root: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = root.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // A file system may wait for the disk where a file is overwritten, and not where it is new.
+    if path.exists() {
+        std::fs::remove_file(&path).unwrap();
+    }
     std::fs::write(&path, bytes).unwrap();
     path
 }
