@@ -1,0 +1,30 @@
+//! How near one waveform is to another, and what a likelihood means in bits.
+//!
+//! | number | unit | where |
+//! |---|---|---|
+//! | log-likelihood as bits per sample | bits | [`bits_per_sample`] |
+//! | multi-resolution STFT distance | none | [`multi_resolution_stft`] |
+//! | mel-cepstral distortion | dB | [`mel_cepstral_distortion`] |
+//! | log-spectral distance | dB | [`log_spectral_distance`] |
+//! | signal-to-noise ratio | dB | [`signal_to_noise`] |
+//!
+//! None of them is an opinion of listeners.
+
+mod cepstrum;
+mod likelihood;
+mod spectral;
+
+pub use cepstrum::{mel_cepstral_distortion, mel_cepstrum};
+pub use likelihood::{bits_per_sample, nats_per_sample, signal_to_noise};
+pub use spectral::{RESOLUTIONS, StftDistance, log_spectral_distance, multi_resolution_stft};
+
+use crate::{Error, Result};
+
+/// Refuses waveforms of different lengths, or of none.
+fn same_length(a: &[f32], b: &[f32]) -> Result<()> {
+    if a.is_empty() || a.len() != b.len() {
+        let reason = format!("need two waveforms of one length, got {} and {} samples", a.len(), b.len());
+        return Err(Error::config("comparison", reason));
+    }
+    Ok(())
+}

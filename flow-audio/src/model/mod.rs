@@ -1,0 +1,1 @@
+//! WaveFlow, split by its parts.
