@@ -31,8 +31,10 @@ mod simd;
 pub(crate) mod spline;
 
 use candle_core::{Layout, Storage, Tensor};
+pub use coupling_net::{gate, gate_backward};
 pub use gemm::{Size, Start, View, gemm, transpose};
 pub use op::{Fused, Kept, fuse};
+pub use panels::Panels;
 
 use crate::{Error, Result};
 
@@ -68,13 +70,13 @@ pub trait Real:
     /// Numbers in a register of [`Real::gemm`].
     fn lanes() -> usize;
 
-    /// The fastest product this machine has.
+    /// The fastest product this machine has; the left operand is made of parts of as many columns each.
     ///
     /// # Safety
-    /// Slices must be as long as [`gemm::gemm`] checks; panels must be packed for [`Real::lanes`].
+    /// Slices must be as long as [`gemm::gemm`] checks and parts divide the inner dimension; panels must be packed for [`Real::lanes`].
     unsafe fn gemm(
         size: Size,
-        a: View<'_, Self>,
+        a: &[View<'_, Self>],
         b: gemm::Right<'_, Self>,
         c: &mut [Self],
         start: Start<'_, Self>,
@@ -106,7 +108,7 @@ impl Real for f64 {
 
     unsafe fn gemm(
         size: Size,
-        a: View<'_, f64>,
+        a: &[View<'_, f64>],
         b: gemm::Right<'_, f64>,
         c: &mut [f64],
         start: Start<'_, f64>,
@@ -178,7 +180,7 @@ impl Real for f32 {
 
     unsafe fn gemm(
         size: Size,
-        a: View<'_, f32>,
+        a: &[View<'_, f32>],
         b: gemm::Right<'_, f32>,
         c: &mut [f32],
         start: Start<'_, f32>,
