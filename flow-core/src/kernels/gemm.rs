@@ -416,7 +416,7 @@ mod tests {
         ] {
             if present {
                 let mut c = vec![0.0; 13 * 77];
-                unsafe { kernel(size, View::rows(&a, 40), right, &mut c, Start::Zero, true) };
+                unsafe { kernel(size, &[View::rows(&a, 40)], right, &mut c, Start::Zero, true) };
                 assert!(c.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4));
             }
         }

@@ -253,7 +253,10 @@ pub(crate) fn run_vectorized<P: Pass>(pass: P) -> P::Output {
 }
 
 /// Lends the elements of a CPU tensor, made contiguous first if it is strided.
-pub(crate) fn read<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+///
+/// # Errors
+/// A tensor of another device or type, and what `f` returns.
+pub fn read<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
     let t = t.contiguous()?;
     let (storage, layout) = t.storage_and_layout();
     match &*storage {

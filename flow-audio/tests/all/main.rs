@@ -1,0 +1,4 @@
+//! The tests of this crate from outside.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod waveflow;
