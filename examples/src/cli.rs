@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use flow_core::train::{
     Decay, Fingerprint, Rule, RunState, TrainConfig, find_checkpoint, load_fingerprint, load_train_config,
 };
@@ -193,6 +193,30 @@ pub struct CheckpointArg {
     /// Use the weights of the last step even where averaged ones exist
     #[arg(long)]
     pub raw_weights: bool,
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// What models are trained on.
+    Train,
+    /// What checkpoints are chosen by.
+    Validation,
+    /// What nothing was fitted to.
+    Test,
+    /// Everything, in the order of the source.
+    All,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Part::Train => "train",
+            Part::Validation => "validation",
+            Part::Test => "test",
+            Part::All => "all",
+        })
+    }
 }
 
 impl CheckpointArg {

@@ -14,6 +14,7 @@ mod settings;
 pub mod solver;
 pub mod training;
 pub mod videoflow;
+pub mod waveflow;
 
 /// The workspace README's example, compiled and run with the documentation tests.
 #[cfg(doctest)]

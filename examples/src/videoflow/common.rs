@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use candle_core::{Device, Tensor};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use flow_video::data::{self, Channels, Clips, OpenOptions, Resize, Splits, is_generated};
 use flow_video::model::VideoFlow;
 use flow_video::trainer::VideoRun;
 
-use crate::cli::{CheckpointArg, at_least_one};
+use crate::cli::{CheckpointArg, Part, at_least_one};
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "videoflow";
@@ -22,48 +22,24 @@ pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(Video
     Ok(flow_core::train::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
 }
 
-/// A part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Part {
-    /// What models are trained on.
-    Train,
-    /// What checkpoints are chosen by.
-    Validation,
-    /// What nothing was fitted to.
-    Test,
-    /// All clips, in the order of the source.
-    All,
-}
-
-impl Part {
-    fn name(self) -> &'static str {
-        match self {
-            Part::Train => "train",
-            Part::Validation => "validation",
-            Part::Test => "test",
-            Part::All => "all",
-        }
-    }
-
-    /// The clips of this part, after a line on stderr about what they are, and what was not read as it is.
-    pub(super) fn read(self, path: &Path, options: &OpenOptions) -> Result<Clips> {
-        let set = match self {
-            Part::All => data::open_all(path, options)?,
-            _ => {
-                let Splits { train, validation, test } = data::open(path, options)?;
-                match self {
-                    Part::Train => train,
-                    Part::Validation => validation,
-                    _ => test,
-                }
+/// The clips of a part, after a line on stderr about what they are, and what was not read as it is.
+pub(super) fn read(part: Part, path: &Path, options: &OpenOptions) -> Result<Clips> {
+    let set = match part {
+        Part::All => data::open_all(path, options)?,
+        _ => {
+            let Splits { train, validation, test } = data::open(path, options)?;
+            match part {
+                Part::Train => train,
+                Part::Validation => validation,
+                _ => test,
             }
-        };
-        let (name, count) = (self.name(), set.len());
-        ensure!(count > 0, "{}: the {name} part has no clips; --split all takes all of them", set.source());
-        eprintln!("data: {name} part, {count} clips; {}", set.source());
-        set.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        Ok(set)
-    }
+        }
+    };
+    let count = set.len();
+    ensure!(count > 0, "{}: the {part} part has no clips; --split all takes all of them", set.source());
+    eprintln!("data: {part} part, {count} clips; {}", set.source());
+    set.notes().iter().for_each(|note| eprintln!("note: {note}"));
+    Ok(set)
 }
 
 /// Clips to work on.
@@ -99,7 +75,7 @@ impl DataArg {
         if self.data != Path::new("shapes") {
             options.shapes = None;
         }
-        let set = self.split.read(&self.data, &options)?;
+        let set = read(self.split, &self.data, &options)?;
         let (shape, levels) = (set.shape(), set.levels());
         if shape != run.spec.event_shape() || levels != run.spec.levels {
             bail!(

@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use flow_video::data::Clip;
 
-use super::common::{FPS, Part, places};
+use super::common::{FPS, places, read};
 use super::film;
 use super::reading::ReadingArg;
-use crate::cli::{check_output, create_parent};
+use crate::cli::{Part, check_output, create_parent};
 
 /// Write clips of a data set as animations or pictures
 #[derive(Args, Debug)]
@@ -47,7 +47,7 @@ impl RenderArgs {
     pub(super) fn run(self) -> Result<()> {
         check_output(&self.out)?;
         film::check(&self.out, FPS)?;
-        let set = self.split.read(&self.data, &self.reading.options(&self.data, 1, self.seed)?)?;
+        let set = read(self.split, &self.data, &self.reading.options(&self.data, 1, self.seed)?)?;
         let places = places(&set, &self.clip, self.count)?;
         let clips: Vec<&Clip> = places.iter().filter_map(|&place| set.get(place)).collect();
         let whole =

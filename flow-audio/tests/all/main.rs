@@ -9,3 +9,4 @@ mod open;
 mod real_clips;
 mod support;
 mod wav;
+mod waveflow;

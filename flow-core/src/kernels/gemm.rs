@@ -87,7 +87,7 @@ pub fn gemm<T: Real>(size: Size, a: View<'_, T>, b: &[T], c: &mut [T], start: St
     assert!(holds(size.n, b.len(), size.k), "gemm operands are too short");
     check(size, a, c, start);
     // Safety: the asserts bound every access of the kernels.
-    unsafe { T::gemm(size, a, Right { data: b, packed: false }, c, start, relu) }
+    unsafe { T::gemm(size, &[a], Right { data: b, packed: false }, c, start, relu) }
 }
 
 /// Whether `len` numbers are at least `rows` rows of `n`.
@@ -107,11 +107,13 @@ pub(super) fn check<T: Real>(size: Size, a: View<'_, T>, c: &[T], start: Start<'
 
 /// The portable instantiation.
 ///
+/// The left operand is made of parts of as many columns each, beside each other.
+///
 /// # Safety
-/// Slices must be as long as [`gemm`] checks.
+/// Slices must be as long as [`gemm`] checks, and the inner dimension a multiple of the number of parts.
 pub(super) unsafe fn portable<T: Real>(
     size: Size,
-    a: View<'_, T>,
+    a: &[View<'_, T>],
     b: Right<'_, T>,
     c: &mut [T],
     start: Start<'_, T>,
@@ -128,7 +130,7 @@ pub(super) mod x86 {
     #[target_feature(enable = "avx512f")]
     pub(in super::super) unsafe fn avx512(
         size: Size,
-        a: View<'_, f32>,
+        a: &[View<'_, f32>],
         b: Right<'_, f32>,
         c: &mut [f32],
         start: Start<'_, f32>,
@@ -140,7 +142,7 @@ pub(super) mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(in super::super) unsafe fn avx2(
         size: Size,
-        a: View<'_, f32>,
+        a: &[View<'_, f32>],
         b: Right<'_, f32>,
         c: &mut [f32],
         start: Start<'_, f32>,
@@ -157,7 +159,7 @@ pub(crate) const MR: usize = 6;
 #[inline(always)]
 unsafe fn blocks<V: Vector>(
     size: Size,
-    a: View<'_, V::Elem>,
+    a: &[View<'_, V::Elem>],
     b: Right<'_, V::Elem>,
     c: &mut [V::Elem],
     start: Start<'_, V::Elem>,
@@ -226,7 +228,7 @@ struct Tile {
 unsafe fn rows_of<V: Vector, const NV: usize>(
     rows: usize,
     tile: &Tile,
-    a: View<'_, V::Elem>,
+    a: &[View<'_, V::Elem>],
     b: Right<'_, V::Elem>,
     c: &mut [V::Elem],
     start: Start<'_, V::Elem>,
@@ -247,7 +249,7 @@ unsafe fn rows_of<V: Vector, const NV: usize>(
 #[inline(always)]
 unsafe fn micro<V: Vector, const ROWS: usize, const NV: usize>(
     tile: &Tile,
-    a: View<'_, V::Elem>,
+    a: &[View<'_, V::Elem>],
     b: Right<'_, V::Elem>,
     c: &mut [V::Elem],
     start: Start<'_, V::Elem>,
@@ -271,25 +273,28 @@ unsafe fn micro<V: Vector, const ROWS: usize, const NV: usize>(
                 }
             }
         }
-        let mut pa = a.data.as_ptr().wrapping_add(tile.i * a.row);
         let mut pb = b.data.as_ptr().wrapping_add(tile.from);
         // Full vectors may be loaded whole as long as they end inside `b`; the last row of the last
         // panel is the only place where they would not, so partial panels always load masked. Packed ones are filled up.
         let partial = last < V::LANES && !b.packed;
-        for _ in 0..k {
-            let mut vb = [V::zero(); NV];
-            for (v, slot) in vb.iter_mut().enumerate() {
-                let p = pb.add(v * V::LANES);
-                *slot = if v == NV - 1 && partial { V::load_first(p, last) } else { V::load(p) };
-            }
-            for (r, row) in acc.iter_mut().enumerate() {
-                let va = V::splat(pa.add(r * a.row));
-                for (slot, &b) in row.iter_mut().zip(&vb) {
-                    *slot = slot.mul_add(va, b);
+        let depth = k / a.len().max(1);
+        for part in a {
+            let mut pa = part.data.as_ptr().wrapping_add(tile.i * part.row);
+            for _ in 0..depth {
+                let mut vb = [V::zero(); NV];
+                for (v, slot) in vb.iter_mut().enumerate() {
+                    let p = pb.add(v * V::LANES);
+                    *slot = if v == NV - 1 && partial { V::load_first(p, last) } else { V::load(p) };
                 }
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let va = V::splat(pa.add(r * part.row));
+                    for (slot, &b) in row.iter_mut().zip(&vb) {
+                        *slot = slot.mul_add(va, b);
+                    }
+                }
+                pa = pa.wrapping_add(part.col);
+                pb = pb.wrapping_add(tile.stride);
             }
-            pa = pa.wrapping_add(a.col);
-            pb = pb.wrapping_add(tile.stride);
         }
         for (r, row) in acc.iter().enumerate() {
             for (v, &value) in row.iter().enumerate() {
@@ -403,15 +408,18 @@ mod tests {
         let (a, b) = (numbers::<f32>(13 * 40, 1), numbers::<f32>(40 * 77, 2));
         let mut expected = vec![0.0; 13 * 77];
         let right = Right { data: b.as_slice(), packed: false };
-        unsafe { portable(size, View::rows(&a, 40), right, &mut expected, Start::Zero, true) };
+        unsafe { portable(size, &[View::rows(&a, 40)], right, &mut expected, Start::Zero, true) };
         #[cfg(target_arch = "x86_64")]
         for (present, kernel) in [
-            (is_x86_feature_detected!("avx512f"), x86::avx512 as unsafe fn(_, _, Right<'_, f32>, &mut [f32], _, _)),
+            (
+                is_x86_feature_detected!("avx512f"),
+                x86::avx512 as unsafe fn(_, &[View<'_, f32>], Right<'_, f32>, &mut [f32], _, _),
+            ),
             (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"), x86::avx2),
         ] {
             if present {
                 let mut c = vec![0.0; 13 * 77];
-                unsafe { kernel(size, View::rows(&a, 40), right, &mut c, Start::Zero, true) };
+                unsafe { kernel(size, &[View::rows(&a, 40)], right, &mut c, Start::Zero, true) };
                 assert!(c.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4));
             }
         }

@@ -32,8 +32,10 @@ mod simd;
 pub(crate) mod spline;
 
 use candle_core::{Layout, Storage, Tensor};
+pub use coupling_net::{gate, gate_backward};
 pub use gemm::{Size, Start, View, gemm, transpose};
 pub use op::{Fused, Kept, fuse};
+pub use panels::Panels;
 
 use crate::{Error, Result};
 
@@ -69,13 +71,13 @@ pub trait Real:
     /// Numbers in a register of [`Real::gemm`].
     fn lanes() -> usize;
 
-    /// The fastest product this machine has.
+    /// The fastest product this machine has; the left operand is made of parts of as many columns each.
     ///
     /// # Safety
-    /// Slices must be as long as [`gemm::gemm`] checks; panels must be packed for [`Real::lanes`].
+    /// Slices must be as long as [`gemm::gemm`] checks and parts divide the inner dimension; panels must be packed for [`Real::lanes`].
     unsafe fn gemm(
         size: Size,
-        a: View<'_, Self>,
+        a: &[View<'_, Self>],
         b: gemm::Right<'_, Self>,
         c: &mut [Self],
         start: Start<'_, Self>,
@@ -107,7 +109,7 @@ impl Real for f64 {
 
     unsafe fn gemm(
         size: Size,
-        a: View<'_, f64>,
+        a: &[View<'_, f64>],
         b: gemm::Right<'_, f64>,
         c: &mut [f64],
         start: Start<'_, f64>,
@@ -179,7 +181,7 @@ impl Real for f32 {
 
     unsafe fn gemm(
         size: Size,
-        a: View<'_, f32>,
+        a: &[View<'_, f32>],
         b: gemm::Right<'_, f32>,
         c: &mut [f32],
         start: Start<'_, f32>,
@@ -252,7 +254,10 @@ pub(crate) fn run_vectorized<P: Pass>(pass: P) -> P::Output {
 }
 
 /// Lends the elements of a CPU tensor, made contiguous first if it is strided.
-pub(crate) fn read<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+///
+/// # Errors
+/// A tensor of another device or type, and what `f` returns.
+pub fn read<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
     let t = t.contiguous()?;
     let (storage, layout) = t.storage_and_layout();
     match &*storage {

@@ -9,7 +9,7 @@ use super::gemm::{Right, Size, Start, View, check, widest};
 
 /// A matrix of `k` rows and `n` columns in panels; what fills up the last one is of no account.
 #[derive(Debug, Clone)]
-pub(crate) struct Panels<T> {
+pub struct Panels<T> {
     data: Vec<T>,
     k: usize,
     n: usize,
@@ -124,11 +124,23 @@ impl<T: Real> Panels<T> {
 
     /// `C = start + A·self` with `m` rows, then `max(·, 0)` if `relu`.
     pub fn product(&self, m: usize, a: View<'_, T>, c: &mut [T], start: Start<'_, T>, relu: bool) {
+        self.product_of_parts(m, &[a], c, start, relu);
+    }
+
+    /// The same for a left operand of several parts of as many columns each, beside each other: the shifted views of which
+    /// a convolution is made need no copy.
+    ///
+    /// # Panics
+    /// When there is no part, the parts do not divide the inner dimension, or a slice is shorter than the sizes say: a bug
+    /// in the calling kernel, never input.
+    pub fn product_of_parts(&self, m: usize, parts: &[View<'_, T>], c: &mut [T], start: Start<'_, T>, relu: bool) {
         let size = Size { m, k: self.k, n: self.n };
-        check(size, a, c, start);
+        let depth = self.k / parts.len();
+        assert!(depth * parts.len() == self.k, "parts do not divide the inner dimension");
+        parts.iter().for_each(|&part| check(Size { k: depth, ..size }, part, c, start));
         // Safety: the lengths were just asserted, and the panels are as `zeros` has laid them out, for the registers of
         // this machine.
-        unsafe { T::gemm(size, a, Right { data: &self.data, packed: true }, c, start, relu) }
+        unsafe { T::gemm(size, parts, Right { data: &self.data, packed: true }, c, start, relu) }
     }
 }
 
@@ -161,6 +173,11 @@ mod tests {
                 for j in panels.starts() {
                     assert!(panels.run(i, j) == &row[j..][..panels.run(i, j).len()]);
                 }
+            }
+            if k % 3 == 0 && k > 0 {
+                let third = |i: usize| View { data: a.get(i * k / 3..).unwrap_or(&[]), row: k, col: 1 };
+                panels.product_of_parts(m, &[third(0), third(1), third(2)], &mut got, Start::Zero, true);
+                assert!(got == want, "{m}x{k}x{n} in three parts");
             }
             let mut packed = Panels::zeros(k + 3, n);
             packed.pack(&rows);

@@ -8,7 +8,7 @@ use super::super::{Pass, Real, run_vectorized};
 /// Replaces `a` by `tanh a` and `b` by `sigmoid b`, and sets `gated` to their product.
 ///
 /// A sigmoid is `½ + ½ tanh(b/2)`; NaN stays NaN.
-pub(super) fn gate<T: Real>(hidden: usize, rows: &mut [T], gated: &mut [T]) {
+pub fn gate<T: Real>(hidden: usize, rows: &mut [T], gated: &mut [T]) {
     run_vectorized(Gate { hidden, rows, gated });
 }
 
@@ -52,7 +52,7 @@ fn multiply<T: Real>(a: &[T], b: &[T], out: &mut [T]) {
 
 /// For what [`gate`] left in `rows` and the gradient `grad` of the product: sets `gated` to the product, and `out` to the
 /// gradients of `a` and of `b` beside each other.
-pub(super) fn backward<T: Real>(hidden: usize, rows: &[T], grad: &[T], gated: &mut [T], out: &mut [T]) {
+pub fn backward<T: Real>(hidden: usize, rows: &[T], grad: &[T], gated: &mut [T], out: &mut [T]) {
     run_vectorized(Backward { hidden, rows, grad, gated, out });
 }
 

@@ -19,6 +19,7 @@ mod gate;
 pub(crate) use backward::backward;
 pub(crate) use folded::{Folded, Packed};
 pub(crate) use forward::{Hidden, forward};
+pub use gate::{backward as gate_backward, gate};
 
 use super::Real;
 use super::gemm::MR;

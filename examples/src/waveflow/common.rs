@@ -1,0 +1,159 @@
+//! Flags and loading that several verbs share.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use candle_core::Device;
+use clap::Args;
+use flow_audio::data::{self, Clips, OpenOptions, Splits, is_generated};
+use flow_audio::io::{Encoding, write_wav};
+use flow_audio::mel::{Denoiser, Mel};
+use flow_audio::model::WaveFlow;
+use flow_audio::trainer::{WaveRun, synthesize};
+use flow_core::FlowRng;
+
+use crate::cli::{CheckpointArg, Part};
+
+/// The program's name, and that of its folder of results.
+pub(super) const PROGRAM: &str = "waveflow";
+
+/// Frames of silence from which the model's own hum is taken.
+const HUM: usize = 88;
+
+/// Loads a checkpoint's model with its run.
+pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(WaveRun, WaveFlow)> {
+    Ok(flow_core::train::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
+}
+
+/// How files become clips.
+#[derive(Args, Debug)]
+pub(super) struct ReadingArg {
+    /// Bring clips of another rate to the model's instead of refusing them
+    #[arg(long)]
+    pub(super) resample: bool,
+    /// Leave out files that cannot be read, and count them
+    #[arg(long)]
+    pub(super) skip_broken: bool,
+}
+
+/// Clips to work on.
+#[derive(Args, Debug)]
+pub(super) struct DataArg {
+    /// Clips: WAV, FLAC, OGG or MP3, a folder of them, LJSpeech's folder, or "voices" (synthesised here)
+    #[arg(long, default_value = "voices", value_name = "PATH")]
+    pub(super) data: PathBuf,
+    #[command(flatten)]
+    reading: ReadingArg,
+}
+
+impl DataArg {
+    /// The clips of this part, at the rate of the run, after a line on stderr about what they are and what was changed.
+    pub(super) fn clips(&self, run: &WaveRun, part: Part) -> Result<Clips> {
+        let generated = is_generated(&self.data);
+        let mut options = run.open.clone();
+        options.voices = None;
+        (options.resample, options.skip_broken) = (self.reading.resample, self.reading.skip_broken);
+        if generated {
+            options.voices.clone_from(&run.open.voices);
+            options.rate = None;
+        } else {
+            options.rate = Some(run.mel.rate);
+        }
+        read(&self.data, &options, part)
+    }
+}
+
+/// The clips of a part of a path.
+pub(super) fn read(path: &Path, options: &OpenOptions, part: Part) -> Result<Clips> {
+    let set = match part {
+        Part::All => data::open_all(path, options)?,
+        _ => {
+            let Splits { train, validation, test } = data::open(path, options)?;
+            match part {
+                Part::Train => train,
+                Part::Validation => validation,
+                _ => test,
+            }
+        }
+    };
+    ensure!(!set.is_empty(), "{}: the {part} part has no clips; --split all takes all of them", set.source());
+    eprintln!("data: {part} part, {} clips, {:.1} s at {} Hz; {}", set.len(), set.seconds(), set.rate(), set.source());
+    set.notes().iter().for_each(|note| eprintln!("note: {note}"));
+    Ok(set)
+}
+
+/// How waveforms are made.
+#[derive(Args, Debug)]
+pub(super) struct DrawArg {
+    /// Standard deviation of the latent [default: that of the run, 0.6]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Subtract this much of the model's own hum from the magnitudes; 0.1 is usual
+    #[arg(long, default_value_t = 0.0, value_name = "STRENGTH")]
+    denoise: f64,
+    /// Seed of the latent
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// A model that makes waveforms as the flags say.
+pub(super) struct Vocoder<'a> {
+    run: &'a WaveRun,
+    model: &'a WaveFlow,
+    temperature: f64,
+    strength: f64,
+    seed: u64,
+    denoiser: Option<Denoiser>,
+}
+
+impl DrawArg {
+    /// Makes the model ready.
+    pub(super) fn vocoder<'a>(&self, run: &'a WaveRun, model: &'a WaveFlow) -> Result<Vocoder<'a>> {
+        ensure!(self.denoise >= 0.0, "--denoise must be at least 0, got {}", self.denoise);
+        let denoiser = (self.denoise > 0.0).then(|| -> Result<Denoiser> {
+            let silence = Mel::new(run.mel, HUM, vec![0.0; HUM * run.mel.mels])?;
+            let hum = synthesize(run, model, &silence, 0.0, &mut FlowRng::seed_from(0))?;
+            Ok(Denoiser::new(run.mel.stft()?, &hum)?)
+        });
+        let temperature = self.temperature.unwrap_or(run.temperature);
+        Ok(Vocoder {
+            run,
+            model,
+            temperature,
+            strength: self.denoise,
+            seed: self.seed,
+            denoiser: denoiser.transpose()?,
+        })
+    }
+}
+
+impl Vocoder<'_> {
+    /// The waveform of a spectrogram; `name` seeds its latent.
+    pub(super) fn speak(&self, mel: &Mel, name: &str) -> Result<Vec<f32>> {
+        let mut rng = FlowRng::named(self.seed, name);
+        let audio = synthesize(self.run, self.model, mel, self.temperature, &mut rng)?;
+        match &self.denoiser {
+            Some(denoiser) => Ok(denoiser.apply(&audio, self.strength)?),
+            None => Ok(audio),
+        }
+    }
+
+    /// The same as a WAV file, with a line about how long it took.
+    pub(super) fn write(&self, mel: &Mel, name: &str, path: &Path) -> Result<Vec<f32>> {
+        let begun = Instant::now();
+        let audio = self.speak(mel, name)?;
+        let took = begun.elapsed().as_secs_f64();
+        let written = write_wav(path, &audio, self.run.mel.rate, Encoding::Pcm16)?;
+        let seconds = audio.len() as f64 / f64::from(self.run.mel.rate);
+        eprintln!("{name}: {seconds:.2} s of sound in {took:.2} s, {:.2} times real time", seconds / took.max(1e-9));
+        written.note().iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(audio)
+    }
+}
+
+/// The name of a file for a clip: its own without folders and ending.
+pub(super) fn file_name(clip: &str, ending: &str) -> String {
+    let stem: String = clip.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect();
+    format!("{stem}.{ending}")
+}

@@ -1,0 +1,109 @@
+//! Synthesis of a spectrogram that comes frame by frame.
+
+use candle_core::Tensor;
+use flow_core::distribution::check_temperature;
+use flow_core::{Error, FlowRng, Result};
+
+use super::conditioner::{Upsampling, join};
+use super::flow::Past;
+use super::synthesis::Synthesizer;
+use super::waveflow::to_line;
+
+/// A waveform in pieces, from a spectrogram in pieces of whatever lengths: the same as the whole at once.
+///
+/// Each layer of each flow keeps the last `2 d_w` columns of every row of its input, so memory is constant. A piece ends
+/// [`Stream::look_ahead`] samples before its last frame does, rounded down to whole columns, since the conditioner sees the
+/// next frame from there on; [`Stream::finish`] gives the rest.
+pub struct Stream<'m> {
+    synthesizer: Synthesizer<'m>,
+    upsampling: Upsampling,
+    pasts: Vec<Past>,
+    /// Context that does not fill a column, `(1, n, M)`.
+    rest: Option<Tensor>,
+    temperature: f64,
+    rng: FlowRng,
+}
+
+impl<'m> Synthesizer<'m> {
+    /// A stream of a width-causal model; with the generator that [`Synthesizer::synthesize`] is given it makes the same
+    /// waveform.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model that is not width-causal, one that does not compute on the CPU, or a temperature that is
+    /// not a number of at least zero.
+    pub fn stream(self, temperature: f64, rng: FlowRng) -> Result<Stream<'m>> {
+        check_temperature("waveflow", temperature)?;
+        let model = self.model;
+        if !model.config.causal_width {
+            let reason = "the paper's model sees later samples: use decode_chunked, or train with causal_width";
+            return Err(Error::config("stream", reason));
+        }
+        if !model.store.device().is_cpu() {
+            return Err(Error::config("stream", "is computed on the CPU only"));
+        }
+        let past = |step: &std::sync::Arc<super::flow::Step>| {
+            Past::new(&step.network.shape(1, &step.order), model.store.dtype())
+        };
+        Ok(Stream {
+            upsampling: Upsampling::new(&model.conditioner),
+            pasts: model.steps.iter().map(past).collect(),
+            rest: None,
+            temperature,
+            rng,
+            synthesizer: self,
+        })
+    }
+}
+
+impl Stream<'_> {
+    /// Samples by which the waveform lags behind the frames that were given, at most less than a column more.
+    pub fn look_ahead(&self) -> usize {
+        self.synthesizer.model.conditioner.look_ahead()
+    }
+
+    /// Numbers that are kept between pieces, besides less than a column of context and the last frames.
+    pub fn kept(&self) -> usize {
+        self.pasts.iter().map(Past::len).sum()
+    }
+
+    /// The samples `(1, n)` that the frames `(1, M, f)` make known; `None` where it is none.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::DType`] for frames that do not fit.
+    pub fn push(&mut self, mel: &Tensor) -> Result<Option<Tensor>> {
+        if mel.dims().first() != Some(&1) {
+            return Err(super::normed::misshapen("waveflow stream (mel)", "(1, M, F)", mel));
+        }
+        let model = self.synthesizer.model;
+        let _paused = model.store.no_grad();
+        let known = self.upsampling.push(&model.conditioner, &mel.detach())?;
+        self.decode(known)
+    }
+
+    /// The rest of the waveform, less what does not fill a column; the stream is then at its end.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn finish(mut self) -> Result<Option<Tensor>> {
+        let model = self.synthesizer.model;
+        let _paused = model.store.no_grad();
+        let known = self.upsampling.finish(&model.conditioner)?;
+        self.decode(known)
+    }
+
+    fn decode(&mut self, known: Option<Tensor>) -> Result<Option<Tensor>> {
+        let Some(known) = join(self.rest.take(), known)? else { return Ok(None) };
+        let (h, samples) = (self.synthesizer.model.config.height, known.dim(1)?);
+        let width = samples / h;
+        if samples > width * h {
+            // A copy, or the whole piece would be kept.
+            self.rest = Some(known.narrow(1, width * h, samples - width * h)?.force_contiguous()?);
+        }
+        if width == 0 {
+            return Ok(None);
+        }
+        let context = self.synthesizer.model.context(&known, width * h)?;
+        let z = self.synthesizer.latent(1, width, self.temperature, &mut self.rng)?;
+        Ok(Some(to_line(&self.synthesizer.invert(&z, &context, Some(&mut self.pasts))?)?))
+    }
+}

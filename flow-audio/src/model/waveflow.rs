@@ -1,0 +1,288 @@
+//! The whole model: likelihood, gradients, latents.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use flow_core::autodiff::pair;
+use flow_core::bijector::check_float;
+use flow_core::distribution::StandardGaussian;
+use flow_core::{Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, ParamStore, Result, Scored};
+
+use super::WaveFlowConfig;
+use super::conditioner::Conditioner;
+use super::flow::Step;
+use super::normed::misshapen;
+use super::synthesis::Synthesizer;
+
+/// `½ ln 2π`.
+const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
+
+/// WaveFlow (Ping et al. 2019, arXiv 1912.01219): the density of a waveform given its mel spectrogram,
+/// `log p(x | c) = log N(z; 0, 1) + Σ log s`, with `z` from flows over `h` rows of adjacent samples.
+///
+/// # Shapes
+/// - waveform: `(B, T)` in `[-1, 1]`, `T` a multiple of `h`; mel spectrogram: `(B, M, F)` with
+///   `hop·(F - 1) < T ≤ hop·F`; latent: `(B, h, W)` with `W = T / h`, where sample `j h + i` begins in row `i`, column `j`.
+///
+/// # Example
+/// ```
+/// use flow_audio::candle_core::{DType, Device};
+/// use flow_audio::model::{WaveFlow, WaveFlowConfig};
+/// use flow_core::{FlowRng, ParamStore};
+///
+/// # fn main() -> flow_core::Result<()> {
+/// let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+/// let model = WaveFlow::new(&store, &WaveFlowConfig::new(8, 4, 2, 3))?;
+/// let mut rng = FlowRng::seed_from(1);
+/// let mel = rng.normal((1, 80, 2), DType::F32, &Device::Cpu)?;
+/// let audio = model.synthesize(&mel, 0.6, &mut rng)?;
+/// assert_eq!(audio.dims(), [1, 512]);
+/// assert_eq!(model.log_prob(&audio, &mel)?.dims(), [1]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct WaveFlow {
+    pub(super) config: WaveFlowConfig,
+    pub(super) store: ParamStore,
+    pub(super) conditioner: Conditioner,
+    pub(super) steps: Vec<Arc<Step>>,
+}
+
+/// What [`WaveFlow::trim`] keeps, and how much it leaves out.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Trimmed {
+    /// The waveform, `(B, T)`.
+    pub audio: Tensor,
+    /// The spectrogram, `(B, M, F)`.
+    pub mel: Tensor,
+    /// Samples that were cut off the end.
+    pub samples_dropped: usize,
+    /// Frames that were cut off the end.
+    pub frames_dropped: usize,
+}
+
+impl WaveFlow {
+    /// A model with parameters `upsample{i}.…`, `flow{k}.{front, layer{l}.{gate, condition, out}, head}.…` in `store`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that do not fit or names that are taken, [`Error::DType`] for a store of integers.
+    pub fn new(store: &ParamStore, config: &WaveFlowConfig) -> Result<Self> {
+        config.check()?;
+        let root = store.root();
+        let orders = config.row_orders();
+        let step = |k: usize| Ok(Arc::new(Step::new(&root.pp(format!("flow{k}")), config, k, &orders[k])?));
+        Ok(WaveFlow {
+            conditioner: Conditioner::new(&root, config)?,
+            steps: (0..config.flows).map(step).collect::<Result<_>>()?,
+            config: config.clone(),
+            store: store.clone(),
+        })
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &WaveFlowConfig {
+        &self.config
+    }
+
+    /// The parameters.
+    pub fn store(&self) -> &ParamStore {
+        &self.store
+    }
+
+    /// Cuts the ends of a waveform and its spectrogram so that they fit each other and the model.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is less than one column.
+    pub fn trim(&self, audio: &Tensor, mel: &Tensor) -> Result<Trimmed> {
+        let ((_, samples), (_, _, frames)) = (audio.dims2()?, mel.dims3()?);
+        let kept = samples.min(frames * self.config.hop()) / self.config.height * self.config.height;
+        if kept == 0 {
+            let expected = format!("at least {} samples and a frame", self.config.height);
+            return Err(misshapen("waveflow (waveform)", expected, audio));
+        }
+        let needed = kept.div_ceil(self.config.hop());
+        Ok(Trimmed {
+            audio: audio.narrow(1, 0, kept)?,
+            mel: mel.narrow(2, 0, needed)?,
+            samples_dropped: samples - kept,
+            frames_dropped: frames - needed,
+        })
+    }
+
+    /// Samples that `frames` frames make: `hop·frames`, less what does not fill a column.
+    pub fn samples(&self, frames: usize) -> usize {
+        frames * self.config.hop() / self.config.height * self.config.height
+    }
+
+    /// The upsampled spectrogram, `(B, M, hop·F)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::DType`] for a spectrogram that does not fit.
+    pub fn upsample(&self, mel: &Tensor) -> Result<Tensor> {
+        Ok(self.conditioner.forward(mel)?.transpose(1, 2)?)
+    }
+
+    /// `log p(x | mel)` of every clip in nats, `(B,)`: the sum over its samples, on the scale of `[-1, 1]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::DType`] for what does not fit; [`WaveFlow::trim`] cuts what is too long.
+    pub fn log_prob(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
+        let (x, context) = self.operands(audio, mel)?;
+        self.flow(x.dim(2)?)?.log_prob(&x, Some(&context))
+    }
+
+    /// The mean of `log p` over samples, `(B,)`: the paper's unit, nats per sample.
+    ///
+    /// # Errors
+    /// As for [`WaveFlow::log_prob`].
+    pub fn log_prob_per_sample(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
+        Ok((self.log_prob(audio, mel)? / audio.dim(1)? as f64)?)
+    }
+
+    /// The terms of [`WaveFlow::log_prob`], each at the sample whose row and column it belongs to, `(B, T)`: likelihood over
+    /// time.
+    ///
+    /// # Errors
+    /// As for [`WaveFlow::log_prob`].
+    pub fn log_prob_by_sample(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
+        let (x, context) = self.operands(audio, mel)?;
+        let zero = x.narrow(1, 0, 1)?.zeros_like()?;
+        let (mut z, mut log_s) = (x, None);
+        for step in &self.steps {
+            let (next, scales) = step.transform(&z, &context)?;
+            let scales = unordered(&Tensor::cat(&[&zero, &scales], 1)?, &step.order)?;
+            log_s = flow_core::autodiff::add_optional(log_s, Some(scales))?;
+            z = step.permute(&next)?;
+        }
+        let gaussian =
+            unordered(&z.sqr()?.affine(-0.5, -HALF_LN_2PI)?, self.config.row_orders().last().map_or(&[], |o| o))?;
+        let total = flow_core::autodiff::add_optional(log_s, Some(gaussian))?;
+        total.map_or_else(|| Err(Error::config("waveflow", "has no flow")), |total| to_line(&total))
+    }
+
+    /// The latent `(B, h, W)` of waveforms, and `log |det ∂z/∂x|`, `(B,)`.
+    ///
+    /// # Errors
+    /// As for [`WaveFlow::log_prob`].
+    pub fn encode(&self, audio: &Tensor, mel: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (x, context) = self.operands(audio, mel)?;
+        self.chain(x.dim(2)?)?.encode(&x, Some(&context))
+    }
+
+    /// Gradients of `Σ_b weight_b · log p(x_b | mel_b)`, added to `gradients`; `weight` is `(B,)`, and `-1/(B T)` everywhere
+    /// minimises the mean negative log-likelihood per sample.
+    ///
+    /// [`Backprop::Reversible`] keeps each flow's input, `B·T` numbers, and computes one flow's network again at a time, one
+    /// clip after the other; [`Backprop::Plain`] keeps all activations and saves a quarter of the work.
+    ///
+    /// # Errors
+    /// As for [`WaveFlow::log_prob`], and [`Error::NonFiniteRow`] naming a clip that holds a number that is not finite.
+    pub fn log_prob_backward(
+        &self,
+        audio: &Tensor,
+        mel: &Tensor,
+        weight: &Tensor,
+        mode: Backprop,
+        gradients: &mut Gradients,
+    ) -> Result<Scored> {
+        let (x, context) = self.operands(&audio.detach(), &mel.detach())?;
+        let flow = self.flow(x.dim(2)?)?;
+        let scored = flow.log_prob_backward(&x, Some(&context.detach()), weight, mode, gradients)?;
+        if let Some(grad) = scored.grad_context.as_ref().filter(|_| context.track_op()) {
+            gradients.accumulate(&pair(&context, grad)?.backward()?)?;
+        }
+        Ok(Scored { grad_x: to_line(&scored.grad_x)?, grad_context: None, ..scored })
+    }
+
+    /// The waveform `(B, T)` of a latent `(B, h, W)`.
+    ///
+    /// # Errors
+    /// As for [`WaveFlow::log_prob`].
+    pub fn decode(&self, z: &Tensor, mel: &Tensor) -> Result<Tensor> {
+        self.synthesizer()?.decode(z, mel)
+    }
+
+    /// A waveform `(B, T)` for every spectrogram of `(B, M, F)`, from a latent of deviation `temperature`.
+    ///
+    /// # Errors
+    /// As for [`WaveFlow::log_prob`], and [`Error::Config`] for a temperature that is not a number of at least zero.
+    pub fn synthesize(&self, mel: &Tensor, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
+        self.synthesizer()?.synthesize(mel, temperature, rng)
+    }
+
+    /// The model with its weights made ready, for many spectrograms.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn synthesizer(&self) -> Result<Synthesizer<'_>> {
+        Synthesizer::new(self)
+    }
+
+    /// The flows for waveforms of `width` columns.
+    pub(super) fn chain(&self, width: usize) -> Result<Chain> {
+        Chain::new(self.steps.iter().map(|step| Box::new(step.at(width)) as Box<dyn Bijector>).collect())
+    }
+
+    fn flow(&self, width: usize) -> Result<Flow<Chain, StandardGaussian>> {
+        let (dtype, device) = (self.store.dtype(), self.store.device());
+        let base = StandardGaussian::new(&[self.config.height, width], dtype, device);
+        Flow::new(&self.store, self.chain(width)?, base)
+    }
+
+    /// Rows of the waveform, and the context.
+    fn operands(&self, audio: &Tensor, mel: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (h, hop) = (self.config.height, self.config.hop());
+        let &[batch, samples] = audio.dims() else {
+            return Err(misshapen("waveflow (waveform)", "(B, T)", audio));
+        };
+        if samples == 0 || samples % h != 0 {
+            let expected = format!("(B, T) with T a multiple of the height {h}; WaveFlow::trim cuts it");
+            return Err(misshapen("waveflow (waveform)", expected, audio));
+        }
+        check_float("waveflow (waveform)", audio)?;
+        let frames = samples.div_ceil(hop);
+        if mel.dims() != [batch, self.config.mels, frames] {
+            let expected = format!(
+                "({batch}, {}, {frames}) for {samples} samples at a hop of {hop}; WaveFlow::trim cuts both",
+                self.config.mels
+            );
+            return Err(misshapen("waveflow (mel)", expected, mel));
+        }
+        Ok((to_rows(audio, h)?, self.context(&self.conditioner.forward(mel)?, samples)?))
+    }
+
+    /// `(B, T…, M)` to `(B, h, W, M)`.
+    pub(super) fn context(&self, upsampled: &Tensor, samples: usize) -> Result<Tensor> {
+        let (h, (batch, _, mels)) = (self.config.height, upsampled.dims3()?);
+        let columns = upsampled.narrow(1, 0, samples)?.reshape((batch, samples / h, h, mels))?;
+        Ok(columns.transpose(1, 2)?.contiguous()?)
+    }
+
+    /// Whether parameters are of this type.
+    pub(super) fn dtype(&self) -> DType {
+        self.store.dtype()
+    }
+}
+
+/// `(B, T)` to `(B, h, W)`: `h` adjacent samples are a column.
+pub(super) fn to_rows(line: &Tensor, h: usize) -> Result<Tensor> {
+    let (batch, samples) = line.dims2()?;
+    Ok(line.contiguous()?.reshape((batch, samples / h, h))?.transpose(1, 2)?.contiguous()?)
+}
+
+/// `(B, h, W)` to `(B, T)`.
+pub(super) fn to_line(rows: &Tensor) -> Result<Tensor> {
+    Ok(rows.transpose(1, 2)?.contiguous()?.flatten_from(1)?)
+}
+
+/// Rows back in the waveform's order: row `i` goes to `order[i]`.
+fn unordered(rows: &Tensor, order: &[usize]) -> Result<Tensor> {
+    let mut places = vec![0_u32; order.len()];
+    for (i, &row) in order.iter().enumerate() {
+        places[row] = i as u32;
+    }
+    let places = Tensor::from_vec(places, order.len(), rows.device())?;
+    Ok(rows.contiguous()?.index_select(&places, 1)?)
+}
