@@ -9,3 +9,4 @@ mod pointflow;
 mod resume;
 mod shared;
 mod videoflow;
+mod waveflow;

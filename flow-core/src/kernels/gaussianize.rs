@@ -115,17 +115,16 @@ impl Histogram {
 
     /// The gradient of the logits.
     fn pull_back(&self, pull: &Pull) -> Vec<f64> {
-        let bins = self.mass.len();
         let mut grad = pull.own.clone();
         let mut sum = 0.0;
-        for bin in (0..bins).rev() {
-            grad[bin] += sum;
-            sum += pull.lower[bin];
+        for (grad, below) in grad.iter_mut().zip(&pull.lower).rev() {
+            *grad += sum;
+            sum += below;
         }
         sum = 0.0;
-        for bin in 0..bins {
-            grad[bin] -= sum;
-            sum += pull.upper[bin];
+        for (grad, above) in grad.iter_mut().zip(&pull.upper) {
+            *grad -= sum;
+            sum += above;
         }
         let mean: f64 = grad.iter().zip(&self.shares).map(|(g, s)| g * s).sum();
         grad.iter().zip(&self.shares).map(|(g, s)| (1.0 - EVEN) * s * (g - mean)).collect()

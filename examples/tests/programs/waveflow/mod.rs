@@ -1,0 +1,95 @@
+//! The `waveflow` program from outside: every verb, bad input, and runs that are killed.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::shared::all_refused;
+
+/// The smallest model, for clips of 8 kHz.
+const TINY: &str = r#"{"height": 8, "channels": 4, "flows": 2, "layers": 2, "mels": 64, "upsample": [16, 8]}"#;
+
+/// The program in a folder.
+fn waveflow(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waveflow"));
+    command.current_dir(folder);
+    command
+}
+
+/// Runs the program, which has to succeed; returns what it says on both streams.
+fn says(folder: &Path, arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = waveflow(folder).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&stdout).to_string() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "waveflow {arguments:?}: {status}\n{said}");
+    said
+}
+
+fn train<'a>(out: &'a str, steps: &'a str) -> Vec<&'a str> {
+    let base =
+        ["train", "--config", "tiny.json", "--segment", "1024", "--batch-size", "2", "--out", out, "--steps", steps];
+    base.to_vec()
+}
+
+/// Two clips of a rising tone, 8 kHz and 16 kHz.
+fn tones(folder: &Path) {
+    for (name, rate) in [("low.wav", 8000), ("high.wav", 16_000)] {
+        let samples: Vec<f32> = (0..6000).map(|n| 0.4 * (0.02 * n as f32 + 1e-5 * (n * n) as f32).sin()).collect();
+        let path = folder.join(name);
+        let _ = flow_audio::io::write_wav(&path, &samples, rate, flow_audio::io::Encoding::Pcm16).unwrap();
+    }
+}
+
+#[test]
+fn every_verb_works_on_what_train_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("tiny.json"), TINY).unwrap();
+    tones(folder);
+    let said = says(folder, &train("m", "6"));
+    for part in ["120 training, 8 validation, 8 test clips at 8000 Hz", "nats/sample", "copy.wav"] {
+        assert!(said.contains(part), "no `{part}` in {said}");
+    }
+    for file in ["copy.wav", "copy.png", "original.png", "loss.png", "log.jsonl"] {
+        assert!(folder.join("m").join(file).is_file(), "{file}");
+    }
+    let copies = ["vocode", "--checkpoint", "m", "--data", "low.wav", "--out", "copies", "--denoise", "0.1"];
+    let said = says(folder, &copies);
+    assert!(said.contains("distance") && said.contains("times real time"), "{said}");
+    assert!(folder.join("copies/low_wav.wav").is_file() && folder.join("copies/low_wav.png").is_file(), "{said}");
+    let said = says(folder, &["eval", "--checkpoint", "m", "--segments", "4", "--copies", "2"]);
+    assert!(said.contains("nats/sample over 4 of") && said.contains("Griffin-Lim"), "{said}");
+    assert!(
+        says(folder, &["mel", "--checkpoint", "m", "--data", "low.wav", "--out", "mels"]).contains("1 spectrograms")
+    );
+    let synthesis = ["synthesize", "mels/low_wav.npz", "--checkpoint", "m", "--out", "one.wav"];
+    assert!(says(folder, &synthesis).contains("47 frames, 6016 samples at 8000 Hz"));
+    assert!(says(folder, &["info", "--checkpoint", "m"]).contains("64 bands of 0 to 4000 Hz at 8000 Hz"));
+    assert!(says(folder, &["info", "--presets"]).contains("waveflow-h16-c64"));
+    let cases: [(&[&str], &str); 5] = [
+        (&["vocode", "--checkpoint", "m", "--data", "high.wav", "--out", "new"], "--resample"),
+        (&["vocode", "--checkpoint", "m", "--data", "tiny.json", "--out", "new"], "tiny.json"),
+        (
+            &["synthesize", "mels/low_wav.npz", "--checkpoint", "m", "--convention", "hifi-gan", "--out", "x.wav"],
+            "hifi-gan",
+        ),
+        (&["eval", "--checkpoint", "none"], "train"),
+        (&["train", "--mel", "other", "--out", "new"], "--mel other"),
+    ];
+    all_refused(waveflow, folder, &cases);
+    assert!(
+        says(folder, &["vocode", "--checkpoint", "m", "--data", "high.wav", "--resample", "--out", "new"])
+            .contains("distance")
+    );
+}
+
+#[test]
+fn killed_runs_end_in_the_bits_of_an_undisturbed_one() {
+    let model = tempfile::tempdir().unwrap();
+    let config = model.path().join("tiny.json");
+    std::fs::write(&config, TINY).unwrap();
+    crate::shared::killed_runs_end_in_the_same_bits(40, |folder, out, steps| {
+        let mut command = waveflow(folder);
+        command.args(["train", "--config"]).arg(&config).args(["--segment", "1024", "--batch-size", "2", "--out", out]);
+        command.args(["--steps", steps, "--checkpoint-every", "10", "--validate-every", "1000"]);
+        command
+    });
+}
