@@ -190,7 +190,7 @@ pub fn log_prob_of(model: &WaveFlow, set: &Segments, count: usize, rng: &mut Flo
 /// A spectrogram of another kind than the run's, named by what differs, and those of [`WaveFlow::synthesize`].
 pub fn synthesize(run: &WaveRun, model: &WaveFlow, mel: &Mel, temperature: f64, rng: &mut FlowRng) -> Result<Vec<f32>> {
     mel.expect(&run.mel, "spectrogram")?;
-    let mel = mel.tensor(model.store().device())?.unsqueeze(0)?;
+    let mel = mel.tensor(model.store().device())?;
     let audio = model.synthesize(&mel, temperature, rng)?;
     Ok(audio.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
 }
