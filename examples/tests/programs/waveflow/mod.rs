@@ -89,7 +89,7 @@ fn killed_runs_end_in_the_bits_of_an_undisturbed_one() {
     crate::shared::killed_runs_end_in_the_same_bits(40, |folder, out, steps| {
         let mut command = waveflow(folder);
         command.args(["train", "--config"]).arg(&config).args(["--segment", "1024", "--batch-size", "2", "--out", out]);
-        command.args(["--steps", steps, "--checkpoint-every", "10", "--validate-every", "1000"]);
+        command.args(["--steps", steps, "--checkpoint-every", "10", "--validate-every", "1000", "--ema", "0.9"]);
         command
     });
 }
