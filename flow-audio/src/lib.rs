@@ -10,3 +10,4 @@ pub mod model;
 /// The tensors that this crate's functions take and return.
 pub use candle_core;
 pub use error::{Error, Result};
+pub use model::{WaveFlow, WaveFlowConfig};

@@ -119,7 +119,7 @@ impl Upsampling {
     pub fn finish(&mut self, conditioner: &Conditioner) -> Result<Option<Tensor>> {
         let mut rest: Option<Tensor> = None;
         for i in 0..conditioner.stages.len() {
-            let Some(last) = self.stages[i].0.clone() else { return Ok(None) };
+            let Some(last) = self.stages[i].0.clone() else { return Ok(rest) };
             let stage = &conditioner.stages[i];
             let tail = stage.blocks(&Tensor::cat(&[&last, &last.zeros_like()?], 1)?)?.narrow(1, 0, stage.stride / 2)?;
             let tail = self.from_stage(conditioner, i + 1, Some(tail))?;

@@ -141,7 +141,9 @@ impl WaveFlowConfig {
     pub(crate) fn permuted_rows(&self, flow: usize) -> Vec<usize> {
         let half = self.height / 2;
         match self.permutation {
-            Permutation::Bipartite if flow >= self.flows / 2 => (0..half).rev().chain((half..self.height).rev()).collect(),
+            Permutation::Bipartite if flow >= self.flows / 2 => {
+                (0..half).rev().chain((half..self.height).rev()).collect()
+            }
             _ => (0..self.height).rev().collect(),
         }
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use flow_core::autodiff::pair;
 use flow_core::bijector::{backprop_locally, check_batch_as, check_context, sum_event};
 use flow_core::kernels::{Real, accepts, read};
-use flow_core::autodiff::pair;
 use flow_core::{Bijector, Direction, Gradients, ParamPath, Pullback, Result, Tape};
 
 use super::WaveFlowConfig;

@@ -1,7 +1,7 @@
 //! From latents to waveforms: at once, in overlapping chunks, or as a stream.
 
 use candle_core::Tensor;
-use flow_core::bijector::check_dtype;
+use flow_core::bijector::{check_dtype, first_non_finite_row};
 use flow_core::distribution::check_temperature;
 use flow_core::kernels::accepts;
 use flow_core::{Error, FlowRng, Result};
@@ -30,7 +30,7 @@ impl<'m> Synthesizer<'m> {
     /// The waveform `(B, T)` of a latent `(B, h, W)`.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`].
+    /// As for [`WaveFlow::log_prob`], and [`Error::NonFinite`] for a waveform with a number that is not finite.
     pub fn decode(&self, z: &Tensor, mel: &Tensor) -> Result<Tensor> {
         let (config, samples) = (&self.model.config, self.samples(z)?);
         let frames = samples.div_ceil(config.hop());
@@ -94,6 +94,9 @@ impl<'m> Synthesizer<'m> {
             } else {
                 step.decode_composed(&step.permute(&x)?, context)?.0
             };
+        }
+        if first_non_finite_row(&x)?.is_some() {
+            return Err(Error::NonFinite { layer: "waveflow".into(), what: "sample".into(), step: None });
         }
         Ok(x)
     }
@@ -169,8 +172,7 @@ fn fade(before: &Tensor, after: &Tensor, shared: usize) -> Result<Tensor> {
 /// # Errors
 /// Tensors of different shapes.
 pub fn signal_to_noise(reference: &Tensor, x: &Tensor) -> Result<f64> {
-    let energy = |t: &Tensor| -> Result<f64> {
-        Ok(t.to_dtype(candle_core::DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?)
-    };
+    let energy =
+        |t: &Tensor| -> Result<f64> { Ok(t.to_dtype(candle_core::DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?) };
     Ok(10.0 * (energy(reference)? / energy(&(reference - x)?)?).log10())
 }

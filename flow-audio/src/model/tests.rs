@@ -9,8 +9,7 @@ use super::{Permutation, WaveFlow, WaveFlowConfig};
 /// The largest `|a - b|`; panics on differing shapes.
 pub(super) fn distance(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
-    let difference: Vec<f64> =
-        (a - b).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let difference: Vec<f64> = (a - b).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     assert!(difference.iter().all(|d| d.is_finite()));
     difference.into_iter().fold(0.0, |worst, d| worst.max(d.abs()))
 }
@@ -116,7 +115,9 @@ fn every_height_is_inverted_with_its_whole_table() {
             let context = model.context(&model.conditioner.forward(&mel).unwrap(), 16 * frames).unwrap();
             let _paused = model.store.no_grad();
             let back = model.chain(z.dim(2).unwrap()).unwrap().decode(&z, Some(&context)).unwrap();
-            assert!(distance(&(back.1 + log_det).unwrap(), &Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap()) < 1e-9);
+            assert!(
+                distance(&(back.1 + log_det).unwrap(), &Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap()) < 1e-9
+            );
             if height == 32 {
                 let step = &model.steps[0];
                 let whole = step.decode_composed(&step.permute(&z).unwrap(), &context).unwrap();
@@ -211,7 +212,10 @@ fn chunks_are_near_the_whole_and_nearer_with_more_overlap() {
     };
     assert!(ratio(2) > 10.0 && ratio(10) > ratio(2) + 6.0, "{} {}", ratio(2), ratio(10));
     assert!(synthesizer.decode_chunked(&z, &mel, 0, 0).is_err());
-    assert_eq!(super::signal_to_noise(&whole, &synthesizer.decode_chunked(&z, &mel, 40, 0).unwrap()).unwrap(), f64::INFINITY);
+    assert_eq!(
+        super::signal_to_noise(&whole, &synthesizer.decode_chunked(&z, &mel, 40, 0).unwrap()).unwrap(),
+        f64::INFINITY
+    );
 }
 
 #[test]
@@ -222,6 +226,8 @@ fn misfits_are_refused_by_name() {
     assert!(said(&audio, &mel).contains("height 8"));
     assert!(said(&normal(1, &[1, 48], DType::F32), &mel).contains("(1, 3, 3)"));
     assert!(said(&normal(1, &[1, 64], DType::F64), &mel).contains("F64"));
+    let (z, endless) = (normal(1, &[1, 8, 8], DType::F32), mel.affine(f64::NAN, 0.0).unwrap());
+    assert!(model.decode(&z, &endless).unwrap_err().to_string().contains("non-finite sample"));
     let trimmed = model.trim(&audio, &normal(2, &[1, 3, 9], DType::F32)).unwrap();
     assert_eq!((trimmed.samples_dropped, trimmed.frames_dropped), (4, 5));
     assert!(model.log_prob(&trimmed.audio, &trimmed.mel).is_ok());

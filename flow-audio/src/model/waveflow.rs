@@ -8,11 +8,11 @@ use flow_core::bijector::check_float;
 use flow_core::distribution::StandardGaussian;
 use flow_core::{Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, ParamStore, Result, Scored};
 
+use super::WaveFlowConfig;
 use super::conditioner::Conditioner;
 use super::flow::Step;
 use super::normed::misshapen;
 use super::synthesis::Synthesizer;
-use super::WaveFlowConfig;
 
 /// `½ ln 2π`.
 const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
@@ -156,7 +156,8 @@ impl WaveFlow {
             log_s = flow_core::autodiff::add_optional(log_s, Some(scales))?;
             z = step.permute(&next)?;
         }
-        let gaussian = unordered(&z.sqr()?.affine(-0.5, -HALF_LN_2PI)?, self.config.row_orders().last().map_or(&[], |o| o))?;
+        let gaussian =
+            unordered(&z.sqr()?.affine(-0.5, -HALF_LN_2PI)?, self.config.row_orders().last().map_or(&[], |o| o))?;
         let total = flow_core::autodiff::add_optional(log_s, Some(gaussian))?;
         total.map_or_else(|| Err(Error::config("waveflow", "has no flow")), |total| to_line(&total))
     }

@@ -52,9 +52,11 @@ fn compare(path: &Path, permutation: Permutation) {
     assert!(distance(&model.upsample(&found["mel"]).unwrap(), &found["mel_up"]) <= 1e-4, "upsampled mel");
     let (z, log_det) = model.encode(&found["x"], &found["mel"]).unwrap();
     assert!(distance(&z, &found["z"].squeeze(1).unwrap()) <= 1e-4, "latent");
-    let (sum, expected) = (log_det.sum_all().unwrap().to_scalar::<f32>().unwrap(), found["logdet"].to_vec1::<f32>().unwrap());
+    let (sum, expected) =
+        (log_det.sum_all().unwrap().to_scalar::<f32>().unwrap(), found["logdet"].to_vec1::<f32>().unwrap());
     assert!((sum - expected[0]).abs() <= 1e-4 * expected[0].abs().max(1.0), "log-determinant {sum} {expected:?}");
-    let mean = model.log_prob_per_sample(&found["x"], &found["mel"]).unwrap().mean(0).unwrap().to_scalar::<f32>().unwrap();
+    let mean =
+        model.log_prob_per_sample(&found["x"], &found["mel"]).unwrap().mean(0).unwrap().to_scalar::<f32>().unwrap();
     assert!((mean + found["loss"].to_vec1::<f32>().unwrap()[0]).abs() <= 1e-4, "likelihood");
     assert!(distance(&model.decode(&z, &found["mel"]).unwrap(), &found["x"]) <= 1e-5, "inverse");
     let synthesizer = model.synthesizer().unwrap();

@@ -411,7 +411,10 @@ mod tests {
         unsafe { portable(size, &[View::rows(&a, 40)], right, &mut expected, Start::Zero, true) };
         #[cfg(target_arch = "x86_64")]
         for (present, kernel) in [
-            (is_x86_feature_detected!("avx512f"), x86::avx512 as unsafe fn(_, &[View<'_, f32>], Right<'_, f32>, &mut [f32], _, _)),
+            (
+                is_x86_feature_detected!("avx512f"),
+                x86::avx512 as unsafe fn(_, &[View<'_, f32>], Right<'_, f32>, &mut [f32], _, _),
+            ),
             (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"), x86::avx2),
         ] {
             if present {

@@ -35,11 +35,7 @@ impl<T: Real> LayerGradients<T> {
 impl<T: Real> Gradients<T> {
     pub fn new(s: &Shape) -> Self {
         let layers = (0..s.dilations.len()).map(|l| LayerGradients::new(s, l)).collect();
-        Gradients {
-            front: [vec![T::ZERO; s.channels], vec![T::ZERO; s.channels]],
-            layers,
-            head_bias: vec![T::ZERO; 2],
-        }
+        Gradients { front: [vec![T::ZERO; s.channels], vec![T::ZERO; s.channels]], layers, head_bias: vec![T::ZERO; 2] }
     }
 
     /// In the order of the packed weights.

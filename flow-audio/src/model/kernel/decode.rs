@@ -61,7 +61,8 @@ pub(in super::super) fn decode<T: Real>(
     let (c, batch) = (s.channels, z.len() / s.waveform());
     let mut x = z.to_vec();
     let mut sums = vec![T::ZERO; batch];
-    let queue = |(l, d): (usize, &[usize; 2])| Queue { rows: vec![vec![T::ZERO; batch * s.pitch(l) * c]; 2 * d[0] + 1] };
+    let queue =
+        |(l, d): (usize, &[usize; 2])| Queue { rows: vec![vec![T::ZERO; batch * s.pitch(l) * c]; 2 * d[0] + 1] };
     let mut queues: Vec<Queue<T>> = s.dilations.iter().enumerate().map(queue).collect();
     let mut params = vec![T::ZERO; batch * s.width * 2];
     for r in 0..s.rows() {

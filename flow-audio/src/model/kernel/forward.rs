@@ -37,7 +37,8 @@ pub(in super::super) fn forward<T: Real>(
         let mut next_rows = next.chunks_exact_mut((s.width + 2 * s.dilations.get(l + 1).map_or(0, |d| d[1])) * c);
         let mut gate_rows = gates.chunks_exact_mut(s.width * 2 * c);
         for (r, params) in out.chunks_exact_mut(2 * s.width).enumerate() {
-            let taps = [0, 1, 2].map(|u| s.tap_row(l, u, r).map(|row| &input[row * s.pitch(l) * c..][..s.pitch(l) * c]));
+            let taps =
+                [0, 1, 2].map(|u| s.tap_row(l, u, r).map(|row| &input[row * s.pitch(l) * c..][..s.pitch(l) * c]));
             let next = next_rows.next().map(|row| &mut row[s.left(l + 1) * c..][..s.width * c]);
             let row = Row { l, taps, context: s.context_row(context, r) };
             tiles(s, row, next, gate_rows.next(), params, &mut work);
