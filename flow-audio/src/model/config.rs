@@ -88,11 +88,12 @@ impl WaveFlowConfig {
     /// # Errors
     /// [`Error::Config`] for a hop that is not even.
     pub fn with_hop(mut self, hop: usize) -> Result<Self> {
-        if hop == 0 || hop % 2 != 0 || hop > 1 << 16 {
+        if hop == 0 || !hop.is_multiple_of(2) || hop > 1 << 16 {
             return Err(Error::config("hop", format!("must be even and at most 65536 samples, not {hop}")));
         }
-        let even = |n: usize| n % 2 == 0;
-        let pair = (2..).take_while(|s| s * s <= hop).filter(|&s| hop % s == 0 && even(s) && even(hop / s)).last();
+        let even = |n: usize| n.is_multiple_of(2);
+        let pair =
+            (2..).take_while(|s| s * s <= hop).filter(|&s| hop.is_multiple_of(s) && even(s) && even(hop / s)).last();
         self.upsample = pair.map_or(vec![hop], |small| vec![hop / small, small]);
         Ok(self)
     }
@@ -167,7 +168,7 @@ impl WaveFlowConfig {
                 return refuse(what, format!("must be 1 to {most}, not {size}"));
             }
         }
-        let fits = |s: &usize| *s > 0 && s % 2 == 0 && *s <= MOST;
+        let fits = |s: &usize| *s > 0 && s.is_multiple_of(2) && *s <= MOST;
         if self.upsample.is_empty() || self.upsample.len() > 4 || !self.upsample.iter().all(fits) {
             return refuse(
                 "upsample",

@@ -130,7 +130,7 @@ impl<'m> Synthesizer<'m> {
             let reason = format!("must have at least one frame and no fewer than the overlap {overlap}, not {frames}");
             return Err(Error::config("chunk", reason));
         }
-        if hop % h != 0 {
+        if !hop.is_multiple_of(h) {
             return Err(Error::config("chunk", format!("the hop {hop} is no multiple of the height {h}")));
         }
         if z.dims() != [batch, h, all * hop / h] {
