@@ -112,23 +112,23 @@ impl Upsampling {
 
     /// What some frames `(B, M, F)` make known: `(B, n, M)`, `None` where it is nothing.
     pub fn push(&mut self, conditioner: &Conditioner, mel: &Tensor) -> Result<Option<Tensor>> {
-        self.passed_on(conditioner, 0, Some(conditioner.frames(mel)?))
+        self.through(conditioner, 0, Some(conditioner.frames(mel)?))
     }
 
     /// The rest, once there are no more frames.
     pub fn finish(&mut self, conditioner: &Conditioner) -> Result<Option<Tensor>> {
         let mut rest: Option<Tensor> = None;
         for i in 0..conditioner.stages.len() {
-            let Some(last) = self.stages[i].0.clone() else { return Ok(None) };
+            let Some(last) = self.stages[i].0.clone() else { return Ok(rest) };
             let stage = &conditioner.stages[i];
             let tail = stage.blocks(&Tensor::cat(&[&last, &last.zeros_like()?], 1)?)?.narrow(1, 0, stage.stride / 2)?;
-            let tail = self.passed_on(conditioner, i + 1, Some(tail))?;
+            let tail = self.through(conditioner, i + 1, Some(tail))?;
             rest = join(rest, tail)?;
         }
         Ok(rest)
     }
 
-    fn passed_on(&mut self, conditioner: &Conditioner, first: usize, x: Option<Tensor>) -> Result<Option<Tensor>> {
+    fn through(&mut self, conditioner: &Conditioner, first: usize, x: Option<Tensor>) -> Result<Option<Tensor>> {
         let mut x = x;
         for (stage, (last, skip)) in conditioner.stages.iter().zip(&mut self.stages).skip(first) {
             let Some(input) = x else { return Ok(None) };

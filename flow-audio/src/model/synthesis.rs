@@ -1,7 +1,7 @@
 //! From latents to waveforms: at once, in overlapping chunks, or as a stream.
 
 use candle_core::Tensor;
-use flow_core::bijector::check_dtype;
+use flow_core::bijector::{check_dtype, first_non_finite_row};
 use flow_core::distribution::check_temperature;
 use flow_core::kernels::accepts;
 use flow_core::{Error, FlowRng, Result};
@@ -30,7 +30,7 @@ impl<'m> Synthesizer<'m> {
     /// The waveform `(B, T)` of a latent `(B, h, W)`.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`].
+    /// As for [`WaveFlow::log_prob`], and [`Error::NonFinite`] for a waveform with a number that is not finite.
     pub fn decode(&self, z: &Tensor, mel: &Tensor) -> Result<Tensor> {
         let (config, samples) = (&self.model.config, self.samples(z)?);
         let frames = samples.div_ceil(config.hop());
@@ -95,6 +95,9 @@ impl<'m> Synthesizer<'m> {
                 step.decode_composed(&step.permute(&x)?, context)?.0
             };
         }
+        if first_non_finite_row(&x)?.is_some() {
+            return Err(Error::NonFinite { layer: "waveflow".into(), what: "sample".into(), step: None });
+        }
         Ok(x)
     }
 
@@ -127,7 +130,7 @@ impl<'m> Synthesizer<'m> {
             let reason = format!("must have at least one frame and no fewer than the overlap {overlap}, not {frames}");
             return Err(Error::config("chunk", reason));
         }
-        if hop % h != 0 {
+        if !hop.is_multiple_of(h) {
             return Err(Error::config("chunk", format!("the hop {hop} is no multiple of the height {h}")));
         }
         if z.dims() != [batch, h, all * hop / h] {

@@ -226,6 +226,8 @@ fn misfits_are_refused_by_name() {
     assert!(said(&audio, &mel).contains("height 8"));
     assert!(said(&normal(1, &[1, 48], DType::F32), &mel).contains("(1, 3, 3)"));
     assert!(said(&normal(1, &[1, 64], DType::F64), &mel).contains("F64"));
+    let (z, endless) = (normal(1, &[1, 8, 8], DType::F32), mel.affine(f64::NAN, 0.0).unwrap());
+    assert!(model.decode(&z, &endless).unwrap_err().to_string().contains("non-finite sample"));
     let trimmed = model.trim(&audio, &normal(2, &[1, 3, 9], DType::F32)).unwrap();
     assert_eq!((trimmed.samples_dropped, trimmed.frames_dropped), (4, 5));
     assert!(model.log_prob(&trimmed.audio, &trimmed.mel).is_ok());

@@ -237,7 +237,7 @@ impl WaveFlow {
         let &[batch, samples] = audio.dims() else {
             return Err(misshapen("waveflow (waveform)", "(B, T)", audio));
         };
-        if samples == 0 || samples % h != 0 {
+        if samples == 0 || !samples.is_multiple_of(h) {
             let expected = format!("(B, T) with T a multiple of the height {h}; WaveFlow::trim cuts it");
             return Err(misshapen("waveflow (waveform)", expected, audio));
         }
