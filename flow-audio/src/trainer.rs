@@ -140,13 +140,18 @@ impl WaveTask {
     /// Builds the model of `run` for the clips of `splits`.
     ///
     /// # Errors
-    /// Clips of another rate than the run's, none that is as long as a segment, or a model that does not fit.
+    /// Clips of another rate than the run's, fewer segments than a batch, or a model that does not fit.
     pub fn new(run: WaveRun, splits: Splits, device: &Device) -> Result<Self> {
         let model = run.build(device)?;
         let train = Segments::new(&splits.train, &run.mel, run.segment)?;
         let held_out = if splits.validation.is_empty() { &splits.train } else { &splits.validation };
         let validation = Segments::new(held_out, &run.mel, run.segment)?;
-        let cursor = EpochCursor::new(train.len(), run.batch.min(train.len()), run.seed)?;
+        if train.len() < run.batch {
+            let reason =
+                format!("{} of the {} segments that the clips hold; --batch-size takes fewer", run.batch, train.len());
+            return Err(Error::config("training batch", reason));
+        }
+        let cursor = EpochCursor::new(train.len(), run.batch, run.seed)?;
         Ok(WaveTask { run, model, splits, train, validation, cursor })
     }
 
@@ -244,7 +249,7 @@ impl Task for WaveTask {
     }
 
     fn restore(&mut self, position: CursorState) -> Result<()> {
-        self.cursor = EpochCursor::restore(self.train.len(), self.run.batch.min(self.train.len()), position)?;
+        self.cursor = EpochCursor::restore(self.train.len(), self.run.batch, position)?;
         Ok(())
     }
 

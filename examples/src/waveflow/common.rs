@@ -1,5 +1,6 @@
 //! Flags and loading that several verbs share.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use flow_audio::model::WaveFlow;
 use flow_audio::trainer::{WaveRun, synthesize};
 use flow_core::FlowRng;
 
-use crate::cli::{CheckpointArg, Part};
+use crate::cli::{CheckpointArg, Part, refuse};
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "waveflow";
@@ -37,6 +38,17 @@ pub(super) struct ReadingArg {
     pub(super) skip_broken: bool,
 }
 
+impl ReadingArg {
+    /// Refuses these flags where no file is read.
+    pub(super) fn refuse_for_voices(&self, path: &Path) -> Result<()> {
+        if !is_generated(path) {
+            return Ok(());
+        }
+        let flags = [("--resample", self.resample), ("--skip-broken", self.skip_broken)];
+        refuse(&flags, "for files of sound, the voices are synthesised as the model takes them; leave it out")
+    }
+}
+
 /// Clips to work on.
 #[derive(Args, Debug)]
 pub(super) struct DataArg {
@@ -50,6 +62,7 @@ pub(super) struct DataArg {
 impl DataArg {
     /// The clips of this part, at the rate of the run, after a line on stderr about what they are and what was changed.
     pub(super) fn clips(&self, run: &WaveRun, part: Part) -> Result<Clips> {
+        self.reading.refuse_for_voices(&self.data)?;
         let generated = is_generated(&self.data);
         let mut options = run.open.clone();
         options.voices = None;
@@ -92,9 +105,9 @@ pub(super) struct DrawArg {
     /// Subtract this much of the model's own hum from the magnitudes; 0.1 is usual
     #[arg(long, default_value_t = 0.0, value_name = "STRENGTH")]
     denoise: f64,
-    /// Seed of the latent
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of the latent [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// A model that makes waveforms as the flags say.
@@ -108,6 +121,13 @@ pub(super) struct Vocoder<'a> {
 }
 
 impl DrawArg {
+    /// Refuses these flags where nothing is drawn.
+    pub(super) fn refuse(&self, reason: &str) -> Result<()> {
+        let given = [self.temperature.is_some(), self.denoise != 0.0, self.seed.is_some()];
+        let flags = [("--temperature", given[0]), ("--denoise", given[1]), ("--seed", given[2])];
+        refuse(&flags, reason)
+    }
+
     /// Makes the model ready.
     pub(super) fn vocoder<'a>(&self, run: &'a WaveRun, model: &'a WaveFlow) -> Result<Vocoder<'a>> {
         ensure!(self.denoise >= 0.0, "--denoise must be at least 0, got {}", self.denoise);
@@ -122,7 +142,7 @@ impl DrawArg {
             model,
             temperature,
             strength: self.denoise,
-            seed: self.seed,
+            seed: self.seed.unwrap_or(0),
             denoiser: denoiser.transpose()?,
         })
     }
@@ -152,8 +172,22 @@ impl Vocoder<'_> {
     }
 }
 
-/// The name of a file for a clip: its own without folders and ending.
-pub(super) fn file_name(clip: &str, ending: &str) -> String {
-    let stem: String = clip.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect();
-    format!("{stem}.{ending}")
+/// Names of files for clips, no two alike: their own without the ending, folders and odd characters as `_`, and a number
+/// where that is taken.
+#[derive(Default)]
+pub(super) struct FileNames(BTreeSet<String>);
+
+impl FileNames {
+    /// The stem for the next clip.
+    pub(super) fn next(&mut self, clip: &str) -> String {
+        let own = Path::new(clip).with_extension("").to_string_lossy().into_owned();
+        let own: String = own.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect();
+        let mut name = own.clone();
+        let mut number = 2;
+        while !self.0.insert(name.clone()) {
+            name = format!("{own}-{number}");
+            number += 1;
+        }
+        name
+    }
 }

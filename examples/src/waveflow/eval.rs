@@ -48,6 +48,9 @@ pub(super) struct EvalArgs {
 impl EvalArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--segments", self.segments)?;
+        if self.copies == 0 {
+            self.draw.refuse("for copies, of which --copies 0 makes none; leave it out")?;
+        }
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let set = Segments::new(&self.data.clips(&run, self.split)?, &run.mel, run.segment)?;
         set.notes().iter().for_each(|note| eprintln!("note: {note}"));

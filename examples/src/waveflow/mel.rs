@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use candle_core::Device;
 use clap::Args;
 use flow_audio::io::mel_picture;
 
-use super::common::{DataArg, file_name, load};
-use crate::cli::{CheckpointArg, DeviceArg, Part, create_folder};
+use super::common::{DataArg, FileNames, load};
+use crate::cli::{CheckpointArg, Part, create_folder, refuse};
 
 /// Write mel spectrograms of recordings
 #[derive(Args, Debug)]
@@ -29,18 +30,19 @@ pub(super) struct MelArgs {
     /// Folder to write to
     #[arg(long, default_value = "flow-out/waveflow/mels", value_name = "FOLDER")]
     out: PathBuf,
-    #[command(flatten)]
-    device: DeviceArg,
 }
 
 impl MelArgs {
     pub(super) fn run(self) -> Result<()> {
-        let (run, _) = load(&self.checkpoint, &self.device.open()?)?;
+        let reason = "for what a model computes, a spectrogram is none of its work; leave it out";
+        refuse(&[("--raw-weights", self.checkpoint.raw_weights)], reason)?;
+        let (run, _) = load(&self.checkpoint, &Device::Cpu)?;
         let set = self.data.clips(&run, self.split)?;
         create_folder(&self.out)?;
+        let mut names = FileNames::default();
         for clip in set.iter() {
             let mel = run.mel.spectrogram(clip.samples())?;
-            let path = self.out.join(file_name(clip.name(), "npz"));
+            let path = self.out.join(names.next(clip.name()) + ".npz");
             mel.save(&path)?;
             mel_picture(&mel, 2)?.write_png(&path.with_extension("png"))?;
         }

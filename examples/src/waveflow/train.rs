@@ -1,6 +1,6 @@
 //! `waveflow train`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -87,7 +87,8 @@ impl TrainArgs {
         let named = self.mel.as_deref().map(mel_named).transpose()?;
         let mut open = OpenOptions::default();
         (open.seed, open.skip_broken) = (self.engine.seed(), self.reading.skip_broken);
-        if self.data != Path::new("voices") {
+        self.reading.refuse_for_voices(&self.data)?;
+        if !data::is_generated(&self.data) {
             open.rate = named.map(|mel| mel.rate);
             open.resample = self.reading.resample;
         }
@@ -118,7 +119,7 @@ impl TrainArgs {
     }
 
     fn is_demo(&self) -> bool {
-        self.data == Path::new("voices") && self.model.is_none() && self.config.is_none()
+        data::is_generated(&self.data) && self.model.is_none() && self.config.is_none()
     }
 
     /// The model that was named, brought to the spectrogram's bands and hop.

@@ -7,7 +7,7 @@ use clap::Args;
 use flow_audio::io::mel_picture;
 use flow_audio::metrics::multi_resolution_stft;
 
-use super::common::{DataArg, DrawArg, file_name, load};
+use super::common::{DataArg, DrawArg, FileNames, load};
 use crate::cli::{CheckpointArg, DeviceArg, Part, at_least_one, create_folder};
 
 /// Turn recordings into spectrograms and back
@@ -47,9 +47,10 @@ impl VocodeArgs {
         let set = self.data.clips(&run, self.split)?;
         let vocoder = self.draw.vocoder(&run, &model)?;
         create_folder(&self.out)?;
+        let mut names = FileNames::default();
         for clip in set.iter().take(self.count) {
             let aligned = run.mel.aligned(clip.samples())?;
-            let path = self.out.join(file_name(clip.name(), "wav"));
+            let path = self.out.join(names.next(clip.name()) + ".wav");
             let copy = vocoder.write(&aligned.mel, clip.name(), &path)?;
             mel_picture(&run.mel.spectrogram(&copy)?, 2)?.write_png(&path.with_extension("png"))?;
             let both = copy.len().min(aligned.samples.len());

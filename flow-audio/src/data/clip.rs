@@ -61,8 +61,7 @@ impl Clip {
             return Err(Error::config(name, reason));
         }
         // Written so that NaN is refused as well.
-        if let Some(place) = samples.iter().position(|x| !(-1.0..=1.0).contains(x)) {
-            let value = samples.get(place).copied().unwrap_or_default();
+        if let Some((place, value)) = samples.iter().enumerate().find(|(_, x)| !(-1.0..=1.0).contains(*x)) {
             return Err(Error::config(name, format!("sample {place} is {value}, expected -1 to 1")));
         }
         let full_scale_runs = full_scale_runs(&samples, 1, bits);

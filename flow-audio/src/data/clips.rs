@@ -26,7 +26,7 @@ impl Clips {
         let Some(first) = clips.first() else { return Err(Error::config(source, "there is no clip")) };
         if let Some(other) = clips.iter().find(|clip| clip.rate() != first.rate()) {
             let reason = format!(
-                "{} Hz in {} but {} Hz in {}; bring them to one rate with --rate and --resample",
+                "{} Hz in {} but {} Hz in {}; bring them to one rate: name a spectrogram with --mel, and --resample",
                 first.rate(),
                 first.name(),
                 other.rate(),

@@ -33,7 +33,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits> {
         if part.rate() != parts.train.rate() {
             let (ours, theirs) = (parts.train.rate(), part.rate());
             let reason = format!(
-                "{ours} Hz in {} but {theirs} Hz in {}; bring them to one rate with --rate and --resample",
+                "{ours} Hz in {} but {theirs} Hz in {}; bring them to one rate: name a spectrogram with --mel, and --resample",
                 parts.train.source(),
                 part.source()
             );

@@ -71,7 +71,10 @@ impl OpenOptions {
             Some(rate) if !(1..=1_000_000).contains(&rate) => {
                 Err(Error::config("rate", format!("must be 1 to 1000000 Hz, got {rate}")))
             }
-            None if self.resample => Err(Error::config("resample", "needs the rate to bring clips to: say --rate")),
+            None if self.resample => Err(Error::config(
+                "resample",
+                "needs the rate to bring clips to: that of a spectrogram, named with --mel",
+            )),
             _ => Ok(()),
         }
     }

@@ -60,9 +60,8 @@ impl Segments {
         config.check()?;
         if clips.rate() != config.rate {
             let reason = format!(
-                "clips of {} Hz but a mel spectrogram of {} Hz; open them with --rate {} --resample",
+                "clips of {} Hz but a mel spectrogram of {} Hz; --resample brings them to its rate",
                 clips.rate(),
-                config.rate,
                 config.rate
             );
             return Err(Error::config(clips.source(), reason));
@@ -190,7 +189,7 @@ impl Segments {
         let beyond = || Error::config("clip", format!("{clip} of {}", self.clips.len()));
         let entry = self.clips.get(clip).ok_or_else(beyond)?;
         let frames = entry.frames(self.config.hop);
-        let samples = entry.aligned.samples.get(..frames * self.config.hop).unwrap_or_default();
+        let samples = entry.aligned.samples.get(..frames * self.config.hop).ok_or_else(beyond)?;
         Ok((&entry.name, samples, entry.aligned.mel.cut(0, frames)?))
     }
 }

@@ -136,13 +136,13 @@ fn format(path: &Path, at: usize, chunk: &[u8]) -> Result<Format> {
     };
     let container = bits;
     if tag == EXTENSIBLE {
-        let (Some(valid), Some(sub)) = (word(18), chunk.get(24..40)) else {
+        let (Some(valid), Some(format), Some(sub)) = (word(18), word(24), chunk.get(24..40)) else {
             return Err(Error::format(path, at, "40 bytes of extensible format", format!("{} bytes", chunk.len())));
         };
         if !sub.ends_with(&GUID_TAIL) {
             return Err(Error::format(path, at + 24, "a format of whole numbers or floats", format!("{sub:02x?}")));
         }
-        tag = word(24).unwrap_or_default();
+        tag = format;
         bits = if valid == 0 { bits } else { valid };
     }
     if !matches!(tag, PCM | FLOAT) {
@@ -209,9 +209,8 @@ fn floats(path: &Path, data: &[u8], channels: usize) -> Result<Vec<f32>> {
         _ => f32::NAN,
     };
     let samples: Vec<f32> = data.chunks_exact(4).map(number).collect();
-    if let Some(place) = samples.iter().position(|x| !x.is_finite()) {
+    if let Some((place, value)) = samples.iter().enumerate().find(|(_, x)| !x.is_finite()) {
         let (sample, channel) = (place / channels, place % channels);
-        let value = samples.get(place).copied().unwrap_or_default();
         let what = format!("sample {sample} of channel {channel} is {value}, which is no number that can be played");
         return Err(Error::Broken { path: path.into(), what });
     }

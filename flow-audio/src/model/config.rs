@@ -130,10 +130,11 @@ impl WaveFlowConfig {
 
     /// Where each row of a flow's input was before the first flow; entry `k` is for flow `k`, the last for the latent.
     pub(crate) fn row_orders(&self) -> Vec<Vec<usize>> {
-        let mut orders = vec![(0..self.height).collect::<Vec<_>>()];
+        let mut order: Vec<usize> = (0..self.height).collect();
+        let mut orders = vec![order.clone()];
         for flow in 0..self.flows {
-            let before = orders.last().cloned().unwrap_or_default();
-            orders.push(self.permuted_rows(flow).into_iter().map(|row| before[row]).collect());
+            order = self.permuted_rows(flow).into_iter().map(|row| order[row]).collect();
+            orders.push(order.clone());
         }
         orders
     }

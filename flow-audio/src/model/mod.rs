@@ -19,5 +19,5 @@ mod waveflow;
 
 pub use config::{PRESETS, Permutation, WaveFlowConfig};
 pub use stream::Stream;
-pub use synthesis::{Synthesizer, signal_to_noise};
+pub use synthesis::Synthesizer;
 pub use waveflow::{Trimmed, WaveFlow};

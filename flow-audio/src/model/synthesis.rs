@@ -117,7 +117,7 @@ impl<'m> Synthesizer<'m> {
     /// joined to the next by a linear cross-fade over `overlap` frames about the cut.
     ///
     /// The paper's model sees later columns, row after row further ones, so this is an approximation whose quality
-    /// [`signal_to_noise`] against the whole pass tells; memory grows with the chunk alone. A width-causal model has an exact
+    /// [`signal_to_noise`](crate::metrics::signal_to_noise) against the whole pass tells; memory grows with the chunk alone. A width-causal model has an exact
     /// stream.
     ///
     /// # Errors
@@ -165,14 +165,4 @@ fn fade(before: &Tensor, after: &Tensor, shared: usize) -> Result<Tensor> {
     let old = before.narrow(1, kept, shared)?.broadcast_mul(&falling)?;
     let mixed = (old + after.narrow(1, 0, shared)?.broadcast_mul(&rising)?)?;
     Ok(Tensor::cat(&[&before.narrow(1, 0, kept)?, &mixed, &after.narrow(1, shared, rest)?], 1)?)
-}
-
-/// `10 log₁₀(Σ r² / Σ (r - x)²)` in decibels, over all clips; infinite where nothing differs.
-///
-/// # Errors
-/// Tensors of different shapes.
-pub fn signal_to_noise(reference: &Tensor, x: &Tensor) -> Result<f64> {
-    let energy =
-        |t: &Tensor| -> Result<f64> { Ok(t.to_dtype(candle_core::DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?) };
-    Ok(10.0 * (energy(reference)? / energy(&(reference - x)?)?).log10())
 }

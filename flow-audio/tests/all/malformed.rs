@@ -184,7 +184,7 @@ fn options_outside_their_domain_are_refused() {
     refuse(OpenOptions::default(), "cannot hold 1 of 1 clips out");
     let mut options = plain();
     options.resample = true;
-    refuse(options, "--rate");
+    refuse(options, "--mel");
     refuse(plain().with_rate(0, true), "rate");
     let mut options = plain();
     options.voices = Some(Default::default());

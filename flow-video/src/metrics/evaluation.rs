@@ -274,8 +274,8 @@ impl Sums {
             curves.psnr.iter_mut().chain(&mut curves.ssim).for_each(|v| *v *= share);
         }
         let [copy_last, black] = &self.guesses;
-        let best = self.best_of.last().map(|(_, each)| each.clone()).unwrap_or_default();
-        let margins = vec![best.ahead_of(copy_last, "last frame"), best.ahead_of(black, "black")];
+        let best = self.best_of.last().map(|(_, best)| best);
+        let margins = best.map(|best| vec![best.ahead_of(copy_last, "last frame"), best.ahead_of(black, "black")]);
         let best_of = self.best_of.iter().map(|(futures, each)| BestOf {
             futures: *futures,
             psnr: mean_and_error(&each.psnr),
@@ -283,7 +283,7 @@ impl Sums {
         });
         Evaluation {
             best_of: best_of.collect(),
-            margins,
+            margins: margins.into_iter().flatten().collect(),
             protocol: protocol.clone(),
             clips,
             bits_per_dim: mean_and_error(bits),

@@ -54,25 +54,36 @@ fn every_verb_works_on_what_train_leaves() {
     let copies = ["vocode", "--checkpoint", "m", "--data", "low.wav", "--out", "copies", "--denoise", "0.1"];
     let said = says(folder, &copies);
     assert!(said.contains("distance") && said.contains("times real time"), "{said}");
-    assert!(folder.join("copies/low_wav.wav").is_file() && folder.join("copies/low_wav.png").is_file(), "{said}");
+    assert!(folder.join("copies/low.wav").is_file() && folder.join("copies/low.png").is_file(), "{said}");
     let said = says(folder, &["eval", "--checkpoint", "m", "--segments", "4", "--copies", "2"]);
     assert!(said.contains("nats/sample over 4 of") && said.contains("Griffin-Lim"), "{said}");
     assert!(
         says(folder, &["mel", "--checkpoint", "m", "--data", "low.wav", "--out", "mels"]).contains("1 spectrograms")
     );
-    let synthesis = ["synthesize", "mels/low_wav.npz", "--checkpoint", "m", "--out", "one.wav"];
+    let synthesis = ["synthesize", "mels/low.npz", "--checkpoint", "m", "--out", "one.wav"];
     assert!(says(folder, &synthesis).contains("47 frames, 6016 samples at 8000 Hz"));
     assert!(says(folder, &["info", "--checkpoint", "m"]).contains("64 bands of 0 to 4000 Hz at 8000 Hz"));
     assert!(says(folder, &["info", "--presets"]).contains("waveflow-h16-c64"));
-    let cases: [(&[&str], &str); 5] = [
+    // Clips of one name in two folders stay apart.
+    std::fs::create_dir_all(folder.join("both/a")).unwrap();
+    for name in ["both/a/x.wav", "both/a_x.wav"] {
+        std::fs::copy(folder.join("low.wav"), folder.join(name)).unwrap();
+    }
+    says(folder, &["mel", "--checkpoint", "m", "--data", "both", "--out", "apart"]);
+    assert!(folder.join("apart/a_x.npz").is_file() && folder.join("apart/a_x-2.npz").is_file());
+    let cases: [(&[&str], &str); 9] = [
         (&["vocode", "--checkpoint", "m", "--data", "high.wav", "--out", "new"], "--resample"),
         (&["vocode", "--checkpoint", "m", "--data", "tiny.json", "--out", "new"], "tiny.json"),
         (
-            &["synthesize", "mels/low_wav.npz", "--checkpoint", "m", "--convention", "hifi-gan", "--out", "x.wav"],
+            &["synthesize", "mels/low.npz", "--checkpoint", "m", "--convention", "hifi-gan", "--out", "x.wav"],
             "hifi-gan",
         ),
         (&["eval", "--checkpoint", "none"], "train"),
         (&["train", "--mel", "other", "--out", "new"], "--mel other"),
+        (&["train", "--resample", "--out", "new"], "--resample"),
+        (&["mel", "--checkpoint", "m", "--raw-weights", "--out", "new"], "--raw-weights"),
+        (&["eval", "--checkpoint", "m", "--copies", "0", "--seed", "1"], "--seed"),
+        (&["train", "--data", "low.wav", "--out", "new"], "low.wav"),
     ];
     all_refused(waveflow, folder, &cases);
     assert!(

@@ -120,11 +120,16 @@ impl<T: Real> Pass<'_, T> {
     /// The gradient before the gate, that of the context, and those of the weights.
     fn gates_and_weights(&self, stream: &[T], slopes: &mut [T], dcontext: &mut [T], sums: &mut LayerGradients<T>) {
         let (s, c) = (self.s, self.s.channels);
-        let mut of_rows: Vec<Option<&mut [T]>> = dcontext.chunks_exact_mut(s.width * s.mels).map(Some).collect();
+        // The waveform's rows in the order of this flow, of which the first is conditioned on nothing.
+        let mut places = vec![0; s.order.len()];
+        s.order.iter().enumerate().for_each(|(place, &row)| places[row] = place);
+        let mut contexts: Vec<(usize, &mut [T])> =
+            places.into_iter().zip(dcontext.chunks_exact_mut(s.width * s.mels)).collect();
+        contexts.sort_by_key(|(place, _)| *place);
+        let contexts = contexts.into_iter().skip(1).map(|(_, context)| context);
         let padded = slopes.chunks_exact_mut(s.pitch(self.l) * 2 * c);
         let mut work: Vec<RowWork<'_, T>> = Vec::with_capacity(s.rows());
-        for (r, (stream, slopes)) in stream.chunks_exact(s.width * c).zip(padded).enumerate() {
-            let context = of_rows[s.order[r + 1]].take().unwrap_or_default();
+        for (r, ((stream, slopes), context)) in stream.chunks_exact(s.width * c).zip(padded).zip(contexts).enumerate() {
             work.push(RowWork { r, stream, slopes, context });
         }
         let share = s.rows().div_ceil(SUMS);

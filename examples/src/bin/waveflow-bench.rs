@@ -1,0 +1,92 @@
+//! Speed and memory of WaveFlow on this machine, one JSON line.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use clap::Parser;
+use examples::bench::{median, memory};
+use flow_audio::mel::MelConfig;
+use flow_audio::model::{PRESETS, WaveFlow, WaveFlowConfig};
+use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
+
+/// Times synthesis and a training step (optimizer and clipping included) at 22,050 Hz, on random audio
+#[derive(Parser)]
+struct Args {
+    /// Model.
+    #[arg(long, default_value = "waveflow-h16-c64", value_parser = PRESETS)]
+    model: String,
+    /// Seconds of audio to make; 0 for none.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Timed syntheses.
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Samples of a training clip, in whole frames.
+    #[arg(long, default_value_t = 16_000)]
+    clip: usize,
+    /// Clips per training step.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Timed training steps; 0 for none.
+    #[arg(long, default_value_t = 3)]
+    train_steps: usize,
+    /// Keep all activations instead of computing each flow's network again.
+    #[arg(long)]
+    plain: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let idle = memory("VmHWM");
+    let (mel, config) = (MelConfig::tacotron2(), WaveFlowConfig::preset(&args.model)?);
+    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let model = WaveFlow::new(&store, &config)?;
+    let mut rng = FlowRng::seed_from(1);
+    let draw = |batch: usize, frames: usize, rng: &mut FlowRng| -> Result<(Tensor, Tensor)> {
+        let audio = rng.normal((batch, frames * mel.hop), DType::F32, &Device::Cpu)?.affine(0.1, 0.0)?;
+        Ok((audio, rng.normal((batch, mel.mels, frames), DType::F32, &Device::Cpu)?))
+    };
+    let mut steps = Vec::new();
+    let (mut gradients, frames) = (Gradients::new(&store), (args.clip / mel.hop).max(1));
+    let samples = args.batch * frames * mel.hop;
+    let mut optimizer = Optimizer::new(OptimizerConfig::adam(2e-4), &store)?;
+    let mode = if args.plain { Backprop::Plain } else { Backprop::Reversible };
+    for _ in 0..args.train_steps {
+        let (audio, mel) = draw(args.batch, frames, &mut rng)?;
+        let weight = Tensor::full(-1.0 / samples as f32, args.batch, &Device::Cpu)?;
+        let start = Instant::now();
+        gradients.clear();
+        model.log_prob_backward(&audio, &mel, &weight, mode, &mut gradients)?;
+        clip_global_norm(&mut gradients, Some(5.0))?;
+        optimizer.step(&gradients, 1.0)?;
+        steps.push(samples as f64 / start.elapsed().as_secs_f64());
+    }
+    let peak = memory("VmHWM");
+    let mut real_time = Vec::new();
+    if args.seconds > 0.0 {
+        let frames = ((args.seconds * f64::from(mel.rate) / mel.hop as f64).round() as usize).max(1);
+        let (_, mel_spectrogram) = draw(1, frames, &mut rng)?;
+        let synthesizer = model.synthesizer()?;
+        for _ in 0..args.repeats {
+            let start = Instant::now();
+            synthesizer.synthesize(&mel_spectrogram, 0.6, &mut rng)?;
+            let made = model.samples(frames) as f64 / f64::from(mel.rate);
+            real_time.push(made / start.elapsed().as_secs_f64());
+        }
+    }
+    let middle = |times: Vec<f64>| if times.is_empty() { None } else { Some(median(times)) };
+    println!(
+        "{}",
+        serde_json::json!({
+            "model": args.model,
+            "parameters": config.parameter_count(),
+            "train_samples_per_s": middle(steps),
+            "synthesis_times_real_time": middle(real_time),
+            "plain": args.plain,
+            "memory_mib": peak - idle,
+        })
+    );
+    Ok(())
+}
