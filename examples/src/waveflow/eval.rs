@@ -57,7 +57,8 @@ impl EvalArgs {
         let nats = log_prob_of(&model, &set, self.segments, &mut FlowRng::named(0, "eval"))?;
         let (mean, error) = mean_and_error(&nats);
         println!(
-            "{mean:.4} ± {error:.4} nats/sample over {} of {} segments of {} samples, {:.3} bits of a 16-bit sample",
+            "log-likelihood {mean:.4} ± {error:.4} nats/sample over {} of {} segments of {} samples, {:.3} bits of a \
+             16-bit sample",
             nats.len(),
             set.len(),
             set.samples(),
