@@ -12,7 +12,7 @@ use flow_points::trainer::to_tensor;
 
 use super::common::load;
 use super::data::InputArg;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, quoted};
 
 /// Log-likelihood of clouds in nats and bits per point
 #[derive(Args, Debug)]
@@ -90,11 +90,6 @@ impl LikelihoodArgs {
         }
         Ok(())
     }
-}
-
-/// A cell of a table.
-fn quoted(name: &str) -> String {
-    if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_string() }
 }
 
 fn text(value: Option<f64>) -> String {

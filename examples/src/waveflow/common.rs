@@ -14,6 +14,7 @@ use flow_audio::model::WaveFlow;
 use flow_audio::trainer::{WaveRun, synthesize};
 use flow_core::FlowRng;
 
+use super::pieces::{Pieces, PiecesArg};
 use crate::cli::{CheckpointArg, Part, refuse};
 
 /// The program's name, and that of its folder of results.
@@ -150,7 +151,10 @@ impl Vocoder<'_> {
     /// The waveform of a spectrogram; `name` seeds its latent.
     pub(super) fn speak(&self, mel: &Mel, name: &str) -> Result<Vec<f32>> {
         let mut rng = FlowRng::named(self.seed, name);
-        let audio = synthesize(self.run, self.model, mel, self.temperature, &mut rng)?;
+        self.denoised(synthesize(self.run, self.model, mel, self.temperature, &mut rng)?)
+    }
+
+    fn denoised(&self, audio: Vec<f32>) -> Result<Vec<f32>> {
         match &self.denoiser {
             Some(denoiser) => Ok(denoiser.apply(&audio, self.strength)?),
             None => Ok(audio),
@@ -159,8 +163,21 @@ impl Vocoder<'_> {
 
     /// The same as a WAV file, with a line about how long it took.
     pub(super) fn write(&self, mel: &Mel, name: &str, path: &Path) -> Result<Vec<f32>> {
+        self.save(name, path, || self.speak(mel, name))
+    }
+
+    /// The same, made in pieces where these flags say so.
+    pub(super) fn write_in(&self, pieces: &PiecesArg, mel: &Mel, name: &str, path: &Path) -> Result<Vec<f32>> {
+        if pieces.whole()? {
+            return self.write(mel, name, path);
+        }
+        let of = Pieces { run: self.run, model: self.model, temperature: self.temperature };
+        self.save(name, path, || self.denoised(pieces.make(&of, mel, self.seed, name)?))
+    }
+
+    fn save(&self, name: &str, path: &Path, make: impl FnOnce() -> Result<Vec<f32>>) -> Result<Vec<f32>> {
         let begun = Instant::now();
-        let audio = self.speak(mel, name)?;
+        let audio = make()?;
         let took = begun.elapsed().as_secs_f64();
         let written = write_wav(path, &audio, self.run.mel.rate, Encoding::Pcm16)?;
         let seconds = audio.len() as f64 / f64::from(self.run.mel.rate);

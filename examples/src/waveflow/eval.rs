@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use flow_audio::data::Segments;
 use flow_audio::mel::griffin_lim;
-use flow_audio::metrics::{bits_per_sample, mel_cepstral_distortion, multi_resolution_stft};
+use flow_audio::metrics::{bits_per_sample, flac_bits_per_sample, mel_cepstral_distortion, multi_resolution_stft};
 use flow_audio::trainer::log_prob_of;
 use flow_core::FlowRng;
 use flow_core::numerics::mean_and_error;
@@ -63,6 +63,11 @@ impl EvalArgs {
             set.len(),
             set.samples(),
             bits_per_sample(mean, 16)
+        );
+        let scored = set.scored(nats.len());
+        println!(
+            "FLAC: {:.3} bits of a 16-bit sample of the same segments, which are given no spectrogram",
+            flac_bits_per_sample(&scored, run.mel.rate)?
         );
         let vocoder = self.draw.vocoder(&run, &model)?;
         let mut rows: [[Vec<f64>; 2]; 2] = Default::default();
