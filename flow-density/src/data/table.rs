@@ -110,7 +110,7 @@ impl Table {
     /// [`Error::Table`] as [`Table::open_with`].
     pub fn parse(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Self> {
         let name = path.display().to_string();
-        let read = raw(path, bytes, reading).and_then(|raw| raw.read(reading));
+        let read = raw(path, bytes, reading, reading.class.is_some()).and_then(|raw| raw.read(reading));
         read.and_then(|chosen| Table::of(chosen, &name)).map_err(|fault| fault.of(&name))
     }
 
@@ -121,7 +121,8 @@ impl Table {
     /// As [`Table::open_with`], and [`Error::Table`] for a column that is not there.
     pub fn open_as(path: &Path, columns: &Columns, reading: &Reading) -> Result<Self> {
         let (name, bytes) = (path.display().to_string(), bytes(path)?);
-        let read = raw(path, &bytes, reading).and_then(|raw| raw.read_as(columns, reading));
+        let words = reading.class.is_some() || columns.class.is_some();
+        let read = raw(path, &bytes, reading, words).and_then(|raw| raw.read_as(columns, reading));
         let read = read.and_then(|chosen| Table::of(chosen, &name)?.classed(columns.class.as_ref()));
         read.map_err(|fault| fault.of(&name))
     }
@@ -255,7 +256,8 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(Error::io(path))
 }
 
-fn raw(path: &Path, bytes: &[u8], reading: &Reading) -> Read<Raw> {
+/// All columns; with the words, if told, that may be classes.
+fn raw(path: &Path, bytes: &[u8], reading: &Reading, words: bool) -> Read<Raw> {
     let format = Format::of(path)?;
     if let (Some(array), false) = (&reading.array, matches!(format, Format::Archive)) {
         return Err(Fault::whole("no archive of arrays", format!("an NPZ for --array {array}; leave it out")));
@@ -264,7 +266,7 @@ fn raw(path: &Path, bytes: &[u8], reading: &Reading) -> Read<Raw> {
         return Err(Fault::whole("no text", "a text for --header; leave it out"));
     }
     match format {
-        Format::Text => text::read(bytes, reading.header, reading.class.is_some()),
+        Format::Text => text::read(bytes, reading.header, words),
         Format::Array => numpy::array(bytes),
         Format::Archive => numpy::archive(bytes, reading.array.as_deref()),
     }
