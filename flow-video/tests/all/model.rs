@@ -164,6 +164,42 @@ fn futures_go_on_where_they_were_left() {
     assert_eq!(bytes(&short.predict(2, &[0.0], &mut FlowRng::seed_from(3)).unwrap()), bytes(&one));
 }
 
+/// The noise of a generator, given by hand, makes the frames that the generator makes: coarsest level first.
+#[test]
+fn noise_can_be_given() {
+    let (model, seen) = (model(DType::F32), clips(3, 7));
+    let (latents, _) = model.encode(&seen).unwrap();
+    let begin = || {
+        let mut predictor = Predictor::new(&model);
+        predictor.observe(&seen).unwrap();
+        predictor
+    };
+    let mut rng = FlowRng::seed_from(5);
+    let mut frame = || {
+        let mut noise: Vec<Tensor> = latents
+            .iter()
+            .rev()
+            .map(|level| {
+                let (_, c, h, w) = level.dims4().unwrap();
+                rng.normal((2, c, h, w), DType::F32, &Device::Cpu).unwrap()
+            })
+            .collect();
+        noise.reverse();
+        noise
+    };
+    let noise = vec![frame(), frame()];
+    let bytes = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+    let given = begin().predict_from(&noise, &[0.7, 0.9]).unwrap();
+    assert_eq!(bytes(&given), bytes(&begin().predict(2, &[0.7, 0.9], &mut FlowRng::seed_from(5)).unwrap()));
+    assert_ne!(bytes(&given), bytes(&begin().predict_from(&noise, &[0.7, 0.8]).unwrap()));
+    let few = begin().predict_from(&[vec![noise[0][0].clone()]], &[0.7]).unwrap_err().to_string();
+    assert!(few.contains("of 1 levels given, the model has 2"), "{few}");
+    let exchanged = vec![noise[0].iter().rev().cloned().collect::<Vec<_>>()];
+    let wrong = begin().predict_from(&exchanged, &[0.7]).unwrap_err().to_string();
+    assert!(wrong.contains("noise of level 1"), "{wrong}");
+    assert!(Predictor::new(&model).predict_from(&noise, &[0.7]).is_err(), "nothing was seen");
+}
+
 #[test]
 fn what_cannot_be_predicted_is_refused() {
     let model = model(DType::F32);
