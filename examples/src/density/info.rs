@@ -34,6 +34,11 @@ fn facts(run: &DensityRun) -> Facts {
     };
     let mut facts =
         Facts::default().and("model", in_words(&run.model)).and("trained on", format!("{}, {columns}", run.data));
+    if let Some(classes) = run.classes() {
+        for (name, rows) in classes.names.iter().zip(&classes.rows) {
+            facts = facts.and("class", format!("{name}: {rows} training rows"));
+        }
+    }
     if run.reading.missing == Missing::Drop {
         facts = facts.and("missing", "rows that lack a value are left out");
     }

@@ -51,7 +51,7 @@ impl LikelihoodArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "likelihood");
-        let input = self.input.open(self.points, &run, &mut rng)?;
+        let input = self.input.open(self.points, (&self.checkpoint, &run), &mut rng)?;
         model.set_noise(&mut rng);
         // The model's density is over normalized coordinates; a scale s of an axis costs ln s.
         let volume: f64 = run.normalization.std.iter().map(|s| s.ln()).sum();

@@ -50,7 +50,7 @@ impl ScoreArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let past = run.model.prior.past;
-        let set = self.data.clips(&run, past + 1)?;
+        let set = self.data.clips(&self.checkpoint, &run, past + 1)?;
         let mut table = String::from("clip,name,frame,bits_per_dim\n");
         let mut curves = Vec::new();
         let (mut most, mut at) = (f64::NEG_INFINITY, (0, 0));

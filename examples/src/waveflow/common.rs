@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use candle_core::Device;
 use clap::Args;
-use flow_audio::data::{self, Clips, OpenOptions, Splits, is_generated};
+use flow_audio::data::{self, Clips, Splits, is_generated};
 use flow_audio::io::{Encoding, write_wav};
 use flow_audio::mel::{Denoiser, Mel};
 use flow_audio::model::WaveFlow;
@@ -62,7 +62,7 @@ pub(super) struct DataArg {
 
 impl DataArg {
     /// The clips of this part, at the rate of the run, after a line on stderr about what they are and what was changed.
-    pub(super) fn clips(&self, run: &WaveRun, part: Part) -> Result<Clips> {
+    pub(super) fn clips(&self, checkpoint: &CheckpointArg, run: &WaveRun, part: Part) -> Result<Clips> {
         self.reading.refuse_for_voices(&self.data)?;
         let generated = is_generated(&self.data);
         let mut options = run.open.clone();
@@ -74,27 +74,25 @@ impl DataArg {
         } else {
             options.rate = Some(run.mel.rate);
         }
-        read(&self.data, &options, part)
-    }
-}
-
-/// The clips of a part of a path.
-pub(super) fn read(path: &Path, options: &OpenOptions, part: Part) -> Result<Clips> {
-    let set = match part {
-        Part::All => data::open_all(path, options)?,
-        _ => {
-            let Splits { train, validation, test } = data::open(path, options)?;
-            match part {
-                Part::Train => train,
-                Part::Validation => validation,
-                _ => test,
+        let set = match part {
+            Part::All => data::open_all(&self.data, &options)?,
+            _ => {
+                let splits = data::open(&self.data, &options)?;
+                checkpoint.note_other_data(PROGRAM, &splits.fingerprint())?;
+                let Splits { train, validation, test } = splits;
+                match part {
+                    Part::Train => train,
+                    Part::Validation => validation,
+                    _ => test,
+                }
             }
-        }
-    };
-    ensure!(!set.is_empty(), "{}: the {part} part has no clips; --split all takes all of them", set.source());
-    eprintln!("data: {part} part, {} clips, {:.1} s at {} Hz; {}", set.len(), set.seconds(), set.rate(), set.source());
-    set.notes().iter().for_each(|note| eprintln!("note: {note}"));
-    Ok(set)
+        };
+        ensure!(!set.is_empty(), "{}: the {part} part has no clips; --split all takes all of them", set.source());
+        let (count, seconds, rate) = (set.len(), set.seconds(), set.rate());
+        eprintln!("data: {part} part, {count} clips, {seconds:.1} s at {rate} Hz; {}", set.source());
+        set.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(set)
+    }
 }
 
 /// How waveforms are made.

@@ -52,12 +52,13 @@ impl EvalArgs {
             self.draw.refuse("for copies, of which --copies 0 makes none; leave it out")?;
         }
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let set = Segments::new(&self.data.clips(&run, self.split)?, &run.mel, run.segment)?;
+        let set = Segments::new(&self.data.clips(&self.checkpoint, &run, self.split)?, &run.mel, run.segment)?;
         set.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let nats = log_prob_of(&model, &set, self.segments, &mut FlowRng::named(0, "eval"))?;
         let (mean, error) = mean_and_error(&nats);
         println!(
-            "{mean:.4} ± {error:.4} nats/sample over {} of {} segments of {} samples, {:.3} bits of a 16-bit sample",
+            "log-likelihood {mean:.4} ± {error:.4} nats/sample over {} of {} segments of {} samples, {:.3} bits of a \
+             16-bit sample",
             nats.len(),
             set.len(),
             set.samples(),

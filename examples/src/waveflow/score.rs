@@ -54,7 +54,7 @@ impl ScoreArgs {
         at_least_one("--count", self.count)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         // Segments of one frame: clips are scored whole, and none is too short that has a frame.
-        let set = Segments::new(&self.data.clips(&run, self.split)?, &run.mel, run.mel.hop)?;
+        let set = Segments::new(&self.data.clips(&self.checkpoint, &run, self.split)?, &run.mel, run.mel.hop)?;
         set.notes().iter().for_each(|note| eprintln!("note: {note}"));
         create_folder(&self.out)?;
         let mut names = FileNames::default();

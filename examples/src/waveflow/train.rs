@@ -168,7 +168,8 @@ impl TrainArgs {
         mel_picture(&run.mel.spectrogram(&audio)?, 2)?.write_png(&self.out.join("copy.png"))?;
         mel_picture(&mel, 2)?.write_png(&self.out.join("original.png"))?;
         println!(
-            "test {mean:.4} ± {error:.4} nats/sample ({:.3} bits of a 16-bit sample) over {} segments; {} steps in {:.0} s; {}",
+            "test log-likelihood {mean:.4} ± {error:.4} nats/sample ({:.3} bits of a 16-bit sample) over {} segments; \
+             {} steps in {:.0} s; {}",
             bits_per_sample(mean, 16),
             nats.len(),
             summary.step,

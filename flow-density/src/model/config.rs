@@ -176,32 +176,42 @@ impl ModelConfig {
     /// # Errors
     /// [`flow_core::Error::Config`] naming the number that makes no model.
     pub fn build(&self, features: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
-        let hidden = &self.hidden;
+        self.build_given(features, 0, store, purpose)
+    }
+
+    /// As [`ModelConfig::build`], a density given a context of so many entries, `p(x | c)`; none if that is zero.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::build`].
+    pub fn build_given(&self, features: usize, context: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
+        let (hidden, layers) = (&self.hidden, self.layers);
         let spline = TransformerConfig::spline(self.bins);
         let flow = match self.kind {
-            Kind::Realnvp => realnvp(features).transforms(self.layers).hidden(hidden).build(store)?,
-            Kind::Maf => maf(features).transforms(self.layers).hidden(hidden).build(store)?,
+            Kind::Realnvp => realnvp(features).transforms(layers).hidden(hidden).context(context).build(store)?,
+            Kind::Maf => maf(features).transforms(layers).hidden(hidden).context(context).build(store)?,
             Kind::Spline => {
-                nsf_coupling(features).transforms(self.layers).hidden(hidden).transformer(spline).build(store)?
+                let flow = nsf_coupling(features).transforms(layers).hidden(hidden).transformer(spline);
+                flow.context(context).build(store)?
             }
             Kind::SplineAutoregressive => {
-                nsf_autoregressive(features).transforms(self.layers).hidden(hidden).transformer(spline).build(store)?
+                let flow = nsf_autoregressive(features).transforms(layers).hidden(hidden).transformer(spline);
+                flow.context(context).build(store)?
             }
-            Kind::Planar => planar(features).transforms(self.layers).build(store)?,
-            Kind::Radial => radial(features).transforms(self.layers).build(store)?,
-            Kind::Sylvester => sylvester(features).transforms(self.layers).build(store)?,
-            Kind::Ffjord | Kind::Matching => return self.continuous(features, store, purpose),
+            Kind::Planar => planar(features).transforms(layers).context(context).build(store)?,
+            Kind::Radial => radial(features).transforms(layers).context(context).build(store)?,
+            Kind::Sylvester => sylvester(features).transforms(layers).context(context).build(store)?,
+            Kind::Ffjord | Kind::Matching => return self.continuous(features, context, store, purpose),
         };
         Ok(Model::Discrete(flow))
     }
 
-    fn continuous(&self, features: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
+    fn continuous(&self, features: usize, context: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
         let (tolerance, exact) = match purpose {
             Purpose::Training => (self.tolerance, features <= EXACT_IN_TRAINING),
             Purpose::Use => (self.tolerance.min(TIGHT), true),
         };
         let divergence = if exact { Divergence::Exact } else { Divergence::Hutchinson(Probe::Rademacher) };
-        let flow = cnf(features).hidden(&self.hidden).input_gain(self.input_gain);
+        let flow = cnf(features).hidden(&self.hidden).input_gain(self.input_gain).context(context);
         Ok(Model::Continuous(Box::new(flow.tolerance(tolerance).divergence(divergence).build(store)?)))
     }
 }

@@ -30,7 +30,7 @@ use flow_core::ParamStore;
 use flow_core::train::{self, EmaConfig, OptimizerConfig, Run, ScheduleConfig, TrainConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Columns, Data, Reading, Standard};
+use crate::data::{Classes, Columns, Data, Reading, Standard};
 use crate::model::{Kind, Model, ModelConfig, Purpose};
 use crate::{Error, Result};
 
@@ -97,6 +97,11 @@ impl DensityRun {
         self.columns.as_ref().map_or(&[], |columns| &columns.names)
     }
 
+    /// The classes that the model is given; `None` for a density without any.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.columns.as_ref().and_then(|columns| columns.class.as_ref())
+    }
+
     /// The same run with the scale and the columns as an earlier description of it has them, if that is of the same numbers:
     /// runs that were made before columns were written down rounded numbers to f32 before they centred them.
     #[must_use]
@@ -133,7 +138,8 @@ impl DensityRun {
     /// # Errors
     /// [`flow_core::Error::Config`] naming the number that makes no model.
     pub fn model(&self, purpose: Purpose, device: &Device) -> Result<Model> {
-        self.model.build(self.features(), &ParamStore::new(self.seed, DType::F32, device), purpose)
+        let store = ParamStore::new(self.seed, DType::F32, device);
+        self.model.build_given(self.features(), self.classes().map_or(0, Classes::len), &store, purpose)
     }
 }
 

@@ -80,6 +80,14 @@ fn every_verb_works_on_what_train_leaves() {
     }
     says(folder, &["mel", "--checkpoint", "m", "--data", "both", "--out", "apart"]);
     assert!(folder.join("apart/a_x.npz").is_file() && folder.join("apart/a_x-2.npz").is_file());
+    // The parts of other clips are named as that.
+    for name in ["both/b.wav", "both/c.wav"] {
+        std::fs::copy(folder.join("low.wav"), folder.join(name)).unwrap();
+    }
+    let eval = ["eval", "--checkpoint", "m", "--segments", "1", "--copies", "0"];
+    assert!(!says(folder, &eval).contains("the run's own data"));
+    let said = says(folder, &[&eval[..], &["--data", "both", "--split", "train"]].concat());
+    assert!(said.contains(super::shared::OTHER_DATA), "{said}");
     let cases: [(&[&str], &str); 12] = [
         (&["vocode", "--checkpoint", "m", "--data", "high.wav", "--out", "new"], "--resample"),
         (&["vocode", "--checkpoint", "m", "--data", "tiny.json", "--out", "new"], "tiny.json"),
