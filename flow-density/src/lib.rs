@@ -33,6 +33,7 @@
 //! the `density` program calls.
 
 pub mod data;
+pub mod dlgm;
 mod error;
 pub mod io;
 pub mod metrics;

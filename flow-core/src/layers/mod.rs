@@ -1,6 +1,7 @@
 //! Bijectors, one per file.
 
 mod actnorm;
+mod amortized;
 mod autoregressive;
 mod batch_norm;
 mod conv1x1;
@@ -10,7 +11,9 @@ mod logit;
 mod moving_batch_norm;
 mod permute;
 mod planar;
+mod planar_chain;
 mod radial;
+mod radial_chain;
 mod scaling;
 mod squeeze;
 mod sylvester;
@@ -25,7 +28,9 @@ pub use logit::{Logit, Sigmoid};
 pub use moving_batch_norm::{MovingBatchNorm, MovingStatistics};
 pub use permute::Permute;
 pub use planar::Planar;
+pub use planar_chain::PlanarChain;
 pub use radial::Radial;
+pub use radial_chain::RadialChain;
 pub use scaling::Scaling;
 pub use squeeze::Squeeze;
 pub use sylvester::Sylvester;

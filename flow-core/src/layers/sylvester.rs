@@ -125,7 +125,7 @@ impl Frame {
 pub(super) struct TanhRoot<'a> {
     /// Whose equation it is, for errors.
     pub(super) layer: &'a str,
-    /// `s`, `(1,)`.
+    /// `s`, `(1,)` or one for every entry of `c`.
     pub(super) slope: &'a Tensor,
 }
 
@@ -135,9 +135,12 @@ impl TanhRoot<'_> {
     /// It is found outside the graph, in f64, and then takes one Newton step in tracked operations, whose value is
     /// zero and whose derivative is that of the implicit function.
     pub(super) fn solve(&self, c: &Tensor) -> Result<Tensor> {
-        let s = root::host(self.slope)?.first().copied().unwrap_or(0.0);
-        let f = |a: f64| (a + s * a.tanh(), 1.0 + s * (1.0 - a.tanh().powi(2)));
-        let a = root::each(self.layer, c, |c| root::increasing(f, c, [c - s.abs(), c + s.abs()]))?;
+        let slopes = root::host(self.slope)?;
+        let a = root::all(self.layer, c, &root::host(c)?, |i, c| {
+            let s = slopes.get(i % slopes.len().max(1)).copied().unwrap_or(0.0);
+            let f = |a: f64| (a + s * a.tanh(), 1.0 + s * (1.0 - a.tanh().powi(2)));
+            root::increasing(f, c, [c - s.abs(), c + s.abs()])
+        })?;
         if !(c.track_op() || self.slope.track_op()) {
             return Ok(a);
         }
