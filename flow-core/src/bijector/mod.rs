@@ -22,7 +22,7 @@ use crate::autodiff::{Leaves, pair};
 use crate::error::Direction;
 use crate::{Error, FlowRng, Gradients, Result};
 
-/// What a bijector keeps of an encode pass so that it can be back-propagated later.
+/// What a bijector keeps of a pass so that it can be back-propagated later.
 ///
 /// Memory does not grow with depth as long as layers return [`Tape::Inverse`].
 #[derive(Debug, Clone)]
@@ -34,16 +34,16 @@ pub enum Tape {
     Input(Tensor),
     /// Some small tensors of the layer's own (batch statistics).
     Saved(Vec<Tensor>),
-    /// The tapes of the parts, in encode order.
+    /// The tapes of the parts, in encode order whatever the direction of the pass.
     Parts(Vec<Tape>),
 }
 
 /// The result of back-propagation through one bijector.
 #[derive(Debug, Clone)]
 pub struct Pullback {
-    /// The input, reconstructed or recalled.
+    /// The input of the pass, reconstructed or recalled: data, of a decode pass the latent.
     pub x: Tensor,
-    /// The gradient of the objective with respect to the input.
+    /// The gradient of the objective with respect to that input.
     pub grad_x: Tensor,
     /// The gradient with respect to the context, if there is a context that the bijector uses.
     pub grad_context: Option<Tensor>,
@@ -144,6 +144,29 @@ pub trait Bijector: Send + Sync {
     ) -> Result<Pullback> {
         backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
     }
+
+    /// A decode pass that leaves a [`Tape`] for [`Bijector::backprop_decode`]. Call it with tracking paused.
+    fn decode_taped(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        let (x, log_det) = self.decode(z, context)?;
+        let tape = if self.analytic(Direction::Encode) { Tape::Inverse } else { Tape::Input(z.clone()) };
+        Ok((x, log_det, tape))
+    }
+
+    /// As [`Bijector::backprop`] for a decode pass: pulls gradients with respect to `x` and to the log-determinant of
+    /// decoding back to the latent, which is the [`Pullback::x`] of the result.
+    ///
+    /// This is what fits a flow by its own samples: memory does not grow with depth here either.
+    fn backprop_decode(
+        &self,
+        x: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_x: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        backprop_in(Direction::Decode, self, x, tape, context, grad_x, grad_log_det, gradients)
+    }
 }
 
 impl LayerReport {
@@ -172,17 +195,36 @@ pub fn backprop_locally<B: Bijector + ?Sized>(
     grad_log_det: &Tensor,
     gradients: &mut Gradients,
 ) -> Result<Pullback> {
-    let x = match tape {
-        Tape::Input(x) => x.clone(),
+    backprop_in(Direction::Encode, layer, z, tape, context, grad_z, grad_log_det, gradients)
+}
+
+/// One layer's own graph of a pass in `direction` whose result was `output`, differentiated.
+#[allow(clippy::too_many_arguments, reason = "those of the trait's methods and the direction")]
+fn backprop_in<B: Bijector + ?Sized>(
+    direction: Direction,
+    layer: &B,
+    output: &Tensor,
+    tape: &Tape,
+    context: Option<&Tensor>,
+    grad_output: &Tensor,
+    grad_log_det: &Tensor,
+    gradients: &mut Gradients,
+) -> Result<Pullback> {
+    let run = |direction: Direction, input: &Tensor, context: Option<&Tensor>| match direction {
+        Direction::Encode => layer.encode(input, context),
+        Direction::Decode => layer.decode(input, context),
+    };
+    let input = match tape {
+        Tape::Input(input) => input.clone(),
         Tape::Inverse => {
             let _paused = gradients.no_grad();
-            layer.decode(z, context)?.0
+            run(direction.opposite(), output, context)?.0
         }
         _ => return Err(Error::config(layer.name(), "cannot use the tape it was given")),
     };
-    let leaves = Leaves::new(&x, context.filter(|_| layer.context_shape().is_some()))?;
-    let (value, log_det) = layer.encode(leaves.x(), leaves.context())?;
-    let objective = (pair(&value, grad_z)? + pair(&log_det, grad_log_det)?)?;
+    let leaves = Leaves::new(&input, context.filter(|_| layer.context_shape().is_some()))?;
+    let (value, log_det) = run(direction, leaves.x(), leaves.context())?;
+    let objective = (pair(&value, grad_output)? + pair(&log_det, grad_log_det)?)?;
     let (grad_x, grad_context) = leaves.pull_back(&objective, gradients)?;
     Ok(Pullback { x: leaves.x().detach(), grad_x, grad_context })
 }
@@ -240,6 +282,20 @@ macro_rules! forward_bijector {
                 gradients: &mut Gradients,
             ) -> Result<Pullback> {
                 (**self).backprop(z, tape, context, grad_z, grad_log_det, gradients)
+            }
+            fn decode_taped(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+                (**self).decode_taped(z, context)
+            }
+            fn backprop_decode(
+                &self,
+                x: &Tensor,
+                tape: &Tape,
+                context: Option<&Tensor>,
+                grad_x: &Tensor,
+                grad_log_det: &Tensor,
+                gradients: &mut Gradients,
+            ) -> Result<Pullback> {
+                (**self).backprop_decode(x, tape, context, grad_x, grad_log_det, gradients)
             }
         }
     )*};
