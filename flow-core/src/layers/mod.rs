@@ -3,6 +3,8 @@
 mod actnorm;
 mod autoregressive;
 mod batch_norm;
+mod blockwise;
+pub mod constraint;
 mod conv1x1;
 mod coupling;
 mod gaussianize;
@@ -18,6 +20,7 @@ mod sylvester;
 pub use actnorm::ActNorm;
 pub use autoregressive::MaskedAutoregressive;
 pub use batch_norm::BatchNorm;
+pub use blockwise::{Blockwise, Identity};
 pub use conv1x1::{InvertibleConv, Parametrization};
 pub use coupling::{Coupling, Partition};
 pub use gaussianize::Gaussianize;
