@@ -20,12 +20,21 @@ pub const DRAWS: usize = 8;
 /// # Errors
 /// [`flow_core::Error::Shape`] unless `x` is `(B, D)`.
 pub fn log_prob(density: &dyn Density, x: &Tensor) -> Result<Vec<f64>> {
+    log_prob_given(density, x, None)
+}
+
+/// `ln p` of every row of `x` given the same row of a context, as [`log_prob`].
+///
+/// # Errors
+/// [`flow_core::Error::Shape`] unless `x` is `(B, D)` and the context has as many rows.
+pub fn log_prob_given<D: Density + ?Sized>(density: &D, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<f64>> {
     let _paused = density.store().no_grad();
     let total = x.dim(0)?;
     let mut out = Vec::with_capacity(total);
     for start in (0..total).step_by(CHUNK) {
-        let part = x.narrow(0, start, CHUNK.min(total - start))?;
-        out.extend(density.log_prob(&part, None)?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+        let part = |t: &Tensor| t.narrow(0, start, CHUNK.min(total - start));
+        let context = context.map(part).transpose()?;
+        out.extend(density.log_prob(&part(x)?, context.as_ref())?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
     }
     Ok(out)
 }

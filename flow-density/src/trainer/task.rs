@@ -6,7 +6,7 @@ use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 
 use super::DensityRun;
 use crate::data::Data;
-use crate::metrics::log_prob;
+use crate::metrics::log_prob_given;
 use crate::model::{Kind, Model, Purpose};
 use crate::{Error, Result};
 
@@ -77,6 +77,21 @@ impl DensityTask {
         self.run.standard.apply_spread(rows, rng, self.model.store().device())
     }
 
+    /// Rows as the model is a density of them, and what it is conditioned on.
+    fn parted(&self, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        if self.run.given == 0 {
+            return Ok((x.clone(), None));
+        }
+        let modelled = self.run.modelled();
+        let part = |from, count| x.narrow(1, from, count)?.contiguous();
+        Ok((part(0, modelled)?, Some(part(modelled, self.run.given)?)))
+    }
+
+    /// `Σ ln std` of the columns that the model is a density of.
+    fn log_scale(&self) -> f64 {
+        self.run.standard.std.iter().take(self.run.modelled()).map(|std| std.ln()).sum()
+    }
+
     /// The error of a matched field over rows; `None` for a model that is trained otherwise.
     fn matching_error(&self, x: &Tensor, rng: &mut FlowRng) -> Result<Option<Tensor>> {
         match (self.run.model.kind, self.model.field()) {
@@ -125,7 +140,8 @@ impl Task for DensityTask {
                 self.seen(&self.data.pick(&chosen)?, rng)?
             }
         };
-        Ok(self.model.density().initialize(&first, None)?)
+        let (x, context) = self.parted(&first)?;
+        Ok(self.model.density().initialize(&x, context.as_ref())?)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
@@ -138,18 +154,20 @@ impl Task for DensityTask {
         density.set_training(true);
         density.set_noise(rng);
         let weight = Tensor::full(-1.0 / self.run.batch as f32, self.run.batch, x.device())?;
-        let scored = density.log_prob_backward(&x, None, &weight, Backprop::Reversible, gradients)?;
+        let (x, context) = self.parted(&x)?;
+        let scored = density.log_prob_backward(&x, context.as_ref(), &weight, Backprop::Reversible, gradients)?;
         let mean = f64::from(scored.log_prob.mean(0)?.to_scalar::<f32>()?);
-        Ok(Metrics::new(nats(self.run.standard.log_scale() - mean)))
+        Ok(Metrics::new(nats(self.log_scale() - mean)))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         self.model.density().set_training(false);
         let most = self.data.validation().len().min(VALIDATION * self.data.columns());
         let x = self.seen(&self.data.validation()[..most], rng)?;
-        let logs = log_prob(self.model.density(), &x)?;
+        let (parted, context) = self.parted(&x)?;
+        let logs = log_prob_given(self.model.density(), &parted, context.as_ref())?;
         let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
-        let metrics = Metrics::new(nats(self.run.standard.log_scale() - mean));
+        let metrics = Metrics::new(nats(self.log_scale() - mean));
         let _paused = self.model.store().no_grad();
         Ok(match self.matching_error(&x, rng)? {
             Some(error) => metrics.with(squared_error(&error)?),

@@ -6,3 +6,5 @@ mod builders;
 mod far;
 mod fuzz;
 mod integral;
+mod posterior;
+mod variational;
