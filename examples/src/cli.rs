@@ -308,6 +308,11 @@ fn recipe(config: &TrainConfig) -> String {
     words + &format!(", seed {}", config.seed)
 }
 
+/// A field of a table of comma-separated values, in quotes where it needs them (RFC 4180).
+pub(crate) fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use flow_core::train::{OptimizerConfig, ScheduleConfig};

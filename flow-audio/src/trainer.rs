@@ -189,6 +189,19 @@ pub fn log_prob_of(model: &WaveFlow, set: &Segments, count: usize, rng: &mut Flo
     (0..count.min(set.len())).map(one).collect()
 }
 
+/// Log-likelihood over time of a whole clip up to its last whole frame: the mean over each frame's samples of their terms
+/// ([`WaveFlow::log_prob_by_sample`]), in nats per sample; noise of dequantization comes from `rng`.
+///
+/// # Errors
+/// A clip beyond the end, a hop that is no multiple of the height, and those of [`WaveFlow::log_prob`].
+pub fn log_prob_over_time(model: &WaveFlow, set: &Segments, clip: usize, rng: &mut FlowRng) -> Result<Vec<f64>> {
+    let _paused = model.store().no_grad();
+    let batch = set.whole_batch(clip, Some(rng), model.store().device())?;
+    let terms = model.log_prob_by_sample(&batch.audio, &batch.mel)?;
+    let frames = terms.dim(1)? / set.config().hop;
+    Ok(terms.to_dtype(DType::F64)?.reshape((frames, set.config().hop))?.mean(1)?.to_vec1()?)
+}
+
 /// The waveform of a spectrogram, as numbers.
 ///
 /// # Errors

@@ -15,11 +15,26 @@ use crate::data::Standard;
 /// assert_eq!(text, "1,5000000.25\n0.1,5000001\n");
 /// ```
 pub fn csv(values: &[f64], standard: &Standard) -> String {
+    csv_with(values, standard, &[])
+}
+
+/// As [`csv`], with a last cell of text in every row, such as its class; without one where there are none.
+///
+/// ```
+/// use flow_density::data::Standard;
+///
+/// let standard = Standard { mean: vec![0.0], std: vec![1.0], ..Standard::default() };
+/// assert_eq!(flow_density::io::csv_with(&[1.0, 0.5], &standard, &["setosa", "a, b"]), "1,setosa\n0.5,\"a, b\"\n");
+/// ```
+pub fn csv_with(values: &[f64], standard: &Standard, last: &[&str]) -> String {
     let mut text = String::new();
-    for row in values.chunks(standard.columns().max(1)) {
+    for (index, row) in values.chunks(standard.columns().max(1)).enumerate() {
         for (place, &value) in row.iter().enumerate() {
             // Writing to a string does not fail.
             let _ = write!(text, "{}{}", if place == 0 { "" } else { "," }, standard.text(place, value));
+        }
+        if let Some(last) = last.get(index) {
+            let _ = write!(text, ",{}", quoted(last));
         }
         text.push('\n');
     }
@@ -40,8 +55,8 @@ pub fn header(names: &[String]) -> String {
     names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",") + "\n"
 }
 
-/// A cell that reads back as the same text, and as no comment and no empty line.
-fn quoted(cell: &str) -> String {
+/// A cell of text that reads back as the same text, and as no comment and no empty line, quoted by RFC 4180 where needed.
+pub fn quoted(cell: &str) -> String {
     let plain =
         !cell.is_empty() && !cell.contains(['"', ',', ';', '\t', '|', '\n', '\r', '#', '%']) && cell.trim() == cell;
     if plain { cell.into() } else { format!("\"{}\"", cell.replace('"', "\"\"")) }

@@ -7,11 +7,14 @@ use flow_core::numerics::mean_and_error;
 use flow_core::{Density, FlowRng};
 use serde::Serialize;
 
-use crate::data::{Data, Split, Standard, Toy};
+use crate::data::{Classes, Data, Rows, Split, Standard, Toy};
 use crate::{Error, Result};
 
 /// Points scored at once.
 const CHUNK: usize = 4096;
+/// What a report is of.
+const ALONE: &str = "negative log-likelihood, nats";
+const GIVEN: &str = "negative log-likelihood given the class, nats";
 /// Draws of the noise that spreads columns of steps, for each row that is scored.
 pub const DRAWS: usize = 8;
 
@@ -23,18 +26,19 @@ pub fn log_prob(density: &dyn Density, x: &Tensor) -> Result<Vec<f64>> {
     log_prob_given(density, x, None)
 }
 
-/// `ln p` of every row of `x` given the same row of a context, as [`log_prob`].
+/// As [`log_prob`], given a context `(B, C)`.
 ///
 /// # Errors
-/// [`flow_core::Error::Shape`] unless `x` is `(B, D)` and the context has as many rows.
+/// [`flow_core::Error::Shape`] unless `x` is `(B, D)`, and for a context that the density does not take.
 pub fn log_prob_given<D: Density + ?Sized>(density: &D, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<f64>> {
     let _paused = density.store().no_grad();
     let total = x.dim(0)?;
     let mut out = Vec::with_capacity(total);
     for start in (0..total).step_by(CHUNK) {
-        let part = |t: &Tensor| t.narrow(0, start, CHUNK.min(total - start));
-        let context = context.map(part).transpose()?;
-        out.extend(density.log_prob(&part(x)?, context.as_ref())?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+        let rows = CHUNK.min(total - start);
+        let part = x.narrow(0, start, rows)?;
+        let given = context.map(|context| context.narrow(0, start, rows)).transpose()?;
+        out.extend(density.log_prob(&part, given.as_ref())?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
     }
     Ok(out)
 }
@@ -50,16 +54,75 @@ pub fn log_prob_given<D: Density + ?Sized>(density: &D, x: &Tensor, context: Opt
 /// # Errors
 /// [`flow_core::Error::Shape`] for rows of another width than the density's.
 pub fn score(density: &dyn Density, standard: &Standard, values: &[f64], seed: u64) -> Result<Vec<f64>> {
+    score_given(density, standard, values, None, seed)
+}
+
+/// As [`score`], `ln p(x | c)` given a context `(B, C)` of the rows.
+///
+/// # Errors
+/// As [`score`], and for a context that the density does not take.
+pub fn score_given(
+    density: &dyn Density,
+    standard: &Standard,
+    values: &[f64],
+    context: Option<&Tensor>,
+    seed: u64,
+) -> Result<Vec<f64>> {
     let (device, log_scale) = (density.store().device(), standard.log_scale());
     let in_units = |logs: Vec<f64>| logs.into_iter().map(|l| l - log_scale).collect();
     if !standard.is_dequantized() {
-        return Ok(in_units(log_prob(density, &standard.apply(values, device)?)?));
+        return Ok(in_units(log_prob_given(density, &standard.apply(values, device)?, context)?));
     }
     let mut rng = FlowRng::named(seed, "points of cells");
-    let draw = |_| log_prob(density, &standard.apply_spread(values, &mut rng, device)?);
+    let draw = |_| log_prob_given(density, &standard.apply_spread(values, &mut rng, device)?, context);
     let draws: Vec<Vec<f64>> = (0..DRAWS).map(draw).collect::<Result<_>>()?;
     let rows = draws.first().map_or(0, Vec::len);
     Ok(in_units((0..rows).map(|row| log_mean_exp(draws.iter().map(|draw| draw[row]))).collect()))
+}
+
+/// As [`score`], of rows given their classes, or of rows without any.
+///
+/// # Errors
+/// As [`score_given`].
+pub fn score_rows(
+    density: &dyn Density,
+    standard: &Standard,
+    rows: &Rows,
+    classes: Option<&Classes>,
+    seed: u64,
+) -> Result<Vec<f64>> {
+    let device = density.store().device();
+    let context = classes.map(|classes| classes.context(rows.classes(), device)).transpose()?;
+    score_given(density, standard, rows.values(), context.as_ref(), seed)
+}
+
+/// The likeliest class of every row by Bayes' rule, `argmax p(x | c)·π_c`, where `π_c` is the share of the class among the
+/// training rows.
+///
+/// # Errors
+/// As [`score_given`].
+pub fn likeliest_classes(
+    density: &dyn Density,
+    standard: &Standard,
+    rows: &Rows,
+    classes: &Classes,
+    seed: u64,
+) -> Result<Vec<u32>> {
+    let device = density.store().device();
+    let mut best = vec![(f64::NEG_INFINITY, 0u32); rows.len()];
+    for (class, share) in (0u32..).zip(classes.shares()) {
+        if share == 0.0 {
+            continue;
+        }
+        let context = classes.context(&vec![class; rows.len()], device)?;
+        let logs = score_given(density, standard, rows.values(), Some(&context), seed)?;
+        for (best, log) in best.iter_mut().zip(logs) {
+            if log + share.ln() > best.0 {
+                *best = (log + share.ln(), class);
+            }
+        }
+    }
+    Ok(best.into_iter().map(|(_, class)| class).collect())
 }
 
 fn log_mean_exp(logs: impl Iterator<Item = f64> + Clone) -> f64 {
@@ -112,7 +175,7 @@ impl Report {
         let nats: Vec<f64> = logs.iter().map(|l| -l).collect();
         let (nll, error) = mean_and_error(&nats);
         Ok(Report {
-            quantity: "negative log-likelihood, nats",
+            quantity: ALONE,
             split: split.to_string(),
             source: source.into(),
             points: logs.len(),
@@ -124,6 +187,13 @@ impl Report {
             entropy: None,
             divergence: None,
         })
+    }
+
+    /// The same of a density given the class.
+    #[must_use]
+    pub fn given_classes(mut self) -> Self {
+        self.quantity = GIVEN;
+        self
     }
 
     /// With the entropy of the toy that the points are of, and the divergence of the model from it.
@@ -139,7 +209,8 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { split, nll, error, points, source, .. } = self;
-        write!(f, "negative log-likelihood: {split} {nll:.4} ± {error:.4} nats over {points} points")?;
+        let given = if self.quantity == GIVEN { " given the class" } else { "" };
+        write!(f, "negative log-likelihood{given}: {split} {nll:.4} ± {error:.4} nats over {points} points")?;
         if let (Some(entropy), Some((divergence, error))) = (self.entropy, self.divergence) {
             let above = nll - entropy;
             return write!(
@@ -173,11 +244,12 @@ impl fmt::Display for Report {
 /// [`flow_core::Error::Shape`] for data of another width than the density's.
 pub fn evaluate(density: &dyn Density, standard: &Standard, data: &Data, most: usize, seed: u64) -> Result<Report> {
     let test = data.test(most, seed);
-    let logs = score(density, standard, test.values(), seed)?;
+    let logs = score_rows(density, standard, &test, data.classes(), seed)?;
     let of = data.toy().map_or(data.count(Split::Test), |_| test.len());
     let report = Report::of(&logs, standard, Split::Test, data.name(), of)?;
     Ok(match data.toy() {
         Some(toy) => report.against(toy, test.values(), &logs),
+        None if data.classes().is_some() => report.given_classes(),
         None => report,
     })
 }

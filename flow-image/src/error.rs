@@ -96,6 +96,14 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
+    /// The message without what to do about a broken picture, for those who do it already.
+    pub(crate) fn without_remedy(&self) -> String {
+        match self {
+            Error::Broken { path, source } => format!("{}: {}", path.display(), one_line(source)),
+            other => other.to_string(),
+        }
+    }
+
     /// An argument outside its domain: [`flow_core::Error::Config`] from its two parts.
     pub fn config(what: impl Into<String>, reason: impl Into<String>) -> Self {
         flow_core::Error::config(what, reason).into()

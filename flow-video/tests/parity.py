@@ -19,6 +19,10 @@ videoflow = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(videoflow)
 
 
+# Of the frames that are drawn with noise; the test has the same numbers.
+TEMPERATURE, FRAMES = 0.8, 3
+
+
 def put_norm(out, name, norm):
     out[f"{name}.bias"], out[f"{name}.log_scale"] = norm.b.flatten(), norm.logs.flatten()
 
@@ -86,6 +90,27 @@ def named(model, gated):
     return out
 
 
+def drawn(model, past, temperature, frames):
+    """Frames drawn one after the other and their noise; what is drawn becomes the past."""
+    noise, predicted, past = [], [], list(past)
+    made = torch.randn_like
+
+    def kept(like):
+        noise.append(made(like))
+        return noise[-1]
+
+    torch.randn_like = kept
+    try:
+        for _ in range(frames):
+            x, zs = model.sample(past, temperature)
+            predicted.append(x)
+            past.append(zs)
+    finally:
+        torch.randn_like = made
+    # The composition draws the coarsest level first.
+    return noise, torch.stack(predicted, 1)
+
+
 def export(path, number, dtype, coupling, gated, channels):
     torch.manual_seed(number)
     skip = number % 2 == 0
@@ -107,8 +132,11 @@ def export(path, number, dtype, coupling, gated, channels):
             past.append(zs)
             latents.append(zs)
         predicted, _ = model.sample(past, 0.0)
+        noise, with_noise = drawn(model, past, TEMPERATURE, FRAMES)
     tensors = {"clips": clips.to(torch.uint8), "log_prob": torch.stack(scores, 1), "predicted": predicted}
     tensors["config"] = torch.tensor([channels, int(coupling == "affine"), int(gated), int(skip)])
+    tensors["with_noise"] = with_noise
+    tensors |= {f"noise.{i // 2}.{1 - i % 2}": e for i, e in enumerate(noise)}
     for level in range(2):
         # The rows of a clip one after the other.
         tensors[f"latent{level}"] = torch.stack([z[level] for z in latents], 1).flatten(0, 1)

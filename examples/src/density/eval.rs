@@ -7,8 +7,8 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use flow_core::files::atomic_write;
 use flow_density::data::{Columns, Data, Rows, Source, Split, Toy};
-use flow_density::io::header;
-use flow_density::metrics::{Report, score};
+use flow_density::io::{header, quoted};
+use flow_density::metrics::{Report, likeliest_classes, score_rows};
 use flow_density::trainer::DensityRun;
 
 use super::common::{PROGRAM, load};
@@ -60,6 +60,7 @@ Examples:
   density eval --checkpoint runs/board --points 200000 --json board.json
   density eval --checkpoint runs/table --data new.csv --per-row scores.csv
   density eval --checkpoint runs/table --split all
+  density eval --checkpoint runs/iris --classify --per-row scores.csv
   density eval --checkpoint runs/board --grid density.csv
   density eval --checkpoint runs/board --pictures again")]
 pub(super) struct EvalArgs {
@@ -78,6 +79,10 @@ pub(super) struct EvalArgs {
     /// Write ln p of every row as CSV
     #[arg(long, value_name = "FILE")]
     per_row: Option<PathBuf>,
+    /// Also compute the likeliest class of every row by Bayes' rule, with the shares of the classes among the training rows,
+    /// and count how often it is the row's own; --per-row writes it too (models that are given the class)
+    #[arg(long)]
+    classify: bool,
     /// Write ln p on a grid over the points as CSV, and print the integral (one or two columns)
     #[arg(long, value_name = "FILE")]
     grid: Option<PathBuf>,
@@ -137,22 +142,43 @@ impl EvalArgs {
             "for points of a toy, columns of steps and pictures, these rows are scored as they are; leave it out";
         refuse(&[("--seed", unread && self.seed.is_some())], reason)?;
         let columns = run.features();
+        let drawn = [("--pictures", self.pictures.is_some()), ("--grid", self.grid.is_some())];
+        let given = run.classes().is_some();
+        refuse(
+            &drawn.map(|(flag, asked)| (flag, asked && given)),
+            "for densities that are given nothing, this one is given the class; leave it out",
+        )?;
+        let reason = "for models that are given the class, this one was trained without --class-column; leave it out";
+        refuse(&[("--classify", self.classify && !given)], reason)?;
         ensure!(
             self.pictures.is_none() || columns == 2,
             "--pictures is for data of the plane, these have {columns} columns"
         );
-        let logs = score(model.density(), &run.standard, scored.rows.values(), seed)?;
+        let logs = score_rows(model.density(), &run.standard, &scored.rows, run.classes(), seed)?;
         let mut report = Report::of(&logs, &run.standard, scored.split, &scored.name, scored.of)?;
+        if given {
+            report = report.given_classes();
+        }
         if let Some(toy) = scored.toy {
             report = report.against(toy, scored.rows.values(), &logs);
         }
         warn_of_infinite(&scored, &logs);
         println!("{report}");
+        let likeliest = match run.classes().filter(|_| self.classify) {
+            Some(classes) => {
+                let likeliest = likeliest_classes(model.density(), &run.standard, &scored.rows, classes, seed)?;
+                let right = likeliest.iter().zip(scored.rows.classes()).filter(|(a, b)| a == b).count();
+                let (rows, percent) = (likeliest.len(), 100.0 * right as f64 / likeliest.len().max(1) as f64);
+                println!("the likeliest class is that of the row for {right} of {rows} rows, {percent:.2} %");
+                Some(likeliest)
+            }
+            None => None,
+        };
         if let Some(path) = &self.json {
             atomic_write(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
         }
         if let Some(path) = &self.per_row {
-            write_rows(path, &run, &scored, &logs)?;
+            write_rows(path, &run, &scored, &logs, likeliest.as_deref())?;
         }
         if let Some(path) = &self.grid {
             grid::write(&model, &run, scored.rows.values(), self.grid_side, path)?;
@@ -172,6 +198,8 @@ impl EvalArgs {
                 let reason = "for tables, the points of a toy are drawn; leave it out";
                 refuse(&[("--split", self.split.is_some())], reason)?;
                 self.reading.refuse(reason)?;
+                let given = run.classes().is_some();
+                ensure!(!given, "{}: a toy has no classes, which the model is given", toy.name());
                 let data = Data::from_toy(toy);
                 check_columns(run, toy.name(), &Columns::unnamed(data.columns()))?;
                 let rows = data.test(self.points.unwrap_or(POINTS), seed);
@@ -244,31 +272,44 @@ fn warn_of_infinite(scored: &Scored, logs: &[f64]) {
 
 /// `row,log_p` in the order of the file; rows that were left out have no number. Points of a toy, which are in no file,
 /// are written with it.
-fn write_rows(path: &Path, run: &DensityRun, scored: &Scored, logs: &[f64]) -> Result<()> {
-    let mut all: Vec<(usize, &[f64], f64)> =
-        scored.rows.iter().zip(logs).map(|((number, row), &log)| (number, row, log)).collect();
+fn write_rows(path: &Path, run: &DensityRun, scored: &Scored, logs: &[f64], likeliest: Option<&[u32]>) -> Result<()> {
+    let name = |class: Option<&u32>| -> String {
+        let name = run.classes().zip(class).and_then(|(classes, &class)| classes.names.get(class as usize));
+        name.map(|name| quoted(name) + ",").unwrap_or_default()
+    };
+    let of_row = |row: usize| name(scored.rows.classes().get(row)) + &name(likeliest.and_then(|all| all.get(row)));
+    let mut all: Vec<(usize, &[f64], f64, String)> = Vec::new();
+    for (row, ((number, values), &log)) in scored.rows.iter().zip(logs).enumerate() {
+        all.push((number, values, log, of_row(row)));
+    }
     all.sort_by_key(|(number, ..)| *number);
     let is_whole = scored.split == Split::All && all.len() == scored.of;
     let last = if is_whole { scored.file } else { all.last().map_or(0, |row| row.0) };
-    let names: &[&str] = if scored.toy.is_some() { &["row", "x", "y", "log_p"] } else { &["row", "log_p"] };
+    let names: &[&str] = match (scored.toy.is_some(), run.classes().is_some(), likeliest.is_some()) {
+        (true, ..) => &["row", "x", "y", "log_p"],
+        (_, true, true) => &["row", "class", "likeliest", "log_p"],
+        (_, true, false) => &["row", "class", "log_p"],
+        _ => &["row", "log_p"],
+    };
+    let between = ",".repeat(names.len() - 1);
     let mut text = header(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
     let mut next = 1;
     // Writing to a string does not fail.
     let mut empty = |text: &mut String, until: usize| {
         if scored.split == Split::All {
             for number in next..until {
-                let _ = writeln!(text, "{number},");
+                let _ = writeln!(text, "{number}{between}");
             }
         }
         next = until + 1;
     };
-    for (number, row, log) in all {
+    for (number, row, log, classes) in all {
         empty(&mut text, number);
         let point: String = match scored.toy {
             Some(_) => row.iter().enumerate().map(|(c, &v)| run.standard.text(c, v) + ",").collect(),
             None => String::new(),
         };
-        let _ = writeln!(text, "{number},{point}{log:.6}");
+        let _ = writeln!(text, "{number},{point}{classes}{log:.6}");
     }
     empty(&mut text, last + 1);
     atomic_write(path, text.as_bytes())?;

@@ -44,6 +44,11 @@ fn facts(run: &DensityRun) -> Facts {
         let given = format!("the last {} of {} columns", run.given, run.features());
         facts = facts.and("conditioned on", given);
     }
+    if let Some(classes) = run.classes() {
+        for (name, rows) in classes.names.iter().zip(&classes.rows) {
+            facts = facts.and("class", format!("{name}: {rows} training rows"));
+        }
+    }
     if run.reading.missing == Missing::Drop {
         facts = facts.and("missing", "rows that lack a value are left out");
     }

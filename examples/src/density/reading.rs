@@ -36,6 +36,9 @@ pub(super) struct ReadingArg {
     /// Columns to read: names, numbers counted from one, ranges such as 2-4, comma-separated [default: all]
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
     columns: Vec<String>,
+    /// The column that puts rows into classes, by name or number: the model is a density of the others given the class
+    #[arg(long, value_name = "COLUMN")]
+    class_column: Option<String>,
     /// What is done with rows that lack a value (an empty cell, NA, NaN, ?) [default: refuse]
     #[arg(long, value_enum)]
     missing: Option<MissingName>,
@@ -52,6 +55,7 @@ impl ReadingArg {
     pub(super) fn reading(&self, base: Missing) -> Reading {
         Reading {
             columns: self.columns.clone(),
+            class: self.class_column.clone(),
             missing: match self.missing {
                 None => base,
                 Some(MissingName::Refuse) => Missing::Refuse,
@@ -70,6 +74,7 @@ impl ReadingArg {
     pub(super) fn refuse(&self, reason: &str) -> Result<()> {
         let flags = [
             ("--columns", !self.columns.is_empty()),
+            ("--class-column", self.class_column.is_some()),
             ("--missing", self.missing.is_some()),
             ("--header", self.header.is_some()),
             ("--array", self.array.is_some()),
@@ -79,7 +84,8 @@ impl ReadingArg {
 
     /// Refuses a choice of columns, with a reason.
     pub(super) fn refuse_columns(&self, reason: &str) -> Result<()> {
-        refuse(&[("--columns", !self.columns.is_empty())], reason)
+        let flags = [("--columns", !self.columns.is_empty()), ("--class-column", self.class_column.is_some())];
+        refuse(&flags, reason)
     }
 
     /// Data to train on, with what there is to know of them on standard error.
@@ -122,14 +128,19 @@ pub(super) fn table_of(run: &DensityRun, path: &Path) -> Result<Table> {
         table.chosen(),
         run.columns.as_ref().unwrap_or(table.chosen())
     );
-    Ok(table)
+    Ok(table.classed_as(run.classes())?)
 }
 
 /// Another table with the columns of a run: those that are chosen, else those of the same names or places.
 pub(super) fn other_table(run: &DensityRun, path: &Path, reading: &Reading) -> Result<Table> {
+    let reason = "for a model that is given the class, this one was trained without --class-column; leave it out";
+    refuse(&[("--class-column", reading.class.is_some() && run.classes().is_none())], reason)?;
     let table = match &run.columns {
         Some(columns) if reading.columns.is_empty() => Table::open_as(path, columns, reading)?,
-        _ => Table::open_with(path, reading)?,
+        _ => {
+            let class = reading.class.clone().or_else(|| run.reading.class.clone());
+            Table::open_with(path, &Reading { class, ..reading.clone() })?.classed_as(run.classes())?
+        }
     };
     check_columns(run, table.name(), table.chosen())?;
     let pairs = run.names().iter().zip(table.names()).filter(|(of_run, here)| of_run != here);

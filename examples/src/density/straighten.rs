@@ -90,6 +90,11 @@ impl StraightenArgs {
             taught.model.kind
         );
         ensure!(!taught.is_distilled(), "the checkpoint is distilled already: it has no paths to straighten");
+        ensure!(
+            taught.classes().is_none(),
+            "the checkpoint is of a density given the class, whose paths are not straightened: train one without \
+             --class-column"
+        );
         let run = self.plan(taught, batch)?;
         let reason = format!("for data of the plane, these have {} columns; leave it out", run.features());
         self.style.check(run.features() == 2, &reason)?;
@@ -129,7 +134,7 @@ impl StraightenArgs {
             seen = &samples;
             if self.distill {
                 let noise = student.latents(HELD_OUT, 1.0, &mut FlowRng::named(self.engine.seed(), "picture"))?;
-                let drawn = student.in_steps(&noise, Method::Euler, 1)?.context("a continuous flow")?;
+                let drawn = student.in_steps(&noise, None, Method::Euler, 1)?.context("a continuous flow")?;
                 picture::samples(&run, Shown::of(data), &drawn, self.style.pixels(), &samples, self.engine.seed())?;
             } else {
                 picture::write_all(&student, &run, Shown::of(data), self.style, &self.out, self.engine.seed())?;
@@ -158,7 +163,7 @@ fn draw_pairs(teacher: &Model, count: usize, rng: &mut FlowRng) -> Result<Reflow
     let mut samples = Vec::new();
     for start in (0..count).step_by(CHUNK) {
         let part = noise.narrow(0, start, CHUNK.min(count - start))?;
-        samples.push(teacher.in_steps(&part, Method::Rk4, SOLVED)?.context("a continuous flow")?);
+        samples.push(teacher.in_steps(&part, None, Method::Rk4, SOLVED)?.context("a continuous flow")?);
     }
     let data = Tensor::cat(&samples, 0)?.unsqueeze(1)?;
     Ok(ReflowPairs { noise: noise.unsqueeze(1)?, data, context: None })

@@ -40,6 +40,7 @@ Examples:
   density train --data rings --model ffjord --input-gain 16 --learning-rate 3e-3 --batch-size 1024 --steps 4000
   density train --data pinwheel --model matching --steps 10000 --out runs/pinwheel
   density train --data iris.csv --columns sepal_length,petal_length --out runs/iris
+  density train --data iris.csv --class-column species --out runs/iris-given-species
   density train --data survey.csv --missing drop --dequantize --out runs/survey
   density train --data power.npy --model spline --layers 10 --hidden 128,128 --out runs/power",
     mut_arg("steps", default_is("3000")),
@@ -112,9 +113,11 @@ impl TrainArgs {
         print(&data);
         let batch = self.engine.batch(if data.toy().is_some() { BATCH } else { BATCH.min(data.train_rows()) })?;
         let columns = data.columns();
+        let given = data.classes().is_some();
+        let what = if given { "with classes".into() } else { format!("have {columns} columns") };
         self.style
-            .check(columns == 2, &format!("for data of the plane, these have {columns} columns; leave it out"))?;
-        let model = self.plan()?;
+            .check(is_drawn(&data), &format!("for data of the plane without classes, these {what}; leave it out"))?;
+        let model = self.plan(given)?;
         let words = in_words(&model);
         let mut run = DensityRun::new(&self.data, &data, model, batch, self.engine.seed()).reading(reading);
         if place.resume {
@@ -137,7 +140,7 @@ impl TrainArgs {
         self.report(&summary, task.data())
     }
 
-    fn plan(&self) -> Result<ModelConfig> {
+    fn plan(&self, given_classes: bool) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(self.model);
         model.layers = self.layers.unwrap_or(model.layers);
         at_least_one("--layers", model.layers)?;
@@ -165,6 +168,14 @@ impl TrainArgs {
             let transport = Pairing::MinibatchOt { block };
             model.matching.coupling = if block == 0 { Pairing::Independent } else { transport };
         }
+        if self.model == Kind::Matching && given_classes {
+            // Transport would pair points of one class with noise that depends on it.
+            ensure!(
+                self.block.is_none_or(|block| block == 0),
+                "--block: points of several classes are paired with noise independently; leave it out"
+            );
+            model.matching.coupling = Pairing::Independent;
+        }
         Ok(model)
     }
 
@@ -175,13 +186,18 @@ impl TrainArgs {
         atomic_write(&self.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
         let mut seen: &Path = &self.out.join("loss.png");
         let picture = self.out.join("density.png");
-        if run.features() == 2 {
+        if is_drawn(data) {
             picture::write_all(&model, &run, Shown::of(data), self.style, &self.out, self.engine.seed())?;
             seen = &picture;
         }
         println!("{report}; {} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
         Ok(())
     }
+}
+
+/// Whether pictures can show the density: one of the plane, that is given nothing.
+fn is_drawn(data: &Data) -> bool {
+    data.columns() == 2 && data.classes().is_none()
 }
 
 /// Data with these columns spread over their steps; all whose numbers repeat, if none is named.

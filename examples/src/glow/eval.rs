@@ -11,7 +11,7 @@ use flow_image::io::atomic_write;
 use flow_image::metrics::{bits_per_image, mean_and_error};
 
 use super::common::{DataArg, Part, images_of, load, progress};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, quoted};
 
 /// Measure bits/dim on held-out images
 #[derive(Args, Debug)]
@@ -85,18 +85,10 @@ fn table(set: &Dataset, bits: &[f64]) -> String {
     text += if set.names().is_some() { ",file\n" } else { "\n" };
     for (index, bits) in bits.iter().enumerate() {
         let label = set.labels().and_then(|l| l.get(index)).map(ToString::to_string).unwrap_or_default();
-        let name = set.names().and_then(|names| names.get(index)).map(|name| quoted(name)).unwrap_or_default();
+        let name =
+            set.names().and_then(|names| names.get(index)).map(|name| format!(",{}", quoted(name))).unwrap_or_default();
         // Writing to a string does not fail.
         let _ = writeln!(text, "{index},{label},{bits:.6}{name}");
     }
     text
-}
-
-/// A further cell with a name, in quotes where it needs them (RFC 4180).
-fn quoted(name: &str) -> String {
-    if name.contains([',', '"', '\n', '\r']) {
-        format!(",\"{}\"", name.replace('"', "\"\""))
-    } else {
-        format!(",{name}")
-    }
 }

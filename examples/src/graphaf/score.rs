@@ -13,7 +13,7 @@ use flow_graph::model::{GraphAf, Score};
 use flow_graph::smiles::canonical;
 
 use super::common::{TableArg, load, read, say};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, quoted, refuse};
 
 /// Log-likelihood of given molecules: which look unlike the training set
 #[derive(Args, Debug)]
@@ -180,9 +180,4 @@ impl ScoreArgs {
         }
         text
     }
-}
-
-/// A field of a table, in quotes where it needs them.
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.into() }
 }

@@ -61,8 +61,12 @@ impl CompleteArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "complete");
-        let partial =
-            self.input.open_at_most(self.seen, side.as_ref().map(|s| |p: &[f64; 3]| s.keeps(p)), &run, &mut rng)?;
+        let partial = self.input.open_at_most(
+            self.seen,
+            side.as_ref().map(|s| |p: &[f64; 3]| s.keeps(p)),
+            (&self.checkpoint, &run),
+            &mut rng,
+        )?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
         let mut options = CompleteOptions::default();

@@ -12,7 +12,8 @@ use flow_points::shapes::Family;
 use flow_points::trainer::PointRun;
 use flow_points::{Cloud, Point};
 
-use crate::cli::refuse;
+use super::common::PROGRAM;
+use crate::cli::{CheckpointArg, refuse};
 
 /// The value of `--data` that stands for the procedural shapes.
 pub(super) const BUILT_IN: &str = "builtin";
@@ -60,6 +61,19 @@ impl DataArg {
     /// Reads the data and says on stderr what was in it.
     pub(super) fn open(&self, seed: u64) -> Result<Loaded> {
         self.open_with(seed, false)
+    }
+
+    /// Reads the data as a run did: meshes are sampled and parts are drawn by its seed. Says on stderr if a part that was
+    /// asked for is cut of other data than the run's.
+    pub(super) fn open_for(&self, checkpoint: &CheckpointArg, run: &PointRun, part: Option<Part>) -> Result<Loaded> {
+        let loaded = self.open(run.seed)?;
+        if part != Some(Part::All) {
+            let mut own = loaded.clone();
+            own.rebase(run.origin);
+            let now = run.fingerprint(&own.train.clouds, &own.validation.clouds);
+            checkpoint.note_other_data(PROGRAM, &now)?;
+        }
+        Ok(loaded)
     }
 
     /// As [`DataArg::open`], with normals and colours if they are asked for.
@@ -159,6 +173,9 @@ impl Part {
     }
 }
 
+/// A checkpoint and its run, by which data are read.
+pub(super) type Trained<'a> = (&'a CheckpointArg, &'a PointRun);
+
 /// Shapes to work on.
 #[derive(Args, Debug, Clone)]
 pub(super) struct InputArg {
@@ -188,8 +205,8 @@ impl InputArg {
     }
 
     /// Reads the shapes, counted from the origin of a run, and takes `points` of each, at random without replacement.
-    pub(super) fn open(&self, points: usize, run: &PointRun, rng: &mut FlowRng) -> Result<Input> {
-        let set = self.set(run)?;
+    pub(super) fn open(&self, points: usize, of: Trained<'_>, rng: &mut FlowRng) -> Result<Input> {
+        let set = self.set(of)?;
         check_sizes(&set, points)?;
         let clouds = set.clouds.iter().map(|cloud| train_points(cloud, points, false, rng));
         let clouds = clouds.collect::<flow_points::Result<Vec<_>>>()?;
@@ -197,8 +214,8 @@ impl InputArg {
     }
 
     /// Reads the shapes and takes two disjoint parts of each: `seen` points for the encoder, and as many others.
-    pub(super) fn open_halves(&self, seen: usize, run: &PointRun, rng: &mut FlowRng) -> Result<Halves> {
-        let set = self.set(run)?;
+    pub(super) fn open_halves(&self, seen: usize, of: Trained<'_>, rng: &mut FlowRng) -> Result<Halves> {
+        let set = self.set(of)?;
         let small = set.smaller_than(2 * seen);
         let clouds: Vec<&[Point]> = set.clouds.iter().map(Vec::as_slice).collect();
         let [seen, fresh] = halves(&clouds, seen, rng)?;
@@ -231,10 +248,10 @@ impl InputArg {
         &self,
         points: usize,
         keep: Option<impl Fn(&[f64; 3]) -> bool>,
-        run: &PointRun,
+        of: Trained<'_>,
         rng: &mut FlowRng,
     ) -> Result<Input> {
-        let set = self.set(run)?;
+        let set = self.set(of)?;
         tell_small(&set, points);
         let mut clouds = Vec::new();
         let place = |p: &Point| std::array::from_fn(|k| f64::from(p[k]) + set.origin[k]);
@@ -252,8 +269,8 @@ impl InputArg {
     }
 
     /// The shapes, counted from the origin of a run.
-    fn set(&self, run: &PointRun) -> Result<PointSet> {
-        let mut set = self.limited(Part::choose(self.split, self.data.open(0)?)?);
+    fn set(&self, (checkpoint, run): Trained<'_>) -> Result<PointSet> {
+        let mut set = self.limited(Part::choose(self.split, self.data.open_for(checkpoint, run, self.split)?)?);
         set.rebase(run.origin);
         Ok(set)
     }

@@ -1,6 +1,6 @@
 //! `pointflow eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -9,7 +9,8 @@ use flow_core::files::atomic_write;
 use flow_points::Point;
 use flow_points::data::PointSet;
 use flow_points::metrics::{EmdKind, EvaluateOptions, Table, evaluate};
-use flow_points::trainer::draw_clouds;
+use flow_points::model::PointFlow;
+use flow_points::trainer::{PointRun, draw_clouds};
 
 use super::common::{SolverArg, load};
 use super::data::{DataArg, Part, clouds_at, subset};
@@ -73,6 +74,14 @@ pub(super) struct EvalArgs {
     device: DeviceArg,
 }
 
+/// What is compared with the data.
+enum Judged<'a> {
+    /// Draws of a model.
+    Drawn(Box<(PointRun, PointFlow)>),
+    /// Clouds of a file.
+    Given(&'a Path),
+}
+
 impl EvalArgs {
     pub(super) fn run(self) -> Result<()> {
         self.check()?;
@@ -81,7 +90,14 @@ impl EvalArgs {
             check_output(path)?;
         }
         let mut rng = FlowRng::named(self.seed, "eval");
-        let loaded = self.data.open(0)?;
+        let judged = match &self.samples {
+            Some(path) => Judged::Given(path),
+            None => Judged::Drawn(Box::new(load(&self.checkpoint, &self.device.open()?)?)),
+        };
+        let loaded = match &judged {
+            Judged::Drawn(trained) => self.data.open_for(&self.checkpoint, &trained.0, self.split)?,
+            Judged::Given(_) => self.data.open(0)?,
+        };
         let train = loaded.train.clone();
         let (split, held_out) = match self.split {
             None if loaded.test.clouds.is_empty() => (Part::Validation, true),
@@ -96,9 +112,9 @@ impl EvalArgs {
         test.clouds.truncate(limit);
         test.names.truncate(limit);
         let reference = subset(&test, self.points, &mut rng)?;
-        let drawn = match &self.samples {
-            Some(path) => self.given(path, &test, &mut rng)?,
-            None => self.drawn(&test, &mut rng)?,
+        let drawn = match judged {
+            Judged::Drawn(trained) => self.drawn(*trained, &test, &mut rng)?,
+            Judged::Given(path) => self.given(path, &test, &mut rng)?,
         };
         let order = rng.permutation(train.clouds.len());
         let order: Vec<usize> = order.into_iter().take(limit).collect();
@@ -129,8 +145,12 @@ impl EvalArgs {
     }
 
     /// As many clouds of the model as there are shapes, counted from where those are.
-    fn drawn(&self, test: &PointSet, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
-        let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+    fn drawn(
+        &self,
+        (run, model): (PointRun, PointFlow),
+        test: &PointSet,
+        rng: &mut FlowRng,
+    ) -> Result<Vec<Vec<Point>>> {
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
         let clouds = draw_clouds(&model, &run.normalization, test.clouds.len(), self.points, &draw, rng)?;
@@ -138,7 +158,7 @@ impl EvalArgs {
         Ok(clouds.map(|cloud| cloud.with_origin(test.origin).points).collect())
     }
 
-    fn given(&self, path: &std::path::Path, test: &PointSet, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
+    fn given(&self, path: &Path, test: &PointSet, rng: &mut FlowRng) -> Result<Vec<Vec<Point>>> {
         let set = super::data::read_all(path, self.points.max(2048), test.origin)?;
         if set.clouds.len() != test.clouds.len() {
             let (given, count) = (set.clouds.len(), test.clouds.len());

@@ -70,7 +70,8 @@ impl InterpolateArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "interpolate");
-        let input = self.input.open_at_most(self.points, None::<fn(&[f64; 3]) -> bool>, &run, &mut rng)?;
+        let input =
+            self.input.open_at_most(self.points, None::<fn(&[f64; 3]) -> bool>, (&self.checkpoint, &run), &mut rng)?;
         let pick = |index: usize, flag: &str| match input.clouds.get(index) {
             Some(cloud) => Ok(run.normalization.apply(cloud)),
             None => bail!("{flag} {index}: {} has {} shapes, counted from zero", input.source, input.clouds.len()),

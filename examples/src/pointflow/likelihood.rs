@@ -12,7 +12,7 @@ use flow_points::trainer::to_tensor;
 
 use super::common::load;
 use super::data::InputArg;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, quoted};
 
 /// Log-likelihood of clouds in nats and bits per point
 #[derive(Args, Debug)]
@@ -51,7 +51,7 @@ impl LikelihoodArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "likelihood");
-        let input = self.input.open(self.points, &run, &mut rng)?;
+        let input = self.input.open(self.points, (&self.checkpoint, &run), &mut rng)?;
         model.set_noise(&mut rng);
         // The model's density is over normalized coordinates; a scale s of an axis costs ln s.
         let volume: f64 = run.normalization.std.iter().map(|s| s.ln()).sum();
@@ -90,11 +90,6 @@ impl LikelihoodArgs {
         }
         Ok(())
     }
-}
-
-/// A cell of a table.
-fn quoted(name: &str) -> String {
-    if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_string() }
 }
 
 fn text(value: Option<f64>) -> String {

@@ -57,7 +57,7 @@ impl ReconstructArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let mut rng = FlowRng::named(self.seed, "reconstruct");
-        let input = self.input.open_halves(self.seen, &run, &mut rng)?;
+        let input = self.input.open_halves(self.seen, (&self.checkpoint, &run), &mut rng)?;
         let solver = self.solver.options()?;
         let draw = self.solver.draw(solver.as_ref(), 1.0);
         let mut search = SearchOptions::default();

@@ -22,24 +22,33 @@ pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(Video
     Ok(flow_core::train::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
 }
 
-/// The clips of a part, after a line on stderr about what they are, and what was not read as it is.
-pub(super) fn read(part: Part, path: &Path, options: &OpenOptions) -> Result<Clips> {
-    let set = match part {
-        Part::All => data::open_all(path, options)?,
-        _ => {
-            let Splits { train, validation, test } = data::open(path, options)?;
-            match part {
-                Part::Train => train,
-                Part::Validation => validation,
-                _ => test,
-            }
-        }
-    };
+/// The clips of a part.
+fn part_of(splits: Splits, part: Part) -> Result<Clips> {
+    let Splits { train, validation, test } = splits;
+    Ok(match part {
+        Part::Train => train,
+        Part::Validation => validation,
+        Part::Test => test,
+        Part::All => Clips::concat(vec![train, validation, test])?,
+    })
+}
+
+/// The same clips, after a line on stderr about what they are, and what was not read as it is.
+pub(super) fn told(part: Part, set: Clips) -> Result<Clips> {
     let count = set.len();
     ensure!(count > 0, "{}: the {part} part has no clips; --split all takes all of them", set.source());
     eprintln!("data: {part} part, {count} clips; {}", set.source());
     set.notes().iter().for_each(|note| eprintln!("note: {note}"));
     Ok(set)
+}
+
+/// The clips of a part of a path, told about.
+pub(super) fn read(part: Part, path: &Path, options: &OpenOptions) -> Result<Clips> {
+    let set = match part {
+        Part::All => data::open_all(path, options)?,
+        _ => part_of(data::open(path, options)?, part)?,
+    };
+    told(part, set)
 }
 
 /// Clips to work on.
@@ -56,11 +65,51 @@ pub(super) struct DataArg {
 
 impl DataArg {
     /// The clips, of at least `frames` frames, brought to the size of the model.
-    pub(super) fn clips(&self, run: &VideoRun, frames: usize) -> Result<Clips> {
-        let mut options = run.open.clone().with_frames(frames);
+    pub(super) fn clips(&self, checkpoint: &CheckpointArg, run: &VideoRun, frames: usize) -> Result<Clips> {
+        let set = self.of_the_right_size(checkpoint, run, frames)?;
+        let (shape, levels) = (set.shape(), set.levels());
+        if shape != run.spec.event_shape() || levels != run.spec.levels {
+            bail!(
+                "{}: frames are {shape:?} with {levels} levels, the model is for {:?} with {}",
+                self.data.display(),
+                run.spec.event_shape(),
+                run.spec.levels
+            );
+        }
+        Ok(set)
+    }
+
+    /// The clips of the part.
+    ///
+    /// The run's own clips are read as the run read them and only then left out where they are too short: clips that are
+    /// left out, or cut to another length, before the parts are drawn would make other parts, and the test part would
+    /// hold what the run was trained on. Where that cannot be helped, the clips being others, a line on stderr says so.
+    fn of_the_right_size(&self, checkpoint: &CheckpointArg, run: &VideoRun, frames: usize) -> Result<Clips> {
+        let own = self.options(run);
+        let mut options = own.clone().with_frames(frames);
         if options.cut.is_some_and(|cut| cut < frames) {
             options.cut = Some(frames);
         }
+        if self.split == Part::All {
+            return read(self.split, &self.data, &options);
+        }
+        let as_the_run = data::open(&self.data, &own);
+        if let Ok(splits) = as_the_run {
+            let difference = checkpoint.difference_of_data(PROGRAM, &splits.fingerprint())?;
+            if difference.is_none() {
+                return told(self.split, part_of(splits, self.split)?.at_least(frames)?);
+            }
+            checkpoint.note_other_data(PROGRAM, &splits.fingerprint())?;
+            if options == own {
+                return told(self.split, part_of(splits, self.split)?);
+            }
+        }
+        read(self.split, &self.data, &options)
+    }
+
+    /// How the run would read these clips.
+    fn options(&self, run: &VideoRun) -> OpenOptions {
+        let mut options = run.open.clone();
         if options.channels == Channels::Auto && !is_generated(&self.data) {
             // "Auto" looked at the training clips; others must become what those were.
             options.channels = if run.spec.channels == 1 { Channels::Gray } else { Channels::Rgb };
@@ -75,17 +124,7 @@ impl DataArg {
         if self.data != Path::new("shapes") {
             options.shapes = None;
         }
-        let set = read(self.split, &self.data, &options)?;
-        let (shape, levels) = (set.shape(), set.levels());
-        if shape != run.spec.event_shape() || levels != run.spec.levels {
-            bail!(
-                "{}: frames are {shape:?} with {levels} levels, the model is for {:?} with {}",
-                self.data.display(),
-                run.spec.event_shape(),
-                run.spec.levels
-            );
-        }
-        Ok(set)
+        options
     }
 }
 

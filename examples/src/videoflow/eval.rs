@@ -67,7 +67,7 @@ impl EvalArgs {
         let (run, model) = load(&self.checkpoint, &device)?;
         let (context, horizon) = (self.context.unwrap_or(run.context), self.frames.unwrap_or(run.horizon));
         enough(&run, context)?;
-        let set = self.data.clips(&run, context + horizon)?;
+        let set = self.data.clips(&self.checkpoint, &run, context + horizon)?;
         let clips = chosen(&set, &places(&set, &[], self.count)?, 0, context + horizon)?;
         let clips = clips.iter().map(|clip| clip.to_device(&device)).collect::<candle_core::Result<Vec<_>>>()?;
         let mut protocol = Protocol::new(context, horizon, self.futures);

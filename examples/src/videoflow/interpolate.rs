@@ -53,7 +53,7 @@ impl InterpolateArgs {
         if let Some(beyond) = self.level.iter().flatten().find(|level| **level >= levels) {
             anyhow::bail!("--level {beyond}: the model has levels 0 to {}", levels - 1);
         }
-        let set = self.data.clips(&run, 1)?;
+        let set = self.data.clips(&self.checkpoint, &run, 1)?;
         let frame = |place: &str| -> Result<Vec<Tensor>> {
             let (clip, frame) = parse(place)?;
             let length = set.get(clip).map_or(0, |clip| clip.frames());

@@ -62,7 +62,7 @@ impl PredictArgs {
         let (run, model) = load(&self.checkpoint, &device)?;
         let context = self.context.unwrap_or(run.context);
         enough(&run, context)?;
-        let set = self.data.clips(&run, self.from + context)?;
+        let set = self.data.clips(&self.checkpoint, &run, self.from + context)?;
         let places = places(&set, &self.clip, 1)?;
         let (frames, fps) = (self.frames.unwrap_or(run.horizon), set.fps().unwrap_or(FPS));
         let temperatures = self.draw.temperatures(&run);

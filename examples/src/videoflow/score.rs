@@ -10,7 +10,7 @@ use flow_core::files::atomic_write;
 use flow_video::metrics::bits_per_frame;
 
 use super::common::{DataArg, load, places};
-use crate::cli::{CheckpointArg, DeviceArg, check_output, create_parent};
+use crate::cli::{CheckpointArg, DeviceArg, check_output, create_parent, quoted};
 use crate::plot::{Look, Series, loss_curve};
 
 /// Measure how surprising every frame of clips is
@@ -50,7 +50,7 @@ impl ScoreArgs {
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
         let past = run.model.prior.past;
-        let set = self.data.clips(&run, past + 1)?;
+        let set = self.data.clips(&self.checkpoint, &run, past + 1)?;
         let mut table = String::from("clip,name,frame,bits_per_dim\n");
         let mut curves = Vec::new();
         let (mut most, mut at) = (f64::NEG_INFINITY, (0, 0));
@@ -81,9 +81,4 @@ impl ScoreArgs {
         println!("most surprising: frame {frame} of clip {clip}, {most:.4} bits/dim; {out}, {}", picture.display());
         Ok(())
     }
-}
-
-/// A cell of a table, in quotes where it needs them (RFC 4180).
-fn quoted(name: &str) -> String {
-    if name.contains([',', '"', '\n', '\r']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.into() }
 }

@@ -186,7 +186,11 @@ impl TrainArgs {
                 );
                 println!("{head}; {tail}; {}", self.out.join("loss.png").display());
             }
-            Err(e) => return Err(e),
+            Err(e) => {
+                // A disk that is full of pictures does not keep the result.
+                println!("{head}; {tail}");
+                return Err(e);
+            }
         }
         Ok(())
     }

@@ -7,13 +7,14 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use candle_core::Device;
 use clap::Args;
-use flow_audio::data::{self, Clips, OpenOptions, Splits, is_generated};
+use flow_audio::data::{self, Clips, Splits, is_generated};
 use flow_audio::io::{Encoding, write_wav};
 use flow_audio::mel::{Denoiser, Mel};
 use flow_audio::model::WaveFlow;
 use flow_audio::trainer::{WaveRun, synthesize};
 use flow_core::FlowRng;
 
+use super::pieces::{Pieces, PiecesArg};
 use crate::cli::{CheckpointArg, Part, refuse};
 
 /// The program's name, and that of its folder of results.
@@ -61,7 +62,7 @@ pub(super) struct DataArg {
 
 impl DataArg {
     /// The clips of this part, at the rate of the run, after a line on stderr about what they are and what was changed.
-    pub(super) fn clips(&self, run: &WaveRun, part: Part) -> Result<Clips> {
+    pub(super) fn clips(&self, checkpoint: &CheckpointArg, run: &WaveRun, part: Part) -> Result<Clips> {
         self.reading.refuse_for_voices(&self.data)?;
         let generated = is_generated(&self.data);
         let mut options = run.open.clone();
@@ -73,27 +74,25 @@ impl DataArg {
         } else {
             options.rate = Some(run.mel.rate);
         }
-        read(&self.data, &options, part)
-    }
-}
-
-/// The clips of a part of a path.
-pub(super) fn read(path: &Path, options: &OpenOptions, part: Part) -> Result<Clips> {
-    let set = match part {
-        Part::All => data::open_all(path, options)?,
-        _ => {
-            let Splits { train, validation, test } = data::open(path, options)?;
-            match part {
-                Part::Train => train,
-                Part::Validation => validation,
-                _ => test,
+        let set = match part {
+            Part::All => data::open_all(&self.data, &options)?,
+            _ => {
+                let splits = data::open(&self.data, &options)?;
+                checkpoint.note_other_data(PROGRAM, &splits.fingerprint())?;
+                let Splits { train, validation, test } = splits;
+                match part {
+                    Part::Train => train,
+                    Part::Validation => validation,
+                    _ => test,
+                }
             }
-        }
-    };
-    ensure!(!set.is_empty(), "{}: the {part} part has no clips; --split all takes all of them", set.source());
-    eprintln!("data: {part} part, {} clips, {:.1} s at {} Hz; {}", set.len(), set.seconds(), set.rate(), set.source());
-    set.notes().iter().for_each(|note| eprintln!("note: {note}"));
-    Ok(set)
+        };
+        ensure!(!set.is_empty(), "{}: the {part} part has no clips; --split all takes all of them", set.source());
+        let (count, seconds, rate) = (set.len(), set.seconds(), set.rate());
+        eprintln!("data: {part} part, {count} clips, {seconds:.1} s at {rate} Hz; {}", set.source());
+        set.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(set)
+    }
 }
 
 /// How waveforms are made.
@@ -152,7 +151,10 @@ impl Vocoder<'_> {
     /// The waveform of a spectrogram; `name` seeds its latent.
     pub(super) fn speak(&self, mel: &Mel, name: &str) -> Result<Vec<f32>> {
         let mut rng = FlowRng::named(self.seed, name);
-        let audio = synthesize(self.run, self.model, mel, self.temperature, &mut rng)?;
+        self.denoised(synthesize(self.run, self.model, mel, self.temperature, &mut rng)?)
+    }
+
+    fn denoised(&self, audio: Vec<f32>) -> Result<Vec<f32>> {
         match &self.denoiser {
             Some(denoiser) => Ok(denoiser.apply(&audio, self.strength)?),
             None => Ok(audio),
@@ -161,8 +163,21 @@ impl Vocoder<'_> {
 
     /// The same as a WAV file, with a line about how long it took.
     pub(super) fn write(&self, mel: &Mel, name: &str, path: &Path) -> Result<Vec<f32>> {
+        self.save(name, path, || self.speak(mel, name))
+    }
+
+    /// The same, made in pieces where these flags say so.
+    pub(super) fn write_in(&self, pieces: &PiecesArg, mel: &Mel, name: &str, path: &Path) -> Result<Vec<f32>> {
+        if pieces.whole()? {
+            return self.write(mel, name, path);
+        }
+        let of = Pieces { run: self.run, model: self.model, temperature: self.temperature };
+        self.save(name, path, || self.denoised(pieces.make(&of, mel, self.seed, name)?))
+    }
+
+    fn save(&self, name: &str, path: &Path, make: impl FnOnce() -> Result<Vec<f32>>) -> Result<Vec<f32>> {
         let begun = Instant::now();
-        let audio = self.speak(mel, name)?;
+        let audio = make()?;
         let took = begun.elapsed().as_secs_f64();
         let written = write_wav(path, &audio, self.run.mel.rate, Encoding::Pcm16)?;
         let seconds = audio.len() as f64 / f64::from(self.run.mel.rate);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use flow_audio::data::Segments;
 use flow_audio::mel::griffin_lim;
-use flow_audio::metrics::{bits_per_sample, mel_cepstral_distortion, multi_resolution_stft};
+use flow_audio::metrics::{bits_per_sample, flac_bits_per_sample, mel_cepstral_distortion, multi_resolution_stft};
 use flow_audio::trainer::log_prob_of;
 use flow_core::FlowRng;
 use flow_core::numerics::mean_and_error;
@@ -52,16 +52,22 @@ impl EvalArgs {
             self.draw.refuse("for copies, of which --copies 0 makes none; leave it out")?;
         }
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let set = Segments::new(&self.data.clips(&run, self.split)?, &run.mel, run.segment)?;
+        let set = Segments::new(&self.data.clips(&self.checkpoint, &run, self.split)?, &run.mel, run.segment)?;
         set.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let nats = log_prob_of(&model, &set, self.segments, &mut FlowRng::named(0, "eval"))?;
         let (mean, error) = mean_and_error(&nats);
         println!(
-            "{mean:.4} ± {error:.4} nats/sample over {} of {} segments of {} samples, {:.3} bits of a 16-bit sample",
+            "log-likelihood {mean:.4} ± {error:.4} nats/sample over {} of {} segments of {} samples, {:.3} bits of a \
+             16-bit sample",
             nats.len(),
             set.len(),
             set.samples(),
             bits_per_sample(mean, 16)
+        );
+        let scored = set.scored(nats.len());
+        println!(
+            "FLAC: {:.3} bits of a 16-bit sample of the same segments, which are given no spectrogram",
+            flac_bits_per_sample(&scored, run.mel.rate)?
         );
         let vocoder = self.draw.vocoder(&run, &model)?;
         let mut rows: [[Vec<f64>; 2]; 2] = Default::default();

@@ -37,7 +37,7 @@ impl MelArgs {
         let reason = "for what a model computes, a spectrogram is none of its work; leave it out";
         refuse(&[("--raw-weights", self.checkpoint.raw_weights)], reason)?;
         let (run, _) = load(&self.checkpoint, &Device::Cpu)?;
-        let set = self.data.clips(&run, self.split)?;
+        let set = self.data.clips(&self.checkpoint, &run, self.split)?;
         create_folder(&self.out)?;
         let mut names = FileNames::default();
         for clip in set.iter() {

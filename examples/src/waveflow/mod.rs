@@ -7,6 +7,8 @@ mod common;
 mod eval;
 mod info;
 mod mel;
+mod pieces;
+mod score;
 mod synthesize;
 mod train;
 mod vocode;
@@ -32,6 +34,7 @@ Examples:
   waveflow train                                       synthesised voices, some minutes on two cores
   waveflow vocode --data recording.wav --out copies    WAV to spectrogram and back
   waveflow eval                                        likelihood in nats and bits, distances of copies
+  waveflow score --data recording.wav --out scores     likelihood over time, as a table and pictures
   waveflow train --data LJSpeech-1.1/ --model waveflow-h16-c64 --mel tacotron2 --out runs/lj
   waveflow mel --data recording.wav --checkpoint runs/lj --out mels
   waveflow synthesize mels/recording.npz --checkpoint runs/lj --out recording.wav
@@ -47,6 +50,8 @@ enum Verb {
     Vocode(vocode::VocodeArgs),
     /// Measure likelihood and copies of held-out clips
     Eval(eval::EvalArgs),
+    /// Measure the likelihood of clips over time
+    Score(score::ScoreArgs),
     /// Write mel spectrograms of recordings
     Mel(mel::MelArgs),
     /// Describe a checkpoint or a preset
@@ -63,6 +68,7 @@ pub fn run() -> Result<()> {
         Verb::Synthesize(args) => args.run(),
         Verb::Vocode(args) => args.run(),
         Verb::Eval(args) => args.run(),
+        Verb::Score(args) => args.run(),
         Verb::Mel(args) => args.run(),
         Verb::Info(args) => info::run(&args),
     }

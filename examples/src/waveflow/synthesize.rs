@@ -7,6 +7,7 @@ use clap::Args;
 use flow_audio::mel::Mel;
 
 use super::common::{DrawArg, load};
+use super::pieces::PiecesArg;
 use crate::cli::{CheckpointArg, DeviceArg, check_output, create_parent};
 
 /// Make a waveform of a mel spectrogram
@@ -17,6 +18,7 @@ bare .npy file of [mels, frames] says nothing: name its --convention, which must
 
 Examples:
   waveflow synthesize mels/recording.npz --out recording.wav
+  waveflow synthesize mels/recording.npz --chunk 64 --overlap 16 --compare
   waveflow synthesize other.npy --convention tacotron2 --temperature 0.7 --denoise 0.1")]
 pub(super) struct SynthesizeArgs {
     /// Spectrogram: .npz of `waveflow mel`, or .npy
@@ -29,6 +31,8 @@ pub(super) struct SynthesizeArgs {
     checkpoint: CheckpointArg,
     #[command(flatten)]
     draw: DrawArg,
+    #[command(flatten)]
+    pieces: PiecesArg,
     /// WAV file to write
     #[arg(long, default_value = "flow-out/waveflow/synthesis.wav", value_name = "FILE")]
     out: PathBuf,
@@ -39,6 +43,7 @@ pub(super) struct SynthesizeArgs {
 impl SynthesizeArgs {
     pub(super) fn run(self) -> Result<()> {
         check_output(&self.out)?;
+        self.pieces.whole()?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let mel = match &self.convention {
             Some(name) => {
@@ -51,7 +56,7 @@ impl SynthesizeArgs {
         let vocoder = self.draw.vocoder(&run, &model)?;
         create_parent(&self.out)?;
         let name = self.mel.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let audio = vocoder.write(&mel, &name, &self.out)?;
+        let audio = vocoder.write_in(&self.pieces, &mel, &name, &self.out)?;
         println!("{} frames, {} samples at {} Hz; {}", mel.frames(), audio.len(), run.mel.rate, self.out.display());
         Ok(())
     }

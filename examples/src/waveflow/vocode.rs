@@ -44,7 +44,7 @@ impl VocodeArgs {
     pub(super) fn run(self) -> Result<()> {
         at_least_one("--count", self.count)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
-        let set = self.data.clips(&run, self.split)?;
+        let set = self.data.clips(&self.checkpoint, &run, self.split)?;
         let vocoder = self.draw.vocoder(&run, &model)?;
         create_folder(&self.out)?;
         let mut names = FileNames::default();

@@ -146,7 +146,7 @@ impl Segments {
             let (entry, _) = self.clip_of(place)?;
             cuts.push((entry, rng.below(entry.frames(self.config.hop) - self.frames + 1)));
         }
-        self.batch(&cuts, noise.then_some(rng), device)
+        self.batch(&cuts, self.frames, noise.then_some(rng), device)
     }
 
     /// The segments at these places, the whole segments of the clips one after the other: the same at every call, to
@@ -157,27 +157,59 @@ impl Segments {
     pub fn fixed(&self, places: &[usize], noise: Option<&mut FlowRng>, device: &Device) -> Result<Batch> {
         let cut = |&place: &usize| self.clip_of(place).map(|(entry, segment)| (entry, segment * self.frames));
         let cuts = places.iter().map(cut).collect::<Result<Vec<_>>>()?;
-        self.batch(&cuts, noise, device)
+        self.batch(&cuts, self.frames, noise, device)
     }
 
-    fn batch(&self, cuts: &[(&Entry, usize)], mut noise: Option<&mut FlowRng>, device: &Device) -> Result<Batch> {
+    /// The samples of the first `count` places of [`Segments::fixed`] in a row, as they were read.
+    pub fn scored(&self, count: usize) -> Vec<f32> {
+        let samples = self.samples();
+        let mut left = count;
+        let mut all = Vec::with_capacity(count.min(self.len()) * samples);
+        for entry in &self.clips {
+            let own = (entry.frames(self.config.hop) / self.frames).max(1).min(left);
+            all.extend(entry.aligned.samples.iter().take(own * samples).map(|x| x / entry.aligned.gain));
+            left -= own;
+        }
+        all
+    }
+
+    /// A whole clip up to its last whole frame, to score.
+    ///
+    /// # Errors
+    /// A clip beyond the end.
+    pub fn whole_batch(&self, clip: usize, noise: Option<&mut FlowRng>, device: &Device) -> Result<Batch> {
+        let entry = self.entry(clip)?;
+        self.batch(&[(entry, 0)], entry.frames(self.config.hop), noise, device)
+    }
+
+    fn entry(&self, clip: usize) -> Result<&Entry> {
+        self.clips.get(clip).ok_or_else(|| Error::config("clip", format!("{clip} of {}", self.clips.len())))
+    }
+
+    fn batch(
+        &self,
+        cuts: &[(&Entry, usize)],
+        frames: usize,
+        mut noise: Option<&mut FlowRng>,
+        device: &Device,
+    ) -> Result<Batch> {
         if cuts.is_empty() {
             return Err(Error::config("batch", "of no segments"));
         }
-        let (hop, samples) = (self.config.hop, self.samples());
+        let (hop, samples) = (self.config.hop, frames * self.config.hop);
         let mut audio = Vec::with_capacity(cuts.len() * samples);
-        let mut mel = Vec::with_capacity(cuts.len() * self.config.mels * self.frames);
+        let mut mel = Vec::with_capacity(cuts.len() * self.config.mels * frames);
         for (entry, frame) in cuts {
             let start = audio.len();
             audio.extend(entry.aligned.samples.iter().skip(frame * hop).take(samples));
             if let (Some(rng), Some(own)) = (noise.as_deref_mut(), audio.get_mut(start..)) {
                 dequantize(own, entry.bits, entry.aligned.gain, rng);
             }
-            mel.extend_from_slice(entry.aligned.mel.cut(*frame, self.frames)?.values());
+            mel.extend_from_slice(entry.aligned.mel.cut(*frame, frames)?.values());
         }
         Ok(Batch {
             audio: Tensor::from_vec(audio, (cuts.len(), samples), device)?,
-            mel: Tensor::from_vec(mel, (cuts.len(), self.config.mels, self.frames), device)?,
+            mel: Tensor::from_vec(mel, (cuts.len(), self.config.mels, frames), device)?,
         })
     }
 
@@ -186,10 +218,10 @@ impl Segments {
     /// # Errors
     /// A clip beyond the end.
     pub fn whole(&self, clip: usize) -> Result<(&str, &[f32], Mel)> {
-        let beyond = || Error::config("clip", format!("{clip} of {}", self.clips.len()));
-        let entry = self.clips.get(clip).ok_or_else(beyond)?;
+        let entry = self.entry(clip)?;
         let frames = entry.frames(self.config.hop);
-        let samples = entry.aligned.samples.get(..frames * self.config.hop).ok_or_else(beyond)?;
+        let whole = entry.aligned.samples.len().min(frames * self.config.hop);
+        let (samples, _) = entry.aligned.samples.split_at(whole);
         Ok((&entry.name, samples, entry.aligned.mel.cut(0, frames)?))
     }
 }

@@ -57,6 +57,28 @@ impl Picture {
         }
     }
 
+    /// Pictures of one width, the first at the top, with a line of the ground between them.
+    ///
+    /// # Errors
+    /// No picture, widths that differ, or more than 32,768 rows.
+    pub fn stacked(pictures: &[Picture]) -> Result<Self> {
+        let width = pictures.first().map_or(0, Picture::width);
+        if pictures.iter().any(|picture| picture.width != width) {
+            return Err(Error::config("pictures", "of different widths do not fit one above the other"));
+        }
+        let height = pictures.iter().map(|picture| picture.height + 1).sum::<usize>().saturating_sub(1);
+        let mut all = Picture::new(width, height, GROUND)?;
+        let mut row = 0;
+        for picture in pictures {
+            let at = 3 * row * width;
+            if let Some(place) = all.pixels.get_mut(at..at + picture.pixels.len()) {
+                place.copy_from_slice(&picture.pixels);
+            }
+            row += picture.height + 1;
+        }
+        Ok(all)
+    }
+
     fn set(&mut self, column: usize, row: usize, colour: [u8; 3]) {
         let at = 3 * (row * self.width + column);
         if column < self.width
@@ -231,6 +253,16 @@ mod tests {
         assert_eq!(rows(&curve_picture(&[5.0], Some((0.0, 1.0)), 3, 11).unwrap(), 2), [0]);
         assert!(curve_picture(&[1.0], Some((1.0, 1.0)), 3, 3).is_err());
         assert!(curve_picture(&[1.0], Some((0.0, f32::NAN)), 3, 3).is_err());
+    }
+
+    #[test]
+    fn stacked_pictures_keep_their_pixels() {
+        let (above, below) = (waveform_picture(&[1.0], 5, 3).unwrap(), waveform_picture(&[-1.0], 5, 4).unwrap());
+        let both = Picture::stacked(&[above.clone(), below.clone()]).unwrap();
+        assert_eq!((both.width(), both.height()), (5, 8));
+        assert_eq!([both.pixel(2, 0), both.pixel(2, 3), both.pixel(2, 7)], [Some(LINE), Some(GROUND), Some(LINE)]);
+        assert!(Picture::stacked(&[]).is_err());
+        assert!(Picture::stacked(&[above, waveform_picture(&[0.0], 6, 3).unwrap()]).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | number | unit | where |
 //! |---|---|---|
 //! | log-likelihood as bits per sample | bits | [`bits_per_sample`] |
+//! | size as FLAC (feature `codecs`) | bits per sample | `flac_bits_per_sample` |
 //! | multi-resolution STFT distance | none | [`multi_resolution_stft`] |
 //! | mel-cepstral distortion | dB | [`mel_cepstral_distortion`] |
 //! | log-spectral distance | dB | [`log_spectral_distance`] |
@@ -11,10 +12,14 @@
 //! None of them is an opinion of listeners.
 
 mod cepstrum;
+#[cfg(feature = "codecs")]
+mod flac;
 mod likelihood;
 mod spectral;
 
 pub use cepstrum::{mel_cepstral_distortion, mel_cepstrum};
+#[cfg(feature = "codecs")]
+pub use flac::flac_bits_per_sample;
 pub use likelihood::{bits_per_sample, nats_per_sample, signal_to_noise};
 pub use spectral::{RESOLUTIONS, StftDistance, log_spectral_distance, multi_resolution_stft};
 

@@ -28,6 +28,7 @@ pub(crate) mod mix;
 mod op;
 pub(crate) mod panels;
 pub(crate) mod patches;
+pub(crate) mod product;
 mod simd;
 pub(crate) mod spline;
 

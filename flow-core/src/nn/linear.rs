@@ -81,7 +81,7 @@ impl Linear {
         check_dtype("linear", x, self.dtype())?;
         // One product over contiguous rows: with a transposed batch Candle's own fold is wrong.
         let rows = dims[..dims.len() - 1].iter().product::<usize>();
-        let y = x.contiguous()?.reshape((rows, inputs))?.matmul(&self.weight()?)?;
+        let y = super::matmul(&x.contiguous()?.reshape((rows, inputs))?, &self.weight()?)?;
         let y = match self.bias() {
             Some(bias) => y.broadcast_add(&bias)?,
             None => y,

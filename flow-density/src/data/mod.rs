@@ -11,6 +11,7 @@
 //! # }
 //! ```
 
+mod classes;
 mod fault;
 mod lattice;
 mod numpy;
@@ -32,6 +33,7 @@ use rayon::prelude::*;
 use crate::error::Place;
 use crate::{Error, Result};
 
+pub use classes::Classes;
 pub use lattice::Lattice;
 pub use reading::{Columns, Header, Missing, Reading};
 pub use source::Source;
@@ -93,6 +95,10 @@ impl Data {
             let expected = format!("at least {FEWEST_ROWS} to split");
             return Err(of_table(Place::Whole, format!("{} rows", table.rows()), expected));
         }
+        if let Some(classes) = table.chosen().class.as_ref().filter(|classes| classes.len() < 2) {
+            let expected = "at least two: leave --class-column out".into();
+            return Err(of_table(Place::Column(classes.number), format!("one class, {}", classes.listed()), expected));
+        }
         let order = FlowRng::named(seed, "split").permutation(table.rows());
         let held_out = table.rows() / 10;
         let (test, rest) = order.split_at(held_out);
@@ -105,11 +111,13 @@ impl Data {
             }
             other => other,
         })?;
+        let mut chosen = table.chosen().clone();
+        chosen.class = chosen.class.map(|classes| classes.counting(train.classes()));
         let census = (0..table.columns()).into_par_iter().map(|column| census(table, &standard, column)).collect();
         Ok(Data {
             name: table.name().into(),
             standard,
-            chosen: table.chosen().clone(),
+            chosen,
             train,
             validation: Rows::of(table, validation)?,
             test: Rows::of(table, test)?,
@@ -184,6 +192,11 @@ impl Data {
         &self.chosen
     }
 
+    /// The classes of the rows, with the number of training rows of each.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.chosen.class.as_ref()
+    }
+
     /// From data to what models see, and back.
     pub fn standard(&self) -> &Standard {
         &self.standard
@@ -216,6 +229,11 @@ impl Data {
         Ok(picked)
     }
 
+    /// The classes of these training rows; nothing without classes.
+    pub fn pick_classes(&self, indices: &[usize]) -> Vec<u32> {
+        indices.iter().filter_map(|&index| self.train.classes().get(index).copied()).collect()
+    }
+
     /// Held-out rows to decide by.
     pub fn validation(&self) -> &[f64] {
         self.validation.values()
@@ -231,11 +249,10 @@ impl Data {
         if self.toy().is_some() {
             return None;
         }
-        let test = self.rows(Split::Test);
-        let parts = [("train", self.train()), ("validation", self.validation()), ("test", test.values())];
-        let print = parts.iter().fold(Fingerprint::new("rows"), |print, (name, values)| {
-            let words = values.iter().map(|v| v.to_bits()).flat_map(|bits| [bits as u32, (bits >> 32) as u32]);
-            print.part(name, values.len() / self.columns().max(1), Fnv::new().words(words))
+        let parts = [("train", &self.train), ("validation", &self.validation), ("test", &self.test)];
+        let print = parts.iter().fold(Fingerprint::new("rows"), |print, (name, rows)| {
+            let words = rows.values().iter().map(|v| v.to_bits()).flat_map(|bits| [bits as u32, (bits >> 32) as u32]);
+            print.part(name, rows.len(), Fnv::new().words(words).words(rows.classes().iter().copied()))
         });
         Some(print)
     }
@@ -296,6 +313,16 @@ impl Data {
     /// numbers that single precision does not tell apart.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        if let Some(classes) = self.classes() {
+            let unseen = classes.names.iter().zip(&classes.rows).filter(|(_, rows)| **rows == 0);
+            let unseen: Vec<String> = unseen.map(|(name, _)| format!("'{name}'")).collect();
+            if !unseen.is_empty() {
+                warnings.push(format!(
+                    "no training row is of class {}: what a model says of it is arbitrary",
+                    unseen.join(", ")
+                ));
+            }
+        }
         for (column, census) in self.census.iter().enumerate() {
             let label = self.chosen.label(column);
             let spread = self.standard.lattices.get(column).is_some_and(Option::is_some);

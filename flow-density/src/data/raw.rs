@@ -1,5 +1,6 @@
 //! A table as it stands in a file, before columns are chosen and rows are judged.
 
+use super::Classes;
 use super::fault::{Fault, Read};
 use super::reading::{Columns, Missing, Reading, label};
 use super::text::cell::{NUMBER, remedy};
@@ -35,6 +36,8 @@ pub(super) struct RawColumn {
     pub(super) missing: Cells,
     /// Cells that are neither numbers nor missing.
     pub(super) words: Cells,
+    /// The words, each with its row, where they are kept.
+    pub(super) texts: Option<Vec<(usize, String)>>,
     /// Integers with more digits than a number of 64 bits holds.
     pub(super) rounded: Cells,
 }
@@ -63,6 +66,8 @@ pub(super) struct Chosen {
     pub(super) columns: Columns,
     /// Row after row.
     pub(super) values: Vec<f64>,
+    /// The class of each row, if there are classes.
+    pub(super) classes: Vec<u32>,
     /// Numbers of the rows in the file, counted from one.
     pub(super) rows: Vec<usize>,
     /// Rows of the file.
@@ -77,23 +82,35 @@ impl Raw {
 
     /// The columns that a reading asks for.
     pub(super) fn read(self, reading: &Reading) -> Read<Chosen> {
+        let class = reading.class.as_ref().map(|entry| self.class_column(entry)).transpose()?;
         let chosen = match reading.columns.is_empty() {
             true => {
-                self.refuse_a_count_of_rows()?;
-                (0..self.columns.len()).collect()
+                self.refuse_a_count_of_rows(class)?;
+                (0..self.columns.len()).filter(|column| Some(*column) != class).collect()
             }
             false => self.find(&reading.columns)?,
         };
-        self.take(&chosen, reading.missing, Vec::new())
+        self.take(&chosen, class, reading.missing, Vec::new())
+    }
+
+    /// The one column of this name or number.
+    fn class_column(&self, entry: &str) -> Read<usize> {
+        match self.find(std::slice::from_ref(&entry.to_string()))?[..] {
+            [one] => Ok(one),
+            _ => Err(Fault::whole(format!("the columns {entry} for classes"), "one column")),
+        }
     }
 
     /// The columns of a run: by name if both have names, else by number.
-    pub(super) fn read_as(self, wanted: &Columns, missing: Missing) -> Read<Chosen> {
+    /// The class column likewise, unless the reading names another.
+    pub(super) fn read_as(self, wanted: &Columns, reading: &Reading) -> Read<Chosen> {
+        let class = self.class_of_run(wanted, reading)?;
         let named = self.columns.iter().any(|column| column.name.is_some());
         let mut notes = Vec::new();
         let chosen: Vec<usize> = if named && !wanted.names.is_empty() {
             let chosen: Vec<usize> = wanted.names.iter().map(|name| self.find_one_of_run(name)).collect::<Read<_>>()?;
-            let others: Vec<usize> = (0..self.columns.len()).filter(|c| !chosen.contains(c)).collect();
+            let others: Vec<usize> =
+                (0..self.columns.len()).filter(|c| !chosen.contains(c) && Some(*c) != class).collect();
             if !others.is_empty() {
                 notes.push(format!("columns that the run does not know are left out: {}", self.listed(&others)));
             }
@@ -103,6 +120,7 @@ impl Raw {
             let chosen: Vec<usize> = match found {
                 _ if found == wanted.of => wanted.numbers.iter().map(|number| number.saturating_sub(1)).collect(),
                 _ if found == expected => (0..found).collect(),
+                _ if class.is_some() && found == expected + 1 => (0..found).filter(|c| Some(*c) != class).collect(),
                 _ => {
                     let expected = format!("the {expected} of the run; choose them with --columns");
                     return Err(Fault::whole(format!("{found} columns"), expected));
@@ -114,7 +132,22 @@ impl Raw {
             }
             chosen
         };
-        self.take(&chosen, missing, notes)
+        self.take(&chosen, class, reading.missing, notes)
+    }
+
+    fn class_of_run(&self, wanted: &Columns, reading: &Reading) -> Read<Option<usize>> {
+        match (&reading.class, &wanted.class) {
+            (Some(entry), _) => self.class_column(entry).map(Some),
+            (None, None) => Ok(None),
+            (None, Some(classes)) => match &classes.column {
+                Some(name) if !self.named(name).is_empty() => self.find_one_of_run(name).map(Some),
+                _ if self.columns.len() == wanted.of => Ok(Some(classes.number.saturating_sub(1))),
+                _ => {
+                    let found = format!("no column of classes ({classes})");
+                    Err(Fault::whole(found, "one, for a model that is given the class: name it with --class-column"))
+                }
+            },
+        }
     }
 
     fn find_one_of_run(&self, name: &str) -> Read<usize> {
@@ -161,7 +194,10 @@ impl Raw {
 
     /// An index that was written beside the data is none of them: a first column that counts the rows, without a name or
     /// with the one that pandas gives it.
-    fn refuse_a_count_of_rows(&self) -> Read<()> {
+    fn refuse_a_count_of_rows(&self, class: Option<usize>) -> Read<()> {
+        if class == Some(0) {
+            return Ok(());
+        }
         let [first, others @ ..] = &self.columns[..] else { return Ok(()) };
         let unnamed = match &first.name {
             None => others.iter().any(|column| column.name.is_some()),
@@ -171,20 +207,32 @@ impl Raw {
         if !(unnamed && counts && !others.is_empty()) {
             return Ok(());
         }
-        let rest: Vec<usize> = (1..self.columns.len()).collect();
+        let rest: Vec<usize> = (1..self.columns.len()).filter(|column| Some(*column) != class).collect();
         let expected = format!("data: choose the others with --columns {}", self.choice(&rest));
         let name = first.name.as_ref().map_or("no name".into(), |name| format!("the name '{name}'"));
         Err(Fault::new(Place::Column(1), format!("{name}, and a count of the rows (an index?)"), expected))
     }
 
-    fn take(self, chosen: &[usize], missing: Missing, mut notes: Vec<String>) -> Read<Chosen> {
+    fn take(self, chosen: &[usize], class: Option<usize>, missing: Missing, mut notes: Vec<String>) -> Read<Chosen> {
+        if let Some(class) = class.filter(|class| chosen.contains(class)) {
+            return Err(Fault::whole(format!("{} read and for classes", self.label(class)), "one of them"));
+        }
+        if chosen.is_empty() {
+            return Err(Fault::whole("no column beside the classes", "at least one of numbers"));
+        }
         chosen.iter().try_for_each(|&c| self.check_words(c, chosen))?;
         let rows = self.rows();
-        let lacks: Vec<bool> =
-            (0..rows).map(|row| chosen.iter().any(|&c| self.columns[c].values[row].is_nan())).collect();
+        let cells = class.map(|class| self.cells(class));
+        let lacks: Vec<bool> = (0..rows)
+            .map(|row| {
+                let unclassed = cells.as_ref().is_some_and(|cells| cells[row].is_none());
+                unclassed || chosen.iter().any(|&c| self.columns[c].values[row].is_nan())
+            })
+            .collect();
         let lacking = lacks.iter().filter(|&&lacks| lacks).count();
         if lacking > 0 {
-            let said = self.missing(chosen, lacking);
+            let asked: Vec<usize> = chosen.iter().copied().chain(class).collect();
+            let said = self.missing(&asked, lacking);
             if missing == Missing::Refuse {
                 let expected = "a number in every cell: leave these rows out with --missing drop, fill them in, or \
                                 choose other columns with --columns";
@@ -213,14 +261,32 @@ impl Raw {
             true => chosen.iter().map(|&c| self.columns[c].name.clone().unwrap_or_default()).collect(),
             false => Vec::new(),
         };
-        let columns = Columns { names, numbers: chosen.iter().map(|c| c + 1).collect(), of: self.columns.len() };
+        let (mut classes, mut of_rows) = (None, Vec::new());
+        if let (Some(class), Some(cells)) = (class, &cells) {
+            let cells: Vec<&str> = kept.iter().filter_map(|&row| cells[row].as_deref()).collect();
+            let (found, places) = Classes::of(self.columns[class].name.clone(), class + 1, &cells)?;
+            (classes, of_rows) = (Some(found), places);
+        }
+        let numbers = chosen.iter().map(|c| c + 1).collect();
+        let columns = Columns { names, numbers, of: self.columns.len(), class: classes };
         let kept = kept.into_iter().map(|row| row + 1).collect();
-        Ok(Chosen { columns, values, rows: kept, of: rows, notes: [self.notes, notes].concat() })
+        Ok(Chosen { columns, values, classes: of_rows, rows: kept, of: rows, notes: [self.notes, notes].concat() })
+    }
+
+    /// What stands in every row of a column, as text; `None` where a value is missing.
+    fn cells(&self, column: usize) -> Vec<Option<String>> {
+        let RawColumn { values, texts, .. } = &self.columns[column];
+        let number = |value: &f64| (!value.is_nan()).then(|| value.to_string());
+        let mut cells: Vec<Option<String>> = values.iter().map(number).collect();
+        for (row, text) in texts.iter().flatten() {
+            cells[*row] = Some(text.clone());
+        }
+        cells
     }
 
     /// Refuses a chosen column that holds words, with the way out.
     fn check_words(&self, column: usize, chosen: &[usize]) -> Read<()> {
-        let RawColumn { words, values, .. } = &self.columns[column];
+        let RawColumn { words, values, texts, .. } = &self.columns[column];
         let Some((row, word)) = &words.first else { return Ok(()) };
         let mut found = format!("'{word}'");
         if let Some(name) = self.columns[column].name.as_deref().filter(|name| !name.is_empty()) {
@@ -236,6 +302,9 @@ impl Raw {
         let others: Vec<usize> = chosen.iter().copied().filter(|&c| self.columns[c].words.count == 0).collect();
         if !others.is_empty() && expected == NUMBER {
             expected += &format!(": correct it, or leave such columns out with --columns {}", self.choice(&others));
+            if texts.is_none() && words.count == values.len() {
+                expected += &format!(", or make classes of it with --class-column {}", self.choice(&[column]));
+            }
         }
         Err(Fault::new(self.place(*row, column), found, expected))
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Classes;
+
 /// What is done with rows that lack a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,6 +58,9 @@ pub struct Reading {
     /// Whether the first line of text holds names.
     #[serde(skip_serializing_if = "is_default")]
     pub header: Header,
+    /// The column that puts rows into classes, by its name or its number; it is none of the columns that are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// The array of an NPZ archive, if it holds several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub array: Option<String>,
@@ -83,12 +88,15 @@ pub struct Columns {
     pub numbers: Vec<usize>,
     /// The number of columns of the table.
     pub of: usize,
+    /// The classes that a further column puts rows into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Classes>,
 }
 
 impl Columns {
     /// All columns of a table without names.
     pub fn unnamed(count: usize) -> Self {
-        Columns { names: Vec::new(), numbers: (1..=count).collect(), of: count }
+        Columns { names: Vec::new(), numbers: (1..=count).collect(), of: count, class: None }
     }
 
     /// The number of columns.
@@ -127,9 +135,15 @@ impl std::fmt::Display for Columns {
         let shown: Vec<String> = match self.names.is_empty() {
             false => self.names.iter().take(SHOWN).cloned().collect(),
             true if some => self.numbers.iter().take(SHOWN).map(usize::to_string).collect(),
-            true => return Ok(()),
+            true => Vec::new(),
         };
-        write!(f, " ({}{})", shown.join(", "), if count > SHOWN { ", …" } else { "" })
+        if !shown.is_empty() {
+            write!(f, " ({}{})", shown.join(", "), if count > SHOWN { ", …" } else { "" })?;
+        }
+        match &self.class {
+            Some(classes) => write!(f, " and {classes}"),
+            None => Ok(()),
+        }
     }
 }
 

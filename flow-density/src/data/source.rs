@@ -48,7 +48,7 @@ impl Source {
     pub fn open_with(&self, reading: &Reading, seed: u64) -> Result<Data> {
         match self {
             Source::Toy(_) if !reading.is_plain() => {
-                let reason = "columns, missing values, headers and arrays are chosen of files, a toy has none";
+                let reason = "columns, classes, missing values, headers and arrays are chosen of files, a toy has none";
                 Err(Error::config("data", reason))
             }
             Source::Toy(toy) => Ok(Data::from_toy(*toy)),

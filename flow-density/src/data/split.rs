@@ -35,18 +35,20 @@ impl fmt::Display for Split {
 pub struct Rows {
     values: Vec<f64>,
     numbers: Vec<usize>,
+    /// The class of each row; empty without classes.
+    classes: Vec<u32>,
     columns: usize,
 }
 
 impl Rows {
     pub(super) fn new(columns: usize) -> Self {
-        Rows { values: Vec::new(), numbers: Vec::new(), columns }
+        Rows { values: Vec::new(), numbers: Vec::new(), classes: Vec::new(), columns }
     }
 
     /// Points that come from no file, numbered from one.
     pub(super) fn drawn(columns: usize, values: &[f32]) -> Self {
         let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
-        Rows { numbers: (1..=values.len() / columns).collect(), values, columns }
+        Rows { numbers: (1..=values.len() / columns).collect(), values, ..Rows::new(columns) }
     }
 
     /// Some rows of a table.
@@ -55,22 +57,39 @@ impl Rows {
         for &index in chosen {
             rows.values.extend_from_slice(table.row(index)?);
             rows.numbers.push(table.row_number(index)?);
+            rows.classes.extend(table.classes().get(index));
         }
         Ok(rows)
     }
 
     /// Rows with their numbers, as many of those as of rows.
     pub(super) fn numbered(columns: usize, values: Vec<f64>, numbers: Vec<usize>) -> Self {
-        Rows { values, numbers, columns }
+        Rows { values, numbers, ..Rows::new(columns) }
+    }
+
+    /// The same rows in these classes, one for each row.
+    pub(super) fn classed(self, classes: Vec<u32>) -> Self {
+        Rows { classes, ..self }
     }
 
     /// The rows of several parts by their numbers.
     pub(super) fn sorted(parts: &[&Rows]) -> Self {
         let columns = parts.first().map_or(1, |part| part.columns);
-        let mut all: Vec<(usize, &[f64])> = parts.iter().flat_map(|part| part.iter()).collect();
-        all.sort_by_key(|(number, _)| *number);
-        let numbers = all.iter().map(|(number, _)| *number).collect();
-        Rows { values: all.iter().flat_map(|(_, row)| row.iter().copied()).collect(), numbers, columns }
+        let of_part = |part: &'_ &Rows| {
+            let classes = (0..part.len()).map(|row| part.classes.get(row).copied()).collect::<Vec<_>>();
+            part.numbers.iter().copied().zip(classes).collect::<Vec<_>>()
+        };
+        let mut all: Vec<((usize, Option<u32>), &[f64])> = Vec::new();
+        for part in parts {
+            all.extend(of_part(part).into_iter().zip(part.values.chunks_exact(columns)));
+        }
+        all.sort_by_key(|((number, _), _)| *number);
+        Rows {
+            values: all.iter().flat_map(|(_, row)| row.iter().copied()).collect(),
+            numbers: all.iter().map(|((number, _), _)| *number).collect(),
+            classes: all.iter().filter_map(|((_, class), _)| *class).collect(),
+            columns,
+        }
     }
 
     /// The first rows, all if there are fewer.
@@ -80,6 +99,7 @@ impl Rows {
         Rows {
             values: self.values[..most * self.columns].to_vec(),
             numbers: self.numbers[..most].to_vec(),
+            classes: self.classes.get(..most).unwrap_or_default().to_vec(),
             columns: self.columns,
         }
     }
@@ -102,6 +122,11 @@ impl Rows {
     /// The number of each row in its file, counted from one; of points that were drawn, their place.
     pub fn numbers(&self) -> &[usize] {
         &self.numbers
+    }
+
+    /// The class of each row, its place in [`Classes::names`](super::Classes::names); nothing without classes.
+    pub fn classes(&self) -> &[u32] {
+        &self.classes
     }
 
     /// Each row with its number.

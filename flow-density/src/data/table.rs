@@ -5,7 +5,7 @@ use std::path::Path;
 use super::fault::{Fault, Read};
 use super::raw::{Chosen, Raw};
 use super::reading::{Columns, Header, Reading};
-use super::{Rows, numpy, text};
+use super::{Classes, Rows, numpy, text};
 use crate::error::Place;
 use crate::{Error, Result};
 
@@ -21,6 +21,7 @@ pub struct Table {
     name: String,
     columns: Columns,
     values: Vec<f64>,
+    classes: Vec<u32>,
     /// Numbers of the rows in the file, counted from one.
     rows: Vec<usize>,
     /// Rows of the file.
@@ -75,7 +76,8 @@ impl Table {
         };
         let rows = checked().map_err(|fault| fault.of("table"))?;
         let columns = Columns::unnamed(columns);
-        let chosen = Chosen { columns, values, rows: (1..=rows).collect(), of: rows, notes: Vec::new() };
+        let rows_of = (1..=rows).collect();
+        let chosen = Chosen { columns, values, classes: Vec::new(), rows: rows_of, of: rows, notes: Vec::new() };
         Table::of(chosen, "table").map_err(|fault| fault.of("table"))
     }
 
@@ -119,17 +121,55 @@ impl Table {
     /// As [`Table::open_with`], and [`Error::Table`] for a column that is not there.
     pub fn open_as(path: &Path, columns: &Columns, reading: &Reading) -> Result<Self> {
         let (name, bytes) = (path.display().to_string(), bytes(path)?);
-        let read = raw(path, &bytes, reading).and_then(|raw| raw.read_as(columns, reading.missing));
-        read.and_then(|chosen| Table::of(chosen, &name)).map_err(|fault| fault.of(&name))
+        let read = raw(path, &bytes, reading).and_then(|raw| raw.read_as(columns, reading));
+        let read = read.and_then(|chosen| Table::of(chosen, &name)?.classed(columns.class.as_ref()));
+        read.map_err(|fault| fault.of(&name))
+    }
+
+    /// The same rows in the classes of a run, or in none.
+    ///
+    /// # Errors
+    /// [`Error::Table`] naming the classes that the run does not know, with their rows, and for a table without classes
+    /// where the run has some.
+    pub fn classed_as(self, classes: Option<&Classes>) -> Result<Self> {
+        let name = self.name.clone();
+        self.classed(classes).map_err(|fault| fault.of(&name))
+    }
+
+    fn classed(mut self, classes: Option<&Classes>) -> Read<Self> {
+        let Some(classes) = classes else {
+            (self.columns.class, self.classes) = (None, Vec::new());
+            return Ok(self);
+        };
+        let Some(own) = self.columns.class.take() else {
+            return Err(Fault::whole("no column of classes", format!("{classes}; name it with --class-column")));
+        };
+        let places: Vec<Option<u32>> = own.names.iter().map(|name| classes.place(name).ok()).collect();
+        let first = |class: usize| self.classes.iter().position(|&of_row| of_row as usize == class);
+        let unknown = (0..own.len()).filter(|&class| places[class].is_none());
+        let said: Vec<String> = unknown
+            .map(|class| {
+                let row = first(class).and_then(|row| self.rows.get(row)).copied().unwrap_or_default();
+                format!("'{}' ({} rows, first row {row})", own.names[class], own.rows[class])
+            })
+            .collect();
+        if !said.is_empty() {
+            let found = format!("classes that the run does not know: {}", said.join(", "));
+            let expected = format!("{}: leave these rows out, or train with them", classes.listed());
+            return Err(Fault::whole(found, expected));
+        }
+        self.classes = self.classes.iter().filter_map(|&class| places.get(class as usize).copied().flatten()).collect();
+        self.columns.class = Some(classes.clone());
+        Ok(self)
     }
 
     fn of(chosen: Chosen, name: &str) -> Read<Self> {
-        let Chosen { columns, values, rows, of, notes } = chosen;
+        let Chosen { columns, values, classes, rows, of, notes } = chosen;
         if !(1..=MOST_COLUMNS).contains(&columns.len()) {
             let expected = format!("1 to {MOST_COLUMNS}: choose some with --columns");
             return Err(Fault::whole(format!("{} columns", columns.len()), expected));
         }
-        Ok(Table { name: name.into(), columns, values, rows, of, notes })
+        Ok(Table { name: name.into(), columns, values, classes, rows, of, notes })
     }
 
     /// The file that it came from, or "table".
@@ -167,6 +207,11 @@ impl Table {
         &self.values
     }
 
+    /// The class of each row, its place in [`Classes::names`]; nothing without classes.
+    pub fn classes(&self) -> &[u32] {
+        &self.classes
+    }
+
     /// A row, counted from zero.
     ///
     /// # Errors
@@ -195,7 +240,7 @@ impl Table {
 
     /// All rows, with their numbers in the file.
     pub fn to_rows(&self) -> Rows {
-        Rows::numbered(self.columns(), self.values.clone(), self.rows.clone())
+        Rows::numbered(self.columns(), self.values.clone(), self.rows.clone()).classed(self.classes.clone())
     }
 
     /// What was left out or rounded, a sentence each.
@@ -219,7 +264,7 @@ fn raw(path: &Path, bytes: &[u8], reading: &Reading) -> Read<Raw> {
         return Err(Fault::whole("no text", "a text for --header; leave it out"));
     }
     match format {
-        Format::Text => text::read(bytes, reading.header),
+        Format::Text => text::read(bytes, reading.header, reading.class.is_some()),
         Format::Array => numpy::array(bytes),
         Format::Archive => numpy::archive(bytes, reading.array.as_deref()),
     }

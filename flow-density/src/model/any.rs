@@ -88,14 +88,21 @@ impl Model {
         }
     }
 
-    /// What a continuous flow makes of latents in some equal steps; `None` for a discrete one.
+    /// What a continuous flow makes of latents in some equal steps, given the context if it has one; `None` for a
+    /// discrete flow.
     ///
     /// # Errors
     /// [`flow_core::Error::Config`] for no steps, [`flow_core::Error::Shape`] for latents of another shape.
-    pub fn in_steps(&self, latents: &Tensor, method: Method, steps: usize) -> Result<Option<Tensor>> {
+    pub fn in_steps(
+        &self,
+        latents: &Tensor,
+        context: Option<&Tensor>,
+        method: Method,
+        steps: usize,
+    ) -> Result<Option<Tensor>> {
         let _paused = self.store().no_grad();
         let made = |field: Arc<dyn VectorField>| {
-            sample_few_steps(&*field, latents, None, FewSteps { steps, method, end_time: END_TIME })
+            sample_few_steps(&*field, latents, context, FewSteps { steps, method, end_time: END_TIME })
         };
         Ok(self.field().map(made).transpose()?)
     }

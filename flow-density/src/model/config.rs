@@ -193,10 +193,18 @@ impl ModelConfig {
     /// # Errors
     /// [`flow_core::Error::Config`] naming the number that makes no model.
     pub fn build(&self, features: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
+        self.build_given(features, 0, store, purpose)
+    }
+
+    /// As [`ModelConfig::build`], a density given a context of so many entries, `p(x | c)`; none if that is zero.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::build`].
+    pub fn build_given(&self, features: usize, context: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
         if self.kind.is_continuous() {
-            return self.continuous(features, store, purpose);
+            return self.continuous(features, context, store, purpose);
         }
-        Ok(Model::Discrete(over_gaussian(store, self.chain(features, 0, &store.root())?)?))
+        Ok(Model::Discrete(over_gaussian(store, self.chain(features, context, &store.root())?)?))
     }
 
     /// The layers of a discrete flow over vectors of `features` entries given a context of `context` numbers, none for zero,
@@ -236,13 +244,13 @@ impl ModelConfig {
         }
     }
 
-    fn continuous(&self, features: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
+    fn continuous(&self, features: usize, context: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
         let (tolerance, exact) = match purpose {
             Purpose::Training => (self.tolerance, features <= EXACT_IN_TRAINING),
             Purpose::Use => (self.tolerance.min(TIGHT), true),
         };
         let divergence = if exact { Divergence::Exact } else { Divergence::Hutchinson(Probe::Rademacher) };
-        let flow = cnf(features).hidden(&self.hidden).input_gain(self.input_gain);
+        let flow = cnf(features).hidden(&self.hidden).input_gain(self.input_gain).context(context);
         Ok(Model::Continuous(Box::new(flow.tolerance(tolerance).divergence(divergence).build(store)?)))
     }
 }

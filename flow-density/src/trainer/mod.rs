@@ -30,8 +30,8 @@ use flow_core::ParamStore;
 use flow_core::train::{self, EmaConfig, OptimizerConfig, Run, ScheduleConfig, TrainConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Columns, Data, Reading, Standard};
-use crate::model::{Kind, Model, ModelConfig, Purpose, over_gaussian};
+use crate::data::{Classes, Columns, Data, Reading, Standard};
+use crate::model::{Kind, Model, ModelConfig, Purpose};
 use crate::variational::{Constraint, Objective, constrained};
 use crate::{Error, Result};
 
@@ -162,6 +162,11 @@ impl DensityRun {
         self.columns.as_ref().map_or(&[], |columns| &columns.names)
     }
 
+    /// The classes that the model is given; `None` for a density without any.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.columns.as_ref().and_then(|columns| columns.class.as_ref())
+    }
+
     /// The same run with the scale and the columns as an earlier description of it has them, if that is of the same numbers:
     /// runs that were made before columns were written down rounded numbers to f32 before they centred them.
     #[must_use]
@@ -204,14 +209,16 @@ impl DensityRun {
                 let reason = format!("must be fewer than the {} columns, got {}", self.features(), self.given);
                 return Err(Error::config("columns that the model is conditioned on", reason));
             }
-            let chain = self.model.chain(self.modelled(), self.given, &store.root())?;
-            return Ok(Model::Discrete(over_gaussian(&store, chain)?));
+            return self.model.build_given(self.modelled(), self.given, &store, purpose);
         }
         match &self.fitted {
             Some(fitted) => Ok(Model::Discrete(constrained(&store, &fitted.constraints, |path, features| {
                 self.model.chain(features, 0, path)
             })?)),
-            None => self.model.build(self.features(), &store, purpose),
+            None => {
+                let classes = self.classes().map_or(0, Classes::len);
+                self.model.build_given(self.features(), classes, &store, purpose)
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use flow_core::train::{BatchIndices, CursorState, EpochCursor, Fingerprint, Metr
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 
 use super::DensityRun;
-use crate::data::Data;
+use crate::data::{Data, Split};
 use crate::metrics::log_prob_given;
 use crate::model::{Kind, Model, Purpose};
 use crate::{Error, Result};
@@ -40,6 +40,10 @@ impl DensityTask {
             let reason = format!("have {found} columns, the run's scale is of {expected}");
             return Err(Error::config("data", reason));
         }
+        let (found, expected) = (data.classes(), run.classes());
+        if found.map(|classes| &classes.names) != expected.map(|classes| &classes.names) {
+            return Err(Error::config("data", "are of other classes than the run"));
+        }
         let model = run.model(Purpose::Training, device)?;
         let cursor = match data.toy() {
             Some(_) => None,
@@ -58,18 +62,30 @@ impl DensityTask {
         &self.data
     }
 
-    /// Standardised points: fresh ones of a toy, the next rows of a table.
-    fn batch(&mut self, rng: &mut FlowRng) -> Result<Tensor> {
+    /// Standardised points with their context: fresh ones of a toy, the next rows of a table.
+    fn batch(&mut self, rng: &mut FlowRng) -> Result<(Tensor, Option<Tensor>)> {
         match (&mut self.cursor, self.data.toy()) {
             (Some(cursor), None) => {
                 let BatchIndices { indices, .. } = cursor.next_batch();
-                self.seen(&self.data.pick(&indices)?, rng)
+                self.picked(&indices, rng)
             }
             (_, toy) => {
                 let rows = toy.map_or(Vec::new(), |toy| toy.rows(self.run.batch, rng));
-                self.seen(&rows, rng)
+                Ok((self.seen(&rows, rng)?, None))
             }
         }
+    }
+
+    /// Some of the training rows, standardised, with their context.
+    fn picked(&self, indices: &[usize], rng: &mut FlowRng) -> Result<(Tensor, Option<Tensor>)> {
+        let context = self.context(&self.data.pick_classes(indices))?;
+        Ok((self.seen(&self.data.pick(indices)?, rng)?, context))
+    }
+
+    /// What the model is given of these classes; `None` if it is given none.
+    fn context(&self, classes: &[u32]) -> Result<Option<Tensor>> {
+        let device = self.model.store().device();
+        self.run.classes().map(|all| all.context(classes, device)).transpose()
     }
 
     /// Rows as the model sees them, columns of steps spread over these.
@@ -77,10 +93,10 @@ impl DensityTask {
         self.run.standard.apply_spread(rows, rng, self.model.store().device())
     }
 
-    /// Rows as the model is a density of them, and what it is conditioned on.
-    fn parted(&self, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    /// Rows as the model is a density of them, and what it is conditioned on: their classes, or their last columns.
+    fn parted(&self, x: &Tensor, classes: Option<Tensor>) -> Result<(Tensor, Option<Tensor>)> {
         if self.run.given == 0 {
-            return Ok((x.clone(), None));
+            return Ok((x.clone(), classes));
         }
         let modelled = self.run.modelled();
         let part = |from, count| x.narrow(1, from, count)?.contiguous();
@@ -93,10 +109,10 @@ impl DensityTask {
     }
 
     /// The error of a matched field over rows; `None` for a model that is trained otherwise.
-    fn matching_error(&self, x: &Tensor, rng: &mut FlowRng) -> Result<Option<Tensor>> {
+    fn matching_error(&self, x: &Tensor, given: Option<&Tensor>, rng: &mut FlowRng) -> Result<Option<Tensor>> {
         match (self.run.model.kind, self.model.field()) {
             (Kind::Matching, Some(field)) => {
-                Ok(Some(self.run.model.matching.loss(&*field, x, None, x.dim(0)?, rng)?))
+                Ok(Some(self.run.model.matching.loss(&*field, x, given, x.dim(0)?, rng)?))
             }
             _ => Ok(None),
         }
@@ -132,21 +148,21 @@ impl Task for DensityTask {
     }
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
-        let first = match self.data.toy() {
-            Some(toy) => self.seen(&toy.rows(FIRST, rng), rng)?,
+        let (first, given) = match self.data.toy() {
+            Some(toy) => (self.seen(&toy.rows(FIRST, rng), rng)?, None),
             None => {
                 let count = self.data.train_rows();
                 let chosen: Vec<usize> = (0..FIRST.min(count)).map(|_| rng.below(count)).collect();
-                self.seen(&self.data.pick(&chosen)?, rng)?
+                self.picked(&chosen, rng)?
             }
         };
-        let (x, context) = self.parted(&first)?;
+        let (x, context) = self.parted(&first, given)?;
         Ok(self.model.density().initialize(&x, context.as_ref())?)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
-        let x = self.batch(rng)?;
-        if let Some(error) = self.matching_error(&x, rng)? {
+        let (x, given) = self.batch(rng)?;
+        if let Some(error) = self.matching_error(&x, given.as_ref(), rng)? {
             gradients.accumulate(&error.backward()?)?;
             return Ok(Metrics::new(squared_error(&error)?));
         }
@@ -154,7 +170,7 @@ impl Task for DensityTask {
         density.set_training(true);
         density.set_noise(rng);
         let weight = Tensor::full(-1.0 / self.run.batch as f32, self.run.batch, x.device())?;
-        let (x, context) = self.parted(&x)?;
+        let (x, context) = self.parted(&x, given)?;
         let scored = density.log_prob_backward(&x, context.as_ref(), &weight, Backprop::Reversible, gradients)?;
         let mean = f64::from(scored.log_prob.mean(0)?.to_scalar::<f32>()?);
         Ok(Metrics::new(nats(self.log_scale() - mean)))
@@ -162,14 +178,14 @@ impl Task for DensityTask {
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         self.model.density().set_training(false);
-        let most = self.data.validation().len().min(VALIDATION * self.data.columns());
-        let x = self.seen(&self.data.validation()[..most], rng)?;
-        let (parted, context) = self.parted(&x)?;
+        let rows = self.data.rows(Split::Validation).first(VALIDATION);
+        let (x, given) = (self.seen(rows.values(), rng)?, self.context(rows.classes())?);
+        let (parted, context) = self.parted(&x, given.clone())?;
         let logs = log_prob_given(self.model.density(), &parted, context.as_ref())?;
         let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
         let metrics = Metrics::new(nats(self.log_scale() - mean));
         let _paused = self.model.store().no_grad();
-        Ok(match self.matching_error(&x, rng)? {
+        Ok(match self.matching_error(&x, given.as_ref(), rng)? {
             Some(error) => metrics.with(squared_error(&error)?),
             None => metrics,
         })

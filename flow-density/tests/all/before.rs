@@ -54,7 +54,7 @@ fn checkpoints_load_and_draw_and_score_the_same() {
         let (run, model) = load::<DensityRun>(&fixture(name), &Device::Cpu, true).unwrap();
         let mut rng = FlowRng::named(3, "sample");
         let drawn = match run.is_distilled() {
-            true => model.in_steps(&model.latents(6, 1.0, &mut rng).unwrap(), Method::Euler, 1).unwrap().unwrap(),
+            true => model.in_steps(&model.latents(6, 1.0, &mut rng).unwrap(), None, Method::Euler, 1).unwrap().unwrap(),
             false => model.density().sample(6, None, 1.0, &mut rng).unwrap(),
         };
         let drawn = run.standard.undo(&drawn).unwrap();

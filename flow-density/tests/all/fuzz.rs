@@ -82,6 +82,7 @@ fn reading(rng: &mut FlowRng) -> Reading {
         columns: columns.iter().map(ToString::to_string).collect(),
         missing: [Missing::Refuse, Missing::Drop][rng.below(2)],
         header: [Header::Auto, Header::Auto, Header::Yes, Header::No][rng.below(4)],
+        class: [None, None, Some("species".into()), Some("1".into())][rng.below(4)].clone(),
         array: None,
     }
 }

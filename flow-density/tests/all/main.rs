@@ -3,6 +3,7 @@
 
 mod before;
 mod builders;
+mod classes;
 mod far;
 mod fuzz;
 mod integral;

@@ -75,7 +75,8 @@ impl Attributes {
     /// Reads a `labels.csv`: a header, then a row per image with its file in the column `file` or else in the first one,
     /// and `1` for yes and `0` or `-1` for no in the others. Cells may be quoted and separated by commas, semicolons or
     /// tabs. A file is a path relative to the folder with `/` between its parts, its last part alone where there is
-    /// only one of that name, either with or without the ending. `files` is the order the rows are wanted in.
+    /// only one of that name, either with or without the ending. CelebA's own form, which begins with the number of images
+    /// and has blanks between cells, is read as well. `files` is the order the rows are wanted in.
     ///
     /// Also returns what to tell: columns that hold something else than yes and no, which are left out (all of them:
     /// no table), images without a row and rows without an image.
@@ -86,7 +87,7 @@ impl Attributes {
             let position = error.utf8_error().valid_up_to();
             Error::format(path, position, "UTF-8 text (iconv -f LATIN1 -t UTF-8)", "another encoding")
         })?;
-        let table = Table::parse(path, &text)?;
+        let table = Table::parse(path, &as_celeba(&text).unwrap_or(text))?;
         let places = table.places(path, files)?;
         let mut notes = table.unmatched(path, files, &places);
         let mut kept = Vec::new();
@@ -104,6 +105,15 @@ impl Attributes {
         let row = |place: &Option<usize>| place.map(|place| kept.iter().map(|(_, values)| values[place]).collect());
         Ok((Some(Attributes::with_unknown(names, places.iter().map(row).collect())?), notes))
     }
+}
+
+/// CelebA's table as a CSV with the same lines, if it is one: the number of images, the names of the attributes, and rows
+/// of a file and -1 or 1 for each, with blanks between.
+fn as_celeba(text: &str) -> Option<String> {
+    let mut lines = text.trim_start_matches('\u{feff}').lines();
+    lines.next()?.trim().parse::<u32>().ok()?;
+    let rest: Vec<String> = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(",")).collect();
+    Some(format!("\nfile,{}\n", rest.join("\n")))
 }
 
 /// The cells of a file.

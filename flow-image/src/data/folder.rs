@@ -13,7 +13,9 @@ use super::picture::{LOOKED_FOR, Lost, Picture, decode, is_picture};
 use super::{Attributes, Dataset, is_default, some_of};
 use crate::{Error, Result};
 
-pub(crate) const LABELS: &str = "labels.csv";
+const LABELS: &str = "labels.csv";
+/// The same by its own name and by those that CelebA's tables have; the first that is there is read.
+const TABLES: [&str; 3] = [LABELS, "list_attr_celeba.csv", "list_attr_celeba.txt"];
 
 /// Deeper folders are a loop or a mistake.
 const MAX_DEPTH: usize = 16;
@@ -123,10 +125,11 @@ pub fn read(folder: &Path, options: &FolderOptions) -> Result<Dataset> {
     if let Some((labels, classes)) = classes(&names) {
         set = set.with_labels(labels, classes)?;
     }
-    let table = folder.join(LABELS);
-    if table.exists() {
+    let mut tables = TABLES.map(|name| folder.join(name)).into_iter().filter(|table| table.exists());
+    if let Some(table) = tables.next() {
         let (attributes, said) = Attributes::read_csv(&table, &names)?;
         notes.extend(said);
+        notes.extend(tables.map(|other| format!("{} is read, not {}", table.display(), other.display())));
         if let Some(attributes) = attributes {
             set = set.with_attributes(attributes)?;
         }
@@ -186,7 +189,7 @@ fn collect(folder: &Path, depth: usize, found: &mut Found) -> Result<()> {
             found.links.push(path);
         } else if is_picture(&path) {
             found.pictures.push(path);
-        } else if depth > 0 || entry.file_name() != LABELS {
+        } else if depth > 0 || !TABLES.iter().any(|table| entry.file_name() == *table) {
             found.others.push(path);
         }
     }
@@ -254,10 +257,11 @@ fn decode_all(
     match first {
         Some(error) if kept.is_empty() => return Err(error),
         Some(error) => notes.push(format!(
-            "{}: {} broken pictures were left out: {}; the first: {error}",
+            "{}: {} broken pictures were left out: {}; the first: {}",
             folder.display(),
             broken.len(),
-            some_of(&broken)
+            some_of(&broken),
+            error.without_remedy()
         )),
         None => {}
     }
@@ -343,6 +347,29 @@ mod tests {
         assert_eq!(set.image(2).unwrap(), [0, 1, 2, 0, 1, 2, 10, 10, 10, 11, 11, 11, 20, 20, 20, 20, 20, 20]);
         assert_eq!((set.labels().unwrap(), set.class_names()), (&[0, 0, 1][..], &["a".to_string(), "b".into()][..]));
         assert_eq!(set.attributes().unwrap().column("hat").unwrap(), [Some(true), Some(true), Some(false)]);
+    }
+
+    /// CelebA as it is given out: a count, the names of the attributes without one for the file, and blanks between cells.
+    #[test]
+    fn the_table_of_celeba_is_read_as_it_is_given_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for name in ["000001.jpg", "000002.jpg"] {
+            rgb(&root.join(name), 2, 2, |_, _| [7; 3]);
+        }
+        let put = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();
+        put("list_attr_celeba.txt", "2\nBald Male \n000001.jpg -1  1\n000002.jpg  1  1\n");
+        let set = read(root, &FolderOptions::default()).unwrap();
+        assert_eq!(set.attributes().unwrap().names(), ["Bald", "Male"]);
+        assert_eq!(set.attributes().unwrap().column("Bald").unwrap(), [Some(false), Some(true)]);
+        assert!(set.notes().is_empty(), "{:?}", set.notes());
+        put("list_attr_celeba.txt", "2\nBald Male \n000001.jpg -1  1\n000002.jpg  1\n");
+        let error = read(root, &FolderOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("list_attr_celeba.txt") && error.contains("line 4"), "{error}");
+        put("list_attr_celeba.csv", "image_id,Bald\n000001.jpg,1\n000002.jpg,-1\n");
+        let set = read(root, &FolderOptions::default()).unwrap();
+        assert_eq!(set.attributes().unwrap().column("Bald").unwrap(), [Some(true), Some(false)]);
+        assert!(set.notes()[0].contains("csv is read, not ") && set.notes()[0].ends_with(".txt"), "{:?}", set.notes());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use flow_core::hash::Fnv;
 use flow_core::train::{self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Run, Task, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,13 @@ fn is_zero(warp: &f64) -> bool {
 }
 
 impl PointRun {
+    /// By what the run knows these clouds again, which are counted from its origin: what [`PointTask`] writes into
+    /// checkpoints.
+    pub fn fingerprint(&self, train: &[Vec<Point>], validation: &[Vec<Point>]) -> Fingerprint {
+        let parts = [("train", train), ("validation", validation)];
+        Fingerprint::of_parts("point clouds", &parts, |hash, cloud| with_cloud(hash, &self.normalization.apply(cloud)))
+    }
+
     /// A run of `model` on clouds from `source`: 16 clouds of 2,048 points a step, neither turned nor warped, seed 0;
     /// validations look at 64 held-out clouds.
     pub fn new(model: PointFlowConfig, source: impl Into<String>, normalization: Normalization) -> Self {
@@ -230,6 +238,10 @@ impl PointTask {
     }
 }
 
+fn with_cloud(hash: Fnv, cloud: &Vec<Point>) -> Fnv {
+    hash.words([cloud.len() as u32]).words(cloud.iter().flatten().map(|v| v.to_bits()))
+}
+
 /// How many clouds of a step are not warped.
 fn unwarped(run: &PointRun) -> usize {
     if run.warp > 0.0 { run.batch.div_ceil(2) } else { run.batch }
@@ -276,10 +288,7 @@ impl Task for PointTask {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let parts = [("train", &self.train[..]), ("validation", &self.validation)];
-        let print = Fingerprint::of_parts("point clouds", &parts, |hash, cloud| {
-            hash.words([cloud.len() as u32]).words(cloud.iter().flatten().map(|v| v.to_bits()))
-        });
-        Some(print)
+        Some(Fingerprint::of_parts("point clouds", &parts, with_cloud))
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {

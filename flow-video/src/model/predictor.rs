@@ -82,12 +82,52 @@ impl<'a> Predictor<'a> {
     /// [`Error::Config`] for a wrong number of temperatures or before any frame was seen, [`Error::NonFinite`] when a sample
     /// diverged.
     pub fn predict(&mut self, frames: usize, temperatures: &[f64], rng: &mut FlowRng) -> Result<Tensor> {
-        let Some(rows) = self.rows else {
-            return Err(Error::config("prediction", "no frame was observed: observe some, or begin with none"));
-        };
+        let rows = self.known_rows()?;
+        self.drawn(rows, frames, temperatures, |_, _, mean| {
+            Ok(rng.normal(mean.shape(), mean.dtype(), mean.device())?)
+        })
+    }
+
+    /// As [`Predictor::predict`] with standard normal noise that is given, `noise[t][l]` for level `l` of frame `t`, of the
+    /// shape of the level's latents: `z = μ + T·σ·ε`. The same noise after other frames, or of another model, shows what
+    /// these change.
+    ///
+    /// # Errors
+    /// As [`Predictor::predict`], and [`Error::Shape`] for noise of another shape or of another number of levels.
+    pub fn predict_from(&mut self, noise: &[Vec<Tensor>], temperatures: &[f64]) -> Result<Tensor> {
+        let (rows, levels) = (self.known_rows()?, self.past.len());
+        if let Some(bad) = noise.iter().find(|frame| frame.len() != levels) {
+            let reason = format!("of {} levels given, the model has {levels}", bad.len());
+            return Err(Error::config("noise", reason));
+        }
+        self.drawn(rows, noise.len(), temperatures, |t, level, mean| {
+            let given = &noise[t][level];
+            if given.dims() != mean.dims() {
+                return Err(Error::Shape {
+                    layer: format!("noise of level {level}"),
+                    expected: format!("{:?}", mean.dims()),
+                    actual: given.dims().to_vec(),
+                });
+            }
+            Ok(given.to_dtype(mean.dtype())?.to_device(mean.device())?)
+        })
+    }
+
+    fn known_rows(&self) -> Result<usize> {
+        self.rows.ok_or_else(|| Error::config("prediction", "no frame was observed: observe some, or begin with none"))
+    }
+
+    /// Frames whose noise a function gives for a frame, a level and the mean of its latents.
+    fn drawn(
+        &mut self,
+        rows: usize,
+        frames: usize,
+        temperatures: &[f64],
+        mut noise: impl FnMut(usize, usize, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let temperatures = self.temperatures(temperatures)?;
         let drawn = (0..frames)
-            .map(|t| match self.next(rows, &temperatures, rng) {
+            .map(|t| match self.next(rows, &temperatures, |level, mean| noise(t, level, mean)) {
                 Err(Error::NonFinite { layer, what, .. }) => {
                     Err(Error::NonFinite { layer, what: format!("{what}, frame {t} of the prediction"), step: None })
                 }
@@ -137,12 +177,17 @@ impl<'a> Predictor<'a> {
     }
 
     /// The next frame of levels `(B, C, H, W)`; its latents become the past.
-    fn next(&mut self, rows: usize, temperatures: &[f64], rng: &mut FlowRng) -> Result<Tensor> {
+    fn next(
+        &mut self,
+        rows: usize,
+        temperatures: &[f64],
+        mut noise: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let _paused = self.model.store().no_grad();
         let mut latents = vec![None; self.past.len()];
         let y = self.model.frame.decode_with(|level, kept| {
             let (mean, log_std) = self.parameters(level, rows, kept)?;
-            let noise = rng.normal(mean.shape(), mean.dtype(), mean.device())?.affine(temperatures[level], 0.0)?;
+            let noise = noise(level, &mean)?.affine(temperatures[level], 0.0)?;
             let latent = ((noise * log_std.exp()?)? + mean)?;
             latents[level] = Some(latent.clone());
             Ok(latent)

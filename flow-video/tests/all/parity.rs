@@ -17,8 +17,23 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     numbers(a).iter().zip(numbers(b)).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f64::max)
 }
 
-/// The largest differences of latents, of likelihoods, and of a prediction in levels.
-fn compare(path: &Path) -> (DType, [f64; 3]) {
+/// The temperature of the frames that are drawn with noise, and their number.
+const DRAWN: (f64, usize) = (0.8, 3);
+
+/// A frame of the composition, in levels.
+fn levels_of(frame: &Tensor) -> Tensor {
+    let levels = ((frame + 0.5).unwrap() * 256.0).unwrap().floor().unwrap();
+    levels.clamp(0.0, 255.0).unwrap().to_dtype(DType::F64).unwrap()
+}
+
+fn largest(a: &Tensor, b: &Tensor) -> f64 {
+    let apart = (a.to_dtype(DType::F64).unwrap() - b).unwrap().abs().unwrap();
+    apart.flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+}
+
+/// The largest differences of latents, of likelihoods, of a prediction in levels, and of predictions from given noise,
+/// each of which follows from the one before.
+fn compare(path: &Path) -> (DType, [f64; 4]) {
     let tensors: HashMap<String, Tensor> = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     let config: Vec<i64> = tensors["config"].to_vec1().unwrap();
     let [channels, affine, gated, skip] = <[i64; 4]>::try_from(config).unwrap();
@@ -45,11 +60,14 @@ fn compare(path: &Path) -> (DType, [f64; 3]) {
     let mut predictor = Predictor::new(&model);
     predictor.observe(clips).unwrap();
     let drawn = predictor.predict(1, &[0.0], &mut FlowRng::seed_from(0)).unwrap().squeeze(1).unwrap();
-    let wanted = ((&tensors["predicted"] + 0.5).unwrap() * 256.0).unwrap().floor().unwrap();
-    let wanted = wanted.clamp(0.0, 255.0).unwrap().to_dtype(DType::F64).unwrap();
-    let levels = (drawn.to_dtype(DType::F64).unwrap() - wanted).unwrap().abs().unwrap();
-    let levels: f64 = levels.flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap();
-    (dtype, [of_latents, difference(&log_prob, &tensors["log_prob"]), levels])
+    let levels = largest(&drawn, &levels_of(&tensors["predicted"]));
+    let mut predictor = Predictor::new(&model);
+    predictor.observe(clips).unwrap();
+    let noise: Vec<Vec<Tensor>> =
+        (0..DRAWN.1).map(|t| (0..2).map(|l| tensors[&format!("noise.{t}.{l}")].clone()).collect()).collect();
+    let drawn = predictor.predict_from(&noise, &[DRAWN.0]).unwrap();
+    let with_noise = largest(&drawn, &levels_of(&tensors["with_noise"]));
+    (dtype, [of_latents, difference(&log_prob, &tensors["log_prob"]), levels, with_noise])
 }
 
 #[test]
@@ -62,12 +80,14 @@ fn models_agree_with_another_implementation() {
     assert!(!paths.is_empty(), "no file");
     let mut worst = Vec::new();
     for path in paths {
-        let (dtype, [latents, log_prob, levels]) = compare(&path);
+        let (dtype, [latents, log_prob, levels, with_noise]) = compare(&path);
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        println!("{name:<24} latents {latents:.1e}, ln p {log_prob:.1e}, prediction {levels} levels");
+        println!(
+            "{name:<24} latents {latents:.1e}, ln p {log_prob:.1e}, prediction {levels}, with noise {with_noise} levels"
+        );
         let (limit, relative) = if dtype == DType::F64 { (1e-10, 1e-12) } else { (1e-4, 1e-6) };
         // A value at the edge of a level may fall on either side.
-        if latents > limit || log_prob > relative || levels > 1.0 {
+        if latents > limit || log_prob > relative || levels.max(with_noise) > 1.0 {
             worst.push(name);
         }
     }

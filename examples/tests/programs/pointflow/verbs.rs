@@ -113,6 +113,18 @@ fn using(folder: &Path) {
     assert_eq!(cloud(&folder.join("flow-out/pointflow-complete/half.ply")), 70);
     let table = run(folder, &[&["eval", "--points", "32", "--json", "t.json"], &small[..]].concat());
     assert!(table.contains("MMD-CD") && table.contains("train set"), "{table}");
+    let notes = |arguments: &[&str]| {
+        let mut command = super::pointflow(folder);
+        command.args(arguments);
+        crate::shared::notes(command)
+    };
+    let eval = ["eval", "--points", "16", "--emd", "none"];
+    assert!(!notes(&[&eval[..], &small].concat()).contains("the run's own data"));
+    let more = ["--shapes", "25", "--points-per-shape", "256"];
+    for verb in [&eval[..], &["likelihood", "--points", "16", "--split", "test"]] {
+        let said = notes(&[verb, &more].concat());
+        assert!(said.contains(crate::shared::OTHER_DATA) && said.contains("now, "), "{said}");
+    }
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("t.json")).unwrap()).unwrap();
     assert!(json["model"]["chamfer"]["one_nna"].as_f64().unwrap() <= 1.0);
     let said = run(folder, &[&["likelihood", "--points", "40", "--csv", "l.csv"], &small[..]].concat());

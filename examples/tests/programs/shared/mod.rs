@@ -39,6 +39,17 @@ pub fn refused(mut command: Command, folder: &Path) -> String {
     stderr
 }
 
+/// Runs a command, which has to succeed; returns what it says on stderr.
+pub fn notes(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).to_string();
+    assert!(output.status.success(), "{command:?}\n{stderr}");
+    stderr
+}
+
+/// How the note begins that data are not those of the run.
+pub const OTHER_DATA: &str = "note: these are not the run's own data (";
+
 /// As [`refused`] for each list of arguments, with what the message has to hold; its last line is the only error.
 #[allow(dead_code, reason = "some programs have checks of their own")]
 pub fn all_refused(program: impl Fn(&Path) -> Command, folder: &Path, cases: &[(&[&str], &str)]) {

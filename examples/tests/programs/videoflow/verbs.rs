@@ -72,6 +72,40 @@ fn clips_go_through_files_and_come_back() {
     assert_eq!(of_pictures, score("c.apng", "b.csv"));
 }
 
+/// Which clips are held out does not follow from how many frames a verb asks for, and other clips are named as that.
+#[test]
+fn parts_are_those_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let render = |more: &[&str]| run(folder, &[&["render"][..], more].concat());
+    std::fs::create_dir(folder.join("clips")).unwrap();
+    for clip in ["0", "1", "2", "3", "4", "5"] {
+        let out = format!("clips/{clip}.npy");
+        render(&["--clips", "8", "--split", "test", "--clip", clip, "--out", &out]);
+        if clip < "2" {
+            let short = format!("clips/short-{clip}.npy");
+            render(&["--data", &out, "--split", "all", "--cut", "5", "--clip", "0", "--out", &short]);
+        }
+    }
+    std::fs::write(folder.join("tiny.json"), super::CONFIG).unwrap();
+    let train = ["train", "--data", "clips", "--steps", "1", "--horizon", "2", "--out", "run"];
+    run(folder, &[&train[..], &["--config", "tiny.json", "--batch-size", "2", "--targets", "1"]].concat());
+    let notes = |more: &[&str]| {
+        let mut command = super::videoflow(folder);
+        command
+            .args(["eval", "--checkpoint", "run", "--data", "clips", "--futures", "1", "--split", "train"])
+            .args(more);
+        crate::shared::notes(command)
+    };
+    let said = notes(&["--frames", "2"]);
+    assert!(said.contains("data: train part, 6 clips") && !said.contains("the run's own data"), "{said}");
+    let said = notes(&["--frames", "9"]);
+    assert!(said.contains("have fewer than 12 frames") && !said.contains("the run's own data"), "{said}");
+    std::fs::remove_file(folder.join("clips/5.npy")).unwrap();
+    let said = notes(&["--frames", "2"]);
+    assert!(said.contains(crate::shared::OTHER_DATA), "{said}");
+}
+
 #[test]
 fn presets_are_listed() {
     let folder = tempfile::tempdir().unwrap();

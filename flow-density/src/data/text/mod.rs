@@ -16,15 +16,15 @@ use crate::error::Place;
 /// A line and its cells.
 type Line = (usize, Vec<String>);
 
-/// Reads all columns.
-pub(super) fn read(bytes: &[u8], header: Header) -> Read<Raw> {
+/// Reads all columns; keeps words, if told, for what may be classes.
+pub(super) fn read(bytes: &[u8], header: Header, words: bool) -> Read<Raw> {
     let text = decoded(bytes)?;
     let (text, separator, start) = match declared(text) {
         Some((rest, separator)) => (rest, separator, 2),
         None => (text, Separator::of(text), 1),
     };
     let mut records = Records::new(text, separator, start);
-    let (first, comments_above, mut raw) = lines(&mut records)?;
+    let (first, comments_above, mut raw) = lines(&mut records, words)?;
     let comments = records.comments;
     let has_names = match header {
         Header::Yes => true,
@@ -57,14 +57,15 @@ pub(super) fn read(bytes: &[u8], header: Header) -> Read<Raw> {
 }
 
 /// The first line, how many comments stand above it, and the columns of all other lines.
-fn lines(records: &mut Records<'_>) -> Read<(Line, usize, Raw)> {
+fn lines(records: &mut Records<'_>, words: bool) -> Read<(Line, usize, Raw)> {
     let mut cells: Vec<Cow<'_, str>> = Vec::new();
     let Some(line) = records.next(&mut cells)? else {
         return Err(Fault::whole("no row of numbers", "at least one"));
     };
     let first: Line = (line, cells.iter().map(ToString::to_string).collect());
     let comments_above = records.comments.len();
-    let mut raw = Raw { columns: vec![RawColumn::default(); first.1.len()], ..Raw::default() };
+    let column = RawColumn { texts: words.then(Vec::new), ..RawColumn::default() };
+    let mut raw = Raw { columns: vec![column; first.1.len()], ..Raw::default() };
     while let Some(line) = records.next(&mut cells)? {
         let row = raw.lines.len();
         if cells.len() != first.1.len() {
@@ -130,6 +131,9 @@ fn push(column: &mut RawColumn, row: usize, cell: &str) {
         }
         Cell::Word => {
             column.words.add(row, &shown(cell));
+            if let Some(texts) = &mut column.texts {
+                texts.push((row, cell.split_whitespace().collect::<Vec<_>>().join(" ")));
+            }
             f64::NAN
         }
     };
@@ -190,8 +194,12 @@ fn name_by_comment(raw: &mut Raw, comment: &str, separator: Separator) {
 /// Puts the first line before the other rows.
 fn prepend(raw: &mut Raw, (line, cells): &Line) {
     for (column, cell) in raw.columns.iter_mut().zip(cells) {
-        let mut first = RawColumn::default();
+        let mut first = RawColumn { texts: column.texts.as_ref().map(|_| Vec::new()), ..RawColumn::default() };
         push(&mut first, 0, cell);
+        if let (Some(texts), Some(first)) = (&mut column.texts, first.texts) {
+            texts.iter_mut().for_each(|(row, _)| *row += 1);
+            texts.splice(0..0, first);
+        }
         column.values.splice(0..0, first.values);
         let pairs = [
             (&mut column.missing, first.missing),
