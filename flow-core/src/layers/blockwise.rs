@@ -61,7 +61,9 @@ impl Blockwise {
         input: &Tensor,
         pass: impl Fn(&dyn Bijector, &Tensor) -> Result<(Tensor, Tensor)>,
     ) -> Result<(Tensor, Tensor)> {
-        check_batch(NAME, input, &self.shape)?;
+        if check_batch(NAME, input, &self.shape)? == 0 {
+            return Ok((input.clone(), zero_log_det(input)?));
+        }
         let (mut start, mut values, mut total) = (0, Vec::with_capacity(self.parts.len()), None::<Tensor>);
         for part in &self.parts {
             let length = part.event_shape().iter().product();
