@@ -188,6 +188,20 @@ impl EngineArgs {
         refuse(&[("--preview-every", self.preview_every.is_some())], reason)
     }
 
+    /// Refuses every flag of a run that leaves checkpoints, where fits are made in memory.
+    ///
+    /// # Errors
+    /// The flags that were given, with `reason`.
+    pub fn without_checkpoints(&self, reason: &str) -> Result<()> {
+        let flags = [
+            ("--resume", self.resume),
+            ("--minutes", self.minutes.is_some()),
+            ("--checkpoint-every", self.checkpoint_every.is_some()),
+            ("--log-every", self.log_every.is_some()),
+        ];
+        refuse(&flags, reason)
+    }
+
     /// Refuses every flag that only a training reads; seed and device are read without one too.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cli;
 pub mod density;
+pub mod dlgm;
 pub mod engine;
 pub mod glow;
 pub mod graphaf;

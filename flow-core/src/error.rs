@@ -16,6 +16,16 @@ pub enum Direction {
     Decode,
 }
 
+impl Direction {
+    /// The other one.
+    pub fn opposite(self) -> Self {
+        match self {
+            Direction::Encode => Direction::Decode,
+            Direction::Decode => Direction::Encode,
+        }
+    }
+}
+
 impl std::fmt::Display for Direction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

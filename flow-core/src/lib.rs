@@ -120,7 +120,7 @@ pub mod train;
 pub mod transformer;
 
 pub use bijector::{Bijector, Chain, Inverse, Pullback, Tape};
-pub use density::{Backprop, Density, Flow, MultiScale, Scored};
+pub use density::{Backprop, Density, Flow, MultiScale, Reparameterized, Scored};
 pub use distribution::Distribution;
 pub use error::{Direction, Error, Result};
 pub use param::{Gradients, Init, Param, ParamPath, ParamStore};

@@ -29,9 +29,39 @@ pub enum Error {
         /// What there is.
         expected: String,
     },
+    /// A log-density, written by somebody else, that returned what cannot be used.
+    #[error("the log-density {found}; expected {expected}")]
+    LogDensity {
+        /// What it returned.
+        found: String,
+        /// What it should have, and what helps.
+        expected: String,
+    },
+    /// A density without a finite integral.
+    #[error(
+        "the density does not fall off along coordinate {coordinate} (counted from 0), so it has no finite integral and \
+         nothing can be fitted to it: give it a prior or a window; for one that is flat only far out, leave the check out"
+    )]
+    Improper {
+        /// The coordinate.
+        coordinate: usize,
+    },
     /// A failure of the core: tensors, files, arguments.
     #[error(transparent)]
-    Core(#[from] flow_core::Error),
+    Core(flow_core::Error),
+}
+
+/// What a task of the training engine returned comes back as it was.
+impl From<flow_core::Error> for Error {
+    fn from(error: flow_core::Error) -> Self {
+        match error {
+            flow_core::Error::Task(inner) => match inner.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(other) => Error::Core(flow_core::Error::Task(other)),
+            },
+            other => Error::Core(other),
+        }
+    }
 }
 
 /// A place in a table.
@@ -89,6 +119,11 @@ impl Error {
     /// An argument outside its domain: [`flow_core::Error::Config`] from its two parts.
     pub fn config(what: impl Into<String>, reason: impl Into<String>) -> Self {
         flow_core::Error::config(what, reason).into()
+    }
+
+    /// An [`Error::LogDensity`] from its two parts.
+    pub(crate) fn log_density(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Error::LogDensity { found: found.into(), expected: expected.into() }
     }
 
     /// A file system failure that remembers its path: `fs::read(p).map_err(Error::io(p))`.

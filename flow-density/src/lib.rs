@@ -30,14 +30,18 @@
 //! [`model`] has a builder for each family, which needs the number of features alone and takes a context if asked:
 //! `nsf_coupling(1).context(3)` is `p(y | x)` for three regressors. [`data`] reads, splits and standardises tables.
 //! [`trainer`] makes runs of it that leave checkpoints and can be resumed, by likelihood or by flow matching; it is what
-//! the `density` program calls.
+//! the `density` program calls. [`variational`] fits flows to densities instead of to data,
+//! posteriors among them, and [`posterior`] to pairs of parameters and what was simulated with them.
 
 pub mod data;
+pub mod dlgm;
 mod error;
 pub mod io;
 pub mod metrics;
 pub mod model;
+pub mod posterior;
 pub mod trainer;
+pub mod variational;
 
 pub use candle_core;
 pub use error::{Error, Place, Result};

@@ -30,7 +30,7 @@ pub fn log_prob(density: &dyn Density, x: &Tensor) -> Result<Vec<f64>> {
 ///
 /// # Errors
 /// [`flow_core::Error::Shape`] unless `x` is `(B, D)`, and for a context that the density does not take.
-pub fn log_prob_given(density: &dyn Density, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<f64>> {
+pub fn log_prob_given<D: Density + ?Sized>(density: &D, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<f64>> {
     let _paused = density.store().no_grad();
     let total = x.dim(0)?;
     let mut out = Vec::with_capacity(total);

@@ -130,6 +130,10 @@ impl EvalArgs {
                 .refuse("for another table, the run's own is read as in training; add --data FILE, or leave it out")?;
         }
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let fitted = "was fitted to a density, not to data: its diagnostics are in the report of `density fit`";
+        ensure!(run.fitted.is_none(), "{}: {fitted}", run.data);
+        let given = "is conditioned on observations: its held-out likelihood is in the report of `density posterior`";
+        ensure!(run.given == 0, "{}: {given}", run.data);
         ensure!(!run.is_distilled(), "a distilled model has no density, only samples: see `density sample`");
         let seed = self.seed.unwrap_or(run.seed);
         let scored = self.scored(&run, seed)?;

@@ -34,6 +34,16 @@ fn facts(run: &DensityRun) -> Facts {
     };
     let mut facts =
         Facts::default().and("model", in_words(&run.model)).and("trained on", format!("{}, {columns}", run.data));
+    if let Some(fitted) = &run.fitted {
+        facts = facts.and(
+            "fitted to",
+            format!("the {} '{}', {} samples a step", fitted.kind, run.data, fitted.objective.samples),
+        );
+    }
+    if run.given > 0 {
+        let given = format!("the last {} of {} columns", run.given, run.features());
+        facts = facts.and("conditioned on", given);
+    }
     if let Some(classes) = run.classes() {
         for (name, rows) in classes.names.iter().zip(&classes.rows) {
             facts = facts.and("class", format!("{name}: {rows} training rows"));

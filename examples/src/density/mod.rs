@@ -4,13 +4,18 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod common;
+mod compare;
 mod eval;
+mod expression;
+mod fit;
 mod grid;
 mod info;
 mod picture;
+mod posterior;
 mod reading;
 mod sample;
 mod straighten;
+mod target;
 mod train;
 
 use crate::settings;
@@ -31,12 +36,18 @@ Examples:
   density sample --checkpoint runs/board --count 10000 --out points.csv
   density train --data table.csv --model spline --out runs/table
   density eval --checkpoint runs/table --data new.csv --per-row scores.csv
+  density fit --energy u3                              a flow of a density that is known up to a constant
+  density posterior --pairs runs.csv --parameters a,b --observed x,y
 Every verb has its own --help.";
 
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Train a model; leave a checkpoint, pictures and the distance from the entropy
     Train(train::TrainArgs),
+    /// Fit a model to a density that is known up to a constant; say how far the fit is to be trusted
+    Fit(fit::FitArgs),
+    /// Learn the posterior of a simulator from pairs of parameters and observations; say if it is calibrated
+    Posterior(posterior::PosteriorArgs),
     /// Draw points from a trained model
     Sample(sample::SampleArgs),
     /// Straighten the paths of a continuous flow, or distil it into one step
@@ -54,6 +65,8 @@ enum Verb {
 pub fn run() -> Result<()> {
     match settings::parse::<Cli>()?.verb {
         Verb::Train(args) => args.run(),
+        Verb::Fit(args) => args.run(),
+        Verb::Posterior(args) => args.run(),
         Verb::Sample(args) => args.run(),
         Verb::Straighten(args) => args.run(),
         Verb::Eval(args) => args.run(),

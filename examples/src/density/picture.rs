@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use flow_core::FlowRng;
 use flow_density::data::{Data, Toy};
@@ -235,6 +235,29 @@ fn density(model: &Model, run: &DensityRun, data: Shown<'_>, view: View, side: u
     pictures.push(("model".to_string(), heat_map(&found, most, side)));
     write_png(path, &panels(&pictures, 2)?.into())?;
     Ok(found.iter().sum::<f64>() * view.pixel_area(side))
+}
+
+/// An exact density of the plane beside the model's, over a square that holds the model's points.
+pub(super) fn beside(
+    model: &Model,
+    style: PictureArg,
+    path: &Path,
+    seed: u64,
+    exact: impl Fn(&Tensor) -> Result<Vec<f64>>,
+) -> Result<()> {
+    let side = style.pixels();
+    let mut rng = FlowRng::named(seed, "samples of the picture");
+    let drawn = model.density().sample(POINTS, None, 1.0, &mut rng)?.to_dtype(DType::F64)?;
+    let view = View::of(&drawn.flatten_all()?.to_vec1::<f64>()?);
+    let store = model.store();
+    let grid = Tensor::from_vec(view.grid(side), ((side * side) as usize, 2), &Device::Cpu)?;
+    let grid = grid.to_dtype(store.dtype())?.to_device(store.device())?;
+    let truth = exact(&grid)?;
+    let found: Vec<f64> = log_prob(model.density(), &grid)?.into_iter().map(f64::exp).collect();
+    let most = top(&truth);
+    let pair =
+        [("exact".to_string(), heat_map(&truth, most, side)), ("model".to_string(), heat_map(&found, most, side))];
+    Ok(write_png(path, &panels(&pair, 2)?.into())?)
 }
 
 /// Points from latent to data, coloured by the angle at which they start: a strip and an animation.

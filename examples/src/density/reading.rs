@@ -82,6 +82,12 @@ impl ReadingArg {
         refuse(&flags, reason)
     }
 
+    /// Refuses a choice of columns, with a reason.
+    pub(super) fn refuse_columns(&self, reason: &str) -> Result<()> {
+        let flags = [("--columns", !self.columns.is_empty()), ("--class-column", self.class_column.is_some())];
+        refuse(&flags, reason)
+    }
+
     /// Data to train on, with what there is to know of them on standard error.
     pub(super) fn open(&self, source: &Source, seed: u64) -> Result<(Data, Reading)> {
         if matches!(source, Source::Toy(_)) {

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use candle_core::{Device, Tensor};
 use clap::Args;
 use flow_core::FlowRng;
 use flow_core::cnf::ode::Method;
@@ -52,6 +53,9 @@ pub(super) struct SampleArgs {
     /// The solver of --steps [default: heun, for a distilled model euler]
     #[arg(long, value_enum, requires = "steps")]
     solver: Option<SolverName>,
+    /// The observation that parameters are drawn for, comma-separated numbers (runs of `density posterior`)
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", allow_negative_numbers = true)]
+    given: Vec<f64>,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -67,6 +71,8 @@ impl SampleArgs {
         }
         check_output(&self.out)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
+        let observed = self.observed(&run)?.map(|x| x.to_device(model.store().device())).transpose()?;
+        let (scale, _) = run.scales();
         let steps = self.steps.or_else(|| run.is_distilled().then_some(1));
         let usual = if run.is_distilled() { Method::Euler } else { Method::Heun };
         let method = self.solver.map_or(usual, SolverName::method);
@@ -79,6 +85,7 @@ impl SampleArgs {
             let n = CHUNK.min(self.count - start);
             let part = classes.as_ref().map(|(all, of_rows)| (*all, &of_rows[start..start + n]));
             let given = part.map(|(all, of_rows)| all.context(of_rows, model.store().device())).transpose()?;
+            let given = given.or_else(|| observed.clone());
             let drawn = match steps {
                 None => model.density().sample(n, given.as_ref(), self.temperature, &mut rng)?,
                 Some(steps) => {
@@ -94,7 +101,7 @@ impl SampleArgs {
             };
             let last = part.map(name).unwrap_or_default();
             let last: Vec<&str> = last.iter().map(String::as_str).collect();
-            text += &csv_with(&run.standard.undo(&drawn)?, &run.standard, &last);
+            text += &csv_with(&scale.undo(&drawn)?, &scale, &last);
         }
         if self.out.as_os_str() == "-" {
             std::io::stdout().lock().write_all(text.as_bytes())?;
@@ -103,6 +110,26 @@ impl SampleArgs {
             println!("{} points; {}", self.count, self.out.display());
         }
         Ok(())
+    }
+
+    /// The observation as the model sees it.
+    fn observed(&self, run: &DensityRun) -> Result<Option<Tensor>> {
+        let (found, wanted) = (self.given.len(), run.given);
+        if wanted == 0 {
+            refuse(
+                &[("--given", found > 0)],
+                "for a posterior, the checkpoint is of a density without observations; leave it out",
+            )?;
+            return Ok(None);
+        }
+        let names = run.names().get(run.modelled()..).unwrap_or_default().join(",");
+        let which = if names.is_empty() { String::new() } else { format!(" ({names})") };
+        ensure!(
+            found == wanted,
+            "--given: needs the {wanted} observed numbers{which} that parameters are drawn for, got {found}"
+        );
+        ensure!(self.given.iter().all(|v| v.is_finite()), "--given: needs finite numbers, got {:?}", self.given);
+        Ok(Some(run.scales().1.apply(&self.given, &Device::Cpu)?))
     }
 
     /// The class of every point.
@@ -129,7 +156,7 @@ impl SampleArgs {
 
 /// The names of the columns of a table like the run's, that of the classes last; none if the run's has none.
 fn names(run: &DensityRun) -> Vec<String> {
-    let mut names = run.names().to_vec();
+    let mut names: Vec<String> = run.names().iter().take(run.modelled()).cloned().collect();
     if let Some(classes) = run.classes().filter(|_| !names.is_empty()) {
         names.push(classes.column.clone().unwrap_or_else(|| "class".into()));
     }

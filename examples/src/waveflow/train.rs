@@ -23,14 +23,14 @@ use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
 
 /// Steps of a run without --data, unless told, and of any other.
-const DEMO_STEPS: u64 = 300;
+const DEMO_STEPS: u64 = 2000;
 const STEPS: u64 = 100_000;
 /// Steps between validations and checkpoints of the demonstration, and of other runs.
-const DEMO_EVERY: u64 = 100;
+const DEMO_EVERY: u64 = 250;
 const EVERY: u64 = 500;
 /// Samples of a segment of the demonstration, and segments of a step.
-const DEMO_SEGMENT: usize = 4096;
-const DEMO_BATCH: usize = 4;
+const DEMO_SEGMENT: usize = 512;
+const DEMO_BATCH: usize = 2;
 /// Segments of the report at the end.
 const REPORT: usize = 32;
 
@@ -46,15 +46,15 @@ Examples:
   waveflow train --data LJSpeech-1.1/ --model waveflow-h16-c64 --out runs/lj
   waveflow train --data speech/ --mel speech-8k --model waveflow-h16-c32 --minutes 120 --out runs/digits
   waveflow train --resume --out runs/lj",
-    mut_arg("steps", default_is("300 without --data, else 100000")),
-    mut_arg("batch_size", |arg| arg.help("Segments per step [default: 8; 4 without --data]")),
-    mut_arg("learning_rate", default_is("0.0002; 0.001 without --data")),
+    mut_arg("steps", default_is("2000 without --data, else 100000")),
+    mut_arg("batch_size", |arg| arg.help("Segments per step [default: 8; 2 without --data]")),
+    mut_arg("learning_rate", default_is("0.0002; 0.004 without --data")),
     mut_arg("warmup", default_is("50, at most half of the run")),
     mut_arg("schedule", default_is("constant; cosine without --data")),
     mut_arg("ema", default_is("0; 0.99 without --data")),
     mut_arg("clip", default_is("5")),
-    mut_arg("validate_every", default_is("500; 100 without --data")),
-    mut_arg("checkpoint_every", default_is("500; 100 without --data"))
+    mut_arg("validate_every", default_is("500; 250 without --data")),
+    mut_arg("checkpoint_every", default_is("500; 250 without --data"))
 )]
 pub(super) struct TrainArgs {
     /// Clips: WAV, FLAC, OGG or MP3, a folder of them, LJSpeech's folder, or "voices" (synthesised here)
@@ -69,7 +69,7 @@ pub(super) struct TrainArgs {
     /// Spectrogram: tacotron2, hifi-gan or parakeet (22,050 Hz), speech-16k, speech-8k [default: by the rate of the clips]
     #[arg(long, value_name = "NAME")]
     mel: Option<String>,
-    /// Samples of a training segment, rounded down to whole frames [default: 16000; 4096 without --data]
+    /// Samples of a training segment, rounded down to whole frames [default: 16000; 512 without --data]
     #[arg(long, value_name = "SAMPLES")]
     segment: Option<usize>,
     /// Folder for checkpoints, log, copies
@@ -143,7 +143,7 @@ impl TrainArgs {
         let plan = |steps| {
             let mut config = train_config(steps, self.engine.seed());
             if demo {
-                config.optimizer.learning_rate = 1e-3;
+                config.optimizer.learning_rate = 4e-3;
                 config.schedule = ScheduleConfig::cosine(config.schedule.warmup_steps, 0.0);
                 config.ema = Some(EmaConfig { decay: 0.99 });
             }

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod density;
+mod dlgm;
 mod glow;
 mod graphaf;
 mod pointflow;

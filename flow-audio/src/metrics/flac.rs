@@ -36,7 +36,7 @@ mod tests {
     use super::*;
     use flow_core::FlowRng;
 
-    /// Uniform integers of 8 bits cannot be stored in fewer; silence costs next to nothing, and a sine less than noise.
+    /// Uniform integers of 8 bits cannot be stored in fewer, and Rice codes, made for peaked numbers, take half a bit more; silence costs next to nothing, and a sine less than noise.
     #[test]
     fn sizes_are_those_of_the_format() -> Result<()> {
         let mut rng = FlowRng::seed_from(3);
@@ -46,7 +46,7 @@ mod tests {
         let [silence, sine, noise] = bits;
         let (silence, sine, noise) = (silence?, sine?, noise?);
         assert!(silence < 0.1, "{silence}");
-        assert!((8.0..8.3).contains(&noise), "{noise}");
+        assert!((8.0..8.7).contains(&noise), "{noise}");
         assert!(silence < sine && sine < noise, "{silence} {sine} {noise}");
         Ok(())
     }

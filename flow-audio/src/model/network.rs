@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use flow_core::kernels::{Kept, accepts, fuse};
-use flow_core::nn::{ConvGeometry, conv2d};
+use flow_core::nn::{ConvGeometry, conv2d, matmul};
 use flow_core::param::Init;
 use flow_core::{Param, ParamPath, Result};
 
@@ -136,8 +136,8 @@ impl Network {
                 parts.push(out.narrow(0, 0, c)?.t()?.contiguous()?.flatten_all()?);
                 parts.push(bias.narrow(0, 0, c)?);
             }
-            parts.push(head.matmul(&out.narrow(0, c, c)?.contiguous()?)?.t()?.contiguous()?.flatten_all()?);
-            constant = (constant + head.matmul(&bias.narrow(0, c, c)?.reshape((c, 1))?)?)?;
+            parts.push(matmul(&head, &out.narrow(0, c, c)?)?.t()?.contiguous()?.flatten_all()?);
+            constant = (constant + matmul(&head, &bias.narrow(0, c, c)?.reshape((c, 1))?)?)?;
         }
         parts.push(constant.flatten_all()?);
         Ok(Tensor::cat(&parts, 0)?)

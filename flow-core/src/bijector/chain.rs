@@ -56,6 +56,14 @@ impl Chain {
     pub fn layers(&self) -> &[Box<dyn Bijector>] {
         &self.layers
     }
+
+    /// The tapes of the layers.
+    fn parts<'a>(&self, tape: &'a Tape) -> Result<&'a [Tape]> {
+        match tape {
+            Tape::Parts(parts) if parts.len() == self.layers.len() => Ok(parts),
+            _ => Err(Error::config(self.name(), "was given the tape of another bijector")),
+        }
+    }
 }
 
 /// Runs `step` over `layers`, adding up log-determinants.
@@ -154,13 +162,41 @@ impl Bijector for Chain {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        let parts = match tape {
-            Tape::Parts(parts) if parts.len() == self.layers.len() => parts,
-            _ => return Err(Error::config(self.name(), "was given the tape of another bijector")),
-        };
+        let parts = self.parts(tape)?;
         let mut state = Pullback { x: z.clone(), grad_x: grad_z.clone(), grad_context: None };
         for (layer, part) in self.layers.iter().zip(parts).rev() {
             let next = layer.backprop(&state.x, part, context, &state.grad_x, grad_log_det, gradients)?;
+            let grad_context = crate::autodiff::add_optional(state.grad_context, next.grad_context)?;
+            state = Pullback { grad_context, ..next };
+        }
+        Ok(state)
+    }
+
+    fn decode_taped(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        let tapes = std::cell::RefCell::new(Vec::with_capacity(self.layers.len()));
+        let (x, log_det) = fold(self.layers.iter().rev(), z, |layer, z| {
+            let (x, log_det, tape) = layer.decode_taped(z, context)?;
+            tapes.borrow_mut().push(tape);
+            Ok((x, log_det))
+        })?;
+        let mut tapes = tapes.into_inner();
+        tapes.reverse();
+        Ok((x, log_det, Tape::Parts(tapes)))
+    }
+
+    fn backprop_decode(
+        &self,
+        x: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_x: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        let parts = self.parts(tape)?;
+        let mut state = Pullback { x: x.clone(), grad_x: grad_x.clone(), grad_context: None };
+        for (layer, part) in self.layers.iter().zip(parts) {
+            let next = layer.backprop_decode(&state.x, part, context, &state.grad_x, grad_log_det, gradients)?;
             let grad_context = crate::autodiff::add_optional(state.grad_context, next.grad_context)?;
             state = Pullback { grad_context, ..next };
         }
@@ -190,10 +226,7 @@ impl<B: Bijector> Bijector for Inverse<B> {
         self.0.groups_context()
     }
     fn analytic(&self, direction: Direction) -> bool {
-        self.0.analytic(match direction {
-            Direction::Encode => Direction::Decode,
-            Direction::Decode => Direction::Encode,
-        })
+        self.0.analytic(direction.opposite())
     }
     fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         self.0.decode(x, context)
@@ -206,5 +239,33 @@ impl<B: Bijector> Bijector for Inverse<B> {
     }
     fn set_noise(&self, rng: &mut FlowRng) {
         self.0.set_noise(rng);
+    }
+    fn encode_taped(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        self.0.decode_taped(x, context)
+    }
+    fn backprop(
+        &self,
+        z: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_z: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        self.0.backprop_decode(z, tape, context, grad_z, grad_log_det, gradients)
+    }
+    fn decode_taped(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        self.0.encode_taped(z, context)
+    }
+    fn backprop_decode(
+        &self,
+        x: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_x: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        self.0.backprop(x, tape, context, grad_x, grad_log_det, gradients)
     }
 }

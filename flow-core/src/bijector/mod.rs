@@ -6,14 +6,19 @@
 //! direction, a tensor of shape `(B,)`, in one pass.
 
 mod chain;
+mod checks;
 mod each_row;
 mod inspect;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 pub use chain::{Chain, Inverse};
+pub use checks::{
+    check_batch, check_batch_as, check_context, check_domain, check_dtype, check_float, check_shape,
+    first_non_finite_row, sum_event, zero_log_det,
+};
 pub use each_row::{EachRow, each_row};
 pub(crate) use inspect::scale_range;
 pub use inspect::{LayerReport, largest};
@@ -22,7 +27,7 @@ use crate::autodiff::{Leaves, pair};
 use crate::error::Direction;
 use crate::{Error, FlowRng, Gradients, Result};
 
-/// What a bijector keeps of an encode pass so that it can be back-propagated later.
+/// What a bijector keeps of a pass so that it can be back-propagated later.
 ///
 /// Memory does not grow with depth as long as layers return [`Tape::Inverse`].
 #[derive(Debug, Clone)]
@@ -34,16 +39,16 @@ pub enum Tape {
     Input(Tensor),
     /// Some small tensors of the layer's own (batch statistics).
     Saved(Vec<Tensor>),
-    /// The tapes of the parts, in encode order.
+    /// The tapes of the parts, in encode order whatever the direction of the pass.
     Parts(Vec<Tape>),
 }
 
 /// The result of back-propagation through one bijector.
 #[derive(Debug, Clone)]
 pub struct Pullback {
-    /// The input, reconstructed or recalled.
+    /// The input of the pass, reconstructed or recalled: data, of a decode pass the latent.
     pub x: Tensor,
-    /// The gradient of the objective with respect to the input.
+    /// The gradient of the objective with respect to that input.
     pub grad_x: Tensor,
     /// The gradient with respect to the context, if there is a context that the bijector uses.
     pub grad_context: Option<Tensor>,
@@ -144,6 +149,29 @@ pub trait Bijector: Send + Sync {
     ) -> Result<Pullback> {
         backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
     }
+
+    /// A decode pass that leaves a [`Tape`] for [`Bijector::backprop_decode`]. Call it with tracking paused.
+    fn decode_taped(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        let (x, log_det) = self.decode(z, context)?;
+        let tape = if self.analytic(Direction::Encode) { Tape::Inverse } else { Tape::Input(z.clone()) };
+        Ok((x, log_det, tape))
+    }
+
+    /// As [`Bijector::backprop`] for a decode pass: pulls gradients with respect to `x` and to the log-determinant of
+    /// decoding back to the latent, which is the [`Pullback::x`] of the result.
+    ///
+    /// This is what fits a flow by its own samples: memory does not grow with depth here either.
+    fn backprop_decode(
+        &self,
+        x: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_x: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        backprop_in(Direction::Decode, self, x, tape, context, grad_x, grad_log_det, gradients)
+    }
 }
 
 impl LayerReport {
@@ -172,17 +200,36 @@ pub fn backprop_locally<B: Bijector + ?Sized>(
     grad_log_det: &Tensor,
     gradients: &mut Gradients,
 ) -> Result<Pullback> {
-    let x = match tape {
-        Tape::Input(x) => x.clone(),
+    backprop_in(Direction::Encode, layer, z, tape, context, grad_z, grad_log_det, gradients)
+}
+
+/// One layer's own graph of a pass in `direction` whose result was `output`, differentiated.
+#[allow(clippy::too_many_arguments, reason = "those of the trait's methods and the direction")]
+fn backprop_in<B: Bijector + ?Sized>(
+    direction: Direction,
+    layer: &B,
+    output: &Tensor,
+    tape: &Tape,
+    context: Option<&Tensor>,
+    grad_output: &Tensor,
+    grad_log_det: &Tensor,
+    gradients: &mut Gradients,
+) -> Result<Pullback> {
+    let run = |direction: Direction, input: &Tensor, context: Option<&Tensor>| match direction {
+        Direction::Encode => layer.encode(input, context),
+        Direction::Decode => layer.decode(input, context),
+    };
+    let input = match tape {
+        Tape::Input(input) => input.clone(),
         Tape::Inverse => {
             let _paused = gradients.no_grad();
-            layer.decode(z, context)?.0
+            run(direction.opposite(), output, context)?.0
         }
         _ => return Err(Error::config(layer.name(), "cannot use the tape it was given")),
     };
-    let leaves = Leaves::new(&x, context.filter(|_| layer.context_shape().is_some()))?;
-    let (value, log_det) = layer.encode(leaves.x(), leaves.context())?;
-    let objective = (pair(&value, grad_z)? + pair(&log_det, grad_log_det)?)?;
+    let leaves = Leaves::new(&input, context.filter(|_| layer.context_shape().is_some()))?;
+    let (value, log_det) = run(direction, leaves.x(), leaves.context())?;
+    let objective = (pair(&value, grad_output)? + pair(&log_det, grad_log_det)?)?;
     let (grad_x, grad_context) = leaves.pull_back(&objective, gradients)?;
     Ok(Pullback { x: leaves.x().detach(), grad_x, grad_context })
 }
@@ -241,132 +288,21 @@ macro_rules! forward_bijector {
             ) -> Result<Pullback> {
                 (**self).backprop(z, tape, context, grad_z, grad_log_det, gradients)
             }
+            fn decode_taped(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+                (**self).decode_taped(z, context)
+            }
+            fn backprop_decode(
+                &self,
+                x: &Tensor,
+                tape: &Tape,
+                context: Option<&Tensor>,
+                grad_x: &Tensor,
+                grad_log_det: &Tensor,
+                gradients: &mut Gradients,
+            ) -> Result<Pullback> {
+                (**self).backprop_decode(x, tape, context, grad_x, grad_log_det, gradients)
+            }
         }
     )*};
 }
 forward_bijector!(Box, Arc);
-
-/// Checks that `x` is `(B, event…)` in single or double precision and returns `B`.
-///
-/// For layers without parameters, which work in either; a layer with parameters calls [`check_batch_as`].
-///
-/// # Errors
-/// [`Error::Shape`] naming `layer` and both shapes, [`Error::DType`] for another type, integers among them.
-pub fn check_batch(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
-    let batch = check_shape(layer, x, event)?;
-    check_float(layer, x)?;
-    Ok(batch)
-}
-
-/// Checks that `x` is in single or double precision.
-///
-/// # Errors
-/// [`Error::DType`] naming `layer` and both types.
-pub fn check_float(layer: &str, x: &Tensor) -> Result<()> {
-    if matches!(x.dtype(), DType::F32 | DType::F64) {
-        return Ok(());
-    }
-    Err(Error::DType { layer: layer.to_string(), expected: "F32 or F64".to_string(), actual: x.dtype() })
-}
-
-/// Checks that `x` is `(B, event…)` of the type `dtype` and returns `B`.
-///
-/// The rule: whoever owns parameters checks for their type ([`Param::dtype`](crate::Param::dtype)).
-///
-/// # Errors
-/// [`Error::Shape`] naming `layer` and both shapes, [`Error::DType`] naming `layer` and both types.
-pub fn check_batch_as(layer: &str, x: &Tensor, event: &[usize], dtype: DType) -> Result<usize> {
-    let batch = check_shape(layer, x, event)?;
-    check_dtype(layer, x, dtype)?;
-    Ok(batch)
-}
-
-/// Checks that `x` is of the type `dtype`.
-///
-/// # Errors
-/// [`Error::DType`] naming `layer` and both types.
-pub fn check_dtype(layer: &str, x: &Tensor, dtype: DType) -> Result<()> {
-    if x.dtype() == dtype {
-        return Ok(());
-    }
-    Err(Error::DType { layer: layer.to_string(), expected: format!("{dtype:?}"), actual: x.dtype() })
-}
-
-/// Checks that `x` is `(B, event…)`, of whatever type, and returns `B`.
-///
-/// # Errors
-/// [`Error::Shape`] naming `layer` and both shapes.
-pub fn check_shape(layer: &str, x: &Tensor, event: &[usize]) -> Result<usize> {
-    match x.dims().split_first() {
-        Some((&batch, rest)) if rest == event => Ok(batch),
-        _ => Err(Error::Shape {
-            layer: layer.to_string(),
-            expected: format!("(B, {})", event.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-            actual: x.dims().to_vec(),
-        }),
-    }
-}
-
-/// Checks that every entry is inside a layer's domain, by a mask `(B, …)` of zeros and ones; a comparison with NaN is zero.
-///
-/// # Errors
-/// [`Error::Domain`] naming the rows that are not, and how many entries are `where_they_are`.
-pub fn check_domain(layer: &str, inside: &Tensor, where_they_are: impl Fn() -> String) -> Result<()> {
-    let count = inside.elem_count();
-    let outside = count - inside.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()? as usize;
-    if outside == 0 {
-        return Ok(());
-    }
-    let least = inside.reshape((inside.dim(0)?, ()))?.min(1)?.to_dtype(DType::U8)?.to_vec1::<u8>()?;
-    let rows = least.iter().enumerate().filter(|(_, inside)| **inside == 0).map(|(row, _)| row).collect();
-    Err(Error::Domain {
-        layer: layer.into(),
-        rows,
-        reason: format!("{outside} of {count} values are {}", where_they_are()),
-    })
-}
-
-/// The first row of a batch that holds a NaN or an infinity.
-pub fn first_non_finite_row(x: &Tensor) -> Result<Option<usize>> {
-    let rows = x.dims().first().copied().unwrap_or(0);
-    if x.elem_count() == 0 {
-        return Ok(None);
-    }
-    // `0 · x` is zero for finite `x` and NaN otherwise, so that the sums cannot overflow.
-    let zeros = x.reshape((rows, ()))?.to_dtype(DType::F64)?.affine(0.0, 0.0)?.sum(1)?.to_vec1::<f64>()?;
-    Ok(zeros.iter().position(|zero| !zero.is_finite()))
-}
-
-/// Checks that a context of shape `(batch, shape…)` and type `dtype` is present, and returns it.
-///
-/// # Errors
-/// [`Error::Context`] when it is missing or has another number of rows, [`Error::Shape`] when it is misshapen,
-/// [`Error::DType`] when it is of another type.
-pub fn check_context<'a>(
-    layer: &str,
-    context: Option<&'a Tensor>,
-    batch: usize,
-    shape: &[usize],
-    dtype: DType,
-) -> Result<&'a Tensor> {
-    let Some(context) = context else {
-        let reason = format!("needs a context of shape {:?}, none was given", [&[batch], shape].concat());
-        return Err(Error::Context { layer: layer.to_string(), reason });
-    };
-    let found = check_batch_as(&format!("{layer} (context)"), context, shape, dtype)?;
-    if found != batch {
-        let reason = format!("the context has {found} rows, the input {batch}");
-        return Err(Error::Context { layer: layer.to_string(), reason });
-    }
-    Ok(context)
-}
-
-/// A log-determinant of zero for every sample of `x`, shape `(B,)`.
-pub fn zero_log_det(x: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::zeros(x.dim(0)?, x.dtype(), x.device())?)
-}
-
-/// Sums `t` of shape `(B, …)` over everything but the batch: elementwise log-derivatives → `(B,)`.
-pub fn sum_event(t: &Tensor) -> Result<Tensor> {
-    if t.rank() == 1 { Ok(t.clone()) } else { Ok(t.flatten_from(1)?.sum(1)?) }
-}

@@ -129,7 +129,13 @@ impl<B: Bijector, D: Distribution> Flow<B, D> {
         &self.base
     }
 
-    /// Samples together with their `log p`, in one pass; the context is that of [`Density::sample`].
+    /// Which batches and contexts are let in.
+    pub(super) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Samples together with their `log p`, in one pass, detached: [`Reparameterized`](super::Reparameterized) has those
+    /// that can be differentiated; the context is that of [`Density::sample`].
     pub fn sample_and_log_prob(
         &self,
         n: usize,

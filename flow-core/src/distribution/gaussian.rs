@@ -56,6 +56,9 @@ impl Distribution for StandardGaussian {
         let noise = in_floats(&self.name(), rng.normal(batched(n, &self.shape), self.dtype, &self.device)?)?;
         Ok(noise.affine(temperature, 0.0)?)
     }
+    fn rsample(&self, n: usize, context: Option<&Tensor>, rng: &mut FlowRng) -> Result<Tensor> {
+        self.sample(n, context, 1.0, rng)
+    }
 }
 
 /// `N(μ, diag σ²)` with learned `μ` and `ln σ`, both starting at zero.
@@ -91,6 +94,9 @@ impl Distribution for DiagonalGaussian {
         check_temperature(&self.name(), temperature)?;
         let var = self.mean.var();
         self.color(&rng.normal(batched(n, &self.shape), var.dtype(), var.device())?.affine(temperature, 0.0)?, context)
+    }
+    fn rsample(&self, n: usize, context: Option<&Tensor>, rng: &mut FlowRng) -> Result<Tensor> {
+        self.sample(n, context, 1.0, rng)
     }
     fn whiten(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
         check_batch_as("diagonal gaussian", z, &self.shape, self.mean.dtype())?;
@@ -170,6 +176,9 @@ impl<C: Conditioner> Distribution for ConditionalGaussian<C> {
         let (mean, log_std) = self.parameters(n, context)?;
         let noise = rng.normal(mean.shape(), mean.dtype(), mean.device())?;
         Ok(((noise * temperature)? * log_std.exp()?)?.add(&mean)?)
+    }
+    fn rsample(&self, n: usize, context: Option<&Tensor>, rng: &mut FlowRng) -> Result<Tensor> {
+        self.sample(n, context, 1.0, rng)
     }
     fn whiten(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         let (mean, log_std) = self.parameters_of(z, context)?;

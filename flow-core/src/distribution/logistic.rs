@@ -59,6 +59,9 @@ impl Distribution for StandardLogistic {
         let noise = in_floats(&self.name(), noise(batched(n, &self.shape), self.dtype, &self.device, rng)?)?;
         Ok(noise.affine(temperature, 0.0)?)
     }
+    fn rsample(&self, n: usize, context: Option<&Tensor>, rng: &mut FlowRng) -> Result<Tensor> {
+        self.sample(n, context, 1.0, rng)
+    }
 }
 
 /// Independent logistic entries with learned location `μ` and log-scale `ln s`, both starting at zero.
@@ -105,6 +108,9 @@ impl Distribution for LearnedLogistic {
         let var = self.location.var();
         let noise = noise(batched(n, &self.shape), var.dtype(), var.device(), rng)?;
         self.color(&noise.affine(temperature, 0.0)?, context)
+    }
+    fn rsample(&self, n: usize, context: Option<&Tensor>, rng: &mut FlowRng) -> Result<Tensor> {
+        self.sample(n, context, 1.0, rng)
     }
     fn whiten(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
         check_batch_as("learned logistic", z, &self.shape, self.location.dtype())?;

@@ -68,6 +68,20 @@ pub trait Distribution: Send + Sync {
     /// [`Error::Config`] for a negative temperature or one that is not finite.
     fn sample(&self, n: usize, context: Option<&Tensor>, temperature: f64, rng: &mut FlowRng) -> Result<Tensor>;
 
+    /// `n` samples at temperature 1 as a differentiable function of the parameters and the context: the noise is drawn,
+    /// and what is done with it is tracked (Kingma & Welling 2014, section 2.4).
+    ///
+    /// Two calls with generators in the same state draw the same noise.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a density whose draws are no such function, which is the default: a mixture chooses a
+    /// component.
+    fn rsample(&self, _n: usize, _context: Option<&Tensor>, _rng: &mut FlowRng) -> Result<Tensor> {
+        let reason = "its draws cannot be differentiated; use a Gaussian, logistic or uniform base, or a fit that only \
+                      scores draws (forward divergence by importance weights)";
+        Err(Error::config(self.name(), reason))
+    }
+
     /// Removes location and scale: the noise `ε` that [`Distribution::color`] maps back to `z`.
     ///
     /// The default, for densities without a location-scale form, is the identity.
@@ -105,6 +119,9 @@ macro_rules! forward {
                 rng: &mut FlowRng,
             ) -> Result<Tensor> {
                 (**self).sample(n, context, temperature, rng)
+            }
+            fn rsample(&self, n: usize, context: Option<&Tensor>, rng: &mut FlowRng) -> Result<Tensor> {
+                (**self).rsample(n, context, rng)
             }
             fn whiten(&self, z: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
                 (**self).whiten(z, context)

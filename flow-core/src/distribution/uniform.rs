@@ -76,6 +76,9 @@ impl Distribution for Uniform {
         let unit = in_floats(&self.name(), rng.uniform(batched(n, &self.shape), self.dtype, &self.device)?)?;
         Ok(unit.affine(width, centre - 0.5 * width)?)
     }
+    fn rsample(&self, n: usize, context: Option<&Tensor>, rng: &mut FlowRng) -> Result<Tensor> {
+        self.sample(n, context, 1.0, rng)
+    }
 }
 
 #[cfg(test)]

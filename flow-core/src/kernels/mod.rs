@@ -24,11 +24,15 @@ pub(crate) mod conv;
 pub(crate) mod coupling_net;
 pub(crate) mod gaussianize;
 mod gemm;
+pub(crate) mod maxout;
 pub(crate) mod mix;
 mod op;
 pub(crate) mod panels;
 pub(crate) mod patches;
+pub(crate) mod planar;
+pub(crate) mod product;
 mod simd;
+pub(crate) mod sparse;
 pub(crate) mod spline;
 
 use candle_core::{Layout, Storage, Tensor};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::autodiff::pair;
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch_as};
 use crate::kernels::{Real, accepts, contiguous, mix, read};
+use crate::nn::matmul;
 use crate::numerics::linalg;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
@@ -56,7 +57,7 @@ pub(super) fn reflected(w: &Tensor, v: &Tensor) -> Result<Tensor> {
     let mut w = w.clone();
     for k in 0..v.dim(0)? {
         let row = v.narrow(0, k, 1)?;
-        let along = w.matmul(&row.t()?.contiguous()?)?.matmul(&row)?;
+        let along = matmul(&matmul(&w, &row.t()?)?, &row)?;
         w = (w - along.broadcast_div(&row.sqr()?.sum_all()?)?.affine(2.0, 0.0)?)?;
     }
     Ok(w)
@@ -130,7 +131,7 @@ impl InvertibleConv {
                 let lower = ((l.clone() * like(|i, j| j < i)?)? + &eye)?;
                 let diagonal = eye.broadcast_mul(&(sign.tensor() * log_s.tensor().exp()?)?)?;
                 let upper = ((u * like(|i, j| j > i)?)? + diagonal)?;
-                Ok(p.tensor().matmul(&lower)?.matmul(&upper)?)
+                Ok(matmul(&matmul(&p.tensor(), &lower)?, &upper)?)
             }
             Form::Householder { start, v } => reflected(&start.tensor(), &v.tensor()),
         }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::autodiff::add_optional;
+use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch, check_context, scale_range, sum_event};
 use crate::nn::Conditioner;
 use crate::transformer::Transformer;
@@ -192,6 +192,14 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
         })
     }
 
+    /// Zeroes what the mask transforms; the identity for a channel split.
+    fn kept_only(&self, t: &Tensor) -> Result<Tensor> {
+        Ok(match &self.partition {
+            Partition::Channels { .. } => t.clone(),
+            Partition::Mask(mask) => t.broadcast_mul(&mask.to_dtype(t.dtype())?.to_device(t.device())?)?,
+        })
+    }
+
     /// The conditioner's output `(B, P·C, …)` seen as `(B, C, P, …)`.
     fn as_params(&self, h: &Tensor, moved: &Tensor) -> Result<Tensor> {
         let per = self.transformer.params_per_element();
@@ -318,18 +326,46 @@ impl<T: Transformer, C: Conditioner> Bijector for Coupling<T, C> {
         let inner = self.transformer.backprop(&moved, &params, &grad_moved, &grad_log)?;
         let cotangent = inner.grad_params.reshape(evaluation.value.shape())?;
         let (grad_net, grad_context) = (evaluation.pullback)(&cotangent, gradients)?;
-        let grad_kept = match &self.partition {
-            Partition::Channels { .. } => (grad_kept + grad_net)?,
-            Partition::Mask(mask) => {
-                let mask = mask.to_dtype(z.dtype())?.to_device(z.device())?;
-                (grad_kept + grad_net.broadcast_mul(&mask)?)?
-            }
-        };
+        let grad_kept = (grad_kept + self.kept_only(&grad_net)?)?;
         let grad_context = if self.context_shape.is_some() { grad_context } else { None };
         Ok(Pullback {
             x: self.join(&kept, &inner.x)?,
             grad_x: self.join(&grad_kept, &inner.grad_x)?,
             grad_context: add_optional(None, grad_context)?,
+        })
+    }
+
+    fn backprop_decode(
+        &self,
+        x: &Tensor,
+        _tape: &Tape,
+        context: Option<&Tensor>,
+        grad_x: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        let (kept, moved) = self.split(x, context)?;
+        if x.dim(0)? == 0 {
+            return Ok(Pullback { x: x.clone(), grad_x: grad_x.clone(), grad_context: None });
+        }
+        // One evaluation of the conditioner serves the way back to the latent and the gradient.
+        let evaluation = self.net.evaluate(&kept, self.declared(context))?;
+        let params = self.as_params(&evaluation.value, &moved)?.detach();
+        let latent = self.transformer.encode(&moved, &params)?.0;
+        let leaves = Leaves::new(&latent, Some(&params))?;
+        let (value, log) = self.transformer.decode(leaves.x(), leaves.context().unwrap_or(&params))?;
+        let (grad_kept, grad_moved) = self.split(grad_x, context)?;
+        let log_det = sum_event(&self.transformed_only(&log)?)?;
+        let objective = (pair(&self.transformed_only(&value)?, &grad_moved)? + pair(&log_det, grad_log_det)?)?;
+        // The transformer has no parameters of its own, so nothing is added to the gradients here.
+        let (grad_latent, grad_params) = leaves.pull_back(&objective, gradients)?;
+        let cotangent = add_optional(None, grad_params)?.map_or_else(|| params.zeros_like(), Ok)?;
+        let (grad_net, grad_context) = (evaluation.pullback)(&cotangent.reshape(evaluation.value.shape())?, gradients)?;
+        let grad_kept = (grad_kept + self.kept_only(&grad_net)?)?;
+        Ok(Pullback {
+            x: self.join(&kept, &latent)?,
+            grad_x: self.join(&grad_kept, &grad_latent)?,
+            grad_context: grad_context.filter(|_| self.context_shape.is_some()),
         })
     }
 }

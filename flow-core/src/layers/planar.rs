@@ -9,10 +9,10 @@ use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
-const NAME: &str = "planar";
+pub(super) const NAME: &str = "planar";
 
 /// Keeps `w/|w|²` finite.
-const TINY: f64 = 1e-12;
+pub(super) const TINY: f64 = 1e-12;
 
 /// `z = x + û·tanh(wᵀx + b)` and `log |det| = ln(1 + wᵀû·(1 - tanh²(wᵀx + b)))` (Rezende & Mohamed 2015, arXiv
 /// 1505.05770, equations 10 to 12).

@@ -37,8 +37,8 @@ pub struct Radial {
     beta: Param,
 }
 
-/// The constrained parameters: `x₀` `(1, D)`, `α`, `α + β` and `β` `(1,)`.
-struct Ball {
+/// The constrained parameters: `x₀` `(1, D)`, `α`, `α + β` and `β` `(1,)`; or as many rows of them as points.
+pub(super) struct Ball {
     centre: Tensor,
     alpha: Tensor,
     reach: Tensor,
@@ -80,16 +80,7 @@ impl Radial {
     }
 
     fn ball(&self) -> Result<Ball> {
-        // softplus a = -ln σ(-a).
-        let softplus = |p: &Param| -> Result<Tensor> { Ok(log_sigmoid(&p.tensor().neg()?)?.neg()?) };
-        let (alpha, reach) = (softplus(&self.alpha)?, softplus(&self.beta)?);
-        let beta = (&reach - &alpha)?;
-        Ok(Ball { centre: self.centre.tensor().unsqueeze(0)?, alpha, reach, beta })
-    }
-
-    fn log_det(&self, stretch: &Stretch) -> Result<Tensor> {
-        let across = stretch.factor.log()?.affine((self.shape[0] - 1) as f64, 0.0)?;
-        Ok((across + stretch.radial.log()?)?)
+        Ball::new(self.centre.tensor().unsqueeze(0)?, &self.alpha.tensor(), &self.beta.tensor())
     }
 }
 
@@ -101,6 +92,37 @@ impl Distance {
 }
 
 impl Ball {
+    /// From the raw parameters.
+    pub(super) fn new(centre: Tensor, alpha: &Tensor, beta: &Tensor) -> Result<Self> {
+        // softplus a = -ln σ(-a).
+        let softplus = |raw: &Tensor| -> Result<Tensor> { Ok(log_sigmoid(&raw.neg()?)?.neg()?) };
+        let (alpha, reach) = (softplus(alpha)?, softplus(beta)?);
+        let beta = (&reach - &alpha)?;
+        Ok(Ball { centre, alpha, reach, beta })
+    }
+
+    /// The image of `x`, `(B, D)`, and `ln |det|`, `(B,)`.
+    pub(super) fn encode(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let offset = x.broadcast_sub(&self.centre)?;
+        let stretch = self.stretch(&Distance::of(&offset)?)?;
+        let z = offset.broadcast_mul(&stretch.factor.unsqueeze(1)?)?.broadcast_add(&self.centre)?;
+        Ok((z, self.log_det(&stretch)?))
+    }
+
+    /// The point whose image is `z`, and `ln |det|` of the way back.
+    pub(super) fn decode(&self, z: &Tensor) -> Result<(Tensor, Tensor)> {
+        let offset = z.broadcast_sub(&self.centre)?;
+        let stretch = self.stretch(&self.before(Distance::of(&offset)?)?)?;
+        let x = offset.broadcast_div(&stretch.factor.unsqueeze(1)?)?.broadcast_add(&self.centre)?;
+        Ok((x, self.log_det(&stretch)?.neg()?))
+    }
+
+    fn log_det(&self, stretch: &Stretch) -> Result<Tensor> {
+        let dims = self.centre.dim(1)?;
+        let across = stretch.factor.log()?.affine((dims - 1) as f64, 0.0)?;
+        Ok((across + stretch.radial.log()?)?)
+    }
+
     /// `φ` and the radial derivative at this distance.
     fn stretch(&self, Distance { square, unit }: &Distance) -> Result<Stretch> {
         // In these units everything is near one, gradients too.
@@ -117,24 +139,26 @@ impl Ball {
 
     /// The distance before the map where it is `after` behind it, in the same units, tracked.
     fn before(&self, after: Distance) -> Result<Distance> {
-        let scalar = |t: &Tensor| -> Result<f64> { Ok(root::host(t)?.first().copied().unwrap_or(f64::NAN)) };
-        let (alpha, beta) = (scalar(&self.alpha)?, scalar(&self.beta)?);
-        let f = |d: f64| {
-            // Where squares leave the range of f64 the map is a shift.
-            if d > 1e100 {
-                return (d + beta, 1.0);
-            }
-            let r = (d * d + TINY).sqrt();
-            let factor = 1.0 + beta / (alpha + r);
-            (d * factor, factor - beta * d * d / (r * (alpha + r).powi(2)))
-        };
-        // |φ·d - d| = |β|·d/(α + r) ≤ |β|.
-        let bracket = |target: f64| [(target - beta.max(0.0)).max(0.0), target - beta.min(0.0)];
+        let (alphas, betas) = (root::host(&self.alpha)?, root::host(&self.beta)?);
+        let at = |values: &[f64], i: usize| values.get(i % values.len().max(1)).copied().unwrap_or(f64::NAN);
         let units = root::host(&after.unit)?;
         let targets: Vec<f64> =
             root::host(&after.square)?.iter().zip(&units).map(|(s, unit)| s.sqrt() * unit).collect();
-        let solve =
-            |i: usize, target: f64| root::increasing(f, target, bracket(target)).map(|d| (d / units[i]).powi(2));
+        let solve = |i: usize, target: f64| {
+            let (alpha, beta) = (at(&alphas, i), at(&betas, i));
+            let f = |d: f64| {
+                // Where squares leave the range of f64 the map is a shift.
+                if d > 1e100 {
+                    return (d + beta, 1.0);
+                }
+                let r = (d * d + TINY).sqrt();
+                let factor = 1.0 + beta / (alpha + r);
+                (d * factor, factor - beta * d * d / (r * (alpha + r).powi(2)))
+            };
+            // |φ·d - d| = |β|·d/(α + r) ≤ |β|.
+            let bracket = [(target - beta.max(0.0)).max(0.0), target - beta.min(0.0)];
+            root::increasing(f, target, bracket).map(|d| (d / units[i]).powi(2))
+        };
         let found = root::all(NAME, &after.square, &targets, solve)?;
         let tracked = after.square.track_op() || self.alpha.track_op() || self.beta.track_op();
         let found = Distance { square: found, unit: after.unit };
@@ -167,20 +191,12 @@ impl Bijector for Radial {
 
     fn encode(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         check_batch_as(NAME, x, &self.shape, self.alpha.dtype())?;
-        let ball = self.ball()?;
-        let offset = x.broadcast_sub(&ball.centre)?;
-        let stretch = ball.stretch(&Distance::of(&offset)?)?;
-        let z = offset.broadcast_mul(&stretch.factor.unsqueeze(1)?)?.broadcast_add(&ball.centre)?;
-        Ok((z, self.log_det(&stretch)?))
+        self.ball()?.encode(x)
     }
 
     fn decode(&self, z: &Tensor, _context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         check_batch_as(NAME, z, &self.shape, self.alpha.dtype())?;
-        let ball = self.ball()?;
-        let offset = z.broadcast_sub(&ball.centre)?;
-        let stretch = ball.stretch(&ball.before(Distance::of(&offset)?)?)?;
-        let x = offset.broadcast_div(&stretch.factor.unsqueeze(1)?)?.broadcast_add(&ball.centre)?;
-        Ok((x, self.log_det(&stretch)?.neg()?))
+        self.ball()?.decode(z)
     }
 }
 

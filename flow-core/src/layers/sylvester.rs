@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::conv1x1::reflected;
 use crate::bijector::{Bijector, check_batch_as, zero_log_det};
 use crate::error::Direction;
+use crate::nn::matmul;
 use crate::numerics::root;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
@@ -93,20 +94,20 @@ impl Sylvester {
 impl Frame {
     /// `R̃·Qᵀx + b`, `(B, M)`.
     fn heights(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.q.t()?.contiguous()?)?.matmul(&self.r_tilde)?.broadcast_add(&self.b)?)
+        Ok(matmul(&matmul(x, &self.q.t()?)?, &self.r_tilde)?.broadcast_add(&self.b)?)
     }
 
     /// `Q·R·h`, `(B, D)`, and `Σ ln(1 + R_ii·R̃_ii·(1 - h²))`, `(B,)`.
     fn bumps(&self, h: &Tensor) -> Result<(Tensor, Tensor)> {
         let log = (h.sqr()?.affine(-1.0, 1.0)?.broadcast_mul(&self.slopes)? + 1.0)?.log()?.sum(1)?;
-        Ok((h.matmul(&self.r)?.matmul(&self.q)?, log))
+        Ok((matmul(&matmul(h, &self.r)?, &self.q)?, log))
     }
 
     /// `tanh a` for `a + R̃R·tanh a = c`, `(B, M)`, from the last entry up.
     fn solve(&self, c: &Tensor) -> Result<Tensor> {
         let width = c.dim(1)?;
         // Row j of (R̃R)ᵀ = Rᵀ·R̃ᵀ holds what entry j adds to all entries.
-        let spread = self.r.matmul(&self.r_tilde)?;
+        let spread = matmul(&self.r, &self.r_tilde)?;
         let (mut rest, mut found) = (c.clone(), Vec::with_capacity(width));
         for i in (0..width).rev() {
             let slope = self.slopes.narrow(0, i, 1)?;
@@ -124,7 +125,7 @@ impl Frame {
 pub(super) struct TanhRoot<'a> {
     /// Whose equation it is, for errors.
     pub(super) layer: &'a str,
-    /// `s`, `(1,)`.
+    /// `s`, `(1,)` or one for every entry of `c`.
     pub(super) slope: &'a Tensor,
 }
 
@@ -134,9 +135,12 @@ impl TanhRoot<'_> {
     /// It is found outside the graph, in f64, and then takes one Newton step in tracked operations, whose value is
     /// zero and whose derivative is that of the implicit function.
     pub(super) fn solve(&self, c: &Tensor) -> Result<Tensor> {
-        let s = root::host(self.slope)?.first().copied().unwrap_or(0.0);
-        let f = |a: f64| (a + s * a.tanh(), 1.0 + s * (1.0 - a.tanh().powi(2)));
-        let a = root::each(self.layer, c, |c| root::increasing(f, c, [c - s.abs(), c + s.abs()]))?;
+        let slopes = root::host(self.slope)?;
+        let a = root::all(self.layer, c, &root::host(c)?, |i, c| {
+            let s = slopes.get(i % slopes.len().max(1)).copied().unwrap_or(0.0);
+            let f = |a: f64| (a + s * a.tanh(), 1.0 + s * (1.0 - a.tanh().powi(2)));
+            root::increasing(f, c, [c - s.abs(), c + s.abs()])
+        })?;
         if !(c.track_op() || self.slope.track_op()) {
             return Ok(a);
         }

@@ -3,8 +3,10 @@
 use candle_core::{DType, Tensor};
 
 use crate::bijector::check_dtype;
+use crate::kernels::sparse::Lists;
+use crate::kernels::{Real, accepts, read};
 use crate::param::{Init, Param, ParamPath};
-use crate::{Error, Result};
+use crate::{Error, Gradients, Result};
 
 /// `y = x W + b`, or `y = x (M ∘ W) + b` with a fixed mask `M`, which is applied anew in every pass.
 ///
@@ -25,6 +27,16 @@ impl Linear {
             bias: if with_bias { Some(path.param("bias", outputs, Init::Const(0.0))?) } else { None },
             mask: None,
         })
+    }
+
+    /// A layer whose parameters start uniform in `±1/√I`, bias too.
+    ///
+    /// # Errors
+    /// Those of [`Linear::new`].
+    pub fn uniform(path: &ParamPath, inputs: usize, outputs: usize) -> Result<Self> {
+        let bound = Init::Uniform(1.0 / (inputs.max(1) as f64).sqrt());
+        let layer = Linear::new(path, inputs, outputs, bound, false)?;
+        Ok(Linear { bias: Some(path.param("bias", outputs, bound)?), ..layer })
     }
 
     /// A layer with a bias whose weight is multiplied by `mask`, `(I, O)`, which is not a parameter.
@@ -81,13 +93,94 @@ impl Linear {
         check_dtype("linear", x, self.dtype())?;
         // One product over contiguous rows: with a transposed batch Candle's own fold is wrong.
         let rows = dims[..dims.len() - 1].iter().product::<usize>();
-        let y = x.contiguous()?.reshape((rows, inputs))?.matmul(&self.weight()?)?;
+        let y = super::matmul(&x.contiguous()?.reshape((rows, inputs))?, &self.weight()?)?;
         let y = match self.bias() {
             Some(bias) => y.broadcast_add(&bias)?,
             None => y,
         };
         Ok(y.reshape(dims)?)
     }
+
+    /// `b`, zeros if there is none.
+    pub(super) fn bias_or_zero(&self) -> Result<Tensor> {
+        match self.bias() {
+            Some(bias) => Ok(bias),
+            None => Ok(self.weight.var().as_detached_tensor().get(0)?.zeros_like()?),
+        }
+    }
+
+    /// `x W` outside any graph. Where most of `x` is zero, as in binary data, only the rest is multiplied.
+    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let weight = self.weight()?.detach();
+        let sparse = match x.dtype() {
+            DType::F64 => sparse_product::<f64>(x, &weight, false)?,
+            _ => sparse_product::<f32>(x, &weight, false)?,
+        };
+        sparse.map_or_else(|| Ok(x.matmul(&weight)?), Ok)
+    }
+
+    /// The layer applied to `x`, `(B, I)`, outside any graph. On the CPU.
+    ///
+    /// # Errors
+    /// Operands that do not fit.
+    pub fn evaluate(&self, x: &Tensor) -> Result<Tensor> {
+        check_dtype("linear", x, self.dtype())?;
+        Ok(self.product(&x.detach())?.broadcast_add(&self.bias_or_zero()?.detach())?.detach())
+    }
+
+    /// Adds the gradients of the parameters to `gradients`, for the input `x`, `(B, I)`, and the gradient `grad`, `(B, O)`,
+    /// of the output: `xᵀ·grad`, and the sum of `grad` over rows. On the CPU.
+    ///
+    /// # Errors
+    /// Operands that do not fit, and those of [`Gradients::add`].
+    pub fn pull_back(&self, x: &Tensor, grad: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        let (x, grad) = (x.detach(), grad.detach());
+        let sparse = match x.dtype() {
+            DType::F64 => sparse_product::<f64>(&x, &grad, true)?,
+            _ => sparse_product::<f32>(&x, &grad, true)?,
+        };
+        let of_weight = match sparse {
+            Some(product) => product,
+            None => x.t()?.matmul(&grad)?,
+        };
+        let of_weight = match &self.mask {
+            Some(mask) => (of_weight * mask)?,
+            None => of_weight,
+        };
+        gradients.add(&self.weight, &of_weight)?;
+        if let Some(bias) = &self.bias {
+            let ones = Tensor::ones((1, grad.dim(0)?), grad.dtype(), grad.device())?;
+            gradients.add(bias, &ones.matmul(&grad)?.squeeze(0)?)?;
+        }
+        Ok(())
+    }
+
+    /// The gradient of the input for the gradient `grad`, `(B, O)`, of the output: `grad·Wᵀ`.
+    ///
+    /// # Errors
+    /// Operands that do not fit.
+    pub fn pull_back_input(&self, grad: &Tensor) -> Result<Tensor> {
+        Ok(grad.detach().matmul(&self.weight()?.detach().t()?)?.detach())
+    }
+}
+
+/// `x m`, or `xᵀ m` if `transposed`, where `x` is sparse enough and both are on the CPU.
+fn sparse_product<T: Real>(x: &Tensor, m: &Tensor, transposed: bool) -> Result<Option<Tensor>> {
+    if !(accepts(x) && accepts(m)) {
+        return Ok(None);
+    }
+    let ((rows, columns), (inner, n)) = (x.dims2()?, m.dims2()?);
+    if inner != if transposed { rows } else { columns } {
+        let (expected, actual) = (format!("a matrix that fits {:?}", x.dims()), m.dims().to_vec());
+        return Err(Error::Shape { layer: "linear".into(), expected, actual });
+    }
+    let product = read::<T, _>(x, |entries| {
+        let Some(lists) = Lists::of_rows(entries, columns) else { return Ok(None) };
+        let lists = if transposed { lists.transposed(columns) } else { lists };
+        read::<T, _>(m, |m| Ok(Some(lists.product(m, n))))
+    })?;
+    let shape = (if transposed { columns } else { rows }, n);
+    Ok(product.map(|product| Tensor::from_vec(product, shape, x.device())).transpose()?)
 }
 
 #[cfg(test)]

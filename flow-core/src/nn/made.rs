@@ -120,7 +120,7 @@ impl Prepared {
             h = match seen {
                 // Before the first input is known there is nothing to multiply.
                 0 => offset,
-                _ => (h.matmul(&weight.narrow(0, 0, seen)?.contiguous()?)? + offset)?,
+                _ => (super::matmul(&h, &weight.narrow(0, 0, seen)?)? + offset)?,
             };
             if !last {
                 h = self.activation.apply(&h)?;

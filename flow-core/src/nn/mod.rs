@@ -11,6 +11,7 @@ mod conv;
 mod coupling_net;
 mod linear;
 mod made;
+mod maxout;
 mod mlp;
 pub(crate) mod statistics;
 mod weight_norm;
@@ -21,13 +22,33 @@ pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
 pub use coupling_net::{CouplingNet, HiddenActivation};
 pub use linear::Linear;
 pub use made::Made;
+pub use maxout::{Chosen, Maxout};
 pub use mlp::{Activation, Mlp, MlpConfig};
 pub use statistics::{RunningStatistics, whitening};
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 
 use crate::autodiff::{Leaves, pair};
+use crate::kernels::product::Product;
+use crate::kernels::{Size, accepts, fuse};
 use crate::{Gradients, Result};
+
+/// `X·W` for `X` of shape `(M, K)` and `W` of shape `(K, N)`, with any strides.
+///
+/// Candle's own product reads the operating system's description of the processor at every call to choose a number of
+/// threads, a tenth of a millisecond on two cores and more on many, unless `RAYON_NUM_THREADS` is set. On the CPU this one
+/// is computed by our kernels, whose sums do not depend on the number of threads.
+///
+/// # Errors
+/// Candle's error for operands that are no matrices, do not fit each other, or differ in type or device.
+pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    match (x.dims(), w.dims()) {
+        (&[m, k], &[inner, n]) if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) => {
+            fuse(Product { size: Size { m, k, n } }, [x, w])
+        }
+        _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
+    }
+}
 
 /// A network that turns the untouched half of a coupling, or a context, into parameters.
 ///

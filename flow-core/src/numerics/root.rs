@@ -42,18 +42,11 @@ pub(crate) fn increasing(f: impl Fn(f64) -> (f64, f64), target: f64, [mut low, m
     None
 }
 
-/// Solves for every entry of `targets` in f64, outside any graph, in parallel: same shape, dtype and device.
+/// Solves for `targets`, one for each entry of a tensor like `like`, in f64, outside any graph, in parallel; `solve` is
+/// given the entry's place too. The roots have the shape, type and device of `like`.
 ///
 /// # Errors
 /// [`Error::NotInvertible`] naming `layer` and the rows for which `solve` finds no root.
-pub(crate) fn each(layer: &str, targets: &Tensor, solve: impl Fn(f64) -> Option<f64> + Sync) -> Result<Tensor> {
-    all(layer, targets, &host(targets)?, |_, target| solve(target))
-}
-
-/// Solves for `targets`, one for each entry of a tensor like `like`; `solve` is given the entry's place too.
-///
-/// # Errors
-/// As for [`each`].
 pub(crate) fn all(
     layer: &str,
     like: &Tensor,
@@ -99,7 +92,8 @@ mod tests {
     fn what_is_not_finite_has_no_root() {
         assert!(increasing(|x| (x, 1.0), f64::NAN, [0.0, 1.0]).is_none());
         let targets = Tensor::new(&[1.0_f64, f64::INFINITY], &Device::Cpu).unwrap();
-        let error = each("layer", &targets, |t| increasing(|x| (x, 1.0), t, [-9.0, 9.0])).unwrap_err();
+        let error =
+            all("layer", &targets, &[1.0, f64::INFINITY], |_, t| increasing(|x| (x, 1.0), t, [-9.0, 9.0])).unwrap_err();
         assert!(error.rows() == [1] && error.to_string().contains("inf"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{Check, Tolerance};
+use crate::error::Direction;
 use crate::{Bijector, FlowRng, ParamPath, ParamStore, Result};
 
 /// Where a bijector's input or output lives.
@@ -13,6 +14,9 @@ pub enum Domain {
     Real,
     /// An open interval: drawn uniformly from its inner nine tenths, extremes close to its ends.
     Interval(f64, f64),
+    /// For data: what latents of the real line decode to, extremes from latents of ±2. For sets that are no product of
+    /// intervals.
+    Decoded,
 }
 
 impl Domain {
@@ -20,7 +24,7 @@ impl Domain {
     pub fn draw(self, n: usize, shape: &[usize], dtype: DType, rng: &mut FlowRng) -> Result<Tensor> {
         let dims: Vec<usize> = std::iter::once(n).chain(shape.iter().copied()).collect();
         match self {
-            Domain::Real => rng.normal(dims, dtype, &Device::Cpu),
+            Domain::Real | Domain::Decoded => rng.normal(dims, dtype, &Device::Cpu),
             Domain::Interval(low, high) => {
                 let (from, width) = (low + 0.05 * (high - low), 0.9 * (high - low));
                 Ok(rng.uniform(dims, dtype, &Device::Cpu)?.affine(width, from)?)
@@ -32,6 +36,7 @@ impl Domain {
     pub(super) fn extremes(self, reach: f64) -> [f64; 3] {
         match self {
             Domain::Real => [-reach, 0.0, reach],
+            Domain::Decoded => [-DECODED, 0.0, DECODED],
             Domain::Interval(low, high) => {
                 let margin = 1e-4 * (high - low);
                 [low + margin, 0.5 * (low + high), high - margin]
@@ -39,6 +44,9 @@ impl Domain {
         }
     }
 }
+
+/// How far out the latents lie whose decoded values are taken for extreme data.
+const DECODED: f64 = 2.0;
 
 type Build = dyn Fn(&ParamPath) -> Result<Box<dyn Bijector>> + Send + Sync;
 type Pattern = dyn Fn(usize, usize) -> bool + Send + Sync;
@@ -55,6 +63,7 @@ pub struct Case {
     pub(super) decode_differentiable: bool,
     pub(super) pattern: Option<Box<Pattern>>,
     pub(super) knots: Vec<f64>,
+    pub(super) far: f64,
     looser: f64,
     reasons: Vec<String>,
 }
@@ -80,6 +89,7 @@ impl Case {
             decode_differentiable: true,
             pattern: None,
             knots: Vec::new(),
+            far: 1e6,
             looser: 1.0,
             reasons: Vec::new(),
         }
@@ -103,6 +113,13 @@ impl Case {
     #[must_use]
     pub fn reach(mut self, reach: f64, reason: &str) -> Self {
         self.reach = reach;
+        self.because(reason)
+    }
+
+    /// The largest magnitude at which single precision must agree with double, when it is not 10⁶.
+    #[must_use]
+    pub fn far(mut self, far: f64, reason: &str) -> Self {
+        self.far = far;
         self.because(reason)
     }
 
@@ -205,10 +222,11 @@ impl<'a> Subject<'a> {
         if parameters == Parameters::Randomised {
             randomise(&store, check.noise, &mut rng)?;
         }
-        let x = case.data.draw(check.batch, layer.event_shape(), check.dtype, &mut rng)?;
+        let drawn = case.data.draw(check.batch, layer.event_shape(), check.dtype, &mut rng)?;
         let z = case.latent.draw(check.batch, layer.latent_shape(), check.dtype, &mut rng)?;
         let context =
             layer.context_shape().map(|c| Domain::Real.draw(check.batch, c, check.dtype, &mut rng)).transpose()?;
+        let x = decoded(case.data, layer.as_ref(), drawn, context.as_ref())?;
         Ok(Subject { case, check, store, layer, x, z, context })
     }
 
@@ -264,12 +282,28 @@ impl<'a> Subject<'a> {
         Ok((none(&self.x)?, none(&self.z)?, self.context.as_ref().map(none).transpose()?))
     }
 
+    /// The input of a pass in `direction` from numbers that were made for its domain.
+    pub(super) fn input(&self, direction: Direction, made: Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+        match direction {
+            Direction::Encode => decoded(self.case.data, self.layer.as_ref(), made, context),
+            Direction::Decode => Ok(made),
+        }
+    }
+
     pub(super) fn encode(&self) -> Result<(Tensor, Tensor)> {
         self.layer.encode(&self.x, self.context.as_ref())
     }
 
     pub(super) fn decode(&self) -> Result<(Tensor, Tensor)> {
         self.layer.decode(&self.z, self.context.as_ref())
+    }
+}
+
+/// Numbers that were drawn as data, brought into a domain that is known by decoding alone.
+fn decoded(domain: Domain, layer: &dyn Bijector, drawn: Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+    match domain {
+        Domain::Decoded => Ok(layer.decode(&drawn, context)?.0.detach()),
+        _ => Ok(drawn),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Fault, Outcome, Property, Subject, close, close_values, finite, jaco
 use crate::autodiff::{gradient_or_zero, pair};
 use crate::distribution::StandardGaussian;
 use crate::error::Direction;
-use crate::{Backprop, Density, Flow, FlowRng, Gradients, Param, ParamStore, Result};
+use crate::{Backprop, Density, Flow, FlowRng, Gradients, Param, ParamStore, Pullback, Result};
 
 const fn property(name: &'static str, check: fn(&Subject<'_>) -> Outcome) -> Property {
     Property { name, parameters: &[Randomised], only: None, check }
@@ -24,6 +24,7 @@ pub(super) const ALL: &[Property] = &[
         s.layer.set_training(true);
         backprop(s)
     }),
+    property("backprop of decoding", backprop_of_decoding),
     property("backprop without rows", backprop_without_rows),
     property("a flow scores no rows", scores_without_rows),
     property("pattern of the jacobian", pattern),
@@ -105,7 +106,10 @@ fn finite_gradients(s: &Subject<'_>) -> Outcome {
     for level in [None, Some(0), Some(1), Some(2)] {
         let input = match level {
             None => s.x.clone(),
-            Some(i) => s.x.affine(0.0, s.case.data.extremes(s.case.reach)[i])?,
+            Some(i) => {
+                let far = s.x.affine(0.0, s.case.data.extremes(s.case.reach)[i])?;
+                s.input(Direction::Encode, far, s.context.as_ref())?
+            }
         };
         Plain::at(s, Direction::Encode, &Var::from_tensor(&input)?, s.context.as_ref())?.finite()?;
     }
@@ -121,6 +125,14 @@ fn backprop_without_rows(s: &Subject<'_>) -> Outcome {
     };
     let mut gradients = Gradients::new(&s.store);
     let pulled = s.layer.backprop(&z, &tape, context.as_ref(), &z, &log_det, &mut gradients)?;
+    let (back, log_back, tape) = {
+        let _paused = s.store.no_grad();
+        s.layer.decode_taped(&z, context.as_ref())?
+    };
+    let decoded = s.layer.backprop_decode(&back, &tape, context.as_ref(), &back, &log_back, &mut gradients)?;
+    if decoded.x.dims() != z.dims() || decoded.grad_x.dims() != z.dims() {
+        return Err(Fault::differs(format!("a latent of shape {:?}", decoded.x.dims()), format!("{:?}", z.dims())));
+    }
     for (what, t) in [("input", &pulled.x), ("gradient of x", &pulled.grad_x)] {
         if t.dims() != x.dims() {
             return Err(Fault::differs(format!("{what} of shape {:?}", t.dims()), format!("{:?}", x.dims())));
@@ -218,13 +230,37 @@ fn backprop(s: &Subject<'_>) -> Outcome {
     let mut gradients = Gradients::new(&s.store);
     let Cotangents { value, log_det } = &plain.cotangents;
     let pulled = s.layer.backprop(&z, &tape, s.context.as_ref(), value, log_det, &mut gradients)?;
+    let worst = close("taped value", &z, &plain.value, s.tolerance().round_trip)?;
+    Ok(worst.max(agrees(s, &pulled, &gradients, &s.x, &plain)?))
+}
+
+/// The backward pass of decoding gives what one ordinary graph gives, and the latent as well.
+fn backprop_of_decoding(s: &Subject<'_>) -> Outcome {
+    if !s.case.decode_differentiable {
+        return Ok(0.0);
+    }
+    let plain = Plain::of(s, Direction::Decode)?;
+    let context = s.context.as_ref();
+    let (x, tape) = {
+        let _paused = s.store.no_grad();
+        let (x, _, tape) = s.layer.decode_taped(&s.z, context)?;
+        (x, tape)
+    };
+    let mut gradients = Gradients::new(&s.store);
+    let Cotangents { value, log_det } = &plain.cotangents;
+    let pulled = s.layer.backprop_decode(&x, &tape, context, value, log_det, &mut gradients)?;
+    let worst = close("taped decoded value", &x, &plain.value, s.tolerance().round_trip)?;
+    Ok(worst.max(agrees(s, &pulled, &gradients, &s.z, &plain)?))
+}
+
+/// A pass's input and its gradients against those of one ordinary graph.
+fn agrees(s: &Subject<'_>, pulled: &Pullback, gradients: &Gradients, input: &Tensor, plain: &Plain) -> Outcome {
     let tolerance = s.tolerance();
-    let mut worst = close("taped value", &z, &plain.value, tolerance.round_trip)?;
-    worst = worst.max(close("reconstructed input", &pulled.x, &s.x, tolerance.round_trip)?);
-    worst = worst.max(close("gradient of x", &pulled.grad_x, &plain.input, tolerance.gradient)?);
+    let mut worst = close("reconstructed input", &pulled.x, input, tolerance.round_trip)?;
+    worst = worst.max(close("gradient of the input", &pulled.grad_x, &plain.input, tolerance.gradient)?);
     if let Some(expected) = &plain.context {
-        let got = pulled.grad_context.ok_or_else(|| Fault::differs("no gradient of the context", "one"))?;
-        worst = worst.max(close("gradient of the context", &got, expected, tolerance.gradient)?);
+        let got = pulled.grad_context.as_ref().ok_or_else(|| Fault::differs("no gradient of the context", "one"))?;
+        worst = worst.max(close("gradient of the context", got, expected, tolerance.gradient)?);
     }
     for ((param, got), (_, expected)) in gradients.iter().zip(plain.parameters.iter()) {
         let zero = param.var().zeros_like()?;

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::bijector::check_dtype;
 use crate::layers::{Coupling, Partition};
-use crate::nn::Conditioner;
+use crate::nn::{Conditioner, matmul};
 use crate::transformer::Transformer;
 use crate::{Bijector, Error, Init, Param, ParamPath, Result};
 
@@ -49,11 +49,11 @@ impl Conditioner for SmoothNet {
     fn forward(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Tensor> {
         check_dtype("smooth net", x, self.hidden.dtype())?;
         let rows = x.flatten_from(1)?.contiguous()?;
-        let mut h = rows.matmul(&self.hidden.tensor().t()?)?.broadcast_add(&self.bias.tensor())?;
+        let mut h = matmul(&rows, &self.hidden.tensor().t()?)?.broadcast_add(&self.bias.tensor())?;
         if let (Some(weight), Some(context)) = (&self.context, context) {
-            h = (h + context.flatten_from(1)?.contiguous()?.matmul(&weight.tensor().t()?)?)?;
+            h = (h + matmul(&context.flatten_from(1)?, &weight.tensor().t()?)?)?;
         }
-        let y = h.tanh()?.matmul(&self.out.tensor().t()?)?.broadcast_add(&self.out_bias.tensor())?;
+        let y = matmul(&h.tanh()?, &self.out.tensor().t()?)?.broadcast_add(&self.out_bias.tensor())?;
         let dims: Vec<usize> = std::iter::once(x.dim(0)?).chain(self.outputs.iter().copied()).collect();
         Ok(y.reshape(dims)?)
     }

@@ -113,6 +113,7 @@ fn extremes(s: &Subject<'_>) -> Outcome {
         for pattern in [[low, low], [middle, middle], [high, high], [low, high], [high, middle]] {
             let entries: Vec<f64> = (0..like.elem_count()).map(|i| pattern[i % 2]).collect();
             let input = Tensor::from_vec(entries, like.shape(), &Device::Cpu)?.to_dtype(like.dtype())?;
+            let input = s.input(direction, input, s.context.as_ref())?;
             let (value, log_det) = run(s.layer.as_ref(), direction, &input, s.context.as_ref())?;
             finite(&format!("{direction} of {pattern:?}"), &value)?;
             finite(&format!("{direction} log-determinant at {pattern:?}"), &log_det)?;

@@ -19,9 +19,6 @@ pub(super) const ALL: &[Property] = &[
 
 /// Magnitudes near zero: denormal in f32, the least normal, and some between it and one.
 const SMALL: [f64; 6] = [1e-45, 1e-40, f32::MIN_POSITIVE as f64, 1e-20, 1e-7, 1e-3];
-/// How far out the sweep goes on the real line.
-const FAR: f64 = 1e6;
-
 /// Critical inputs near zero and at knots, and those with far ones among them.
 fn critical(s: &Subject<'_>, domain: Domain) -> [Vec<f64>; 2] {
     let mut near = s.knots();
@@ -29,8 +26,15 @@ fn critical(s: &Subject<'_>, domain: Domain) -> [Vec<f64>; 2] {
         Domain::Real => {
             near.push(0.0);
             near.extend(SMALL.iter().chain(&[1.0]).flat_map(|&v| [v, -v]));
-            let far = [near.as_slice(), &[FAR, -FAR, 1e3, -1e3]].concat();
+            let far = s.case.far;
+            let middle = far.min(1e3);
+            let far = [near.as_slice(), &[far, -far, middle, -middle]].concat();
             [near, far]
+        }
+        Domain::Decoded => {
+            near.push(0.0);
+            near.extend(SMALL.iter().chain(&[1.0]).flat_map(|&v| [v, -v]));
+            [near, Vec::new()]
         }
         Domain::Interval(low, high) => {
             let width = high - low;
@@ -50,7 +54,8 @@ fn sweep(s: &Subject<'_>) -> Outcome {
     for (direction, domain, like) in [(Direction::Encode, s.case.data, &s.x), (Direction::Decode, s.case.latent, &s.z)]
     {
         for critical in critical(s, domain).iter().filter(|c| !c.is_empty()) {
-            let (input, context) = s.at(like, critical)?;
+            let (made, context) = s.at(like, critical)?;
+            let input = s.input(direction, made, context.as_ref())?;
             let (value, log_det) = run(s.layer.as_ref(), direction, &input, context.as_ref())?;
             finite(&format!("{direction} of critical inputs"), &value)?;
             finite(&format!("{direction} log-determinant at critical inputs"), &log_det)?;
@@ -115,7 +120,8 @@ fn gradients(s: &Subject<'_>) -> Outcome {
             // A logarithm's derivative is beyond the largest number where its argument is a denormal one.
             near.retain(|v| (v - low).min(high - v) > 1e-30);
         }
-        let (input, context) = s.at(like, if far.is_empty() { &near } else { &far })?;
+        let (made, context) = s.at(like, if far.is_empty() { &near } else { &far })?;
+        let input = s.input(direction, made, context.as_ref())?;
         Plain::at(s, direction, &Var::from_tensor(&input)?, context.as_ref())?.finite()?;
     }
     Ok(0.0)

@@ -50,7 +50,7 @@ pub use cursor::{BatchIndices, CursorState, EpochCursor};
 pub use ema::{Ema, EmaConfig};
 pub use events::{EventLog, LogRecord, RecordKind, read_log};
 pub use fingerprint::Fingerprint;
-pub use fit::{CurvePoint, Fit, FitOptions, fit};
+pub use fit::{CurvePoint, CurveRecorder, Fit, FitOptions, fit};
 pub use guard::{NonFiniteGuard, Verdict};
 pub use metrics::{Metric, Metrics};
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use flow_core::cnf::VectorField;
 use flow_core::cnf::matching::{FewSteps, sample_few_steps, trajectory};
 use flow_core::cnf::ode::Method;
-use flow_core::{Bijector, Chain, Density, FlowRng, ParamStore};
+use flow_core::{Bijector, Chain, Density, FlowRng, ParamStore, Reparameterized};
 
 use super::{ContinuousFlow, DiscreteFlow, END_TIME};
 use crate::Result;
@@ -26,6 +26,14 @@ pub enum Model {
 impl Model {
     /// The density.
     pub fn density(&self) -> &dyn Density {
+        match self {
+            Model::Discrete(flow) => flow,
+            Model::Continuous(flow) => flow.as_ref(),
+        }
+    }
+
+    /// The density with samples that can be differentiated, to be fitted to another density.
+    pub fn reparameterized(&self) -> &dyn Reparameterized {
         match self {
             Model::Discrete(flow) => flow,
             Model::Continuous(flow) => flow.as_ref(),

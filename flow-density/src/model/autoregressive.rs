@@ -4,7 +4,7 @@ use flow_core::layers::{ActNorm, MaskedAutoregressive};
 use flow_core::nn::MlpConfig;
 use flow_core::{Bijector, Chain, ParamPath, ParamStore};
 
-use super::{Conditioned, DiscreteFlow, Mixing, TransformerConfig, layer_paths, over_gaussian};
+use super::{Conditioned, DiscreteFlow, Mixing, TransformerConfig, layer_paths, over_gaussian, turned};
 use crate::Result;
 
 /// Bins of a spline where none are named.
@@ -30,7 +30,7 @@ const BINS: usize = 8;
 /// # }
 /// ```
 pub fn maf(features: usize) -> Autoregressive {
-    Conditioned::new(features, 5, Masked { mixing: Mixing::Reverse })
+    Conditioned::new(features, 5, Masked { mixing: Mixing::Reverse, inverse: false })
 }
 
 /// The autoregressive neural spline flow (Durkan et al. 2019, arXiv 1906.04032) over vectors of `features` entries: as
@@ -49,6 +49,7 @@ pub type Autoregressive = Conditioned<Masked>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Masked {
     mixing: Mixing,
+    inverse: bool,
 }
 
 impl Autoregressive {
@@ -56,6 +57,14 @@ impl Autoregressive {
     #[must_use]
     pub fn mixing(mut self, mixing: Mixing) -> Self {
         self.structure.mixing = mixing;
+        self
+    }
+
+    /// Turns the flow round, which makes it the inverse autoregressive flow (IAF, Kingma et al. 2016, arXiv 1606.04934):
+    /// sampling is one pass of each network, and the density takes `features` passes.
+    #[must_use]
+    pub fn inverse(mut self) -> Self {
+        self.structure.inverse = true;
         self
     }
 
@@ -71,7 +80,7 @@ impl Autoregressive {
             layers.push(layer(&path, self.features, self.transformer, &config)?);
             self.structure.mixing.push(&mut layers, &path, self.features)?;
         }
-        Ok(Chain::new(layers)?)
+        Ok(Chain::new(if self.structure.inverse { turned(layers) } else { layers })?)
     }
 
     /// The flow over a standard Gaussian, with seed, precision and device of `store`.

@@ -1,12 +1,12 @@
 //! Planar, radial and Sylvester flows: layers of few parameters, each of which bends space in one place.
 
 use candle_core::{Device, Tensor};
-use flow_core::layers::{Coupling, Partition, Planar, Radial, Sylvester};
+use flow_core::layers::{ActNorm, Coupling, Partition, Planar, Radial, Sylvester};
 use flow_core::nn::{Activation, Conditioner, Mlp};
 use flow_core::transformer::Transformer;
 use flow_core::{Bijector, Chain, ParamPath, ParamStore};
 
-use super::{DiscreteFlow, TransformerConfig, layer_paths, network, over_gaussian, usual_widths};
+use super::{DiscreteFlow, TransformerConfig, layer_paths, network, over_gaussian, turned, usual_widths};
 use crate::{Error, Result};
 
 /// The planar flow (Rezende & Mohamed 2015, arXiv 1505.05770) over vectors of `features` entries, of 32 transforms: each
@@ -42,8 +42,8 @@ pub fn sylvester(features: usize) -> Bumps {
 
 /// What [`planar`], [`radial`] and [`sylvester`] start from.
 ///
-/// Encoding is the closed direction, so these are densities; [`Inverse`](flow_core::Inverse) turns
-/// [`Bumps::bijector`] round where samples have to be cheap.
+/// Encoding is the closed direction, so these are densities; [`Bumps::inverse`] turns them round where samples have to be
+/// cheap.
 ///
 /// # Context
 /// The layers themselves take none. With [`Bumps::context`] each has a shift and a scale of every entry before it, which
@@ -56,6 +56,7 @@ pub struct Bumps {
     context: Option<usize>,
     transforms: usize,
     hidden: Vec<usize>,
+    inverse: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,7 +68,15 @@ enum Family {
 
 impl Bumps {
     fn new(features: usize, family: Family, transforms: usize) -> Self {
-        Bumps { features, family, width: None, context: None, transforms, hidden: usual_widths(features) }
+        Bumps {
+            features,
+            family,
+            width: None,
+            context: None,
+            transforms,
+            hidden: usual_widths(features),
+            inverse: false,
+        }
     }
 
     /// The number of transforms.
@@ -98,6 +107,15 @@ impl Bumps {
         self
     }
 
+    /// Turns the flow round: sampling becomes the closed direction, and the density takes the iteration. That is the flow of
+    /// variational inference, where samples are drawn in every step; its base is a Gaussian of learned means and deviations,
+    /// by an [`ActNorm`] under `base`.
+    #[must_use]
+    pub fn inverse(mut self) -> Self {
+        self.inverse = true;
+        self
+    }
+
     /// The bijector alone, with the layers' parameters under `layer00`, … of `path`, and those of the networks that read
     /// a context under `layer00.context`.
     ///
@@ -110,6 +128,10 @@ impl Bumps {
                 layers.push(conditional_affine(&path.pp("context"), self.features, size, &self.hidden)?);
             }
             layers.push(self.layer(&path)?);
+        }
+        if self.inverse {
+            layers = turned(layers);
+            layers.push(Box::new(ActNorm::new(&path.pp("base"), &[self.features])?));
         }
         Ok(Chain::new(layers)?)
     }

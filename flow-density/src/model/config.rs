@@ -1,14 +1,15 @@
 //! What a checkpoint says of a model.
 
-use flow_core::ParamStore;
 use flow_core::cnf::matching::{FlowMatching, Pairing, TimeSampling};
 use flow_core::cnf::{Divergence, Probe};
+use flow_core::{Chain, ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    END_TIME, Model, TransformerConfig, cnf, maf, nsf_autoregressive, nsf_coupling, planar, radial, realnvp, sylvester,
+    Autoregressive, Bumps, Couplings, END_TIME, Model, TransformerConfig, cnf, maf, nsf_autoregressive, nsf_coupling,
+    over_gaussian, planar, radial, realnvp, sylvester,
 };
-use crate::Result;
+use crate::{Error, Result};
 
 /// The tolerance at which trained continuous flows are solved.
 const TIGHT: f64 = 1e-5;
@@ -101,6 +102,11 @@ impl Kind {
         matches!(self, Kind::Spline | Kind::SplineAutoregressive)
     }
 
+    /// Whether samples cost much more than densities, unless the flow is turned round.
+    pub fn has_slow_direction(self) -> bool {
+        matches!(self, Kind::Maf | Kind::SplineAutoregressive | Kind::Planar | Kind::Radial | Kind::Sylvester)
+    }
+
     /// Whether it has networks, which have hidden layers.
     pub fn has_hidden_layers(self) -> bool {
         !matches!(self, Kind::Planar | Kind::Radial | Kind::Sylvester)
@@ -126,6 +132,10 @@ pub struct ModelConfig {
     /// Factor of the first layer's initial weights of a continuous flow.
     #[serde(default = "one")]
     pub input_gain: f64,
+    /// Whether the flow is turned round, so that samples are cheap and the density is not: only of families with a slow
+    /// direction ([`Kind::has_slow_direction`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inverse: bool,
     /// Bins of a spline.
     pub bins: usize,
     /// Relative and absolute tolerance of the solver of a continuous flow in training.
@@ -168,7 +178,14 @@ impl ModelConfig {
             .sigma_min(0.0);
         // A matched field learns thin structures late, and no solver's stiffness punishes fast variation in training.
         let input_gain = if kind == Kind::Matching { 4.0 } else { one() };
-        ModelConfig { kind, layers, hidden, input_gain, bins: 16, tolerance: 1e-3, matching }
+        ModelConfig { kind, layers, hidden, input_gain, inverse: false, bins: 16, tolerance: 1e-3, matching }
+    }
+
+    /// The same with cheap samples: turned round if the family has a slow direction.
+    #[must_use]
+    pub fn sampled(mut self) -> Self {
+        self.inverse = self.kind.has_slow_direction();
+        self
     }
 
     /// The model over vectors of `features` entries, with fresh parameters of the store's seed.
@@ -184,25 +201,47 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::build`].
     pub fn build_given(&self, features: usize, context: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {
-        let (hidden, layers) = (&self.hidden, self.layers);
+        if self.kind.is_continuous() {
+            return self.continuous(features, context, store, purpose);
+        }
+        Ok(Model::Discrete(over_gaussian(store, self.chain(features, context, &store.root())?)?))
+    }
+
+    /// The layers of a discrete flow over vectors of `features` entries given a context of `context` numbers, none for zero,
+    /// with their parameters under `path`.
+    ///
+    /// # Errors
+    /// [`flow_core::Error::Config`] naming the number that makes no model, and for a continuous one.
+    pub fn chain(&self, features: usize, context: usize, path: &ParamPath) -> Result<Chain> {
+        let (layers, hidden) = (self.layers, self.hidden.as_slice());
         let spline = TransformerConfig::spline(self.bins);
-        let flow = match self.kind {
-            Kind::Realnvp => realnvp(features).transforms(layers).hidden(hidden).context(context).build(store)?,
-            Kind::Maf => maf(features).transforms(layers).hidden(hidden).context(context).build(store)?,
-            Kind::Spline => {
-                let flow = nsf_coupling(features).transforms(layers).hidden(hidden).transformer(spline);
-                flow.context(context).build(store)?
-            }
-            Kind::SplineAutoregressive => {
-                let flow = nsf_autoregressive(features).transforms(layers).hidden(hidden).transformer(spline);
-                flow.context(context).build(store)?
-            }
-            Kind::Planar => planar(features).transforms(layers).context(context).build(store)?,
-            Kind::Radial => radial(features).transforms(layers).context(context).build(store)?,
-            Kind::Sylvester => sylvester(features).transforms(layers).context(context).build(store)?,
-            Kind::Ffjord | Kind::Matching => return self.continuous(features, context, store, purpose),
+        if self.inverse && !self.kind.has_slow_direction() {
+            let reason = format!("a {} flow has no slow direction to turn round", self.kind);
+            return Err(Error::config("inverse", reason));
+        }
+        let coupling = |flow: Couplings| flow.transforms(layers).hidden(hidden).context(context);
+        let autoregressive = |flow: Autoregressive| {
+            let flow = flow.transforms(layers).hidden(hidden).context(context);
+            if self.inverse { flow.inverse() } else { flow }
         };
-        Ok(Model::Discrete(flow))
+        let bumps = |flow: Bumps| {
+            let flow = flow.transforms(layers).context(context);
+            if self.inverse { flow.inverse() } else { flow }
+        };
+        match self.kind {
+            Kind::Realnvp => coupling(realnvp(features)).bijector(path),
+            Kind::Maf => autoregressive(maf(features)).bijector(path),
+            Kind::Spline => coupling(nsf_coupling(features)).transformer(spline).bijector(path),
+            Kind::SplineAutoregressive => {
+                autoregressive(nsf_autoregressive(features)).transformer(spline).bijector(path)
+            }
+            Kind::Planar => bumps(planar(features)).bijector(path),
+            Kind::Radial => bumps(radial(features)).bijector(path),
+            Kind::Sylvester => bumps(sylvester(features)).bijector(path),
+            Kind::Ffjord | Kind::Matching => {
+                Err(Error::config("model", format!("a {} flow has no layers; take a discrete one", self.kind)))
+            }
+        }
     }
 
     fn continuous(&self, features: usize, context: usize, store: &ParamStore, purpose: Purpose) -> Result<Model> {

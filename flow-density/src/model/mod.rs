@@ -35,7 +35,7 @@ use std::sync::Arc;
 use flow_core::cnf::{Cnf, ConcatSquash};
 use flow_core::distribution::StandardGaussian;
 use flow_core::nn::{Activation, MlpConfig};
-use flow_core::{Bijector, Chain, Flow, ParamPath, ParamStore};
+use flow_core::{Bijector, Chain, Flow, Inverse, ParamPath, ParamStore};
 
 use crate::{Error, Result};
 
@@ -58,8 +58,13 @@ pub type DiscreteFlow = Flow<Chain, StandardGaussian>;
 /// The solution of a differential equation over a standard Gaussian.
 pub type ContinuousFlow = Flow<Cnf<Arc<ConcatSquash>>, StandardGaussian>;
 
+/// The layers of the inverse map.
+fn turned(layers: Vec<Box<dyn Bijector>>) -> Vec<Box<dyn Bijector>> {
+    layers.into_iter().rev().map(|layer| Box::new(Inverse(layer)) as Box<dyn Bijector>).collect()
+}
+
 /// The flow of a map over vectors.
-fn over_gaussian<B: Bijector>(store: &ParamStore, bijector: B) -> Result<Flow<B, StandardGaussian>> {
+pub(crate) fn over_gaussian<B: Bijector>(store: &ParamStore, bijector: B) -> Result<Flow<B, StandardGaussian>> {
     let base = StandardGaussian::new(bijector.latent_shape(), store.dtype(), store.device());
     Ok(Flow::new(store, bijector, base)?)
 }

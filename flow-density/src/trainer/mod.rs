@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Classes, Columns, Data, Reading, Standard};
 use crate::model::{Kind, Model, ModelConfig, Purpose};
+use crate::variational::{Constraint, Objective, constrained};
 use crate::{Error, Result};
 
 pub use task::{DensityTask, MATCHING_LOSS, NLL};
@@ -62,6 +63,28 @@ pub struct DensityRun {
     /// What a straightened model was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub straightened: Option<Straightened>,
+    /// The density that the model was fitted to, where it was not fitted to data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fitted: Option<Fitted>,
+    /// How many of the columns, the last ones, the model is conditioned on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub given: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// What a model was fitted to, if that is a density.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fitted {
+    /// What kind of density [`DensityRun::data`] names: `energy`, `problem` or `expression`.
+    pub kind: String,
+    /// The domains of its parameters.
+    pub constraints: Vec<Constraint>,
+    /// What a step computes.
+    pub objective: Objective,
 }
 
 /// Where the paths of a straightened model come from.
@@ -82,7 +105,49 @@ impl DensityRun {
         let standard = data.standard().clone();
         let columns = data.toy().is_none().then(|| data.chosen().clone());
         let reading = Reading::default();
-        DensityRun { data: name.into(), standard, model, batch, seed, reading, columns, straightened: None }
+        let (straightened, fitted, given) = (None, None, 0);
+        DensityRun { data: name.into(), standard, model, batch, seed, reading, columns, straightened, fitted, given }
+    }
+
+    /// A run that fits a model to a density of parameters with these names, in their own units.
+    pub fn of_density(name: &str, names: &[String], model: ModelConfig, fitted: Fitted, seed: u64) -> Self {
+        let count = names.len();
+        let standard = Standard { mean: vec![0.0; count], std: vec![1.0; count], ..Standard::default() };
+        let columns = Columns { names: names.to_vec(), ..Columns::unnamed(count) };
+        DensityRun {
+            data: name.into(),
+            standard,
+            model,
+            batch: fitted.objective.samples,
+            seed,
+            reading: Reading::default(),
+            columns: Some(columns),
+            straightened: None,
+            fitted: Some(fitted),
+            given: 0,
+        }
+    }
+
+    /// The same run with the last `given` columns as what the model is conditioned on.
+    #[must_use]
+    pub fn given(mut self, given: usize) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// Columns that the model is a density of: all but those that it is conditioned on.
+    pub fn modelled(&self) -> usize {
+        self.features() - self.given
+    }
+
+    /// The scales of the columns that the model is a density of and of those that it is conditioned on.
+    pub fn scales(&self) -> (Standard, Standard) {
+        let part = |range: std::ops::Range<usize>| Standard {
+            mean: self.standard.mean[range.clone()].to_vec(),
+            std: self.standard.std[range.clone()].to_vec(),
+            lattices: self.standard.lattices.get(range).map(<[_]>::to_vec).unwrap_or_default(),
+        };
+        (part(0..self.modelled()), part(self.modelled()..self.features()))
     }
 
     /// The same run on a file that is read in this way.
@@ -139,7 +204,22 @@ impl DensityRun {
     /// [`flow_core::Error::Config`] naming the number that makes no model.
     pub fn model(&self, purpose: Purpose, device: &Device) -> Result<Model> {
         let store = ParamStore::new(self.seed, DType::F32, device);
-        self.model.build_given(self.features(), self.classes().map_or(0, Classes::len), &store, purpose)
+        if self.given > 0 {
+            if self.given >= self.features() {
+                let reason = format!("must be fewer than the {} columns, got {}", self.features(), self.given);
+                return Err(Error::config("columns that the model is conditioned on", reason));
+            }
+            return self.model.build_given(self.modelled(), self.given, &store, purpose);
+        }
+        match &self.fitted {
+            Some(fitted) => Ok(Model::Discrete(constrained(&store, &fitted.constraints, |path, features| {
+                self.model.chain(features, 0, path)
+            })?)),
+            None => {
+                let classes = self.classes().map_or(0, Classes::len);
+                self.model.build_given(self.features(), classes, &store, purpose)
+            }
+        }
     }
 }
 

@@ -93,6 +93,21 @@ impl DensityTask {
         self.run.standard.apply_spread(rows, rng, self.model.store().device())
     }
 
+    /// Rows as the model is a density of them, and what it is conditioned on: their classes, or their last columns.
+    fn parted(&self, x: &Tensor, classes: Option<Tensor>) -> Result<(Tensor, Option<Tensor>)> {
+        if self.run.given == 0 {
+            return Ok((x.clone(), classes));
+        }
+        let modelled = self.run.modelled();
+        let part = |from, count| x.narrow(1, from, count)?.contiguous();
+        Ok((part(0, modelled)?, Some(part(modelled, self.run.given)?)))
+    }
+
+    /// `Σ ln std` of the columns that the model is a density of.
+    fn log_scale(&self) -> f64 {
+        self.run.standard.std.iter().take(self.run.modelled()).map(|std| std.ln()).sum()
+    }
+
     /// The error of a matched field over rows; `None` for a model that is trained otherwise.
     fn matching_error(&self, x: &Tensor, given: Option<&Tensor>, rng: &mut FlowRng) -> Result<Option<Tensor>> {
         match (self.run.model.kind, self.model.field()) {
@@ -141,7 +156,8 @@ impl Task for DensityTask {
                 self.picked(&chosen, rng)?
             }
         };
-        Ok(self.model.density().initialize(&first, given.as_ref())?)
+        let (x, context) = self.parted(&first, given)?;
+        Ok(self.model.density().initialize(&x, context.as_ref())?)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
@@ -154,18 +170,20 @@ impl Task for DensityTask {
         density.set_training(true);
         density.set_noise(rng);
         let weight = Tensor::full(-1.0 / self.run.batch as f32, self.run.batch, x.device())?;
-        let scored = density.log_prob_backward(&x, given.as_ref(), &weight, Backprop::Reversible, gradients)?;
+        let (x, context) = self.parted(&x, given)?;
+        let scored = density.log_prob_backward(&x, context.as_ref(), &weight, Backprop::Reversible, gradients)?;
         let mean = f64::from(scored.log_prob.mean(0)?.to_scalar::<f32>()?);
-        Ok(Metrics::new(nats(self.run.standard.log_scale() - mean)))
+        Ok(Metrics::new(nats(self.log_scale() - mean)))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         self.model.density().set_training(false);
         let rows = self.data.rows(Split::Validation).first(VALIDATION);
         let (x, given) = (self.seen(rows.values(), rng)?, self.context(rows.classes())?);
-        let logs = log_prob_given(self.model.density(), &x, given.as_ref())?;
+        let (parted, context) = self.parted(&x, given.clone())?;
+        let logs = log_prob_given(self.model.density(), &parted, context.as_ref())?;
         let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
-        let metrics = Metrics::new(nats(self.run.standard.log_scale() - mean));
+        let metrics = Metrics::new(nats(self.log_scale() - mean));
         let _paused = self.model.store().no_grad();
         Ok(match self.matching_error(&x, given.as_ref(), rng)? {
             Some(error) => metrics.with(squared_error(&error)?),

@@ -7,3 +7,5 @@ mod classes;
 mod far;
 mod fuzz;
 mod integral;
+mod posterior;
+mod variational;

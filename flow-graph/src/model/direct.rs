@@ -6,6 +6,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use flow_core::Param;
+use flow_core::nn::matmul;
 
 use super::config::{BOND_CLASSES, GraphAfConfig, Head, NO_BOND, Stop};
 use super::params::{HeadNet, KINDS, Net};
@@ -102,7 +103,7 @@ fn linear(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     if let Some(last) = dims.last_mut() {
         *last = columns;
     }
-    Ok(x.contiguous()?.reshape((rows, w.dim(0)?))?.matmul(w)?.reshape(dims)?)
+    Ok(matmul(&x.contiguous()?.reshape((rows, w.dim(0)?))?, w)?.reshape(dims)?)
 }
 
 /// Node embeddings `(S, N, W)`, zero where there is no node.
@@ -154,7 +155,7 @@ pub(crate) fn log_probs(
     let mut first = linear(&condition, &net.bond.input.tensor())?;
     if let Some((distances, offsets)) = &net.bond.geometry {
         let (distance, offset) = geometry(&bonds, dtype, &device)?;
-        first = ((first + distance.matmul(&distances.tensor())?)? + offset.matmul(&offsets.tensor())?)?;
+        first = ((first + matmul(&distance, &distances.tensor())?)? + matmul(&offset, &offsets.tensor())?)?;
     }
     Ok((of_atoms, decide(config, &net.bond, &first, (&bonds, BOND_CLASSES), noise.1)?))
 }
@@ -221,7 +222,7 @@ fn gaussian(net: &HeadNet<Param>, first: &Tensor, mut x: Tensor, (layers, hidden
     let (weight, bias) = (net.output.tensor(), net.output_bias.tensor());
     let mut log_det = x.zeros_like()?;
     for l in 0..layers {
-        let out = h.narrow(1, l * hidden, hidden)?.contiguous()?.matmul(&weight.narrow(0, l * hidden, hidden)?)?;
+        let out = matmul(&h.narrow(1, l * hidden, hidden)?, &weight.narrow(0, l * hidden, hidden)?)?;
         let out = out.broadcast_add(&bias.narrow(0, l, 1)?)?;
         let mut s = out.narrow(1, k, k)?.tanh()?;
         if let Some(range) = &net.log_range {

@@ -1,6 +1,7 @@
 //! The classifier of a conditional model.
 
 use candle_core::Tensor;
+use flow_core::nn::matmul;
 use flow_core::{Error, Init, Param, ParamPath, Result};
 
 /// A classifier on the top latent: logits are a zero-initialised linear map of its mean over space (Kingma &
@@ -64,7 +65,7 @@ impl ZeroLinear {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.contiguous()?.matmul(&self.weight.tensor())?.broadcast_add(&self.bias.tensor())?;
+        let y = matmul(x, &self.weight.tensor())?.broadcast_add(&self.bias.tensor())?;
         Ok(y.broadcast_mul(&self.log_scale.tensor().affine(3.0, 0.0)?.exp()?)?)
     }
 }

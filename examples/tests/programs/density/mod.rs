@@ -1,5 +1,7 @@
 //! The `density` program from outside: every verb, bad input, and runs that are killed.
 mod bad_input;
+mod fit;
+mod posterior;
 mod verbs;
 
 use std::path::Path;

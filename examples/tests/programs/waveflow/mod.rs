@@ -62,6 +62,15 @@ fn every_verb_works_on_what_train_leaves() {
     );
     let synthesis = ["synthesize", "mels/low.npz", "--checkpoint", "m", "--out", "one.wav"];
     assert!(says(folder, &synthesis).contains("47 frames, 6016 samples at 8000 Hz"));
+    // In pieces: the whole as one chunk is the whole, and many chunks are near it.
+    let pieces = |more: &[&str]| says(folder, &[&synthesis[..4], &["--out", "pieces.wav"], more].concat());
+    let said = pieces(&["--chunk", "47", "--compare"]);
+    assert!(said.contains("inf dB"), "{said}");
+    assert_eq!(std::fs::read(folder.join("pieces.wav")).unwrap(), std::fs::read(folder.join("one.wav")).unwrap());
+    assert!(pieces(&["--chunk", "8", "--overlap", "4", "--compare"]).contains("dB of signal to noise"));
+    let said = says(folder, &["score", "--checkpoint", "m", "--data", "low.wav", "--out", "scores"]);
+    assert!(said.contains("nats/sample") && folder.join("scores/low.png").is_file(), "{said}");
+    assert_eq!(std::fs::read_to_string(folder.join("scores/likelihood.csv")).unwrap().lines().count(), 1 + 46);
     assert!(says(folder, &["info", "--checkpoint", "m"]).contains("64 bands of 0 to 4000 Hz at 8000 Hz"));
     assert!(says(folder, &["info", "--presets"]).contains("waveflow-h16-c64"));
     // Clips of one name in two folders stay apart.
@@ -79,7 +88,7 @@ fn every_verb_works_on_what_train_leaves() {
     assert!(!says(folder, &eval).contains("the run's own data"));
     let said = says(folder, &[&eval[..], &["--data", "both", "--split", "train"]].concat());
     assert!(said.contains(super::shared::OTHER_DATA), "{said}");
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["vocode", "--checkpoint", "m", "--data", "high.wav", "--out", "new"], "--resample"),
         (&["vocode", "--checkpoint", "m", "--data", "tiny.json", "--out", "new"], "tiny.json"),
         (
@@ -87,6 +96,9 @@ fn every_verb_works_on_what_train_leaves() {
             "hifi-gan",
         ),
         (&["eval", "--checkpoint", "none"], "train"),
+        (&["synthesize", "mels/low.npz", "--checkpoint", "m", "--stream", "4", "--out", "x.wav"], "causal_width"),
+        (&["synthesize", "mels/low.npz", "--checkpoint", "m", "--overlap", "4", "--out", "x.wav"], "--overlap"),
+        (&["synthesize", "mels/low.npz", "--checkpoint", "m", "--compare", "--out", "x.wav"], "--compare"),
         (&["train", "--mel", "other", "--out", "new"], "--mel other"),
         (&["train", "--resample", "--out", "new"], "--resample"),
         (&["mel", "--checkpoint", "m", "--raw-weights", "--out", "new"], "--raw-weights"),
@@ -98,6 +110,26 @@ fn every_verb_works_on_what_train_leaves() {
         says(folder, &["vocode", "--checkpoint", "m", "--data", "high.wav", "--resample", "--out", "new"])
             .contains("distance")
     );
+}
+
+/// A model that is causal in time makes the same waveform in a stream of any pieces.
+#[test]
+fn a_stream_is_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("tiny.json"), TINY.replace('{', "{\"causal_width\": true, ")).unwrap();
+    tones(folder);
+    says(folder, &train("m", "4"));
+    says(folder, &["mel", "--checkpoint", "m", "--data", "low.wav", "--out", "mels"]);
+    for piece in ["1", "5", "47"] {
+        let said = says(
+            folder,
+            &["synthesize", "mels/low.npz", "--checkpoint", "m", "--out", "x.wav", "--stream", piece, "--compare"],
+        );
+        let decibels = said.split(" dB of signal").next().and_then(|s| s.rsplit(' ').next()).unwrap();
+        assert!(decibels.parse::<f64>().unwrap() > 80.0, "{said}");
+        assert!(said.contains("KiB kept"), "{said}");
+    }
 }
 
 #[test]

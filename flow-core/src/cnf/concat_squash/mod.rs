@@ -12,6 +12,7 @@ use super::{FieldActivation, VectorField, groups};
 use crate::bijector::check_batch_as;
 use crate::kernels::accepts;
 use crate::kernels::concat_squash::{Act, Shape};
+use crate::nn::matmul;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 use embedding::Embedding;
@@ -159,8 +160,8 @@ impl SquashLayer {
 
     /// Gate and shift of every group, both `(G, O)`.
     fn conditions(&self, gate: Gate, c: &Tensor) -> Result<[Tensor; 2]> {
-        let factor = c.matmul(&self.gate.tensor().t()?)?.broadcast_add(&self.gate_bias.tensor())?;
-        Ok([gate.apply(&factor)?, c.matmul(&self.shift.tensor().t()?)?])
+        let factor = matmul(c, &self.gate.tensor().t()?)?.broadcast_add(&self.gate_bias.tensor())?;
+        Ok([gate.apply(&factor)?, matmul(c, &self.shift.tensor().t()?)?])
     }
 }
 
@@ -213,10 +214,10 @@ impl ConcatSquash {
         for (i, layer) in self.layers.iter().enumerate() {
             let [gate, shift] = layer.conditions(self.gate, &c)?;
             let weight = layer.weight.tensor().t()?;
-            let y = h.matmul(&weight)?.broadcast_add(&layer.bias.tensor())?;
+            let y = matmul(&h, &weight)?.broadcast_add(&layer.bias.tensor())?;
             let ones = y.ones_like()?;
             let u = (grouped(&y, &gate)? + grouped(&ones, &shift)?)?;
-            let dot_u = dots.iter().map(|d| grouped(&d.matmul(&weight)?, &gate));
+            let dot_u = dots.iter().map(|d| grouped(&matmul(d, &weight)?, &gate));
             let dot_u = dot_u.collect::<Result<Vec<_>>>()?;
             (h, dots) = if i + 1 == self.layers.len() {
                 (u, dot_u)

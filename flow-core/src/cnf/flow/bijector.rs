@@ -91,6 +91,12 @@ impl<F: VectorField> Bijector for Cnf<F> {
         Ok((z, log_det, Tape::Parts(tape)))
     }
 
+    /// Keeps the latent: solving back to it would cost more than its memory, and not quite come to it.
+    fn decode_taped(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor, Tape)> {
+        let (x, log_det) = self.decode(z, context)?;
+        Ok((x, log_det, Tape::Input(z.detach())))
+    }
+
     fn backprop(
         &self,
         z: &Tensor,

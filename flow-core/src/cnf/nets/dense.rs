@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::cnf::FieldActivation;
+use crate::nn::matmul;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
@@ -31,9 +32,9 @@ impl Dense {
     }
 
     fn forward(&self, x: &Tensor, shared: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.tensor())?;
+        let y = matmul(x, &self.weight.tensor())?;
         let Some(weight) = &self.shared else { return Ok(y.broadcast_add(&self.bias.tensor())?) };
-        let offset = shared.matmul(&weight.tensor())?.broadcast_add(&self.bias.tensor())?;
+        let offset = matmul(shared, &weight.tensor())?.broadcast_add(&self.bias.tensor())?;
         let (groups, outputs) = offset.dims2()?;
         if groups == 1 {
             return Ok(y.broadcast_add(&offset)?);
@@ -48,7 +49,7 @@ impl Dense {
 
     /// The derivative along `v`.
     fn tangent(&self, v: &Tensor) -> Result<Tensor> {
-        Ok(v.matmul(&self.weight.tensor())?)
+        matmul(v, &self.weight.tensor())
     }
 }
 

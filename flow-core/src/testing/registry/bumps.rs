@@ -1,6 +1,6 @@
 //! Planar, radial and Sylvester flows, closed in one direction, and their inverses, closed in the other.
 
-use crate::layers::{Planar, Radial, Sylvester};
+use crate::layers::{Planar, PlanarChain, Radial, RadialChain, Sylvester};
 use crate::testing::Case;
 use crate::{Bijector, Inverse, ParamPath, Result};
 
@@ -12,6 +12,13 @@ pub(super) fn cases() -> Vec<Case> {
     for d in [1, 2, 5] {
         cases.extend(both("Planar", &format!("D = {d}"), move |p| Planar::new(p, d)));
         cases.extend(both("Radial", &format!("D = {d}"), move |p| Radial::new(p, d)));
+    }
+    for (d, k) in [(1, 1), (2, 3), (5, 2)] {
+        let label = |what: &str| format!("D = {d}, K = {k}, {what}");
+        cases.extend(both("PlanarChain", &label("shared"), move |p| PlanarChain::new(p, d, k)));
+        cases.extend(both("PlanarChain", &label("amortized"), move |_| PlanarChain::amortized(d, k)));
+        cases.extend(both("RadialChain", &label("shared"), move |p| RadialChain::new(p, d, k)));
+        cases.extend(both("RadialChain", &label("amortized"), move |_| RadialChain::amortized(d, k)));
     }
     for (d, m) in [(1, 1), (2, 2), (5, 3), (3, 1)] {
         let pair = both("Sylvester", &format!("D = {d}, M = {m}"), move |p| Sylvester::new(p, d, m));

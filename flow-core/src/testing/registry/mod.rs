@@ -9,6 +9,7 @@ use super::Case;
 mod autoregressive;
 mod basic;
 mod bumps;
+mod constraints;
 mod continuous;
 mod couplings;
 mod linear;
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Case> {
         autoregressive::cases(),
         basic::cases(),
         bumps::cases(),
+        constraints::cases(),
         continuous::cases(),
         couplings::cases(),
         linear::cases(),

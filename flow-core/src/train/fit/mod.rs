@@ -1,13 +1,13 @@
 //! Fitting a density to a tensor, without a task and without a folder.
 
 mod options;
+mod recorder;
 
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 
 use super::cursor::{CursorState, EpochCursor};
 use super::metrics::{Metric, Metrics};
-use super::progress::{Progress, StepReport};
 use super::summary::Summary;
 use super::task::Task;
 use super::trainer::Trainer;
@@ -15,22 +15,12 @@ use crate::bijector::first_non_finite_row;
 use crate::{Backprop, Density, Error, FlowRng, Gradients, ParamStore, Result};
 
 pub use options::FitOptions;
+pub use recorder::{CurvePoint, CurveRecorder};
 
 /// Rows from which layers take their first scales.
 const FIRST: usize = 2048;
 /// Rows that are scored at once in a validation.
 const CHUNK: usize = 4096;
-
-/// A point of a learning curve.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct CurvePoint {
-    /// Finished steps.
-    pub step: u64,
-    /// Mean loss of the steps since the last point, in nats.
-    pub loss: f64,
-    /// The loss of the held-out rows in nats, where they were scored at this step.
-    pub validation: Option<f64>,
-}
 
 /// What [`fit`] returns.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,14 +75,13 @@ pub fn fit<D: Density + ?Sized>(density: &D, x: &Tensor, options: FitOptions<'_>
         None => Trainer::in_memory(config, task)?,
     }
     .with_stop(stop);
-    let mut recorder = Recorder { every, shown: progress, curve: Vec::new(), sum: (0.0, 0) };
+    let mut recorder = CurveRecorder::new(every, progress);
     let summary = trainer.run(&mut recorder)?;
-    recorder.close(summary.step);
     if !summary.interrupted {
         trainer.take_best()?;
     }
     density.set_training(false);
-    Ok(Fit { curve: recorder.curve, summary })
+    Ok(Fit { curve: recorder.finish(summary.step), summary })
 }
 
 /// The number of rows of finite data with a fitting context.
@@ -228,68 +217,6 @@ impl<D: Density + ?Sized> Task for FitTask<'_, D> {
 
     fn samples_per_step(&self) -> usize {
         self.run.batch
-    }
-}
-
-/// Draws the learning curve, and passes on what it sees.
-struct Recorder<'a> {
-    every: u64,
-    shown: Option<Box<dyn Progress + 'a>>,
-    curve: Vec<CurvePoint>,
-    /// Losses since the last point and their number.
-    sum: (f64, u64),
-}
-
-impl Recorder<'_> {
-    /// Ends the point of the steps since the last one.
-    fn close(&mut self, step: u64) {
-        let (sum, count) = std::mem::take(&mut self.sum);
-        if count > 0 {
-            self.curve.push(CurvePoint { step, loss: sum / count as f64, validation: None });
-        }
-    }
-}
-
-impl Progress for Recorder<'_> {
-    fn start(&mut self, done: u64, total: u64) {
-        if let Some(shown) = &mut self.shown {
-            shown.start(done, total);
-        }
-    }
-
-    fn step(&mut self, report: &StepReport<'_>) {
-        let loss = report.metrics.objective.value;
-        if loss.is_finite() {
-            self.sum = (self.sum.0 + loss, self.sum.1 + 1);
-        }
-        if report.step.is_multiple_of(self.every) {
-            self.close(report.step);
-        }
-        if let Some(shown) = &mut self.shown {
-            shown.step(report);
-        }
-    }
-
-    fn validation(&mut self, step: u64, metrics: &Metrics, best: f64) {
-        self.close(step);
-        if let Some(last) = self.curve.last_mut().filter(|point| point.step == step) {
-            last.validation = Some(metrics.objective.value);
-        }
-        if let Some(shown) = &mut self.shown {
-            shown.validation(step, metrics, best);
-        }
-    }
-
-    fn note(&mut self, message: &str) {
-        if let Some(shown) = &mut self.shown {
-            shown.note(message);
-        }
-    }
-
-    fn finish(&mut self, summary: &Summary) {
-        if let Some(shown) = &mut self.shown {
-            shown.finish(summary);
-        }
     }
 }
 

@@ -1,0 +1,122 @@
+//! `Y = X·W` of a tall matrix and a small one, with its gradients.
+
+use candle_core::Shape;
+use rayon::prelude::*;
+
+use super::gemm::{Size, Start, View, gemm, transpose};
+use super::{Fused, Real};
+
+/// Rows of a chunk: of the batch in `X·W` and of `W` in its gradient. Fixed, so that sums do not depend on the threads.
+const ROWS: usize = 64;
+const WEIGHT_ROWS: usize = 24;
+/// Rows of the batch that a chunk of the weight's gradient adds at a time, to stay in the cache.
+const BLOCK: usize = 256;
+/// Multiplications below which threads cost more than they save.
+const ALONE: usize = 1 << 15;
+
+/// `X·W`, `X` of shape `(M, K)` and `W` of shape `(K, N)`.
+pub(crate) struct Product {
+    pub size: Size,
+}
+
+impl Product {
+    /// `C = A·B` for chunks of `rows` rows of `C`.
+    fn chunked<T: Real>(&self, rows: usize, n: usize, c: &mut [T], chunk: impl Fn(usize, &mut [T]) + Sync) {
+        let Size { m, k, n: columns } = self.size;
+        let all = c.chunks_mut((rows * n).max(1));
+        if m * k * columns <= ALONE {
+            all.enumerate().for_each(|(index, c)| chunk(index * rows, c));
+        } else {
+            c.par_chunks_mut((rows * n).max(1)).enumerate().for_each(|(index, c)| chunk(index * rows, c));
+        }
+    }
+
+    fn rows<T: Real>(&self, x: &[T], inner: usize, w: &[T], n: usize) -> Vec<T> {
+        let mut y = vec![T::ZERO; self.size.m * n];
+        self.chunked(ROWS, n, &mut y, |first, y| {
+            let m = y.len() / n;
+            gemm(Size { m, k: inner, n }, View::rows(&x[first * inner..], inner), w, y, Start::Zero, false);
+        });
+        y
+    }
+}
+
+impl Fused<2> for Product {
+    fn name(&self) -> &'static str {
+        "matrix product"
+    }
+
+    fn shape(&self) -> Shape {
+        (self.size.m, self.size.n).into()
+    }
+
+    fn forward<T: Real>(&self, [x, w]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
+        let Size { k, n, .. } = self.size;
+        Ok(if n == 0 { Vec::new() } else { self.rows(x, k, w, n) })
+    }
+
+    fn backward<T: Real>(&self, [x, w]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
+        let Size { m, k, n } = self.size;
+        if k == 0 || n == 0 {
+            return Ok([Some(vec![T::ZERO; x.len()]), Some(vec![T::ZERO; w.len()])]);
+        }
+        let grad_x = self.rows(grad, n, &transpose(w, n), k);
+        let mut grad_w = vec![T::ZERO; k * n];
+        self.chunked(WEIGHT_ROWS, n, &mut grad_w, |first, part| {
+            for row in (0..m).step_by(BLOCK) {
+                let size = Size { m: part.len() / n, k: BLOCK.min(m - row), n };
+                let left = View::transposed(&x[row * k + first..], k);
+                gemm(size, left, &grad[row * n..], part, Start::Old, false);
+            }
+        });
+        Ok([Some(grad_x), Some(grad_w)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Var};
+
+    use crate::nn::matmul;
+    use crate::testing::numbers::{distance, normal};
+
+    /// Value and both gradients are those of Candle's product, for sizes on both sides of every chunk.
+    #[test]
+    fn it_is_the_product() {
+        let sizes =
+            [(0, 3, 2), (1, 1, 1), (5, 0, 3), (4, 3, 0), (65, 7, 9), (64, 24, 16), (300, 50, 33), (513, 25, 70)];
+        for (m, k, n) in sizes {
+            for (dtype, most) in [(DType::F64, 1e-12), (DType::F32, 2e-4)] {
+                let operand =
+                    |seed, shape: &[usize]| Var::from_tensor(&normal(seed, shape).to_dtype(dtype).unwrap()).unwrap();
+                let (x, w) = (operand(1, &[m, k]), operand(2, &[k, n]));
+                let weight = normal(3, &[m, n]).to_dtype(dtype).unwrap();
+                let ours = matmul(&x, &w).unwrap();
+                assert_eq!(ours.dims(), [m, n]);
+                if m * k * n == 0 {
+                    assert_eq!(ours.sum_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap(), 0.0);
+                    continue;
+                }
+                let theirs = x.as_tensor().matmul(&w).unwrap();
+                assert!(distance(&ours, &theirs) < most, "{m} {k} {n} {dtype:?}");
+                let [ours, theirs] =
+                    [ours, theirs].map(|y| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap());
+                for operand in [&x, &w] {
+                    let gap = distance(ours.get(operand).unwrap(), theirs.get(operand).unwrap());
+                    assert!(gap < most, "{m} {k} {n} {dtype:?}: gradient off by {gap}");
+                }
+            }
+        }
+    }
+
+    /// Strides are honoured, and what does not fit is refused.
+    #[test]
+    fn transposed_operands_and_wrong_sizes() {
+        let (x, w) = (normal(1, &[5, 6]), normal(2, &[4, 5]));
+        let (x, w) = (x.t().unwrap(), w.t().unwrap());
+        let expected = x.contiguous().unwrap().matmul(&w.contiguous().unwrap()).unwrap();
+        assert!(distance(&matmul(&x, &w).unwrap(), &expected) < 1e-13);
+        assert!(matmul(&w, &x).is_err() && matmul(&x, &w.to_dtype(DType::F32).unwrap()).is_err());
+        assert!(matmul(&x, &w.unsqueeze(0).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,300 @@
+//! Many planar flows as one layer, with parameters of their own or from a network.
+
+use candle_core::Tensor;
+
+use super::amortized::{check_parameters, spread};
+use super::planar::{NAME as STEP, TINY};
+use super::sylvester::{SLACK, TanhRoot};
+use crate::bijector::{Bijector, check_batch_as, zero_log_det};
+use crate::error::Direction;
+use crate::kernels::planar::PlanarSteps;
+use crate::kernels::{accepts, fuse};
+use crate::numerics::softmax::log_sigmoid;
+use crate::param::{Init, Param, ParamPath};
+use crate::{Error, Result};
+
+const NAME: &str = "planar chain";
+
+/// `K` planar maps one after the other, `x ← x + û_k·tanh(w_kᵀx + b_k)`, with the constraint and the log-determinant of
+/// [`Planar`](super::Planar) (Rezende & Mohamed 2015, arXiv 1505.05770, equations 10 to 13 and appendix A.1).
+///
+/// On the CPU the chain is one operation, forward and backward: its arithmetic is small, and as `K` layers of a dozen
+/// tensor operations each it is overhead that takes the time.
+///
+/// # Amortized
+/// The parameters belong to the layer ([`PlanarChain::new`]), or are the context ([`PlanarChain::amortized`]): then a
+/// network gives every row, or every few consecutive rows, a chain of its own, which is how the paper makes flows the
+/// posteriors of a model with a latent for each data point (section 4). Amortized parameters have the order `u_1`, `w_1`,
+/// `b_1`, `u_2`, …
+///
+/// # Directions
+/// As for [`Planar`](super::Planar): encode is the closed form, decode solves for each step and row by Newton's method
+/// inside a bracket. A posterior draws from its base and *encodes*.
+///
+/// # Shapes
+/// - event `(D,)`; context `(K·(2D + 1),)` if amortized, which may have fewer rows than the batch
+///   ([`Bijector::groups_context`]), ignored otherwise.
+#[derive(Debug)]
+pub struct PlanarChain {
+    shape: [usize; 1],
+    steps: usize,
+    width: [usize; 1],
+    own: Option<Own>,
+}
+
+/// Parameters that all rows share: `u` and `w`, `(K, D)`, and `b`, `(K, 1)`.
+#[derive(Debug)]
+struct Own {
+    u: Param,
+    w: Param,
+    b: Param,
+}
+
+impl PlanarChain {
+    /// `steps` maps of vectors of length `dims`, with parameters `u`, `w` and `b` under `path`, which start like those of
+    /// [`Planar`](super::Planar).
+    ///
+    /// # Errors
+    /// [`Error::Config`] without dimensions or steps.
+    pub fn new(path: &ParamPath, dims: usize, steps: usize) -> Result<Self> {
+        let chain = Self::amortized(dims, steps)?;
+        let own = Own {
+            u: path.param("u", (steps, dims), Init::Normal(0.1))?,
+            w: path.param("w", (steps, dims), Init::Normal(3.0 / (dims as f64).sqrt()))?,
+            b: path.param("b", (steps, 1), Init::Uniform(2.0))?,
+        };
+        Ok(PlanarChain { own: Some(own), ..chain })
+    }
+
+    /// `steps` maps of vectors of length `dims` whose parameters are the context.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without dimensions or steps.
+    pub fn amortized(dims: usize, steps: usize) -> Result<Self> {
+        if dims == 0 || steps == 0 {
+            let reason = format!("needs at least one dimension and one step, got {dims} and {steps}");
+            return Err(Error::config(NAME, reason));
+        }
+        Ok(PlanarChain { shape: [dims], steps, width: [steps * (2 * dims + 1)], own: None })
+    }
+
+    /// `K·(2D + 1)`: how many parameters a row has.
+    pub fn parameters_per_row(&self) -> usize {
+        self.width[0]
+    }
+
+    /// The parameters, `(G, K·(2D + 1))`, where `x` and they fit each other, and the number of rows.
+    fn check(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, usize)> {
+        if let Some(own) = &self.own {
+            let batch = check_batch_as(NAME, x, &self.shape, own.b.dtype())?;
+            let params = Tensor::cat(&[own.u.tensor(), own.w.tensor(), own.b.tensor()], 1)?;
+            return Ok((params.reshape((1, self.width[0]))?, batch));
+        }
+        let (batch, context) = check_parameters(NAME, x, &self.shape, context, &self.width)?;
+        Ok((context.clone(), batch))
+    }
+
+    /// The chain in operations of Candle: what the fused one is held against, and the path of other devices.
+    fn encode_composed(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (mut z, mut total) = (x.clone(), zero_log_det(x)?);
+        for k in 0..self.steps {
+            let step = Step::of(params, k, x)?;
+            let (bump, log_det) = step.bump(&step.height(&z)?.tanh()?)?;
+            (z, total) = ((z + bump)?, (total + log_det)?);
+        }
+        Ok((z, total))
+    }
+}
+
+/// The constrained parameters of one map, for every row: `w` and `û`, `(B, D)`, `b` and `wᵀû`, `(B,)`.
+struct Step {
+    w: Tensor,
+    u: Tensor,
+    b: Tensor,
+    slope: Tensor,
+}
+
+impl Step {
+    fn of(params: &Tensor, k: usize, x: &Tensor) -> Result<Self> {
+        let (rows, dims) = x.dims2()?;
+        let start = k * (2 * dims + 1);
+        let part = |at: usize, len: usize| spread(params, rows, start + at, len);
+        let (u, w, b) = (part(0, dims)?, part(dims, dims)?, part(2 * dims, 1)?.squeeze(1)?);
+        let along = (&w * &u)?.sum_keepdim(1)?;
+        // ln(1 + eᵃ) = -ln σ(-a).
+        let wanted = (log_sigmoid(&along.neg()?)?.neg()? - (1.0 - SLACK))?;
+        let shift = ((wanted - &along)? / (w.sqr()?.sum_keepdim(1)? + TINY)?)?;
+        let u = (u + w.broadcast_mul(&shift)?)?;
+        let slope = (&w * &u)?.sum(1)?;
+        Ok(Step { w, u, b, slope })
+    }
+
+    /// `wᵀx + b`, `(B,)`.
+    fn height(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(((x * &self.w)?.sum(1)? + &self.b)?)
+    }
+
+    /// `û·h`, `(B, D)`, and `ln(1 + wᵀû·(1 - h²))`, `(B,)`.
+    fn bump(&self, h: &Tensor) -> Result<(Tensor, Tensor)> {
+        let log = ((h.sqr()?.affine(-1.0, 1.0)? * &self.slope)? + 1.0)?.log()?;
+        Ok((self.u.broadcast_mul(&h.unsqueeze(1)?)?, log))
+    }
+}
+
+impl Bijector for PlanarChain {
+    fn name(&self) -> String {
+        format!("{NAME} of {}", self.steps)
+    }
+
+    fn event_shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn context_shape(&self) -> Option<&[usize]> {
+        self.own.is_none().then_some(&self.width)
+    }
+
+    fn groups_context(&self) -> bool {
+        self.own.is_none()
+    }
+
+    fn analytic(&self, direction: Direction) -> bool {
+        direction == Direction::Encode
+    }
+
+    fn encode(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let (params, rows) = self.check(x, context)?;
+        if rows == 0 {
+            return Ok((x.clone(), zero_log_det(x)?));
+        }
+        if !(accepts(x) && accepts(&params)) {
+            return self.encode_composed(x, &params);
+        }
+        let (dims, groups) = (self.shape[0], params.dim(0)?);
+        let chain = PlanarSteps { rows, dims, steps: self.steps, groups, slack: SLACK, tiny: TINY };
+        let both = fuse(chain, [x, &params])?;
+        Ok((both.narrow(1, 0, dims)?.contiguous()?, both.narrow(1, dims, 1)?.squeeze(1)?.contiguous()?))
+    }
+
+    fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let (params, rows) = self.check(z, context)?;
+        let (mut x, mut total) = (z.clone(), zero_log_det(z)?);
+        if rows == 0 {
+            return Ok((x, total));
+        }
+        for k in (0..self.steps).rev() {
+            let step = Step::of(&params, k, z)?;
+            let height = TanhRoot { layer: STEP, slope: &step.slope }.solve(&step.height(&x)?)?;
+            let (bump, log_det) = step.bump(&height.tanh()?)?;
+            (x, total) = ((x - bump)?, (total - log_det)?);
+        }
+        Ok((x, total))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+    use crate::autodiff::pair;
+    use crate::layers::Planar;
+    use crate::testing::numbers::{distance, normal, relative, store64, values};
+
+    /// Value, log-determinant and the gradients of a random functional of both, fused or composed.
+    fn passes(chain: &PlanarChain, x: &Var, params: &Var, fused: bool) -> [Tensor; 4] {
+        let encoded = match fused {
+            true => chain.encode(x.as_tensor(), Some(params.as_tensor())),
+            false => chain.encode_composed(x.as_tensor(), params.as_tensor()),
+        };
+        let (z, log_det) = encoded.unwrap();
+        let objective = pair(&z, &normal(7, z.dims())).unwrap() + pair(&log_det, &normal(8, log_det.dims())).unwrap();
+        let store = objective.unwrap().backward().unwrap();
+        let of = |v: &Var| store.get(v).unwrap().clone();
+        [z, log_det, of(x), of(params)]
+    }
+
+    #[test]
+    fn the_fused_chain_is_the_composed_one_for_every_way_to_share_parameters() {
+        for (rows, groups, dims, steps) in [(6, 6, 5, 9), (6, 3, 8, 2), (40, 1, 3, 17), (1, 1, 1, 1), (12, 4, 19, 3)] {
+            let chain = PlanarChain::amortized(dims, steps).unwrap();
+            let x = Var::from_tensor(&normal(1, &[rows, dims])).unwrap();
+            let params = Var::from_tensor(&normal(2, &[groups, chain.parameters_per_row()])).unwrap();
+            let (fused, composed) = (passes(&chain, &x, &params, true), passes(&chain, &x, &params, false));
+            for (what, (a, b)) in ["z", "log_det", "grad x", "grad params"].iter().zip(fused.iter().zip(&composed)) {
+                assert!(relative(a, b) < 1e-11, "{what} of {rows} rows in {groups} groups: {}", relative(a, b));
+            }
+        }
+    }
+
+    /// Far outside of where a network puts them too.
+    #[test]
+    fn the_gradient_is_that_of_finite_differences() {
+        let (rows, groups, dims, steps) = (4, 2, 3, 4);
+        let chain = PlanarChain::amortized(dims, steps).unwrap();
+        let x = normal(1, &[rows, dims]);
+        let params = (normal(2, &[groups, chain.parameters_per_row()]) * 1.5).unwrap();
+        let [vx, vp] = [&x, &params].map(|t| Var::from_tensor(t).unwrap());
+        let [_, _, grad_x, grad_params] = passes(&chain, &vx, &vp, true);
+        let value = |x: &Tensor, params: &Tensor| {
+            let (z, log_det) = chain.encode(x, Some(params)).unwrap();
+            let sum = pair(&z, &normal(7, z.dims())).unwrap() + pair(&log_det, &normal(8, log_det.dims())).unwrap();
+            sum.unwrap().to_scalar::<f64>().unwrap()
+        };
+        let moved = |t: &Tensor, i: usize, by: f64| {
+            let mut entries = values(t);
+            entries[i] += by;
+            Tensor::from_vec(entries, t.dims(), t.device()).unwrap()
+        };
+        let step = 1e-5;
+        for (i, &found) in values(&grad_x).iter().enumerate() {
+            let slope = (value(&moved(&x, i, step), &params) - value(&moved(&x, i, -step), &params)) / (2.0 * step);
+            assert!((found - slope).abs() < 1e-6 * (1.0 + slope.abs()), "x {i}: {found} {slope}");
+        }
+        for (i, &found) in values(&grad_params).iter().enumerate() {
+            let slope = (value(&x, &moved(&params, i, step)) - value(&x, &moved(&params, i, -step))) / (2.0 * step);
+            assert!((found - slope).abs() < 1e-6 * (1.0 + slope.abs()), "parameter {i}: {found} {slope}");
+        }
+    }
+
+    #[test]
+    fn single_precision_agrees_with_double() {
+        let chain = PlanarChain::amortized(40, 80).unwrap();
+        let x = normal(1, &[8, 40]);
+        let params = (normal(2, &[8, chain.parameters_per_row()]) * 0.3).unwrap();
+        let [x32, p32] = [&x, &params].map(|t| t.to_dtype(candle_core::DType::F32).unwrap());
+        let (z, log_det) = chain.encode(&x, Some(&params)).unwrap();
+        let (z32, log32) = chain.encode(&x32, Some(&p32)).unwrap();
+        assert!(relative(&z32, &z) < 1e-4 && relative(&log32, &log_det) < 1e-4);
+    }
+
+    #[test]
+    fn shared_parameters_are_those_of_single_layers() {
+        let store = store64(3);
+        let chain = PlanarChain::new(&store.root().pp("chain"), 4, 3).unwrap();
+        let x = normal(1, &[5, 4]);
+        let (z, log_det) = chain.encode(&x, None).unwrap();
+        let (mut y, mut total) = (x, log_det.zeros_like().unwrap());
+        for k in 0..3 {
+            let layer = Planar::new(&store.root().pp(k), 4).unwrap();
+            for name in ["u", "w", "b"] {
+                let row = store.get(&format!("chain.{name}")).unwrap().var().as_detached_tensor().get(k).unwrap();
+                store.get(&format!("{k}.{name}")).unwrap().set(&row).unwrap();
+            }
+            let (next, log) = layer.encode(&y, None).unwrap();
+            (y, total) = (next, (total + log).unwrap());
+        }
+        assert!(distance(&z, &y) < 1e-12 && distance(&log_det, &total) < 1e-12);
+    }
+
+    #[test]
+    fn contexts_that_do_not_fit_are_refused() {
+        let chain = PlanarChain::amortized(2, 3).unwrap();
+        let x = normal(1, &[4, 2]);
+        assert!(matches!(chain.encode(&x, None), Err(Error::Context { .. })));
+        assert!(matches!(chain.encode(&x, Some(&normal(2, &[3, 15]))), Err(Error::Context { .. })));
+        assert!(matches!(chain.encode(&x, Some(&normal(2, &[4, 14]))), Err(Error::Shape { .. })));
+        assert!(chain.encode(&x, Some(&normal(2, &[2, 15]))).is_ok());
+        assert!(PlanarChain::amortized(0, 1).is_err() && PlanarChain::amortized(1, 0).is_err());
+    }
+}
