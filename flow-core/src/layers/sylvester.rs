@@ -100,7 +100,7 @@ impl Frame {
     /// `Q·R·h`, `(B, D)`, and `Σ ln(1 + R_ii·R̃_ii·(1 - h²))`, `(B,)`.
     fn bumps(&self, h: &Tensor) -> Result<(Tensor, Tensor)> {
         let log = (h.sqr()?.affine(-1.0, 1.0)?.broadcast_mul(&self.slopes)? + 1.0)?.log()?.sum(1)?;
-        Ok((matmul(&matmul(&h, &self.r)?, &self.q)?, log))
+        Ok((matmul(&matmul(h, &self.r)?, &self.q)?, log))
     }
 
     /// `tanh a` for `a + R̃R·tanh a = c`, `(B, M)`, from the last entry up.

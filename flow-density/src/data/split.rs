@@ -75,19 +75,16 @@ impl Rows {
     /// The rows of several parts by their numbers.
     pub(super) fn sorted(parts: &[&Rows]) -> Self {
         let columns = parts.first().map_or(1, |part| part.columns);
-        let of_part = |part: &'_ &Rows| {
-            let classes = (0..part.len()).map(|row| part.classes.get(row).copied()).collect::<Vec<_>>();
-            part.numbers.iter().copied().zip(classes).collect::<Vec<_>>()
-        };
-        let mut all: Vec<((usize, Option<u32>), &[f64])> = Vec::new();
+        let mut all = Vec::new();
         for part in parts {
-            all.extend(of_part(part).into_iter().zip(part.values.chunks_exact(columns)));
+            let rows = part.numbers.iter().zip(part.values.chunks_exact(columns)).enumerate();
+            all.extend(rows.map(|(row, (&number, values))| (number, part.classes.get(row).copied(), values)));
         }
-        all.sort_by_key(|((number, _), _)| *number);
+        all.sort_by_key(|(number, ..)| *number);
         Rows {
-            values: all.iter().flat_map(|(_, row)| row.iter().copied()).collect(),
-            numbers: all.iter().map(|((number, _), _)| *number).collect(),
-            classes: all.iter().filter_map(|((_, class), _)| *class).collect(),
+            values: all.iter().flat_map(|(.., row)| row.iter().copied()).collect(),
+            numbers: all.iter().map(|(number, ..)| *number).collect(),
+            classes: all.iter().filter_map(|(_, class, _)| *class).collect(),
             columns,
         }
     }

@@ -11,7 +11,7 @@ use flow_density::trainer::{DensityRun, DensityTask, train_config};
 fn text() -> String {
     let mut rng = flow_core::FlowRng::seed_from(3);
     let row = |i: u32| {
-        let (kind, middle) = if i % 3 == 0 { ("Adélie", -2.0) } else { ("Gentoo", 2.0) };
+        let (kind, middle) = if i.is_multiple_of(3) { ("Adélie", -2.0) } else { ("Gentoo", 2.0) };
         format!("{:.4},{kind},{:.4}\n", middle + 0.5 * rng.next_normal(), rng.next_normal())
     };
     "bill,species,mass\n".to_string() + &(0..600).map(row).collect::<String>()

@@ -238,7 +238,7 @@ impl PointTask {
     }
 }
 
-fn with_cloud(hash: Fnv, cloud: &Vec<Point>) -> Fnv {
+fn with_cloud(hash: Fnv, cloud: &[Point]) -> Fnv {
     hash.words([cloud.len() as u32]).words(cloud.iter().flatten().map(|v| v.to_bits()))
 }
 
@@ -288,7 +288,7 @@ impl Task for PointTask {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let parts = [("train", &self.train[..]), ("validation", &self.validation)];
-        Some(Fingerprint::of_parts("point clouds", &parts, with_cloud))
+        Some(Fingerprint::of_parts("point clouds", &parts, |hash, cloud| with_cloud(hash, cloud)))
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {

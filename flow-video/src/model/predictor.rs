@@ -83,9 +83,7 @@ impl<'a> Predictor<'a> {
     /// diverged.
     pub fn predict(&mut self, frames: usize, temperatures: &[f64], rng: &mut FlowRng) -> Result<Tensor> {
         let rows = self.known_rows()?;
-        self.drawn(rows, frames, temperatures, |_, _, mean| {
-            Ok(rng.normal(mean.shape(), mean.dtype(), mean.device())?)
-        })
+        self.drawn(rows, frames, temperatures, |_, _, mean| rng.normal(mean.shape(), mean.dtype(), mean.device()))
     }
 
     /// As [`Predictor::predict`] with standard normal noise that is given, `noise[t][l]` for level `l` of frame `t`, of the
