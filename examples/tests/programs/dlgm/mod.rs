@@ -57,7 +57,7 @@ fn every_verb_works_on_what_train_leaves() {
     let said = verb(&["info"]);
     assert!(said.contains("2 planar maps") && said.contains("rises to 1 over 10 steps"), "{said}");
     let said = says(folder, &["info", "--presets"]);
-    assert!(said.contains("planar-80") && said.contains("1600"), "{said}");
+    assert!(said.contains("planar-80") && said.contains("4266544"), "{said}");
 }
 
 #[test]
