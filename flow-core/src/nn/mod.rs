@@ -37,17 +37,24 @@ use crate::{Gradients, Result};
 ///
 /// Candle's own product reads the operating system's description of the processor at every call to choose a number of
 /// threads, a tenth of a millisecond on two cores and more on many, unless `RAYON_NUM_THREADS` is set. On the CPU this one
-/// is computed by our kernels, whose sums do not depend on the number of threads.
+/// is computed by our kernels, whose sums do not depend on the number of threads, unless it is so large (2²⁶ multiplications)
+/// that the reading is nothing beside it and Candle's blocks are worth their packing.
 ///
 /// # Errors
 /// Candle's error for operands that are no matrices, do not fit each other, or differ in type or device.
 pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     match (x.dims(), w.dims()) {
-        (&[m, k], &[inner, n]) if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) => {
+        (&[m, k], &[inner, n])
+            if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) && is_small([m, k, n]) =>
+        {
             fuse(Product { size: Size { m, k, n } }, [x, w])
         }
         _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
     }
+}
+
+fn is_small([m, k, n]: [usize; 3]) -> bool {
+    m.saturating_mul(k).saturating_mul(n) <= 1 << 26
 }
 
 /// A network that turns the untouched half of a coupling, or a context, into parameters.
