@@ -252,12 +252,41 @@ pub(super) fn beside(
     let store = model.store();
     let grid = Tensor::from_vec(view.grid(side), ((side * side) as usize, 2), &Device::Cpu)?;
     let grid = grid.to_dtype(store.dtype())?.to_device(store.device())?;
-    let truth = exact(&grid)?;
-    let found: Vec<f64> = log_prob(model.density(), &grid)?.into_iter().map(f64::exp).collect();
+    let found = densities(model, &grid)?;
+    // A formula may have values where its variables have no domain; there is no density there.
+    let truth = exact(&grid)?.into_iter().zip(&found).map(|(exact, found)| found.map_or(0.0, |_| exact));
+    let (truth, found): (Vec<f64>, Vec<f64>) = (truth.collect(), found.iter().map(|p| p.unwrap_or(0.0)).collect());
     let most = top(&truth);
     let pair =
         [("exact".to_string(), heat_map(&truth, most, side)), ("model".to_string(), heat_map(&found, most, side))];
     Ok(write_png(path, &panels(&pair, 2)?.into())?)
+}
+
+/// The model's density at points; `None` outside the domain of its layers.
+fn densities(model: &Model, points: &Tensor) -> Result<Vec<Option<f64>>> {
+    let mut inside: Vec<u32> = (0..points.dim(0)? as u32).collect();
+    let mut out = vec![None; inside.len()];
+    let _paused = model.store().no_grad();
+    while !inside.is_empty() {
+        let some = points.index_select(&Tensor::new(inside.as_slice(), points.device())?, 0)?;
+        match model.density().log_prob(&some, None) {
+            Ok(logs) => {
+                let logs = logs.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+                inside.iter().zip(logs).for_each(|(&row, log)| out[row as usize] = Some(log.exp()));
+                break;
+            }
+            // Every layer names the rows that it refuses: without them the next one has its turn.
+            Err(flow_core::Error::Domain { rows, .. }) if !rows.is_empty() => {
+                let mut place = 0;
+                inside.retain(|_| {
+                    place += 1;
+                    rows.binary_search(&(place - 1)).is_err()
+                });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(out)
 }
 
 /// Points from latent to data, coloured by the angle at which they start: a strip and an animation.

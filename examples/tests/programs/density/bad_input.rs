@@ -112,7 +112,7 @@ fn flags_that_do_not_apply() {
             (&["train", "--preview-every", "5"], "--preview-every: a density draws its pictures at the end"),
             (
                 &["train", "--data", "three.csv", "--pixels", "99"],
-                "--pixels: for data of the plane, these have 3 columns",
+                "--pixels: for data of the plane without classes, these have 3 columns",
             ),
             (&["train", "--schedule", "linear", "--cosine"], "got Linear and Cosine"),
             (&["train", "--clip=-1"], "clip_norm"),

@@ -41,7 +41,7 @@ fn a_table_of_runs_gives_calibrated_posteriors() {
         (&["sample", "--given", "1,2"], "got 2"),
         (&["sample", "--given", "nan"], "finite"),
         (&["eval"], "is conditioned on observations"),
-        (&["posterior", "--pairs", "runs.csv"], "name its columns by --parameters and --observed"),
+        (&["posterior", "--pairs", "runs.csv", "--out", "b"], "name its columns by --parameters and --observed"),
         (&["posterior", "--pairs", "runs.csv", "--parameters", "theta", "--observed", "y", "--out", "b"], "y"),
         (&["posterior", "--pairs", "runs.csv", "--parameters", "x", "--observed", "x", "--out", "b"], "name"),
         (

@@ -203,7 +203,10 @@ fn clouds_of_different_sizes() {
         (&["render", "--data", "scans/test", "--out", "scans/test"], "could be overwritten"),
         (&["render", "--data", "scans/test/0.xyz", "--out", "scans/test"], "could be overwritten"),
         (&["sample", "--checkpoint", "run", "--count", "2", "--out", "x.ply"], "holds one cloud"),
-        (&["eval", "--data", "scans", "--splits", "scans/test/0.xyz"], "which shapes of an array"),
+        (
+            &["eval", "--checkpoint", "run", "--data", "scans", "--splits", "scans/test/0.xyz"],
+            "which shapes of an array",
+        ),
     ] {
         let mut command = super::pointflow(folder);
         command.args(arguments);
