@@ -69,6 +69,10 @@ pub(crate) fn all(
 
 /// All entries as f64 on the host, in row-major order.
 pub(crate) fn host(t: &Tensor) -> Result<Vec<f64>> {
+    // A part of an empty tensor begins behind its end, which Candle does not expect.
+    if t.elem_count() == 0 {
+        return Ok(Vec::new());
+    }
     Ok(t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
 }
 

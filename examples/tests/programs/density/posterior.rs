@@ -43,7 +43,7 @@ fn a_table_of_runs_gives_calibrated_posteriors() {
         (&["eval"], "is conditioned on observations"),
         (&["posterior", "--pairs", "runs.csv", "--out", "b"], "name its columns by --parameters and --observed"),
         (&["posterior", "--pairs", "runs.csv", "--parameters", "theta", "--observed", "y", "--out", "b"], "y"),
-        (&["posterior", "--pairs", "runs.csv", "--parameters", "x", "--observed", "x", "--out", "b"], "name"),
+        (&["posterior", "--pairs", "runs.csv", "--parameters", "x", "--observed", "x", "--out", "b"], "chosen twice"),
         (
             &["posterior", "--pairs", "runs.csv", "--parameters", "x", "--observed", "note", "--out", "b"],
             "one and the same",
