@@ -14,7 +14,7 @@
 //!
 //! `build(&store)` gives the flow over a standard Gaussian; seed, precision and device are the
 //! [`ParamStore`]'s. `bijector(&path)` gives the map alone, to be put over another base, turned round by
-//! [`Inverse`](flow_core::Inverse), or made part of a larger model.
+//! [`Inverse`], or made part of a larger model.
 //!
 //! Layers that normalise ([`ActNorm`](flow_core::layers::ActNorm)) take their first scales from data when
 //! [`Density::initialize`](flow_core::Density::initialize) is called with a batch; without that call they start as the
