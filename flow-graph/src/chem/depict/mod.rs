@@ -24,6 +24,8 @@ const CAPTION_LINE: f64 = 20.0;
 const ROW_GAP: f64 = 12.0;
 /// Characters that fit in a line of a caption.
 const CAPTION_LENGTH: usize = 30;
+/// Lines that a long line of a caption takes, at most.
+const CAPTION_LINES: usize = 5;
 
 /// Coordinates of the atoms in the plane, `y` upwards, with bonds of about 1.5 (Å), as RDKit lays them out.
 ///
@@ -58,7 +60,7 @@ fn rings(molecule: &Molecule) -> Vec<Vec<usize>> {
 /// Draws molecules in a grid, each over its caption, and writes the picture.
 ///
 /// The extension decides: `.svg`, or `.png` with 300 pixels a cell. A caption may have several lines; long
-/// ones are shortened. The file is complete or not there at all.
+/// ones go on in the next, and end in a mark where more than five would be needed. The file is complete or not there at all.
 ///
 /// # Errors
 /// Another extension, no molecules or no columns, a molecule without a [`layout`], a PNG too large to
@@ -83,7 +85,9 @@ pub fn grid_svg(cells: &[(&Molecule, String)], columns: usize) -> Result<String>
         return Err(Error::config("grid", format!("{} molecules in {columns} columns draw nothing", cells.len())));
     }
     let columns = columns.min(cells.len());
-    let lines = cells.iter().map(|(_, caption)| caption.lines().count()).max().unwrap_or(0);
+    let captions: Vec<Vec<String>> =
+        cells.iter().map(|(_, caption)| caption.lines().flat_map(wrapped).collect()).collect();
+    let lines = captions.iter().map(Vec::len).max().unwrap_or(0);
     let row = CELL.1 + CAPTION_LINE * lines as f64 + ROW_GAP;
     let (width, height) = (CELL.0 * columns as f64, row * cells.len().div_ceil(columns) as f64);
     let mut svg = format!(
@@ -91,7 +95,7 @@ pub fn grid_svg(cells: &[(&Molecule, String)], columns: usize) -> Result<String>
          viewBox=\"0 0 {width} {height}\" font-family=\"{}\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
         raster::FONTS
     );
-    for (index, (molecule, caption)) in cells.iter().enumerate() {
+    for (index, ((molecule, _), caption)) in cells.iter().zip(&captions).enumerate() {
         let corner = (CELL.0 * (index % columns) as f64, row * (index / columns) as f64);
         let places = layout(molecule)?;
         let drawing =
@@ -99,12 +103,12 @@ pub fn grid_svg(cells: &[(&Molecule, String)], columns: usize) -> Result<String>
         // Writing to a string cannot fail.
         let _ = writeln!(svg, "<g transform=\"translate({} {})\">", corner.0 + CELL.0 / 2.0, corner.1 + CELL.1 / 2.0);
         svg.push_str(&drawing);
-        for (line, text) in caption.lines().enumerate() {
+        for (line, text) in caption.iter().enumerate() {
             let y = CELL.1 / 2.0 + CAPTION_SIZE + CAPTION_LINE * line as f64;
             let _ = writeln!(
                 svg,
                 "<text y=\"{y}\" font-size=\"{CAPTION_SIZE}\" text-anchor=\"middle\" fill=\"#222222\">{}</text>",
-                escaped(&shortened(text))
+                escaped(text)
             );
         }
         svg.push_str("</g>\n");
@@ -113,11 +117,18 @@ pub fn grid_svg(cells: &[(&Molecule, String)], columns: usize) -> Result<String>
     Ok(svg)
 }
 
-fn shortened(text: &str) -> String {
-    if text.chars().count() <= CAPTION_LENGTH {
-        return text.to_string();
+/// A line of a caption in pieces that fit.
+fn wrapped(line: &str) -> Vec<String> {
+    let letters: Vec<char> = line.chars().collect();
+    let mut pieces: Vec<String> = letters.chunks(CAPTION_LENGTH).map(|piece| piece.iter().collect()).collect();
+    if pieces.len() > CAPTION_LINES {
+        pieces.truncate(CAPTION_LINES);
+        if let Some(last) = pieces.last_mut() {
+            last.pop();
+            last.push('…');
+        }
     }
-    text.chars().take(CAPTION_LENGTH - 1).chain(['…']).collect()
+    pieces
 }
 
 /// Text that may stand in XML.
@@ -133,4 +144,21 @@ fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_captions_go_on_in_the_next_line() {
+        assert_eq!(wrapped("CCO"), ["CCO"]);
+        let long = "C".repeat(CAPTION_LENGTH) + "NO";
+        assert_eq!(wrapped(&long), ["C".repeat(CAPTION_LENGTH), "NO".into()]);
+        let endless = wrapped(&"C".repeat(1000));
+        assert!(endless.len() == CAPTION_LINES && endless[CAPTION_LINES - 1].ends_with("C…"), "{endless:?}");
+        let molecule = crate::smiles::parse("CCO").unwrap();
+        let svg = grid_svg(&[(&molecule, format!("{long}\nQED 0.5"))], 1).unwrap();
+        assert!([&long[..CAPTION_LENGTH], "NO", "QED 0.5"].iter().all(|line| svg.contains(&format!(">{line}</text>"))));
+    }
 }
