@@ -44,7 +44,19 @@ pub trait Run: Serialize + DeserializeOwned {
         let config = load_config(checkpoint)?;
         let data =
             load_fingerprint(checkpoint)?.map_or_else(String::new, |data| format!("; the run is on {}", data.kind()));
-        let other = |e| fault(checkpoint, format!("config.json does not describe {}: {e}{data}", Self::DESCRIBES));
+        let other = |error: serde_json::Error| {
+            let (own, said) = (Self::DESCRIBES, error.to_string());
+            let field =
+                said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')).map(|(field, _)| field);
+            let reason = match field {
+                Some(field) => format!(
+                    "config.json does not describe {own}, it speaks of `{field}`{data}: load it with the program that trained \
+                     it, or with its version"
+                ),
+                None => format!("config.json does not describe {own}: {said}{data}"),
+            };
+            fault(checkpoint, reason)
+        };
         Ok(serde_json::from_value(config).map_err(other)?)
     }
 }

@@ -56,7 +56,9 @@ impl ConfigFile {
                 let reason = format!("has format version {v}, this program reads version {CHECKPOINT_VERSION}");
                 return Err(fault(path, reason));
             }
-            None => return Err(fault(path, "has no format version; is it a checkpoint of this program?")),
+            None => {
+                return Err(fault(path, "has no format version: another tool's file, no checkpoint of this library"));
+            }
         }
         serde_json::from_value(value).map_err(|e| fault(path, e))
     }
