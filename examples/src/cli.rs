@@ -83,6 +83,11 @@ impl DeviceArg {
     }
 }
 
+/// A number of things in words: `1 image`, `12 images`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Creates a folder for results.
 ///
 /// # Errors

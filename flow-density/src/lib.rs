@@ -11,7 +11,7 @@
 //! use flow_density::metrics::evaluate;
 //!
 //! # fn main() -> flow_density::Result<()> {
-//! let data = Data::from_toy(Toy::Moons);
+//! let data = Data::from_toy(Toy::Moons)?;
 //! let rows = Toy::Moons.rows(2000, &mut FlowRng::seed_from(1));
 //! let x = data.standard().apply(&rows, &Device::Cpu)?;
 //!

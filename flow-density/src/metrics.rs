@@ -3,7 +3,7 @@
 use std::fmt;
 
 use candle_core::{DType, Tensor};
-use flow_core::numerics::mean_and_error;
+use flow_core::numerics::{mean_and_error, plus_minus};
 use flow_core::{Density, FlowRng};
 use serde::Serialize;
 
@@ -150,7 +150,7 @@ pub struct Report {
     pub of: usize,
     /// The mean of `-ln p`.
     pub nll: f64,
-    /// Its standard error.
+    /// Its standard error; NaN for a single point.
     pub error: f64,
     /// `ln` of the scale: subtracted from `nll` it gives nats of the standardised data.
     pub log_scale: f64,
@@ -210,12 +210,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { split, nll, error, points, source, .. } = self;
         let given = if self.quantity == GIVEN { " given the class" } else { "" };
-        write!(f, "negative log-likelihood{given}: {split} {nll:.4} ± {error:.4} nats over {points} points")?;
+        let (error, s) = (plus_minus(*error, 4), if *points == 1 { "" } else { "s" });
+        write!(f, "negative log-likelihood{given}: {split} {nll:.4} {error} nats over {points} point{s}")?;
         if let (Some(entropy), Some((divergence, error))) = (self.entropy, self.divergence) {
             let above = nll - entropy;
             return write!(
                 f,
-                " of {source}, {above:+.4} from the entropy {entropy:.4}; divergence {divergence:.4} ± {error:.4} nats"
+                " of {source}, {above:+.4} from the entropy {entropy:.4}; divergence {divergence:.4} {} nats",
+                plus_minus(error, 4)
             );
         }
         let which = match (split.as_str(), *points == self.of) {
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_gap_to_the_entropy_and_the_divergence_estimate_the_same() {
-        let data = Data::from_toy(Toy::Moons);
+        let data = Data::from_toy(Toy::Moons).unwrap();
         let report = evaluate(&gaussian(2), data.standard(), &data, 4000, 0).unwrap();
         let (divergence, error) = report.divergence.unwrap();
         let gap = report.nll - report.entropy.unwrap();

@@ -15,7 +15,7 @@ use super::common::{PROGRAM, load};
 use super::grid;
 use super::picture::{self, PictureArg, Shown};
 use super::reading::{ReadingArg, check_columns, other_table, print, print_notes, table_of};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder, refuse};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, create_folder, refuse};
 
 /// Points of a toy, unless told.
 const POINTS: usize = 20_000;
@@ -200,7 +200,7 @@ impl EvalArgs {
                 self.reading.refuse(reason)?;
                 let given = run.classes().is_some();
                 ensure!(!given, "{}: a toy has no classes, which the model is given", toy.name());
-                let data = Data::from_toy(toy);
+                let data = Data::from_toy(toy)?;
                 check_columns(run, toy.name(), &Columns::unnamed(data.columns()))?;
                 let rows = data.test(self.points.unwrap_or(POINTS), seed);
                 let (of, file) = (rows.len(), rows.len());
@@ -220,7 +220,7 @@ impl EvalArgs {
         };
         let rows = match split {
             Split::All => {
-                eprintln!("{}: {} rows of {}", table.name(), table.rows(), table.chosen());
+                eprintln!("{}: {} of {}", table.name(), counted(table.rows(), "row"), table.chosen());
                 print_notes(table.notes());
                 if own || same_file(path, Path::new(&run.data)) {
                     eprintln!(
@@ -316,6 +316,6 @@ fn write_rows(path: &Path, run: &DensityRun, scored: &Scored, logs: &[f64], like
     let left_out = if is_whole { scored.file - scored.of } else { 0 };
     let without = if left_out > 0 { format!(", {left_out} more without a value") } else { String::new() };
     let what = if run.standard.is_dequantized() { "ln of the mean density over the cells" } else { "ln p" };
-    println!("{}: {what} of {} rows, nats of the data's units{without}", path.display(), logs.len());
+    println!("{}: {what} of {}, nats of the data's units{without}", path.display(), counted(logs.len(), "row"));
     Ok(())
 }

@@ -242,13 +242,13 @@ impl FitArgs {
         match density {
             Density::Energy(energy) => {
                 let divergence = energy.divergence(q)?;
-                let log_z = known_log_evidence.unwrap_or_default();
+                let log_z = energy.log_evidence()?;
                 println!("{energy}: KL(q‖p) {divergence:.4} nats by quadrature, log evidence {log_z:.4}");
                 report.divergence_nats = Some(divergence);
             }
             Density::Problem(problem) => {
-                let ((coordinate, known), found) = (problem.known_mean(), problem.mean_of(&draw()?)?);
-                let (name, log_z) = (density.names()[coordinate].clone(), problem.log_evidence());
+                let ((coordinate, known), found) = (problem.known_mean()?, problem.mean_of(&draw()?)?);
+                let (name, log_z) = (density.names()[coordinate].clone(), problem.log_evidence()?);
                 println!(
                     "{problem}: known log evidence {log_z:.4}, mean of {name} {known:.4}; by weighted draws {found:.4}"
                 );

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
-use flow_core::numerics::mean_and_error;
+use flow_core::numerics::{mean_and_error, plus_minus};
 use flow_core::train::{Summary, TrainConfig};
 use flow_density::data::{Columns, Data, Missing, Reading, Split, Table};
 use flow_density::model::{Kind, ModelConfig};
@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::common::{in_words, kinds, load_from};
 use super::reading::{ReadingArg, print};
 use super::train::recipe;
-use crate::cli::{at_least_one, refuse};
+use crate::cli::{at_least_one, counted, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::{Look, Series, loss_curve, plot_log};
 use crate::training::{self, Trained};
@@ -204,13 +204,14 @@ impl PosteriorArgs {
         let mut rng = FlowRng::named(self.engine.seed(), "calibration");
         let calibration = posterior.calibrate(&pairs, self.draws, &mut rng)?;
         println!(
-            "negative log-likelihood of the parameters: test {:.4} ± {:.4} nats over {} pairs",
+            "negative log-likelihood of the parameters: test {:.4} {} nats over {}",
             nll.0,
-            nll.1,
-            pairs.len()
+            plus_minus(nll.1, 4),
+            counted(pairs.len(), "pair")
         );
         if let Some((mean, error)) = divergence {
-            println!("divergence from the exact posterior: {mean:.4} ± {error:.4} nats on average over observations");
+            let error = plus_minus(error, 4);
+            println!("divergence from the exact posterior: {mean:.4} {error} nats on average over observations");
         }
         println!("{calibration}");
         let coverage = self.out.join("coverage.png");

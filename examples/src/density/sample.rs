@@ -14,7 +14,7 @@ use flow_density::io::{csv_with, header};
 use flow_density::trainer::DensityRun;
 
 use super::common::load;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, refuse};
 use crate::solver::SolverName;
 
 /// Points drawn at once.
@@ -107,7 +107,7 @@ impl SampleArgs {
             std::io::stdout().lock().write_all(text.as_bytes())?;
         } else {
             atomic_write(&self.out, text.as_bytes())?;
-            println!("{} points; {}", self.count, self.out.display());
+            println!("{}; {}", counted(self.count, "point"), self.out.display());
         }
         Ok(())
     }

@@ -143,7 +143,7 @@ impl Density {
     pub(super) fn log_evidence(&self) -> Result<Option<f64>> {
         Ok(match self {
             Density::Energy(energy) => Some(energy.log_evidence()?),
-            Density::Problem(problem) => Some(problem.log_evidence()),
+            Density::Problem(problem) => Some(problem.log_evidence()?),
             Density::Expression { .. } => None,
         })
     }

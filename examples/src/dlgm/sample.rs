@@ -8,7 +8,7 @@ use flow_core::FlowRng;
 
 use super::common::load;
 use super::pictures::{Draw, write_samples};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, create_parent};
 
 /// Draw images from a trained model
 #[derive(Args, Debug)]
@@ -58,7 +58,7 @@ impl SampleArgs {
         create_parent(&self.out)?;
         let draw = Draw { count: self.count, temperature: self.temperature, binary: self.binary };
         write_samples(&model, draw, self.columns, &self.out, &mut FlowRng::named(self.seed, "sample"))?;
-        println!("{} images at temperature {}; {}", self.count, self.temperature, self.out.display());
+        println!("{} at temperature {}; {}", counted(self.count, "image"), self.temperature, self.out.display());
         Ok(())
     }
 }

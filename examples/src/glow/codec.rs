@@ -13,7 +13,7 @@ use flow_image::io::{Pixels, write_images, write_named_images};
 
 use super::common::{DataArg, Part, load_codec};
 use super::sheet::check_drawable;
-use crate::cli::{create_parent, refuse};
+use crate::cli::{counted, create_parent, refuse};
 use crate::engine::EngineArgs;
 use crate::plot::plot_log;
 use crate::training::{self, Trained};
@@ -116,7 +116,7 @@ impl DecompressArgs {
             write_folder(&out, &set, names.as_deref())?;
         }
         let verified = if self.verify.is_some() { ", identical to the originals" } else { "" };
-        println!("{} images restored to {}{verified}", set.len(), out.display());
+        println!("{} restored to {}{verified}", counted(set.len(), "image"), out.display());
         Ok(())
     }
 }

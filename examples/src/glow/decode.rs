@@ -9,7 +9,7 @@ use flow_image::io::{Pixels, write_images};
 use super::common::{load, progress};
 use super::latents::{LatentFile, count, decode_images};
 use super::sheet::{Names, Sheet, check_drawable};
-use crate::cli::{CheckpointArg, DeviceArg, check_output, create_folder};
+use crate::cli::{CheckpointArg, DeviceArg, check_output, counted, create_folder};
 
 /// Turn latents back into images
 #[derive(Args, Debug)]
@@ -52,7 +52,7 @@ impl DecodeArgs {
         let labels = file.labels.map(|labels| (labels, run.class_names.clone()));
         let names = Names::default();
         let sheet = Sheet { images: &images, levels: run.spec.levels, columns: self.columns, names, labels };
-        println!("{} images in {} ({})", images.dim(0)?, sheet.write(&self.out)?, file.source);
+        println!("{} in {} ({})", counted(images.dim(0)?, "image"), sheet.write(&self.out)?, file.source);
         Ok(())
     }
 }

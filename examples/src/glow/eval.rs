@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
+use flow_core::numerics::plus_minus;
 use flow_image::data::Dataset;
 use flow_image::io::atomic_write;
 use flow_image::metrics::{bits_per_image, mean_and_error};
 
 use super::common::{DataArg, Part, images_of, load, progress};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, quoted};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, quoted};
 
 /// Measure bits/dim on held-out images
 #[derive(Args, Debug)]
@@ -67,12 +68,14 @@ impl EvalArgs {
         let (mean, error) = mean_and_error(&bits);
         let spec = &run.spec;
         println!(
-            "{} {mean:.4} ± {error:.4} bits/dim over {count} images ({} levels = {:.2} bits, D = {}, {} per image); {}",
+            "{} {mean:.4} {} bits/dim over {} ({} levels = {:.2} bits, D = {}, {} per image); {}",
             self.split,
+            plus_minus(error, 4),
+            counted(count, "image"),
             spec.levels,
             (spec.levels as f64).log2(),
             spec.dims(),
-            if self.draws == 1 { "1 draw".into() } else { format!("{} draws", self.draws) },
+            counted(self.draws, "draw"),
             set.source()
         );
         Ok(())

@@ -13,7 +13,7 @@ use flow_image::model::ImageModel;
 use super::common::{DataArg, Part, images_for, load, progress};
 use super::latents::{count, decode_images, encode_images};
 use super::sheet::{Names, Sheet, check_drawable};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, refuse};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, refuse};
 
 /// Walk between pairs of images
 #[derive(Args, Debug)]
@@ -85,7 +85,7 @@ impl InterpolateArgs {
         bar.finish_and_clear();
         let pairs = from.iter().zip(&to).map(|(from, to)| format!("{from} to {to}")).collect();
         let place = self.write(&model, &frames, pairs)?;
-        println!("{} pairs in {} steps in {place}", from.len(), self.steps);
+        println!("{} in {} steps in {place}", counted(from.len(), "pair"), self.steps);
         Ok(())
     }
 

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
+use flow_core::numerics::plus_minus;
 use flow_image::metrics::{auroc, bits_per_image, mean_and_error};
 use flow_image::model::ImageModel;
 use flow_image::trainer::ImageRun;
 
 use super::common::{DataArg, Part, images_resized_for, load, progress};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted};
 use crate::plot::{Sample, histogram};
 
 /// Tell two data sets apart by their likelihood under a model
@@ -59,10 +60,12 @@ impl OodArgs {
         histogram(&samples, "Likelihoods under one model", "bits/dim", &self.out)?;
         let ((a, ea), (b, eb)) = (mean_and_error(&inside), mean_and_error(&outside));
         println!(
-            "AUROC {:.4}; {data} {a:.4} ± {ea:.4} bits/dim ({} images), {other} {b:.4} ± {eb:.4} ({} images); {}",
+            "AUROC {:.4}; {data} {a:.4} {} bits/dim ({}), {other} {b:.4} {} ({}); {}",
             auroc(&inside, &outside),
-            inside.len(),
-            outside.len(),
+            plus_minus(ea, 4),
+            counted(inside.len(), "image"),
+            plus_minus(eb, 4),
+            counted(outside.len(), "image"),
             self.out.display()
         );
         Ok(())

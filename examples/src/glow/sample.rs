@@ -12,7 +12,7 @@ use flow_image::trainer::{ImageRun, class_rows};
 
 use super::common::{class_number, load, progress};
 use super::sheet::{Names, Sheet, check_drawable};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_folder, refuse};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, create_folder, refuse};
 
 /// Images that are drawn at once: more of them would only take more memory.
 const BATCH: usize = 1000;
@@ -87,7 +87,7 @@ impl SampleArgs {
         }
         let labels = labels.map(|labels| (labels, run.class_names.clone()));
         let place = Sheet { images: &images, levels: run.spec.levels, columns, names, labels }.write(&self.out)?;
-        println!("{count} images in {place}");
+        println!("{} in {place}", counted(count, "image"));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
+use flow_core::numerics::plus_minus;
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 use flow_core::{Backprop, FlowRng};
 use flow_image::codec::{IdfConfig, IdfRun};
@@ -19,7 +20,7 @@ use super::common::DataArg;
 use super::info::check_preset;
 use super::reading::ReadingArg;
 use super::sheet::{Names, Sheet};
-use crate::cli::{at_least_one, described, refuse};
+use crate::cli::{at_least_one, counted, described, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::{labelled, plot_log};
 use crate::training::{self, RunArg, Trained};
@@ -264,8 +265,9 @@ impl TrainArgs {
             eprintln!("note: over the first {count} of {all} test images; `glow eval --count {count}` prints the same");
         }
         println!(
-            "test {mean:.4} ± {error:.4} bits/dim over {} images ({} levels, D = {}), {} steps in {:.0} s; {}",
-            bits.len(),
+            "test {mean:.4} {} bits/dim over {} ({} levels, D = {}), {} steps in {:.0} s; {}",
+            plus_minus(error, 4),
+            counted(bits.len(), "image"),
             run.spec.levels,
             run.spec.dims(),
             summary.step,

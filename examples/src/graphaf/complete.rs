@@ -12,7 +12,7 @@ use flow_graph::trainer::random_order;
 
 use super::common::{ScorerArg, check_sizes, check_temperature, load, parse};
 use super::output::{self, Row};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, counted};
 
 /// Grow molecules from a scaffold
 #[derive(Args, Debug)]
@@ -93,7 +93,7 @@ impl CompleteArgs {
             .map(|(molecule, times)| Row { molecule, extra: vec![("times", times.to_string())] })
             .collect();
         output::write(&self.out, &rows, scorer.as_ref())?;
-        output::say(&self.out, &format!("{} molecules grown, {} different", grown.len(), rows.len()));
+        output::say(&self.out, &format!("{} grown, {} different", counted(grown.len(), "molecule"), rows.len()));
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use super::common::{DataArg, Expressed};
 use super::output::{self, Row};
 use super::sample::draw;
 use super::split::Cut;
-use crate::cli::{at_least_one, configured};
+use crate::cli::{at_least_one, configured, counted};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
@@ -301,6 +301,6 @@ impl TrainArgs {
             return Ok("no test molecules".into());
         }
         let bits = model.log_prob(&orders, &mut rng)?.bits_per_atom();
-        Ok(format!("test {bits:.4} bits/atom over {} molecules", orders.len()))
+        Ok(format!("test {bits:.4} bits/atom over {}", counted(orders.len(), "molecule")))
     }
 }

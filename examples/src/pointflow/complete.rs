@@ -9,7 +9,7 @@ use flow_points::trainer::{from_tensor, to_tensor};
 use super::common::{SolverArg, load};
 use super::data::{InputArg, clouds_at};
 use super::output::OutputArg;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, counted};
 
 /// Complete a partial cloud
 #[derive(Args, Debug)]
@@ -86,7 +86,7 @@ impl CompleteArgs {
         let title = format!("completed from points of {}", partial.source);
         let (clouds, pairs) = (clouds_at(partial.origin, clouds), clouds_at(partial.origin, pairs));
         let written = out.write_pairs(&clouds, &pairs, &partial.names, "completed", &title)?;
-        println!("{} shapes completed, objective {objective:.4}; {}", clouds.len(), written.display());
+        println!("{} completed, objective {objective:.4}; {}", counted(clouds.len(), "shape"), written.display());
         Ok(())
     }
 }

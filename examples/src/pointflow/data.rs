@@ -13,7 +13,7 @@ use flow_points::trainer::PointRun;
 use flow_points::{Cloud, Point};
 
 use super::common::PROGRAM;
-use crate::cli::{CheckpointArg, refuse};
+use crate::cli::{CheckpointArg, counted, refuse};
 
 /// The value of `--data` that stands for the procedural shapes.
 pub(super) const BUILT_IN: &str = "builtin";
@@ -168,7 +168,7 @@ impl Part {
         if chosen.clouds.is_empty() {
             bail!("--split {name}: {source} has no shapes in this part; name another, or all");
         }
-        eprintln!("split: {name}, {} shapes", chosen.clouds.len());
+        eprintln!("split: {name}, {}", counted(chosen.clouds.len(), "shape"));
         Ok(chosen)
     }
 }
@@ -296,7 +296,8 @@ pub(super) fn list(names: &[String]) -> String {
 fn tell_small(set: &PointSet, points: usize) {
     let small = set.smaller_than(points);
     if !small.is_empty() {
-        eprintln!("note: {} shapes have fewer than {points} points and are taken whole: {}", small.len(), list(&small));
+        let few = if small.len() == 1 { "shape has" } else { "shapes have" };
+        eprintln!("note: {} {few} fewer than {points} points, taken whole: {}", small.len(), list(&small));
     }
 }
 

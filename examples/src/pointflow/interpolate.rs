@@ -11,7 +11,7 @@ use flow_points::trainer::{from_tensor, to_tensor};
 use super::common::{SolverArg, load};
 use super::data::{InputArg, clouds_at};
 use super::output::OutputArg;
-use crate::cli::{CheckpointArg, DeviceArg};
+use crate::cli::{CheckpointArg, DeviceArg, counted};
 
 /// Where the walk goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,7 +87,7 @@ impl InterpolateArgs {
         let names: Vec<String> = (0..clouds.len()).map(|i| format!("step-{i:03}")).collect();
         let title = format!("between {} and {} of {}", self.from, self.to, input.source);
         let written = out.write_walk(&clouds, &names, &title)?;
-        println!("{} clouds from shape {} to {}; {}", self.steps, self.from, self.to, written.display());
+        println!("{} from shape {} to {}; {}", counted(self.steps, "cloud"), self.from, self.to, written.display());
         Ok(())
     }
 

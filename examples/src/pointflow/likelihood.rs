@@ -7,12 +7,12 @@ use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
-use flow_image::metrics::mean_and_error;
+use flow_core::numerics::{mean_and_error, plus_minus};
 use flow_points::trainer::to_tensor;
 
 use super::common::load;
 use super::data::InputArg;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, quoted};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, quoted};
 
 /// Log-likelihood of clouds in nats and bits per point
 #[derive(Args, Debug)]
@@ -79,9 +79,9 @@ impl LikelihoodArgs {
         }
         let (nats, error) = mean_and_error(&points);
         print!(
-            "{} clouds: log p(x|z) {nats:.4} ± {:.4} nats/point ({:.4} bits/point)",
-            points.len(),
-            error,
+            "{}: log p(x|z) {nats:.4} {} nats/point ({:.4} bits/point)",
+            counted(points.len(), "cloud"),
+            plus_minus(error, 4),
             nats / std::f64::consts::LN_2
         );
         match latents.is_empty() {

@@ -9,7 +9,7 @@ use flow_points::trainer::{from_tensor, to_tensor};
 use super::common::{SolverArg, load};
 use super::data::{InputArg, clouds_at, distances};
 use super::output::OutputArg;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, counted};
 
 /// Encode clouds or meshes and draw them again
 #[derive(Args, Debug)]
@@ -87,8 +87,8 @@ impl ReconstructArgs {
             &format!("reconstructed from {}", input.source),
         )?;
         println!(
-            "{} shapes, Chamfer distance {error:.4e}, two samplings of a shape {floor:.4e} ({:.2} times); {}",
-            clouds.len(),
+            "{}, Chamfer distance {error:.4e}, two samplings of a shape {floor:.4e} ({:.2} times); {}",
+            counted(clouds.len(), "shape"),
             error / floor,
             written.display()
         );

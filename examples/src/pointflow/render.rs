@@ -6,7 +6,7 @@ use flow_core::FlowRng;
 
 use super::data::InputArg;
 use super::output::OutputArg;
-use crate::cli::at_least_one;
+use crate::cli::{at_least_one, counted};
 
 /// Draw pictures of clouds or meshes: contact sheet and turntable
 #[derive(Args, Debug)]
@@ -38,7 +38,7 @@ impl RenderArgs {
         let mut rng = FlowRng::named(self.seed, "render");
         let (clouds, set) = self.input.open_whole(self.points, &mut rng)?;
         let written = out.write(&clouds, &set.names, &format!("points of {}", set.source))?;
-        println!("{} shapes; {}", clouds.len(), written.display());
+        println!("{}; {}", counted(clouds.len(), "shape"), written.display());
         Ok(())
     }
 }

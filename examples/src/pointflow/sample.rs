@@ -11,7 +11,7 @@ use flow_points::trainer::draw_clouds;
 use super::common::{SolverArg, check_temperature, load};
 use super::data::clouds_at;
 use super::output::{OutputArg, sample_name};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, counted};
 
 /// Draw new clouds of any number of points
 #[derive(Args, Debug)]
@@ -61,7 +61,12 @@ impl SampleArgs {
         let clouds = clouds_at(run.origin, clouds);
         let names: Vec<String> = (0..clouds.len()).map(sample_name).collect();
         let written: PathBuf = out.write(&clouds, &names, &format!("drawn by pointflow, seed {}", self.seed))?;
-        println!("{} clouds of {} points at {rate:.1} clouds/s; {}", self.count, self.points, written.display());
+        println!(
+            "{} of {} at {rate:.1} clouds/s; {}",
+            counted(self.count, "cloud"),
+            counted(self.points, "point"),
+            written.display()
+        );
         Ok(())
     }
 }

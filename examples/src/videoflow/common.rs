@@ -9,7 +9,7 @@ use flow_video::data::{self, Channels, Clips, OpenOptions, Resize, Splits, is_ge
 use flow_video::model::VideoFlow;
 use flow_video::trainer::VideoRun;
 
-use crate::cli::{CheckpointArg, Part, at_least_one};
+use crate::cli::{CheckpointArg, Part, at_least_one, counted};
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "videoflow";
@@ -37,7 +37,7 @@ fn part_of(splits: Splits, part: Part) -> Result<Clips> {
 pub(super) fn told(part: Part, set: Clips) -> Result<Clips> {
     let count = set.len();
     ensure!(count > 0, "{}: the {part} part has no clips; --split all takes all of them", set.source());
-    eprintln!("data: {part} part, {count} clips; {}", set.source());
+    eprintln!("data: {part} part, {}; {}", counted(count, "clip"), set.source());
     set.notes().iter().for_each(|note| eprintln!("note: {note}"));
     Ok(set)
 }

@@ -6,11 +6,12 @@ use anyhow::Result;
 use clap::Args;
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
+use flow_core::numerics::plus_minus;
 use flow_video::metrics::{Curves, Evaluation, Protocol, evaluate};
 use indicatif::ProgressBar;
 
 use super::common::{DataArg, DrawArg, chosen, enough, load, places};
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, create_parent};
 use crate::plot::{Look, Series, loss_curve};
 
 /// Measure likelihood, predictions, diversity and calibration on held-out clips
@@ -99,10 +100,15 @@ impl EvalArgs {
     }
 }
 
+fn errors(psnr: f64, ssim: f64) -> String {
+    if psnr.is_nan() { plus_minus(psnr, 2) } else { format!("± {psnr:.2}, {ssim:.4}") }
+}
+
 fn print(result: &Evaluation, dims: usize, source: &str) {
     let Protocol { context, horizon, futures, temperatures, .. } = &result.protocol;
     let (mean, error) = result.bits_per_dim;
-    println!("{mean:.4} ± {error:.4} bits/dim over {} clips (D = {dims} a frame); {source}", result.clips);
+    let (error, clips) = (plus_minus(error, 4), counted(result.clips, "clip"));
+    println!("{mean:.4} {error} bits/dim over {clips} (D = {dims} a frame); {source}");
     let frames: Vec<String> = result.bits_of_frames.iter().map(|bits| format!("{bits:.3}")).collect();
     println!("  by frame      {}", frames.join(" "));
     println!("{context} given frames, {horizon} predicted, {futures} futures at temperature {temperatures:?}:");
@@ -114,7 +120,7 @@ fn print(result: &Evaluation, dims: usize, source: &str) {
     for best in &result.best_of {
         let ((psnr, psnr_error), (ssim, ssim_error)) = (best.psnr, best.ssim);
         let name = format!("best of {}", best.futures);
-        println!("  {name:<32}{psnr:>8.2}  {ssim:>7.4}   ± {psnr_error:.2}, {ssim_error:.4}");
+        println!("  {name:<32}{psnr:>8.2}  {ssim:>7.4}   {}", errors(psnr_error, ssim_error));
     }
     row("mean of the futures", &result.mean);
     row("last given frame again", &result.copy_last);
@@ -122,7 +128,7 @@ fn print(result: &Evaluation, dims: usize, source: &str) {
     for margin in &result.margins {
         let ((psnr, psnr_error), (ssim, ssim_error)) = (margin.psnr, margin.ssim);
         let name = format!("best of {futures} less {}", margin.over);
-        println!("  {name:<32}{psnr:>+8.2}  {ssim:>+7.4}   ± {psnr_error:.2}, {ssim_error:.4}, clip by clip");
+        println!("  {name:<32}{psnr:>+8.2}  {ssim:>+7.4}   {}, clip by clip", errors(psnr_error, ssim_error));
     }
     println!("  neighbouring futures differ by {:.2} levels (root mean square)", result.diversity);
     println!("calibration of latents (true model: mean 0, deviation 1, every tenth 0.100):");

@@ -9,7 +9,7 @@ use flow_video::model::Predictor;
 
 use super::common::{DrawArg, FPS, load};
 use super::film;
-use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent};
+use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, create_parent};
 
 /// Draw whole clips from nothing
 #[derive(Args, Debug)]
@@ -59,7 +59,7 @@ impl SampleArgs {
         let names = (1..=self.count).map(|n| format!("sample {n}")).collect();
         create_parent(&self.out)?;
         film::write_clips(&self.out, &clips, names, FPS)?;
-        println!("{} clips of {} frames; {}", self.count, self.frames, self.out.display());
+        println!("{} of {}; {}", counted(self.count, "clip"), counted(self.frames, "frame"), self.out.display());
         Ok(())
     }
 }

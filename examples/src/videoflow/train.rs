@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use clap::Args;
+use flow_core::numerics::plus_minus;
 use flow_core::train::{EmaConfig, Summary, TrainConfig};
 use flow_core::{Backprop, FlowRng};
 use flow_video::data::{self, Clips, Splits};
@@ -16,7 +17,7 @@ use super::common::{FPS, chosen};
 use super::film::{self, Futures};
 use super::info::words;
 use super::reading::ReadingArg;
-use crate::cli::{at_least_one, described};
+use crate::cli::{at_least_one, counted, described};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
@@ -162,8 +163,8 @@ impl TrainArgs {
     /// Pictures and the summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, splits: &Splits, device: &Device) -> Result<()> {
         let (run, model) = flow_core::train::load::<VideoRun>(&self.out, device, true)?;
-        let set = [&splits.test, &splits.validation, &splits.train].into_iter().find(|set| !set.is_empty());
-        let Some(set) = set else { return Ok(()) };
+        let parts = [("test", &splits.test), ("validation", &splits.validation), ("training", &splits.train)];
+        let Some((part, set)) = parts.into_iter().find(|(_, set)| !set.is_empty()) else { return Ok(()) };
         let shortest = set.iter().map(|clip| clip.frames()).min().unwrap_or_default();
         let horizon = run.horizon.min(shortest.saturating_sub(run.context)).max(1);
         let places: Vec<usize> = (0..set.len().min(REPORT.0)).collect();
@@ -175,7 +176,8 @@ impl TrainArgs {
             Ok(frames.iter().sum::<f64>() / frames.len() as f64)
         });
         let (mean, error) = mean_and_error(&bits.collect::<Result<Vec<_>>>()?);
-        let head = format!("test {mean:.4} ± {error:.4} bits/dim over {} clips", clips.len());
+        let (error, clips_scored) = (plus_minus(error, 4), counted(clips.len(), "clip"));
+        let head = format!("{part} {mean:.4} {error} bits/dim over {clips_scored}");
         let tail = format!("{} steps in {:.0} s", summary.step, summary.seconds);
         match self.futures(&run, &model, &clips, horizon, set) {
             Ok(words) => println!("{head}; {words}; {tail}; {}", self.out.join("predictions.gif").display()),

@@ -15,7 +15,7 @@ use flow_audio::trainer::{WaveRun, synthesize};
 use flow_core::FlowRng;
 
 use super::pieces::{Pieces, PiecesArg};
-use crate::cli::{CheckpointArg, Part, refuse};
+use crate::cli::{CheckpointArg, Part, counted, refuse};
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "waveflow";
@@ -89,7 +89,7 @@ impl DataArg {
         };
         ensure!(!set.is_empty(), "{}: the {part} part has no clips; --split all takes all of them", set.source());
         let (count, seconds, rate) = (set.len(), set.seconds(), set.rate());
-        eprintln!("data: {part} part, {count} clips, {seconds:.1} s at {rate} Hz; {}", set.source());
+        eprintln!("data: {part} part, {}, {seconds:.1} s at {rate} Hz; {}", counted(count, "clip"), set.source());
         set.notes().iter().for_each(|note| eprintln!("note: {note}"));
         Ok(set)
     }

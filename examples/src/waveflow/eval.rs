@@ -7,7 +7,7 @@ use flow_audio::mel::griffin_lim;
 use flow_audio::metrics::{bits_per_sample, flac_bits_per_sample, mel_cepstral_distortion, multi_resolution_stft};
 use flow_audio::trainer::log_prob_of;
 use flow_core::FlowRng;
-use flow_core::numerics::mean_and_error;
+use flow_core::numerics::{mean_and_error, plus_minus};
 
 use super::common::{DataArg, DrawArg, load};
 use crate::cli::{CheckpointArg, DeviceArg, Part, at_least_one};
@@ -57,8 +57,8 @@ impl EvalArgs {
         let nats = log_prob_of(&model, &set, self.segments, &mut FlowRng::named(0, "eval"))?;
         let (mean, error) = mean_and_error(&nats);
         println!(
-            "log-likelihood {mean:.4} ± {error:.4} nats/sample over {} of {} segments of {} samples, {:.3} bits of a \
-             16-bit sample",
+            "log-likelihood {mean:.4} {} nats/sample over {} of {} segments of {} samples, {:.3} bits of a 16-bit sample",
+            plus_minus(error, 4),
             nats.len(),
             set.len(),
             set.samples(),
@@ -87,7 +87,8 @@ impl EvalArgs {
         println!("{:<16}{:>15}  {:>21}", "copies", "STFT distance", "cepstral distortion");
         for (name, row) in ["this model", "Griffin-Lim"].into_iter().zip(&rows) {
             let [(stft, stft_error), (cepstral, cepstral_error)] = [mean_and_error(&row[0]), mean_and_error(&row[1])];
-            println!("{name:<16}{stft:>8.3} ± {stft_error:.3}  {cepstral:>11.2} ± {cepstral_error:.2} dB");
+            let (stft_error, cepstral_error) = (plus_minus(stft_error, 3), plus_minus(cepstral_error, 2));
+            println!("{name:<16}{stft:>8.3} {stft_error}  {cepstral:>11.2} {cepstral_error} dB");
         }
         Ok(())
     }

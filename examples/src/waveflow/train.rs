@@ -12,12 +12,12 @@ use flow_audio::metrics::bits_per_sample;
 use flow_audio::model::{PRESETS, WaveFlowConfig};
 use flow_audio::trainer::{NLL, WaveRun, WaveTask, log_prob_of, synthesize, train_config};
 use flow_core::FlowRng;
-use flow_core::numerics::mean_and_error;
+use flow_core::numerics::{mean_and_error, plus_minus};
 use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 
 use super::common::ReadingArg;
 use super::info::{spectrogram, words};
-use crate::cli::described;
+use crate::cli::{counted, described};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
@@ -155,8 +155,8 @@ impl TrainArgs {
     /// A copy and the summary, from the checkpoint on disk.
     fn report(&self, summary: &Summary, splits: &Splits, device: &Device) -> Result<()> {
         let (run, model) = flow_core::train::load::<WaveRun>(&self.out, device, true)?;
-        let set = [&splits.test, &splits.validation, &splits.train].into_iter().find(|set| !set.is_empty());
-        let Some(set) = set else { return Ok(()) };
+        let parts = [("test", &splits.test), ("validation", &splits.validation), ("training", &splits.train)];
+        let Some((part, set)) = parts.into_iter().find(|(_, set)| !set.is_empty()) else { return Ok(()) };
         let set = Segments::new(set, &run.mel, run.segment)?;
         let nats = log_prob_of(&model, &set, REPORT, &mut FlowRng::named(self.engine.seed(), "eval"))?;
         let (mean, error) = mean_and_error(&nats);
@@ -168,10 +168,11 @@ impl TrainArgs {
         mel_picture(&run.mel.spectrogram(&audio)?, 2)?.write_png(&self.out.join("copy.png"))?;
         mel_picture(&mel, 2)?.write_png(&self.out.join("original.png"))?;
         println!(
-            "test log-likelihood {mean:.4} ± {error:.4} nats/sample ({:.3} bits of a 16-bit sample) over {} segments; \
-             {} steps in {:.0} s; {}",
+            "{part} log-likelihood {mean:.4} {} nats/sample ({:.3} bits of a 16-bit sample) over {}; {} steps in {:.0} s; \
+             {}",
+            plus_minus(error, 4),
             bits_per_sample(mean, 16),
-            nats.len(),
+            counted(nats.len(), "segment"),
             summary.step,
             summary.seconds,
             path.display()

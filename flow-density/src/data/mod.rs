@@ -69,13 +69,15 @@ pub struct Data {
 
 impl Data {
     /// A toy: training points are drawn as they are needed, 2000 are set aside for validation.
-    pub fn from_toy(toy: Toy) -> Self {
+    ///
+    /// # Errors
+    /// As [`Standard::of`], which no toy here has cause for.
+    pub fn from_toy(toy: Toy) -> Result<Self> {
         let drawn = |purpose: &str, n| toy.rows(n, &mut FlowRng::named(0, purpose));
         let measured = drawn("scale of a toy", MEASURED);
-        let usual = Standard { mean: vec![0.0; 2], std: vec![1.0; 2], ..Standard::default() };
-        Data {
+        Ok(Data {
             name: toy.name().into(),
-            standard: Standard::of(&measured, 2).unwrap_or(usual),
+            standard: Standard::of(&measured, 2)?,
             chosen: Columns::unnamed(2),
             train: Rows::new(2),
             validation: Rows::drawn(2, &drawn("validation of a toy", VALIDATION)),
@@ -83,7 +85,7 @@ impl Data {
             toy: Some(toy),
             census: Vec::new(),
             notes: Vec::new(),
-        }
+        })
     }
 
     /// The rows of a table, shuffled by `seed`: eight tenths for training, one for validation and one as test set. They

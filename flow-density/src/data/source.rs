@@ -51,7 +51,7 @@ impl Source {
                 let reason = "columns, classes, missing values, headers and arrays are chosen of files, a toy has none";
                 Err(Error::config("data", reason))
             }
-            Source::Toy(toy) => Ok(Data::from_toy(*toy)),
+            Source::Toy(toy) => Data::from_toy(*toy),
             Source::Table(path) => Data::from_table(&Table::open_with(path, reading)?, seed),
         }
     }

@@ -96,7 +96,7 @@ impl Rows {
         Rows {
             values: self.values[..most * self.columns].to_vec(),
             numbers: self.numbers[..most].to_vec(),
-            classes: self.classes.get(..most).unwrap_or_default().to_vec(),
+            classes: self.classes.iter().take(most).copied().collect(),
             columns: self.columns,
         }
     }

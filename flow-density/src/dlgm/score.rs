@@ -3,7 +3,7 @@
 use std::fmt;
 
 use flow_core::FlowRng;
-use flow_core::numerics::mean_and_error;
+use flow_core::numerics::{mean_and_error, plus_minus};
 
 use super::images::BinaryImages;
 use super::model::{Dlgm, host};
@@ -40,7 +40,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |(mean, error): (f64, f64)| format!("{mean:>9.3} ± {error:.3} nats");
+        let line = |(mean, error): (f64, f64)| format!("{mean:>9.3} {} nats", plus_minus(error, 3));
         writeln!(f, "{} images, {} draws from the posterior of each", self.images, self.draws)?;
         writeln!(f, "free energy (bound)    {}", line(self.bound))?;
         writeln!(f, "-ln p(x), importance   {}", line(self.nll))?;

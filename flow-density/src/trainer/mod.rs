@@ -8,7 +8,7 @@
 //! use flow_density::trainer::{DensityRun, DensityTask, train_config};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let data = Data::from_toy(Toy::Moons);
+//! let data = Data::from_toy(Toy::Moons)?;
 //! let model = ModelConfig { layers: 2, hidden: vec![16], ..ModelConfig::preset(Kind::Maf) };
 //! let run = DensityRun::new("moons", &data, model, 64, 0);
 //!
@@ -145,7 +145,7 @@ impl DensityRun {
         let part = |range: std::ops::Range<usize>| Standard {
             mean: self.standard.mean[range.clone()].to_vec(),
             std: self.standard.std[range.clone()].to_vec(),
-            lattices: self.standard.lattices.get(range).map(<[_]>::to_vec).unwrap_or_default(),
+            lattices: self.standard.lattices.iter().skip(range.start).take(range.len()).cloned().collect(),
         };
         (part(0..self.modelled()), part(self.modelled()..self.features()))
     }

@@ -159,10 +159,13 @@ impl Problem {
 
     /// `ln ∫ exp(log_density)`: by quadrature over `μ` and `ln τ` for the schools (the effects are integrated by formula)
     /// and over the plane for the animals, by formula for the others.
-    pub fn log_evidence(self) -> f64 {
-        match self {
+    ///
+    /// # Errors
+    /// A failure of the quadrature.
+    pub fn log_evidence(self) -> Result<f64> {
+        Ok(match self {
             Problem::EightSchools => 7.950_26,
-            Problem::Bioassay => bioassay().0,
+            Problem::Bioassay => bioassay()?.0,
             Problem::Banana | Problem::Funnel => 0.0,
             Problem::Gaussian => {
                 let n = DIMENSIONS as f64;
@@ -170,17 +173,20 @@ impl Problem {
                     + deviations().iter().map(|s| s.ln()).sum::<f64>()
                     + 0.5 * (n - 1.0) * (1.0 - CORRELATION.powi(2)).ln()
             }
-        }
+        })
     }
 
     /// The coordinate whose mean is known, and the mean.
-    pub fn known_mean(self) -> (usize, f64) {
-        match self {
+    ///
+    /// # Errors
+    /// A failure of the quadrature.
+    pub fn known_mean(self) -> Result<(usize, f64)> {
+        Ok(match self {
             Problem::EightSchools => (0, 4.396_82),
-            Problem::Bioassay => (1, bioassay().1),
+            Problem::Bioassay => (1, bioassay()?.1),
             Problem::Banana | Problem::Funnel => (0, 0.0),
             Problem::Gaussian => (0, 1.0),
-        }
+        })
     }
 
     /// The mean of that coordinate by weighted draws.
@@ -188,7 +194,7 @@ impl Problem {
     /// # Errors
     /// A failure of the device.
     pub fn mean_of(self, draws: &Weighted) -> Result<f64> {
-        let (coordinate, _) = self.known_mean();
+        let (coordinate, _) = self.known_mean()?;
         draws.mean(|x| x.narrow(1, coordinate, 1)?.squeeze(1))
     }
 }
@@ -216,19 +222,15 @@ fn log_normal(x: &Tensor, mean: f64, deviation: f64) -> LogDensityResult {
 }
 
 /// `ln Z` and the mean of `β` of the animals, by the midpoint rule over twelve deviations of the prior.
-fn bioassay() -> (f64, f64) {
+fn bioassay() -> Result<(f64, f64)> {
     const SIDE: usize = 400;
     let at = |i: usize, low: f64, high: f64| low + (i as f64 + 0.5) * (high - low) / SIDE as f64;
     let points: Vec<[f64; 2]> =
         (0..SIDE * SIDE).map(|k| [at(k % SIDE, -10.0, 10.0), at(k / SIDE, -40.0, 80.0)]).collect();
-    let evaluate = || -> candle_core::Result<Vec<f64>> {
-        let flat: Vec<f64> = points.iter().flatten().copied().collect();
-        let points = Tensor::from_vec(flat, (points.len(), 2), &candle_core::Device::Cpu)?;
-        Problem::Bioassay.log_density(&points)?.to_dtype(DType::F64)?.to_vec1()
-    };
-    // A density of tensors that are at hand does not fail.
-    let logs = evaluate().unwrap_or_default();
+    let flat: Vec<f64> = points.iter().flatten().copied().collect();
+    let grid = Tensor::from_vec(flat, (points.len(), 2), &candle_core::Device::Cpu)?;
+    let logs = Problem::Bioassay.log_density(&grid)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     let (log_mean, shares) = super::objective::normalised(logs.iter().copied());
     let mean = shares.iter().zip(&points).map(|(w, p)| w * p[1]).sum();
-    (log_mean + (20.0_f64 * 120.0).ln(), mean)
+    Ok((log_mean + (20.0_f64 * 120.0).ln(), mean))
 }

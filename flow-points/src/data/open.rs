@@ -139,9 +139,10 @@ impl Loaded {
         let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
         let points = if least == most { format!("{least} points") } else { format!("{least} to {most} points") };
         format!(
-            "{}: {} shapes for training, {} for validation, {} for test, {points} each",
+            "{}: {} shape{} for training, {} for validation, {} for test, {points} each",
             self.train.source,
             self.train.clouds.len(),
+            if self.train.clouds.len() == 1 { "" } else { "s" },
             self.validation.clouds.len(),
             self.test.clouds.len()
         )

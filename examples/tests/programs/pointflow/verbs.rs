@@ -109,7 +109,7 @@ fn using(folder: &Path) {
     // From a file of another program's making.
     std::fs::write(folder.join("half.xyz"), "0 0 0\n0.1 0 0\n0 0.2 0\n0.1 0.2 0.1\n").unwrap();
     let said = run(folder, &["complete", "--data", "half.xyz", "--points", "70", "--steps", "5", "--starts", "2"]);
-    assert!(said.starts_with("1 shapes completed"), "{said}");
+    assert!(said.starts_with("1 shape completed"), "{said}");
     assert_eq!(cloud(&folder.join("flow-out/pointflow-complete/half.ply")), 70);
     let table = run(folder, &[&["eval", "--points", "32", "--json", "t.json"], &small[..]].concat());
     assert!(table.contains("MMD-CD") && table.contains("train set"), "{table}");
