@@ -6,7 +6,9 @@ use anyhow::Result;
 use candle_core::Tensor;
 use flow_core::FlowRng;
 use flow_density::dlgm::{BinaryImages, Dlgm};
-use flow_image::io::{GridStyle, Pixels, write_grid};
+use flow_image::io::{GridStyle, Pixels, grid, write_grid, write_png};
+
+use crate::plot::{Names, labelled};
 
 /// Images decoded at once.
 const BATCH: usize = 1000;
@@ -70,6 +72,10 @@ pub(super) fn write_reconstructions(
             all.resize(all.len() + (columns - places.len()) * height * width, 0);
         }
     }
-    write_grid(path, &Pixels::from_bytes(all, [1, height, width])?, &GridStyle::with_columns(columns))?;
+    let (pixels, style) = (Pixels::from_bytes(all, [1, height, width])?, GridStyle::with_columns(columns));
+    let pairs = count.div_ceil(columns.max(1));
+    let names =
+        Names { rows: ["image", "decoded"].repeat(pairs).into_iter().map(String::from).collect(), columns: Vec::new() };
+    write_png(path, &labelled(grid(&pixels, &style)?, style.cell(pixels.shape()), &names)?.into())?;
     Ok(count)
 }
