@@ -1,10 +1,9 @@
-//! What several verbs share: loading, data, and families by name.
+//! What several verbs share: loading, data, and models in words.
 
 use std::path::Path;
 
 use anyhow::Result;
 use candle_core::Device;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use flow_core::cnf::matching::Pairing;
 use flow_core::train;
 use flow_density::data::Data;
@@ -16,12 +15,6 @@ use crate::cli::CheckpointArg;
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "density";
-
-/// Families by their names.
-pub(super) fn kinds() -> impl TypedValueParser<Value = Kind> {
-    let named = |kind: Kind| PossibleValue::new(kind.name()).help(kind.description());
-    PossibleValuesParser::new(Kind::ALL.map(named)).try_map(|name| Kind::named(&name).ok_or("no family of flows"))
-}
 
 /// Loads a checkpoint's model with its run.
 pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(DensityRun, Model)> {

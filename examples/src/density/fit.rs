@@ -8,7 +8,7 @@ use flow_core::FlowRng;
 use flow_core::files::atomic_write;
 use flow_core::train::{Summary, TrainConfig};
 use flow_density::io::{csv, header};
-use flow_density::model::{Kind, Model, ModelConfig, Purpose};
+use flow_density::model::{Kind, Model, Purpose};
 use flow_density::trainer::{DensityRun, Fitted};
 use flow_density::variational::{
     Annealing, Diagnostics, Divergence, Estimator, Objective, VARIATIONAL_LOSS, VariationalTask, Weighted, diagnose,
@@ -16,8 +16,9 @@ use flow_density::variational::{
 };
 use serde::Serialize;
 
-use super::common::{in_words, kinds, load_from};
+use super::common::{in_words, load_from};
 use super::compare::{CompareArg, Compared};
+use super::family::FamilyArg;
 use super::picture::{self, PictureArg};
 use super::target::{Density, TargetArg};
 use crate::cli::{at_least_one, refuse};
@@ -72,6 +73,7 @@ Examples:
   density fit --expr 'logaddexp(-(x-3)^2, -(x+3)^2)' --divergence forward --anneal 1000 --out runs/modes
   density fit --energy u1 --model planar --compare 2,8,32 --seeds 3 --steps 6000 --out runs/table
   density sample --checkpoint runs/schools --count 1000",
+    mut_arg("model", |arg| arg.help("Family of flows; those whose samples are slow are turned round")),
     mut_arg("steps", default_is("3000")),
     mut_arg("batch_size", |arg| arg.help("Samples of the flow per step [default: 512]")),
     mut_arg("learning_rate", default_is("0.002, planar, radial and sylvester 0.005")),
@@ -86,21 +88,11 @@ Examples:
 pub(super) struct FitArgs {
     #[command(flatten)]
     target: TargetArg,
-    /// Family of flows; those whose samples are slow are turned round
-    #[arg(long, value_parser = kinds(), default_value_t = Kind::Spline)]
-    model: Kind,
+    #[command(flatten)]
+    family: FamilyArg,
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/density", value_name = "FOLDER")]
     out: PathBuf,
-    /// Layers [default: depends on the model, see `density info --presets`]
-    #[arg(long)]
-    layers: Option<usize>,
-    /// Widths of the hidden layers, comma-separated [default: depends on the model]
-    #[arg(long, value_delimiter = ',')]
-    hidden: Option<Vec<usize>>,
-    /// Number of bins of a spline
-    #[arg(long)]
-    bins: Option<usize>,
     /// What is made small
     #[arg(long, value_enum, default_value = "reverse")]
     divergence: DivergenceName,
@@ -145,19 +137,22 @@ impl FitArgs {
         at_least_one("--resample", self.resample.unwrap_or(1))?;
         self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
         let density = self.target.density()?;
-        let (model, objective) = (self.plan()?, self.objective()?);
+        let (model, objective) = (
+            self.family.plan_discrete("continuous flows are fitted to data by `density train`")?.sampled(),
+            self.objective()?,
+        );
         if self.compare.is_asked() {
-            let with_layers = [("--layers", self.layers.is_some()), ("--resample", self.resample.is_some())];
+            let with_layers = [("--layers", self.family.layers.is_some()), ("--resample", self.resample.is_some())];
             refuse(&with_layers, "for one fit, --compare makes several; leave it out")?;
             self.engine.without_checkpoints("for one fit, --compare makes several in memory; leave it out")?;
             let fresh = RunArg { out: &self.out, resume: false, limit: TimeLimit::default() };
-            let config = self.engine.config(&fresh, STEPS, |steps| recipe_of(self.model, steps))?;
+            let config = self.engine.config(&fresh, STEPS, |steps| recipe_of(self.family.kind, steps))?;
             let device = self.engine.device()?;
             return self.compare.run(&density, &Compared { model, objective, config, device }, self.style, &self.out);
         }
         self.compare.check()?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let config = self.engine.config(&place, STEPS, |steps| recipe_of(self.model, steps))?;
+        let config = self.engine.config(&place, STEPS, |steps| recipe_of(self.family.kind, steps))?;
         let (names, words) = (density.names(), in_words(&model));
         self.style.check(names.len() == 2, &format!("for two variables, here are {}; leave it out", names.len()))?;
         let (constraints, kind) = (density.constraints(), density.kind().to_string());
@@ -180,24 +175,6 @@ impl FitArgs {
             return Ok(());
         }
         self.report(&density, &summary)
-    }
-
-    fn plan(&self) -> Result<ModelConfig> {
-        let kind = self.model;
-        ensure!(
-            !kind.is_continuous(),
-            "--model {kind}: continuous flows are fitted to data by `density train`; take a discrete one"
-        );
-        let mut model = ModelConfig::preset(kind).sampled();
-        model.layers = self.layers.unwrap_or(model.layers);
-        at_least_one("--layers", model.layers)?;
-        ensure!(kind.has_bins() || self.bins.is_none(), "--bins is for --model spline");
-        model.bins = self.bins.unwrap_or(model.bins);
-        if let Some(hidden) = &self.hidden {
-            ensure!(kind.has_hidden_layers(), "--hidden: a {kind} flow has no hidden layers, see --layers");
-            model.hidden.clone_from(hidden);
-        }
-        Ok(model)
     }
 
     fn objective(&self) -> Result<Objective> {

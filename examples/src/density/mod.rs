@@ -7,6 +7,7 @@ mod common;
 mod compare;
 mod eval;
 mod expression;
+mod family;
 mod fit;
 mod grid;
 mod info;

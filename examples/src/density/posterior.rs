@@ -9,12 +9,12 @@ use flow_core::files::atomic_write;
 use flow_core::numerics::{mean_and_error, plus_minus};
 use flow_core::train::{Summary, TrainConfig};
 use flow_density::data::{Columns, Data, Missing, Reading, Split, Table};
-use flow_density::model::{Kind, ModelConfig};
 use flow_density::posterior::{BINS, Calibration, Pairs, Posterior, Simulator};
 use flow_density::trainer::{DensityRun, DensityTask, NLL};
 use serde::Serialize;
 
-use super::common::{in_words, kinds, load_from};
+use super::common::{in_words, load_from};
+use super::family::FamilyArg;
 use super::reading::{ReadingArg, print};
 use super::train::recipe;
 use crate::cli::{at_least_one, counted, refuse};
@@ -70,21 +70,11 @@ pub(super) struct PosteriorArgs {
     /// Runs of the built-in simulator [default: 20000]
     #[arg(long)]
     simulations: Option<usize>,
-    /// Family of flows
-    #[arg(long, value_parser = kinds(), default_value_t = Kind::Spline)]
-    model: Kind,
+    #[command(flatten)]
+    family: FamilyArg,
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/density", value_name = "FOLDER")]
     out: PathBuf,
-    /// Layers [default: depends on the model, see `density info --presets`]
-    #[arg(long)]
-    layers: Option<usize>,
-    /// Widths of the hidden layers, comma-separated [default: depends on the model]
-    #[arg(long, value_delimiter = ',')]
-    hidden: Option<Vec<usize>>,
-    /// Number of bins of a spline
-    #[arg(long)]
-    bins: Option<usize>,
     /// Draws for each held-out pair of the calibration, one less than a multiple of 25
     #[arg(long, default_value_t = 99)]
     draws: usize,
@@ -116,9 +106,9 @@ impl PosteriorArgs {
         at_least_one("--test-pairs", self.test_pairs)?;
         self.engine.without_previews("posteriors draw their pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let config: TrainConfig = self.engine.config(&place, STEPS, |steps| recipe(self.model, steps))?;
+        let config: TrainConfig = self.engine.config(&place, STEPS, |steps| recipe(self.family.kind, steps))?;
         self.engine.batch(BATCH)?;
-        let model = self.plan()?;
+        let model = self.family.plan_discrete("continuous flows take no observation here")?;
         let (data, reading, given) = self.open()?;
         print(&data);
         let batch = self.engine.batch(BATCH.min(data.train_rows()))?;
@@ -138,24 +128,6 @@ impl PosteriorArgs {
             return Ok(());
         }
         self.report(&summary, task.data())
-    }
-
-    fn plan(&self) -> Result<ModelConfig> {
-        let kind = self.model;
-        ensure!(
-            !kind.is_continuous(),
-            "--model {kind}: continuous flows take no observation here; take a discrete one"
-        );
-        let mut model = ModelConfig::preset(kind);
-        model.layers = self.layers.unwrap_or(model.layers);
-        at_least_one("--layers", model.layers)?;
-        ensure!(kind.has_bins() || self.bins.is_none(), "--bins is for --model spline");
-        model.bins = self.bins.unwrap_or(model.bins);
-        if let Some(hidden) = &self.hidden {
-            ensure!(kind.has_hidden_layers(), "--hidden: a {kind} flow has no hidden layers, see --layers");
-            model.hidden.clone_from(hidden);
-        }
-        Ok(model)
     }
 
     /// Pairs as a table whose last columns are what was observed, how it was read, and how many columns that is.

@@ -11,7 +11,8 @@ use flow_density::data::{Data, Source};
 use flow_density::model::{Kind, ModelConfig};
 use flow_density::trainer::{DensityRun, DensityTask, MATCHING_LOSS, NLL, train_config};
 
-use super::common::{evaluate, in_words, kinds, load_from};
+use super::common::{evaluate, in_words, load_from};
+use super::family::FamilyArg;
 use super::picture::{self, PictureArg, Shown};
 use super::reading::{ReadingArg, print};
 use crate::cli::at_least_one;
@@ -59,18 +60,11 @@ pub(super) struct TrainArgs {
     /// (.csv, .tsv, .txt, .npy, .npz) of which a tenth is held out for validation and a tenth as test set
     #[arg(long, default_value = "8gaussians", value_name = "TOY|FILE")]
     data: String,
-    /// Family of flows
-    #[arg(long, value_parser = kinds(), default_value_t = Kind::Spline)]
-    model: Kind,
+    #[command(flatten)]
+    family: FamilyArg,
     /// Folder for checkpoints, log, pictures
     #[arg(long, default_value = "flow-out/density", value_name = "FOLDER")]
     out: PathBuf,
-    /// Layers of a discrete flow [default: depends on the model, see `density info --presets`]
-    #[arg(long)]
-    layers: Option<usize>,
-    /// Widths of the hidden layers, comma-separated [default: depends on the model]
-    #[arg(long, value_delimiter = ',')]
-    hidden: Option<Vec<usize>>,
     /// Factor of the first layer's initial weights, larger for thin structures [default: ffjord 1, matching 4]
     #[arg(long, value_name = "FACTOR")]
     input_gain: Option<f64>,
@@ -80,9 +74,6 @@ pub(super) struct TrainArgs {
     /// Points paired with noise by exact transport at a time, 0 for independent pairs [default: 128] (matching)
     #[arg(long)]
     block: Option<usize>,
-    /// Number of bins of a spline
-    #[arg(long)]
-    bins: Option<usize>,
     /// Spread columns of steps (counts, grades, rounded numbers) evenly over them, so that they have a density: all whose
     /// numbers repeat, or with --dequantize=COLUMNS these; samples are rounded to the steps
     #[arg(long, value_name = "COLUMNS", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
@@ -103,7 +94,7 @@ impl TrainArgs {
         at_least_one("--test-points", self.test_points)?;
         self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let config = self.engine.config(&place, STEPS, |steps| recipe(self.model, steps))?;
+        let config = self.engine.config(&place, STEPS, |steps| recipe(self.family.kind, steps))?;
         self.engine.batch(BATCH)?;
         let source = Source::named(&self.data)?;
         let (mut data, reading) = self.reading.open(&source, self.engine.seed())?;
@@ -130,7 +121,7 @@ impl TrainArgs {
             eprintln!("{words}; {columns} columns, {parameters} parameters, {steps} steps of {batch} points");
             Ok(())
         })?;
-        let matched = self.model == Kind::Matching;
+        let matched = self.family.kind == Kind::Matching;
         let (metric, label) =
             if matched { (MATCHING_LOSS, "matching loss") } else { (NLL, "negative log-likelihood (nats)") };
         plot_log(&self.out, metric, label)?;
@@ -141,34 +132,23 @@ impl TrainArgs {
     }
 
     fn plan(&self, given_classes: bool) -> Result<ModelConfig> {
-        let mut model = ModelConfig::preset(self.model);
-        model.layers = self.layers.unwrap_or(model.layers);
-        at_least_one("--layers", model.layers)?;
-        model.bins = self.bins.unwrap_or(model.bins);
-        if let Some(hidden) = &self.hidden {
-            let kind = self.model;
-            ensure!(kind.has_hidden_layers(), "--hidden: a {kind} flow has no hidden layers, see --layers");
-            model.hidden.clone_from(hidden);
-        }
-        let discrete = !self.model.is_continuous();
-        ensure!(discrete || self.layers.is_none(), "--layers is for discrete flows, see --hidden");
+        let mut model = self.family.plan()?;
         if let Some(gain) = self.input_gain {
-            ensure!(!discrete, "--input-gain is for continuous flows, ffjord and matching");
+            ensure!(model.kind.is_continuous(), "--input-gain is for continuous flows, ffjord and matching");
             ensure!(gain > 0.0 && gain.is_finite(), "--input-gain must be a positive number, got {gain}");
             model.input_gain = gain;
         }
-        ensure!(self.model.has_bins() || self.bins.is_none(), "--bins is for --model spline");
         if let Some(tolerance) = self.tolerance {
-            ensure!(self.model == Kind::Ffjord, "--tolerance is for --model ffjord");
+            ensure!(self.family.kind == Kind::Ffjord, "--tolerance is for --model ffjord");
             ensure!(tolerance > 0.0 && tolerance < 1.0, "--tolerance must lie between 0 and 1, got {tolerance}");
             model.tolerance = tolerance;
         }
         if let Some(block) = self.block {
-            ensure!(self.model == Kind::Matching, "--block is for --model matching");
+            ensure!(self.family.kind == Kind::Matching, "--block is for --model matching");
             let transport = Pairing::MinibatchOt { block };
             model.matching.coupling = if block == 0 { Pairing::Independent } else { transport };
         }
-        if self.model == Kind::Matching && given_classes {
+        if self.family.kind == Kind::Matching && given_classes {
             // Transport would pair points of one class with noise that depends on it.
             ensure!(
                 self.block.is_none_or(|block| block == 0),
