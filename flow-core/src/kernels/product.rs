@@ -31,7 +31,7 @@ impl Product {
         }
     }
 
-    fn rows<T: Real>(&self, x: &[T], inner: usize, w: &[T], n: usize) -> Vec<T> {
+    pub(super) fn rows<T: Real>(&self, x: &[T], inner: usize, w: &[T], n: usize) -> Vec<T> {
         let mut y = vec![T::ZERO; self.size.m * n];
         self.chunked(ROWS, n, &mut y, |first, y| {
             let m = y.len() / n;

@@ -29,6 +29,7 @@ pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 
 use crate::autodiff::{Leaves, pair};
+use crate::kernels::dense::Dense;
 use crate::kernels::product::Product;
 use crate::kernels::{Size, accepts, fuse};
 use crate::{Gradients, Result};
@@ -51,6 +52,23 @@ pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         }
         _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
     }
+}
+
+/// `a(X·W + b)`: [`matmul`] with a bias, of shape `(N,)` or one for each row, `(M, N)`, and a nonlinearity.
+pub(crate) fn dense(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activation: Option<Activation>) -> Result<Tensor> {
+    if let (&[m, k], &[inner, n], Some(bias)) = (x.dims(), w.dims(), bias) {
+        let alike = [w, bias].iter().all(|t| t.dtype() == x.dtype() && accepts(t)) && accepts(x);
+        let fits = k == inner && (bias.dims() == [n] || bias.dims() == [m, n]);
+        if alike && fits && is_small([m, k, n]) {
+            return fuse(Dense::new(Size { m, k, n }, activation), [x, w, bias]);
+        }
+    }
+    let y = matmul(x, w)?;
+    let y = match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    };
+    activation.map_or_else(|| Ok(y.clone()), |activation| activation.apply(&y))
 }
 
 fn is_small([m, k, n]: [usize; 3]) -> bool {
