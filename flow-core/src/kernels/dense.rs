@@ -4,7 +4,7 @@ use candle_core::Shape;
 use rayon::prelude::*;
 
 use super::product::Product;
-use super::{Fused, Kept, Real, Size, vectorized};
+use super::{Fused, Kept, Pass, Real, Size, run_vectorized, vectorized};
 use crate::nn::Activation;
 
 /// Numbers that one thread takes at a time of what is computed entry by entry.
@@ -93,24 +93,52 @@ fn sigmoid<T: Real>(x: T) -> T {
     one / (one + (T::ZERO - x).exp_bounded())
 }
 
-/// `out[i] = f(x[i], y[i])`, the loop compiled for this machine once for every activation.
-fn map<T: Real>(activation: Activation, x: &[T], y: &[T], f: impl Fn(Activation, T, T) -> T + Sync + Copy) -> Vec<T> {
-    let mut out = vec![T::ZERO; x.len()];
-    let parts = x.par_chunks(ENTRIES).zip(y.par_chunks(ENTRIES));
-    parts.zip(out.par_chunks_mut(ENTRIES)).for_each(|((x, y), out)| {
-        let mut run = |activation: Activation| {
-            vectorized(|| {
-                for ((slot, &x), &y) in out.iter_mut().zip(x).zip(y) {
-                    *slot = f(activation, x, y);
-                }
-            });
-        };
-        // The choice is taken out of the loop.
-        match activation {
-            Activation::Relu => run(Activation::Relu),
-            Activation::Tanh => run(Activation::Tanh),
-            Activation::Silu => run(Activation::Silu),
+/// The activation of every number of `sums`, or, with the gradient of the activations, that of the sums.
+struct Along<'a, T> {
+    activation: Activation,
+    sums: &'a [T],
+    grad: Option<&'a [T]>,
+    out: &'a mut [T],
+}
+
+impl<T: Real> Pass for Along<'_, T> {
+    type Output = ();
+
+    /// The choice of the activation is taken out of the loops.
+    #[inline(always)]
+    fn run(self) {
+        match self.activation {
+            Activation::Relu => self.each(Activation::Relu),
+            Activation::Tanh => self.each(Activation::Tanh),
+            Activation::Silu => self.each(Activation::Silu),
         }
+    }
+}
+
+impl<T: Real> Along<'_, T> {
+    #[inline(always)]
+    fn each(self, activation: Activation) {
+        match self.grad {
+            None => {
+                for (slot, &x) in self.out.iter_mut().zip(self.sums) {
+                    *slot = activation.at(x);
+                }
+            }
+            Some(grad) => {
+                for ((slot, &x), &g) in self.out.iter_mut().zip(self.sums).zip(grad) {
+                    *slot = activation.slope(x) * g;
+                }
+            }
+        }
+    }
+}
+
+/// [`Along`] for all of a batch.
+fn along<T: Real>(activation: Activation, sums: &[T], grad: Option<&[T]>) -> Vec<T> {
+    let mut out = vec![T::ZERO; sums.len()];
+    out.par_chunks_mut(ENTRIES).zip(sums.par_chunks(ENTRIES)).enumerate().for_each(|(index, (out, sums))| {
+        let grad = grad.map(|grad| &grad[index * ENTRIES..]);
+        run_vectorized(Along { activation, sums, grad, out });
     });
     out
 }
@@ -130,7 +158,7 @@ impl Fused<3> for Dense {
         }
         let sums = self.sums(operands);
         let Some(activation) = self.activation else { return Ok(sums) };
-        let value = map(activation, &sums, &sums, |activation, x, _| activation.at(x));
+        let value = along(activation, &sums, None);
         self.sums.put(sums);
         Ok(value)
     }
@@ -139,10 +167,9 @@ impl Fused<3> for Dense {
         let [x, w, b] = operands;
         let n = self.size.n;
         let of_sums = self.activation.map(|activation| {
-            let along = |sums: &[T]| map(activation, sums, grad, |activation, x, g| activation.slope(x) * g);
             self.sums.with(|kept: Option<&Vec<T>>| match kept {
-                Some(sums) => along(sums),
-                None => along(&self.sums(operands)),
+                Some(sums) => along(activation, sums, Some(grad)),
+                None => along(activation, &self.sums(operands), Some(grad)),
             })
         });
         let grad = of_sums.as_deref().unwrap_or(grad);

@@ -7,7 +7,7 @@
 use candle_core::Shape;
 use rayon::prelude::*;
 
-use super::{Fused, Real, vectorized};
+use super::{Fused, Pass, Real, run_vectorized};
 
 /// The least width and height of a bin, as a fraction of the interval.
 pub(crate) const MIN_BIN: f64 = 1e-3;
@@ -141,21 +141,29 @@ fn softplus(h: f64) -> f64 {
     h.max(0.0) + (-h.abs()).exp().ln_1p()
 }
 
+/// Turns the raw numbers of each axis into shares, which are positive and sum to one.
+struct Softmax<'a> {
+    raw: &'a mut [f64],
+    bins: usize,
+}
+
+impl Pass for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for shares in self.raw.chunks_exact_mut(self.bins) {
+            let most = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            shares.iter_mut().for_each(|v| *v = (*v - most).exp_bounded());
+            let total: f64 = shares.iter().sum();
+            shares.iter_mut().for_each(|v| *v /= total);
+        }
+    }
+}
+
 impl Work {
     fn new(bins: usize) -> Self {
         Work { shares: vec![0.0; 2 * bins], raw_slopes: vec![0.0; bins - 1], unit_slope: unit_slope() }
-    }
-
-    /// Turns the raw numbers in `shares` into shares of each axis, which are positive and sum to one.
-    fn softmax(&mut self, bins: usize) {
-        vectorized(|| {
-            for shares in self.shares.chunks_exact_mut(bins) {
-                let most = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                shares.iter_mut().for_each(|v| *v = (*v - most).exp_bounded());
-                let total: f64 = shares.iter().sum();
-                shares.iter_mut().for_each(|v| *v /= total);
-            }
-        });
     }
 
     /// Reads one element's parameters, `stride` apart, and finds the bin of `input` along the axis.
@@ -166,7 +174,7 @@ impl Work {
         let mut raw = params.iter().step_by(stride).map(|v| v.to_f64());
         self.shares.iter_mut().zip(&mut raw).for_each(|(slot, v)| *slot = v);
         self.raw_slopes.iter_mut().zip(raw).for_each(|(slot, v)| *slot = v + self.unit_slope);
-        self.softmax(s.bins);
+        run_vectorized(Softmax { raw: &mut self.shares, bins: s.bins });
         let length = |axis: usize, k: usize| free * self.shares[axis * s.bins + k] + least;
         let (along, mut index, mut corner) = (usize::from(s.inverse), 0, [-s.bound; 2]);
         while index + 1 < s.bins && input >= corner[along] + length(along, index) {

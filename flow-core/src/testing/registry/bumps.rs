@@ -1,6 +1,6 @@
 //! Planar, radial and Sylvester flows, closed in one direction, and their inverses, closed in the other.
 
-use crate::layers::{Planar, PlanarChain, Radial, RadialChain, Sylvester};
+use crate::layers::{Planar, PlanarChain, Radial, RadialChain, Sylvester, SylvesterChain};
 use crate::testing::Case;
 use crate::{Bijector, Inverse, ParamPath, Result};
 
@@ -26,6 +26,10 @@ pub(super) fn cases() -> Vec<Case> {
             1 => case.idle("r", UPPER),
             _ => case,
         }));
+    }
+    for (d, m, k) in [(1, 1, 1), (4, 2, 2), (3, 3, 1)] {
+        let label = format!("D = {d}, M = {m}, K = {k}, amortized");
+        cases.extend(both("SylvesterChain", &label, move |_| SylvesterChain::amortized(d, m, k)));
     }
     cases
 }
