@@ -25,13 +25,13 @@ impl Dense {
     }
 
     fn product(&self) -> Product {
-        Product { size: self.size }
+        Product::new(self.size)
     }
 
     /// `X·W + b`.
     fn sums<T: Real>(&self, [x, w, b]: [&[T]; 3]) -> Vec<T> {
         let Size { k, n, .. } = self.size;
-        let mut sums = self.product().rows(x, k, w, n);
+        let mut sums = self.product().rows(x, false, k, w, n);
         let of_rows = b.len() == sums.len();
         sums.par_chunks_mut(n * (ENTRIES / n).max(1)).enumerate().for_each(|(index, part)| {
             let first = index * n * (ENTRIES / n).max(1);

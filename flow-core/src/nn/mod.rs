@@ -48,10 +48,22 @@ pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         (&[m, k], &[inner, n])
             if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) && is_small([m, k, n]) =>
         {
-            fuse(Product { size: Size { m, k, n } }, [x, w])
+            let ((x, x_transposed), (w, w_transposed)) = (as_it_lies(x)?, as_it_lies(w)?);
+            fuse(Product { size: Size { m, k, n }, x_transposed, w_transposed }, [&x, &w])
+        }
+        // Candle's product reads matrices and their transposes as they lie.
+        (&[_, _], &[_, _]) => {
+            let readable = |(t, transposed): (Tensor, bool)| if transposed { t.t() } else { t.contiguous() };
+            Ok(readable(as_it_lies(x)?)?.matmul(&readable(as_it_lies(w)?)?)?)
         }
         _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
     }
+}
+
+/// A matrix and false, or, for a view of a transpose, what it views and true: nothing is copied then.
+fn as_it_lies(t: &Tensor) -> Result<(Tensor, bool)> {
+    let across = t.t()?;
+    Ok(if !t.is_contiguous() && across.is_contiguous() { (across, true) } else { (t.clone(), false) })
 }
 
 /// `a(X·W + b)`: [`matmul`] with a bias, of shape `(N,)` or one for each row, `(M, N)`, and a nonlinearity.
@@ -68,7 +80,10 @@ pub(crate) fn dense(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activation: O
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     };
-    activation.map_or_else(|| Ok(y.clone()), |activation| activation.apply(&y))
+    match activation {
+        Some(activation) => activation.apply(&y),
+        None => Ok(y),
+    }
 }
 
 fn is_small([m, k, n]: [usize; 3]) -> bool {
