@@ -17,6 +17,8 @@ pub(super) fn cases() -> Vec<Case> {
         let label = |what: &str| format!("D = {d}, K = {k}, {what}");
         cases.extend(both("PlanarChain", &label("shared"), move |p| PlanarChain::new(p, d, k)));
         cases.extend(both("PlanarChain", &label("amortized"), move |_| PlanarChain::amortized(d, k)));
+        let layers = move |p: &ParamPath| (0..k).map(|i| Planar::new(&p.pp(i), d)).collect::<Result<Vec<_>>>();
+        cases.extend(both("PlanarChain", &label("of layers"), move |p| PlanarChain::of_layers(layers(p)?)));
         cases.extend(both("RadialChain", &label("shared"), move |p| RadialChain::new(p, d, k)));
         cases.extend(both("RadialChain", &label("amortized"), move |_| RadialChain::amortized(d, k)));
     }
