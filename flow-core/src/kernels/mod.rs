@@ -291,6 +291,8 @@ pub fn read<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result
 /// The elements of a contiguous layout.
 pub(crate) fn contiguous<'a, T>(data: &'a [T], layout: &Layout) -> candle_core::Result<&'a [T]> {
     match layout.contiguous_offsets() {
+        // A part of an empty tensor begins beyond its end.
+        Some((start, end)) if start == end => Ok(&[]),
         Some((start, end)) => Ok(&data[start..end]),
         None => candle_core::bail!("a fused kernel was given a strided tensor; call contiguous() first"),
     }
@@ -304,6 +306,13 @@ pub fn accepts(t: &Tensor) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_an_empty_tensor_is_empty() {
+        let empty = Tensor::zeros((0, 4), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let part = empty.narrow(1, 2, 1).unwrap();
+        assert_eq!(read::<f32, _>(&part, |values| Ok(values.len())).unwrap(), 0);
+    }
 
     #[test]
     fn the_exponential_is_accurate() {
