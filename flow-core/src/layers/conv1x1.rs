@@ -43,7 +43,7 @@ pub struct InvertibleConv {
 }
 
 /// The parameters of each parametrisation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Form {
     Plu { p: Param, sign: Param, l: Param, u: Param, log_s: Param },
     Full { w: Param },
@@ -106,6 +106,34 @@ impl InvertibleConv {
             },
         };
         Ok(InvertibleConv { shape: shape.to_vec(), form })
+    }
+
+    /// A free matrix that starts as a proper rotation, `det W = 1`: the mixing of WaveGlow (Prenger et al. 2018, section
+    /// 2.2), whose determinant stays positive unless training passes through a singular matrix.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an event without channels.
+    pub fn proper_rotation(path: &ParamPath, shape: &[usize]) -> Result<Self> {
+        let conv = InvertibleConv::new(path, shape, Parametrization::Full)?;
+        let (c, mut values) = (conv.channels(), conv.weight_f64()?);
+        if let Form::Full { w } = &conv.form
+            && linalg::determinant(&values, c) < 0.0
+        {
+            values.iter_mut().take(c).for_each(|value| *value = -*value);
+            w.set(&conv.matrix(&values, w.var())?)?;
+        }
+        Ok(conv)
+    }
+
+    /// The same mixing, by the same parameters, of events with other dimensions behind the channels.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of channels.
+    pub fn resized(&self, shape: &[usize]) -> Result<Self> {
+        if shape.first() != Some(&self.channels()) {
+            return Err(Error::config(NAME, format!("mixes {} channels, not those of {shape:?}", self.channels())));
+        }
+        Ok(InvertibleConv { shape: shape.to_vec(), form: self.form.clone() })
     }
 
     fn channels(&self) -> usize {
@@ -355,6 +383,22 @@ mod tests {
     use crate::testing::numbers::distance;
     use crate::{FlowRng, ParamStore};
     use candle_core::Device;
+
+    #[test]
+    fn proper_rotations_have_determinant_one_and_are_shared_by_other_sizes() {
+        for seed in 0..6 {
+            let store = ParamStore::new(seed, DType::F64, &Device::Cpu);
+            let conv = InvertibleConv::proper_rotation(&store.root(), &[4, 1]).unwrap();
+            assert!((linalg::determinant(&conv.weight_f64().unwrap(), 4) - 1.0).abs() < 1e-12, "{seed}");
+            let wide = conv.resized(&[4, 7]).unwrap();
+            let x = FlowRng::seed_from(seed).normal((2, 4, 7), DType::F64, &Device::Cpu).unwrap();
+            let column = |t: &Tensor| t.narrow(2, 5, 1).unwrap().contiguous().unwrap();
+            let (z, one) = (wide.encode(&x, None).unwrap().0, conv.encode(&column(&x), None).unwrap().0);
+            assert!(distance(&column(&z), &one) < 1e-14);
+            assert_eq!(store.all().len(), 1);
+            assert!(conv.resized(&[3, 7]).unwrap_err().to_string().contains("4 channels"));
+        }
+    }
 
     #[test]
     fn hand_written_gradients_are_those_of_the_graph() {

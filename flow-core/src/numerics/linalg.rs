@@ -41,6 +41,11 @@ pub(crate) fn plu(a: &[f64], n: usize) -> Plu {
     Plu { p, l: to_vec(lu.L()), u: to_vec(lu.U()) }
 }
 
+/// `det A`.
+pub(crate) fn determinant(a: &[f64], n: usize) -> f64 {
+    to_mat(a, n).determinant()
+}
+
 /// `A⁻¹`.
 ///
 /// # Errors
