@@ -9,7 +9,7 @@ use flow_audio::data::{self, OpenOptions, Segments, Splits};
 use flow_audio::io::{Encoding, mel_picture, write_wav};
 use flow_audio::mel::{Convention, MelConfig};
 use flow_audio::metrics::bits_per_sample;
-use flow_audio::model::{PRESETS, WaveFlowConfig};
+use flow_audio::model::{ModelConfig, PRESETS, WaveFlowConfig};
 use flow_audio::trainer::{NLL, WaveRun, WaveTask, log_prob_of, synthesize, train_config};
 use flow_core::FlowRng;
 use flow_core::numerics::mean_and_error;
@@ -45,6 +45,7 @@ Examples:
   waveflow train
   waveflow train --data LJSpeech-1.1/ --model waveflow-h16-c64 --out runs/lj
   waveflow train --data speech/ --mel speech-8k --model waveflow-h16-c32 --minutes 120 --out runs/digits
+  waveflow train --data speech/ --mel speech-16k --model waveglow-c64 --out runs/glow
   waveflow train --resume --out runs/lj",
     mut_arg("steps", default_is("2000 without --data, else 100000")),
     mut_arg("batch_size", |arg| arg.help("Segments per step [default: 8; 2 without --data]")),
@@ -123,18 +124,17 @@ impl TrainArgs {
     }
 
     /// The model that was named, brought to the spectrogram's bands and hop.
-    fn model_for(&self, mel: &MelConfig) -> Result<WaveFlowConfig> {
+    fn model_for(&self, mel: &MelConfig) -> Result<ModelConfig> {
         if let Some(path) = &self.config {
             let read = || described(serde_json::from_str(&std::fs::read_to_string(path)?)?);
             return read().with_context(|| path.display().to_string());
         }
-        let mut model = match &self.model {
-            Some(name) => WaveFlowConfig::preset(name)?,
-            None if self.is_demo() => WaveFlowConfig::new(16, 24, 6, 5),
-            None => WaveFlowConfig::default(),
+        let model = match &self.model {
+            Some(name) => ModelConfig::preset(name)?,
+            None if self.is_demo() => WaveFlowConfig::new(16, 24, 6, 5).into(),
+            None => WaveFlowConfig::default().into(),
         };
-        model.mels = mel.mels;
-        Ok(model.with_hop(mel.hop)?)
+        Ok(model.for_spectrogram(mel.mels, mel.hop)?)
     }
 
     fn engine_config(&self, place: &RunArg<'_>) -> Result<TrainConfig> {
