@@ -135,8 +135,8 @@ struct Report {
     /// By quadrature.
     divergence_nats: Option<f64>,
     known_log_evidence: Option<f64>,
-    /// A known mean: the parameter, what it is and what weighted draws say.
-    known_mean: Option<(String, f64, f64)>,
+    /// A known mean: the parameter, what it is, what weighted draws say, and the error of that.
+    known_mean: Option<(String, f64, f64, f64)>,
 }
 
 impl FitArgs {
@@ -242,17 +242,17 @@ impl FitArgs {
         match density {
             Density::Energy(energy) => {
                 let divergence = energy.divergence(q)?;
-                let log_z = known_log_evidence.unwrap_or_default();
+                let log_z = energy.log_evidence()?;
                 println!("{energy}: KL(q‖p) {divergence:.4} nats by quadrature, log evidence {log_z:.4}");
                 report.divergence_nats = Some(divergence);
             }
             Density::Problem(problem) => {
-                let ((coordinate, known), found) = (problem.known_mean(), problem.mean_of(&draw()?)?);
+                let ((coordinate, known), (found, error)) = (problem.known_mean(), problem.mean_of(&draw()?)?);
                 let (name, log_z) = (density.names()[coordinate].clone(), problem.log_evidence());
                 println!(
-                    "{problem}: known log evidence {log_z:.4}, mean of {name} {known:.4}; by weighted draws {found:.4}"
+                    "{problem}: known log evidence {log_z:.4}, mean of {name} {known:.4}; by weighted draws {found:.4} ± {error:.4}"
                 );
-                report.known_mean = Some((name, known, found));
+                report.known_mean = Some((name, known, found, error));
             }
             Density::Expression { .. } => {}
         }

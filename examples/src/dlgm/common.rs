@@ -119,13 +119,13 @@ impl DataArg {
 
 /// Family and number of maps of a name: `gaussian`, `planar-40`, `nice-10`.
 pub(super) fn posterior(name: &str) -> Result<(Family, usize)> {
-    const EXPECTED: &str = "expected gaussian, or planar, radial, nice or iaf with a number of maps, such as planar-40";
+    const EXPECTED: &str =
+        "expected gaussian, or planar, radial, sylvester, nice or iaf with a number of maps, such as planar-40";
     if name == "gaussian" {
         return Ok((Family::Planar, 0));
     }
-    let families = [Family::Planar, Family::Radial, Family::Nice, Family::Iaf];
     let Some((family, count)) = name.split_once('-') else { bail!("--model {name}: {EXPECTED}") };
-    let family = families.into_iter().find(|f| f.name() == family);
+    let family = Family::ALL.into_iter().find(|f| f.name() == family);
     match (family, count.parse::<usize>()) {
         (Some(family), Ok(count)) if count > 0 => Ok((family, count)),
         _ => bail!("--model {name}: {EXPECTED}"),

@@ -9,12 +9,13 @@ use super::common::{PROGRAM, load, posterior};
 use crate::info::{Facts, InfoArgs};
 
 /// The models of the paper's figure 4, and the other families.
-const PRESETS: [&str; 10] = [
+const PRESETS: [&str; 11] = [
     "gaussian",
     "planar-10",
     "planar-20",
     "planar-40",
     "planar-80",
+    "sylvester-4",
     "nice-10",
     "nice-20",
     "nice-40",

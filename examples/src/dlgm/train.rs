@@ -60,7 +60,7 @@ pub(super) struct TrainArgs {
     /// Images: idx files (MNIST), .npy, .npz, a folder of pictures (read as grey), or "digits" (built in)
     #[arg(long, default_value = DIGITS, value_name = "PATH")]
     data: PathBuf,
-    /// Posterior: gaussian, or planar-K, radial-K, nice-K, iaf-K with K maps
+    /// Posterior: gaussian, or planar-K, radial-K, sylvester-K (of 8 units), nice-K, iaf-K with K maps
     #[arg(long, default_value = "planar-10", value_name = "NAME")]
     model: String,
     /// Length of the latent vector [default: 40; 16 without --data]

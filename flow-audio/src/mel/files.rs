@@ -10,15 +10,14 @@
 //! numpy.savez("y.npz", mel=mel, config=numpy.frombuffer(json.dumps(config).encode(), numpy.uint8))
 //! ```
 
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Write};
 use std::path::Path;
+
+use flow_core::files::numpy::unfold;
 
 use super::npy::{self, Matrix};
 use super::{Mel, MelConfig};
 use crate::{Error, Result};
-
-/// No deflate stream expands by more than this: <https://zlib.net/zlib_tech.html>.
-const MAX_DEFLATE_RATIO: u64 = 1032;
 
 impl Mel {
     /// Writes an `.npz` file that carries the configuration; complete or not there at all.
@@ -31,9 +30,10 @@ impl Mel {
             return Err(Error::config(path.display().to_string(), reason));
         }
         let config = serde_json::to_vec(&self.config()).map_err(std::io::Error::from).map_err(Error::io(path))?;
+        let axes = [self.mels() as u64, self.frames() as u64];
         let members = [
-            ("mel.npy", npy::encode(self.mels(), self.frames(), self.values())),
-            ("config.npy", npy::encode_bytes(&config)),
+            ("mel.npy", npy::encode(&axes, self.values()).map_err(Error::io(path))?),
+            ("config.npy", npy::encode(&[config.len() as u64], &config).map_err(Error::io(path))?),
         ];
         let mut bytes = Cursor::new(Vec::new());
         let mut zip = zip::ZipWriter::new(&mut bytes);
@@ -94,7 +94,7 @@ fn archived(path: &Path, bytes: &[u8]) -> Result<Mel> {
     let config = member(path, &mut zip, "config.npy", bytes.len())?;
     let matrix = member(path, &mut zip, "mel.npy", bytes.len())?;
     let text = npy::decode_bytes(&path.join("config.npy"), &config)?;
-    let config: MelConfig = serde_json::from_slice(text).map_err(|error| {
+    let config: MelConfig = serde_json::from_slice(&text).map_err(|error| {
         let found = error.to_string().replace('\n', " ");
         Error::format(&path.join("config.npy"), 0, "the JSON of a mel configuration", found)
     })?;
@@ -103,12 +103,9 @@ fn archived(path: &Path, bytes: &[u8]) -> Result<Mel> {
 
 /// The bytes of a member, no more than the archive can hold.
 fn member(path: &Path, zip: &mut zip::ZipArchive<Cursor<&[u8]>>, name: &str, length: usize) -> Result<Vec<u8>> {
-    let most = (length as u64).saturating_mul(MAX_DEFLATE_RATIO);
     let broken = |found: String| Error::format(path, 0, format!("a readable member {name}"), found);
     let file = zip.by_name(name).map_err(|error| broken(error.to_string()))?;
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).map_err(|error| broken(error.to_string()))?;
-    Ok(bytes)
+    unfold(file, length).map_err(|error| broken(error.to_string()))
 }
 
 fn with_config(path: &Path, matrix: Matrix, config: MelConfig) -> Result<Mel> {
@@ -162,14 +159,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.npy");
         let mel = some();
-        std::fs::write(&path, npy::encode(3, 4, mel.values())).unwrap();
+        std::fs::write(&path, npy::encode(&[3, 4], mel.values()).unwrap()).unwrap();
         let error = Mel::load(&path).unwrap_err().to_string();
         assert!(error.contains("does not say by which convention") && error.contains("state it"), "{error}");
         assert_eq!(Mel::load_as(&path, mel.config()).unwrap(), mel);
-        std::fs::write(&path, npy::encode(4, 3, mel.values())).unwrap();
+        std::fs::write(&path, npy::encode(&[4, 3], mel.values()).unwrap()).unwrap();
         let error = Mel::load_as(&path, mel.config()).unwrap_err().to_string();
         assert!(error.contains("4 x 3 values, expected 3 bands") && error.contains("array.T"), "{error}");
-        std::fs::write(&path, npy::encode(3, 1, &[0.0, f32::NAN, 0.0])).unwrap();
+        std::fs::write(&path, npy::encode(&[3, 1], &[0.0, f32::NAN, 0.0]).unwrap()).unwrap();
         assert!(Mel::load_as(&path, mel.config()).unwrap_err().to_string().contains("band 1, frame 0"));
     }
 }

@@ -3,23 +3,33 @@
 use candle_core::Shape;
 use rayon::prelude::*;
 
-use super::gemm::{Size, Start, View, gemm, transpose};
+use super::gemm::{MR, Size, Start, View, gemm, transpose};
 use super::{Fused, Real};
 
-/// Rows of a chunk: of the batch in `X·W` and of `W` in its gradient. Fixed, so that sums do not depend on the threads.
-const ROWS: usize = 64;
+/// Rows of a chunk of `W` in its gradient. Chunks depend on shapes alone, so sums do not depend on the threads.
 const WEIGHT_ROWS: usize = 24;
+/// The most rows of a chunk of the batch, and how many chunks a smaller batch is divided into.
+const ROWS: usize = 11 * MR;
+const CHUNKS: usize = 8;
 /// Rows of the batch that a chunk of the weight's gradient adds at a time, to stay in the cache.
 const BLOCK: usize = 256;
 /// Multiplications below which threads cost more than they save.
 const ALONE: usize = 1 << 15;
 
-/// `X·W`, `X` of shape `(M, K)` and `W` of shape `(K, N)`.
+/// `X·W`, `X` of shape `(M, K)` and `W` of shape `(K, N)`; the operand of the operation is the transpose of either where
+/// it is said so.
 pub(crate) struct Product {
     pub size: Size,
+    pub x_transposed: bool,
+    pub w_transposed: bool,
 }
 
 impl Product {
+    /// Of operands that are as they are.
+    pub(crate) fn new(size: Size) -> Self {
+        Product { size, x_transposed: false, w_transposed: false }
+    }
+
     /// `C = A·B` for chunks of `rows` rows of `C`.
     fn chunked<T: Real>(&self, rows: usize, n: usize, c: &mut [T], chunk: impl Fn(usize, &mut [T]) + Sync) {
         let Size { m, k, n: columns } = self.size;
@@ -31,11 +41,17 @@ impl Product {
         }
     }
 
-    fn rows<T: Real>(&self, x: &[T], inner: usize, w: &[T], n: usize) -> Vec<T> {
-        let mut y = vec![T::ZERO; self.size.m * n];
-        self.chunked(ROWS, n, &mut y, |first, y| {
-            let m = y.len() / n;
-            gemm(Size { m, k: inner, n }, View::rows(&x[first * inner..], inner), w, y, Start::Zero, false);
+    /// `M` rows of length `inner` (or the transpose of that) times a matrix with `n` columns.
+    pub(super) fn rows<T: Real>(&self, x: &[T], transposed: bool, inner: usize, w: &[T], n: usize) -> Vec<T> {
+        let m = self.size.m;
+        let mut y = vec![T::ZERO; m * n];
+        let rows = m.div_ceil(CHUNKS).next_multiple_of(MR).min(ROWS);
+        self.chunked(rows, n, &mut y, |first, y| {
+            let left = match transposed {
+                true => View::transposed(&x[first.min(x.len())..], m),
+                false => View::rows(&x[first * inner..], inner),
+            };
+            gemm(Size { m: y.len() / n, k: inner, n }, left, w, y, Start::Zero, false);
         });
         y
     }
@@ -52,7 +68,11 @@ impl Fused<2> for Product {
 
     fn forward<T: Real>(&self, [x, w]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
         let Size { k, n, .. } = self.size;
-        Ok(if n == 0 { Vec::new() } else { self.rows(x, k, w, n) })
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let upright = self.w_transposed.then(|| transpose(w, k));
+        Ok(self.rows(x, self.x_transposed, k, upright.as_deref().unwrap_or(w), n))
     }
 
     fn backward<T: Real>(&self, [x, w]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
@@ -60,16 +80,24 @@ impl Fused<2> for Product {
         if k == 0 || n == 0 {
             return Ok([Some(vec![T::ZERO; x.len()]), Some(vec![T::ZERO; w.len()])]);
         }
-        let grad_x = self.rows(grad, n, &transpose(w, n), k);
+        let across = (!self.w_transposed).then(|| transpose(w, n));
+        let grad_x = self.rows(grad, false, n, across.as_deref().unwrap_or(w), k);
         let mut grad_w = vec![T::ZERO; k * n];
         self.chunked(WEIGHT_ROWS, n, &mut grad_w, |first, part| {
             for row in (0..m).step_by(BLOCK) {
                 let size = Size { m: part.len() / n, k: BLOCK.min(m - row), n };
-                let left = View::transposed(&x[row * k + first..], k);
+                let left = match self.x_transposed {
+                    true => View::rows(&x[first * m + row..], m),
+                    false => View::transposed(&x[row * k + first..], k),
+                };
                 gemm(size, left, &grad[row * n..], part, Start::Old, false);
             }
         });
-        Ok([Some(grad_x), Some(grad_w)])
+        let as_given = |grad: Vec<T>, transposed: bool, width: usize| match transposed {
+            true => transpose(&grad, width),
+            false => grad,
+        };
+        Ok([Some(as_given(grad_x, self.x_transposed, k)), Some(as_given(grad_w, self.w_transposed, n))])
     }
 }
 
@@ -104,6 +132,35 @@ mod tests {
                 for operand in [&x, &w] {
                     let gap = distance(ours.get(operand).unwrap(), theirs.get(operand).unwrap());
                     assert!(gap < most, "{m} {k} {n} {dtype:?}: gradient off by {gap}");
+                }
+            }
+        }
+    }
+
+    /// A transposed view is read as it lies, and its gradient is that of what it views.
+    #[test]
+    fn transposed_operands_are_the_product_too() {
+        for (m, k, n) in [(1, 1, 1), (65, 7, 9), (300, 50, 33), (5, 0, 3)] {
+            for (flip_x, flip_w) in [(true, false), (false, true), (true, true)] {
+                let operand = |seed, flip: bool, [a, b]: [usize; 2]| {
+                    Var::from_tensor(&normal(seed, &if flip { [b, a] } else { [a, b] })).unwrap()
+                };
+                let (x, w) = (operand(1, flip_x, [m, k]), operand(2, flip_w, [k, n]));
+                let view = |v: &Var, flip: bool| if flip { v.t().unwrap() } else { v.as_tensor().clone() };
+                let (left, right) = (view(&x, flip_x), view(&w, flip_w));
+                let ours = matmul(&left, &right).unwrap();
+                if k == 0 {
+                    assert_eq!(ours.dims(), [m, n]);
+                    continue;
+                }
+                let theirs = left.contiguous().unwrap().matmul(&right.contiguous().unwrap()).unwrap();
+                assert!(distance(&ours, &theirs) < 1e-12, "{m} {k} {n} {flip_x} {flip_w}");
+                let weight = normal(3, &[m, n]);
+                let [ours, theirs] =
+                    [ours, theirs].map(|y| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap());
+                for operand in [&x, &w] {
+                    let gap = distance(ours.get(operand).unwrap(), theirs.get(operand).unwrap());
+                    assert!(gap < 1e-12, "{m} {k} {n} {flip_x} {flip_w}: gradient off by {gap}");
                 }
             }
         }

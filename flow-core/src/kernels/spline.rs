@@ -7,7 +7,7 @@
 use candle_core::Shape;
 use rayon::prelude::*;
 
-use super::{Fused, Real};
+use super::{Fused, Pass, Real, run_vectorized};
 
 /// The least width and height of a bin, as a fraction of the interval.
 pub(crate) const MIN_BIN: f64 = 1e-3;
@@ -43,10 +43,11 @@ struct Bin {
     right: f64,
 }
 
-/// The shares of the bins along both axes, and the raw numbers behind them; one for each thread.
+/// The shares of the bins along both axes, the horizontal ones first, and the raw slopes; one for each thread.
 struct Work {
-    shares: [Vec<f64>; 2],
+    shares: Vec<f64>,
     raw_slopes: Vec<f64>,
+    unit_slope: f64,
 }
 
 /// The quotient at one place of a bin, with its parts.
@@ -132,7 +133,7 @@ impl Place {
     }
 
     fn log_slope(&self) -> f64 {
-        self.slopes.ln() + 2.0 * (self.rise / self.denominator).ln()
+        self.slope().ln()
     }
 }
 
@@ -140,9 +141,29 @@ fn softplus(h: f64) -> f64 {
     h.max(0.0) + (-h.abs()).exp().ln_1p()
 }
 
+/// Turns the raw numbers of each axis into shares, which are positive and sum to one.
+struct Softmax<'a> {
+    raw: &'a mut [f64],
+    bins: usize,
+}
+
+impl Pass for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for shares in self.raw.chunks_exact_mut(self.bins) {
+            let most = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            shares.iter_mut().for_each(|v| *v = (*v - most).exp_bounded());
+            let total: f64 = shares.iter().sum();
+            shares.iter_mut().for_each(|v| *v /= total);
+        }
+    }
+}
+
 impl Work {
     fn new(bins: usize) -> Self {
-        Work { shares: [vec![0.0; bins], vec![0.0; bins]], raw_slopes: vec![0.0; bins - 1] }
+        Work { shares: vec![0.0; 2 * bins], raw_slopes: vec![0.0; bins - 1], unit_slope: unit_slope() }
     }
 
     /// Reads one element's parameters, `stride` apart, and finds the bin of `input` along the axis.
@@ -150,17 +171,11 @@ impl Work {
     fn bin<T: Real>(&mut self, s: &Spline, params: &[T], stride: usize, input: f64) -> Bin {
         let span = 2.0 * s.bound;
         let (free, least) = ((1.0 - MIN_BIN * s.bins as f64) * span, MIN_BIN * span);
-        for (axis, shares) in self.shares.iter_mut().enumerate() {
-            let raw = params[axis * s.bins * stride..].iter().step_by(stride);
-            shares.iter_mut().zip(raw).for_each(|(slot, v)| *slot = v.to_f64());
-            let most = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            shares.iter_mut().for_each(|v| *v = (*v - most).exp());
-            let total: f64 = shares.iter().sum();
-            shares.iter_mut().for_each(|v| *v /= total);
-        }
-        let raw = params[2 * s.bins * stride..].iter().step_by(stride);
-        self.raw_slopes.iter_mut().zip(raw).for_each(|(slot, v)| *slot = v.to_f64() + unit_slope());
-        let length = |axis: usize, k: usize| free * self.shares[axis][k] + least;
+        let mut raw = params.iter().step_by(stride).map(|v| v.to_f64());
+        self.shares.iter_mut().zip(&mut raw).for_each(|(slot, v)| *slot = v);
+        self.raw_slopes.iter_mut().zip(raw).for_each(|(slot, v)| *slot = v + self.unit_slope);
+        run_vectorized(Softmax { raw: &mut self.shares, bins: s.bins });
+        let length = |axis: usize, k: usize| free * self.shares[axis * s.bins + k] + least;
         let (along, mut index, mut corner) = (usize::from(s.inverse), 0, [-s.bound; 2]);
         while index + 1 < s.bins && input >= corner[along] + length(along, index) {
             corner = [corner[0] + length(0, index), corner[1] + length(1, index)];
@@ -185,7 +200,7 @@ impl Work {
                 std::cmp::Ordering::Equal => own,
                 std::cmp::Ordering::Greater => 0.0,
             };
-            let shares = &self.shares[axis];
+            let shares = &self.shares[axis * s.bins..][..s.bins];
             let mean: f64 = shares.iter().take(bin.index + 1).enumerate().map(|(k, share)| share * of(k)).sum();
             for (k, share) in shares.iter().enumerate() {
                 out[(axis * s.bins + k) * stride] = T::from_f64(free * share * (of(k) - mean));

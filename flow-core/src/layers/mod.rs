@@ -19,6 +19,7 @@ mod radial_chain;
 mod scaling;
 mod squeeze;
 mod sylvester;
+mod sylvester_chain;
 
 pub use actnorm::ActNorm;
 pub use autoregressive::MaskedAutoregressive;
@@ -37,3 +38,4 @@ pub use radial_chain::RadialChain;
 pub use scaling::Scaling;
 pub use squeeze::Squeeze;
 pub use sylvester::Sylvester;
+pub use sylvester_chain::SylvesterChain;

@@ -65,6 +65,11 @@ impl Planar {
         })
     }
 
+    /// `u`, `w` and `b`.
+    pub(super) fn parameters(&self) -> [&Param; 3] {
+        [&self.u, &self.w, &self.b]
+    }
+
     fn plane(&self) -> Result<Plane> {
         let (w, u) = (self.w.tensor(), self.u.tensor());
         let along = (&w * &u)?.sum_keepdim(0)?;

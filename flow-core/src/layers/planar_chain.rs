@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::amortized::{check_parameters, spread};
-use super::planar::{NAME as STEP, TINY};
+use super::planar::{NAME as STEP, Planar, TINY};
 use super::sylvester::{SLACK, TanhRoot};
 use crate::bijector::{Bijector, check_batch_as, zero_log_det};
 use crate::error::Direction;
@@ -22,7 +22,7 @@ const NAME: &str = "planar chain";
 /// tensor operations each it is overhead that takes the time.
 ///
 /// # Amortized
-/// The parameters belong to the layer ([`PlanarChain::new`]), or are the context ([`PlanarChain::amortized`]): then a
+/// The parameters belong to the layer ([`PlanarChain::new`], [`PlanarChain::of_layers`]), or are the context ([`PlanarChain::amortized`]): then a
 /// network gives every row, or every few consecutive rows, a chain of its own, which is how the paper makes flows the
 /// posteriors of a model with a latent for each data point (section 4). Amortized parameters have the order `u_1`, `w_1`,
 /// `b_1`, `u_2`, …
@@ -42,12 +42,27 @@ pub struct PlanarChain {
     own: Option<Own>,
 }
 
-/// Parameters that all rows share: `u` and `w`, `(K, D)`, and `b`, `(K, 1)`.
+/// Parameters that all rows share.
 #[derive(Debug)]
-struct Own {
-    u: Param,
-    w: Param,
-    b: Param,
+enum Own {
+    /// `u` and `w`, `(K, D)`, and `b`, `(K, 1)`.
+    Stacked { u: Param, w: Param, b: Param },
+    /// Those of layers.
+    Layers(Vec<Planar>),
+}
+
+impl Own {
+    /// In the order of amortized ones, `(1, K·(2D + 1))`.
+    fn row(&self) -> Result<Tensor> {
+        let row = match self {
+            Own::Stacked { u, w, b } => Tensor::cat(&[u.tensor(), w.tensor(), b.tensor()], 1)?,
+            Own::Layers(layers) => {
+                let all: Vec<_> = layers.iter().flat_map(Planar::parameters).map(Param::tensor).collect();
+                Tensor::cat(&all, 0)?
+            }
+        };
+        Ok(row.reshape((1, ()))?)
+    }
 }
 
 impl PlanarChain {
@@ -58,12 +73,25 @@ impl PlanarChain {
     /// [`Error::Config`] without dimensions or steps.
     pub fn new(path: &ParamPath, dims: usize, steps: usize) -> Result<Self> {
         let chain = Self::amortized(dims, steps)?;
-        let own = Own {
+        let own = Own::Stacked {
             u: path.param("u", (steps, dims), Init::Normal(0.1))?,
             w: path.param("w", (steps, dims), Init::Normal(3.0 / (dims as f64).sqrt()))?,
             b: path.param("b", (steps, 1), Init::Uniform(2.0))?,
         };
         Ok(PlanarChain { own: Some(own), ..chain })
+    }
+
+    /// The maps of these layers one after the other, with their parameters: what they are together, in one operation.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without layers, or for layers over vectors of different lengths.
+    pub fn of_layers(layers: Vec<Planar>) -> Result<Self> {
+        let lengths: Vec<usize> = layers.iter().map(|layer| layer.event_shape()[0]).collect();
+        let dims = lengths.first().copied().unwrap_or(0);
+        if lengths.iter().any(|&length| length != dims) {
+            return Err(Error::config(NAME, format!("layers over vectors of one length are needed, got {lengths:?}")));
+        }
+        Ok(PlanarChain { own: Some(Own::Layers(layers)), ..Self::amortized(dims, lengths.len())? })
     }
 
     /// `steps` maps of vectors of length `dims` whose parameters are the context.
@@ -86,9 +114,9 @@ impl PlanarChain {
     /// The parameters, `(G, K·(2D + 1))`, where `x` and they fit each other, and the number of rows.
     fn check(&self, x: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, usize)> {
         if let Some(own) = &self.own {
-            let batch = check_batch_as(NAME, x, &self.shape, own.b.dtype())?;
-            let params = Tensor::cat(&[own.u.tensor(), own.w.tensor(), own.b.tensor()], 1)?;
-            return Ok((params.reshape((1, self.width[0]))?, batch));
+            let params = own.row()?;
+            let batch = check_batch_as(NAME, x, &self.shape, params.dtype())?;
+            return Ok((params, batch));
         }
         let (batch, context) = check_parameters(NAME, x, &self.shape, context, &self.width)?;
         Ok((context.clone(), batch))
@@ -198,7 +226,6 @@ mod tests {
 
     use super::*;
     use crate::autodiff::pair;
-    use crate::layers::Planar;
     use crate::testing::numbers::{distance, normal, relative, store64, values};
 
     /// Value, log-determinant and the gradients of a random functional of both, fused or composed.
@@ -274,7 +301,7 @@ mod tests {
         let chain = PlanarChain::new(&store.root().pp("chain"), 4, 3).unwrap();
         let x = normal(1, &[5, 4]);
         let (z, log_det) = chain.encode(&x, None).unwrap();
-        let (mut y, mut total) = (x, log_det.zeros_like().unwrap());
+        let (mut y, mut total, mut layers) = (x.clone(), log_det.zeros_like().unwrap(), Vec::new());
         for k in 0..3 {
             let layer = Planar::new(&store.root().pp(k), 4).unwrap();
             for name in ["u", "w", "b"] {
@@ -283,8 +310,13 @@ mod tests {
             }
             let (next, log) = layer.encode(&y, None).unwrap();
             (y, total) = (next, (total + log).unwrap());
+            layers.push(layer);
         }
         assert!(distance(&z, &y) < 1e-12 && distance(&log_det, &total) < 1e-12);
+        let (again, same) = PlanarChain::of_layers(layers).unwrap().encode(&x, None).unwrap();
+        assert!(distance(&z, &again) < 1e-14 && distance(&log_det, &same) < 1e-14);
+        let unequal = [2, 3].map(|dims| Planar::new(&store.root().pp(dims + 10), dims).unwrap());
+        assert!(PlanarChain::of_layers(unequal.into()).is_err() && PlanarChain::of_layers(Vec::new()).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::numerics::root;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
-const NAME: &str = "sylvester";
+pub(super) const NAME: &str = "sylvester";
 
 /// How far derivatives stay away from zero: constraints that the papers write with `>` hold with this margin.
 pub(super) const SLACK: f64 = 1e-3;

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::Activation;
 use crate::bijector::check_dtype;
 use crate::kernels::sparse::Lists;
 use crate::kernels::{Real, accepts, read};
@@ -78,6 +79,11 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`] when that dimension is not `I`, [`Error::DType`] for another type than the parameters'.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.activated(x, None)
+    }
+
+    /// [`Linear::forward`], followed by a nonlinearity.
+    pub(super) fn activated(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
         let (inputs, outputs) = self.weight.var().dims2()?;
         let mut dims = x.dims().to_vec();
         match dims.last_mut() {
@@ -93,11 +99,8 @@ impl Linear {
         check_dtype("linear", x, self.dtype())?;
         // One product over contiguous rows: with a transposed batch Candle's own fold is wrong.
         let rows = dims[..dims.len() - 1].iter().product::<usize>();
-        let y = super::matmul(&x.contiguous()?.reshape((rows, inputs))?, &self.weight()?)?;
-        let y = match self.bias() {
-            Some(bias) => y.broadcast_add(&bias)?,
-            None => y,
-        };
+        let y =
+            super::dense(&x.contiguous()?.reshape((rows, inputs))?, &self.weight()?, self.bias().as_ref(), activation)?;
         Ok(y.reshape(dims)?)
     }
 
@@ -116,7 +119,7 @@ impl Linear {
             DType::F64 => sparse_product::<f64>(x, &weight, false)?,
             _ => sparse_product::<f32>(x, &weight, false)?,
         };
-        sparse.map_or_else(|| Ok(x.matmul(&weight)?), Ok)
+        sparse.map_or_else(|| super::matmul(x, &weight), Ok)
     }
 
     /// The layer applied to `x`, `(B, I)`, outside any graph. On the CPU.
@@ -141,7 +144,7 @@ impl Linear {
         };
         let of_weight = match sparse {
             Some(product) => product,
-            None => x.t()?.matmul(&grad)?,
+            None => super::matmul(&x.t()?, &grad)?,
         };
         let of_weight = match &self.mask {
             Some(mask) => (of_weight * mask)?,
@@ -150,7 +153,7 @@ impl Linear {
         gradients.add(&self.weight, &of_weight)?;
         if let Some(bias) = &self.bias {
             let ones = Tensor::ones((1, grad.dim(0)?), grad.dtype(), grad.device())?;
-            gradients.add(bias, &ones.matmul(&grad)?.squeeze(0)?)?;
+            gradients.add(bias, &super::matmul(&ones, &grad)?.squeeze(0)?)?;
         }
         Ok(())
     }
@@ -160,7 +163,7 @@ impl Linear {
     /// # Errors
     /// Operands that do not fit.
     pub fn pull_back_input(&self, grad: &Tensor) -> Result<Tensor> {
-        Ok(grad.detach().matmul(&self.weight()?.detach().t()?)?.detach())
+        Ok(super::matmul(&grad.detach(), &self.weight()?.detach().t()?)?.detach())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use super::{Activation, Conditioner, Linear, MlpConfig};
 use crate::bijector::{check_batch_as, check_context};
@@ -83,20 +83,18 @@ impl Made {
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             let weight = layer.weight()?;
-            let mut offset = Tensor::zeros((batch, weight.dim(1)?), weight.dtype(), weight.device())?;
-            if let Some(bias) = layer.bias() {
-                offset = offset.broadcast_add(&bias)?;
-            }
-            if let (Some(c), Some(layer)) = (context, self.context.get(i)) {
-                offset = (offset + layer.forward(c)?)?;
-            }
+            let bias = layer.bias_or_zero()?;
+            let offset = match (context, self.context.get(i)) {
+                (Some(c), Some(layer)) => layer.forward(c)?.broadcast_add(&bias)?,
+                _ => bias,
+            };
             layers.push((weight, offset));
         }
         Ok(Prepared { per_dim: self.per_dim, activation: self.config.activation, layers })
     }
 }
 
-/// The weights and offsets of a [`Made`] for one batch and its context.
+/// The weights and offsets of a [`Made`] for one batch and its context, the offsets `(N,)` without one and `(B, N)` with it.
 pub(crate) struct Prepared {
     per_dim: usize,
     activation: Activation,
@@ -112,19 +110,13 @@ impl Prepared {
         for (i, (weight, offset)) in self.layers.iter().enumerate() {
             let last = i + 1 == self.layers.len();
             let (weight, offset) = if last {
-                (weight.narrow(1, first, count)?, offset.narrow(1, first, count)?)
+                (weight.narrow(1, first, count)?, offset.narrow(D::Minus1, first, count)?)
             } else {
                 (weight.clone(), offset.clone())
             };
             let seen = h.dim(1)?;
-            h = match seen {
-                // Before the first input is known there is nothing to multiply.
-                0 => offset,
-                _ => (super::matmul(&h, &weight.narrow(0, 0, seen)?)? + offset)?,
-            };
-            if !last {
-                h = self.activation.apply(&h)?;
-            }
+            let activation = (!last).then_some(self.activation);
+            h = super::dense(&h, &weight.narrow(0, 0, seen)?, Some(&offset), activation)?;
         }
         Ok(h)
     }

@@ -75,7 +75,7 @@ impl Maxout {
     /// [`Error::Shape`] and [`Error::DType`] for what does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let batch = self.check(x)?;
-        let (sums, bias) = (x.matmul(&self.linear.weight()?)?, self.linear.bias_or_zero()?);
+        let (sums, bias) = (super::matmul(x, &self.linear.weight()?)?, self.linear.bias_or_zero()?);
         if accepts(&sums) {
             return fuse(self.kernel(batch), [&sums, &bias]);
         }

@@ -161,10 +161,8 @@ impl Conditioner for Mlp {
             Some(k) => Tensor::cat(&[x, check_context("mlp", context, batch, &[k], dtype)?], 1)?,
         };
         for (i, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h)?;
-            if i + 1 < self.layers.len() {
-                h = self.config.activation.apply(&h)?;
-            }
+            let hidden = i + 1 < self.layers.len();
+            h = layer.activated(&h, hidden.then_some(self.config.activation))?;
         }
         Ok(h)
     }

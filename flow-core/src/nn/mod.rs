@@ -29,6 +29,7 @@ pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 
 use crate::autodiff::{Leaves, pair};
+use crate::kernels::dense::Dense;
 use crate::kernels::product::Product;
 use crate::kernels::{Size, accepts, fuse};
 use crate::{Gradients, Result};
@@ -47,9 +48,41 @@ pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         (&[m, k], &[inner, n])
             if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) && is_small([m, k, n]) =>
         {
-            fuse(Product { size: Size { m, k, n } }, [x, w])
+            let ((x, x_transposed), (w, w_transposed)) = (as_it_lies(x)?, as_it_lies(w)?);
+            fuse(Product { size: Size { m, k, n }, x_transposed, w_transposed }, [&x, &w])
+        }
+        // Candle's product reads matrices and their transposes as they lie.
+        (&[_, _], &[_, _]) => {
+            let readable = |(t, transposed): (Tensor, bool)| if transposed { t.t() } else { t.contiguous() };
+            Ok(readable(as_it_lies(x)?)?.matmul(&readable(as_it_lies(w)?)?)?)
         }
         _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
+    }
+}
+
+/// A matrix and false, or, for a view of a transpose, what it views and true: nothing is copied then.
+fn as_it_lies(t: &Tensor) -> Result<(Tensor, bool)> {
+    let across = t.t()?;
+    Ok(if !t.is_contiguous() && across.is_contiguous() { (across, true) } else { (t.clone(), false) })
+}
+
+/// `a(X·W + b)`: [`matmul`] with a bias, of shape `(N,)` or one for each row, `(M, N)`, and a nonlinearity.
+pub(crate) fn dense(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activation: Option<Activation>) -> Result<Tensor> {
+    if let (&[m, k], &[inner, n], Some(bias)) = (x.dims(), w.dims(), bias) {
+        let alike = [w, bias].iter().all(|t| t.dtype() == x.dtype() && accepts(t)) && accepts(x);
+        let fits = k == inner && (bias.dims() == [n] || bias.dims() == [m, n]);
+        if alike && fits && is_small([m, k, n]) {
+            return fuse(Dense::new(Size { m, k, n }, activation), [x, w, bias]);
+        }
+    }
+    let y = matmul(x, w)?;
+    let y = match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    };
+    match activation {
+        Some(activation) => activation.apply(&y),
+        None => Ok(y),
     }
 }
 

@@ -15,6 +15,8 @@ mod classes;
 mod fault;
 mod lattice;
 mod numpy;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod raw;
 mod reading;
 mod source;

@@ -30,6 +30,8 @@ impl Cells {
 #[derive(Debug, Clone, Default)]
 pub(super) struct RawColumn {
     pub(super) name: Option<String>,
+    /// What a column holds, in the plural, that is of no numbers by its type: `timestamps`.
+    pub(super) kind: Option<&'static str>,
     /// NaN where there is no number.
     pub(super) values: Vec<f64>,
     /// Empty cells and those that say that there is no value.
@@ -286,14 +288,15 @@ impl Raw {
 
     /// Refuses a chosen column that holds words, with the way out.
     fn check_words(&self, column: usize, chosen: &[usize]) -> Read<()> {
-        let RawColumn { words, values, texts, .. } = &self.columns[column];
+        let RawColumn { kind: declared, words, values, texts, .. } = &self.columns[column];
         let Some((row, word)) = &words.first else { return Ok(()) };
-        let mut found = format!("'{word}'");
+        let mut found = declared.map_or(format!("'{word}'"), String::from);
         if let Some(name) = self.columns[column].name.as_deref().filter(|name| !name.is_empty()) {
             found += &format!(" under the name '{name}'");
         }
         let kind = if remedy(word) == NUMBER { "text" } else { "its like" };
         found += &match words.count {
+            _ if declared.is_some() => String::new(),
             1 => String::new(),
             all if all == values.len() => format!(", and {kind} in all {all} rows"),
             some => format!(", and {kind} in {some} of {} rows", values.len()),
@@ -302,7 +305,7 @@ impl Raw {
         let others: Vec<usize> = chosen.iter().copied().filter(|&c| self.columns[c].words.count == 0).collect();
         if !others.is_empty() && expected == NUMBER {
             expected += &format!(": correct it, or leave such columns out with --columns {}", self.choice(&others));
-            if texts.is_none() && words.count == values.len() {
+            if texts.is_none() && declared.is_none() && words.count == values.len() {
                 expected += &format!(", or make classes of it with --class-column {}", self.choice(&[column]));
             }
         }

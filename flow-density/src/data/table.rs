@@ -13,7 +13,11 @@ use crate::{Error, Result};
 const MOST_COLUMNS: usize = 63;
 
 /// The endings of files that are read.
-pub(super) const ENDINGS: &str = ".csv, .tsv, .txt, .dat, .data, .npy, .npz";
+pub(super) const ENDINGS: &str = if cfg!(feature = "parquet") {
+    ".csv, .tsv, .txt, .dat, .data, .npy, .npz, .parquet"
+} else {
+    ".csv, .tsv, .txt, .dat, .data, .npy, .npz"
+};
 
 /// Rows of finite numbers, all of one length.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +38,7 @@ enum Format {
     Text,
     Array,
     Archive,
+    Parquet,
 }
 
 impl Format {
@@ -43,9 +48,13 @@ impl Format {
             "csv" | "tsv" | "txt" | "dat" | "data" => return Ok(Format::Text),
             "npy" => return Ok(Format::Array),
             "npz" => return Ok(Format::Archive),
+            "parquet" | "pq" if cfg!(feature = "parquet") => return Ok(Format::Parquet),
+            "parquet" | "pq" => {
+                "a build with the feature parquet (cargo build --features parquet), or a CSV or NPY (pandas: to_csv)"
+            }
             "xlsx" | "xls" | "ods" => "a CSV that the spreadsheet exports",
             "gz" | "bz2" | "xz" | "zst" | "zip" => "an unpacked file",
-            "parquet" | "pq" | "pkl" | "pickle" | "h5" | "hdf5" | "feather" | "arrow" | "mat" | "rds" | "json" => {
+            "pkl" | "pickle" | "h5" | "hdf5" | "feather" | "arrow" | "mat" | "rds" | "json" => {
                 "a CSV or NPY (pandas: to_csv, NumPy: save)"
             }
             _ => {
@@ -82,12 +91,12 @@ impl Table {
     }
 
     /// Reads all columns of a file: text with one row per line (`.csv`, `.tsv`, `.txt`, `.dat`, `.data`), or arrays of NumPy
-    /// (`.npy`, `.npz`).
+    /// (`.npy`, `.npz`), or, with the feature `parquet`, columns of Parquet (`.parquet`).
     ///
     /// Text is parted by commas, semicolons, tabs, bars or blanks, one of them in the whole file, with cells quoted by RFC
     /// 4180; lines that begin with `#` or `%` are comments; a first line of names is recognised. Arrays are
     /// `[N, D]` of any type of real numbers, in any order of bytes and axes, `[N]` as a single column, or records of
-    /// numbers.
+    /// numbers. Columns of Parquet are of any type of numbers or of truth values, compressed by Snappy, Zstandard, gzip or not at all.
     ///
     /// # Errors
     /// As [`Table::open_with`].
@@ -269,5 +278,10 @@ fn raw(path: &Path, bytes: &[u8], reading: &Reading, words: bool) -> Read<Raw> {
         Format::Text => text::read(bytes, reading.header, words),
         Format::Array => numpy::array(bytes),
         Format::Archive => numpy::archive(bytes, reading.array.as_deref()),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => super::parquet::read(bytes, words),
+        // Such an ending is refused without the feature.
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => Err(Fault::whole("a Parquet file", "a build with the feature parquet")),
     }
 }

@@ -16,6 +16,8 @@ pub enum Family {
     Planar,
     /// Radial maps, likewise.
     Radial,
+    /// Sylvester maps of [`DlgmConfig::units`] units, likewise (van den Berg et al. 2018, arXiv 1803.05649).
+    Sylvester,
     /// Additive couplings with random permutations between them, whose networks see features of the image (the paper's
     /// NICE-perm): they keep volumes.
     Nice,
@@ -25,11 +27,15 @@ pub enum Family {
 }
 
 impl Family {
+    /// Every family.
+    pub const ALL: [Family; 5] = [Family::Planar, Family::Radial, Family::Sylvester, Family::Nice, Family::Iaf];
+
     /// The name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Family::Planar => "planar",
             Family::Radial => "radial",
+            Family::Sylvester => "sylvester",
             Family::Nice => "nice",
             Family::Iaf => "iaf",
         }
@@ -56,6 +62,13 @@ pub struct DlgmConfig {
     /// that it sees.
     #[serde(default = "default_network")]
     pub network: usize,
+    /// For [`Family::Sylvester`]: units of a map, at most as many as latents.
+    #[serde(default = "default_units")]
+    pub units: usize,
+}
+
+fn default_units() -> usize {
+    8
 }
 
 fn default_network() -> usize {
@@ -66,7 +79,16 @@ impl DlgmConfig {
     /// The paper's model of images of `[height, width]`: 40 latents, one hidden layer of 400 maxout units of 4 functions in
     /// the encoder and in the decoder.
     pub fn new(shape: [usize; 2], family: Family, flows: usize) -> Self {
-        DlgmConfig { shape, latents: 40, hidden: 400, pieces: 4, family, flows, network: default_network() }
+        DlgmConfig {
+            shape,
+            latents: 40,
+            hidden: 400,
+            pieces: 4,
+            family,
+            flows,
+            network: default_network(),
+            units: default_units(),
+        }
     }
 
     /// Pixels of an image.
@@ -86,11 +108,16 @@ impl DlgmConfig {
             ("pieces", self.pieces, 1, 256),
             ("flows", self.flows, 0, 4096),
             ("network", self.network, 1, LARGEST),
+            ("units", self.units, 1, LARGEST),
         ];
         for (name, value, least, most) in sizes {
             if !(least..=most).contains(&value) {
                 return Err(Error::config(name, format!("is {value}, must be {least} to {most}")));
             }
+        }
+        if self.family == Family::Sylvester && self.flows > 0 && self.units > self.latents {
+            let reason = format!("is {}, more than the {} latents", self.units, self.latents);
+            return Err(Error::config("units", reason));
         }
         if self.family == Family::Nice && self.flows > 0 && self.latents < 2 {
             return Err(Error::config("latents", "is 1, a coupling (nice) needs two; take another family"));

@@ -1,7 +1,7 @@
 //! The maps that bend a Gaussian towards the posterior, one set for every image.
 
 use candle_core::Tensor;
-use flow_core::layers::{Coupling, MaskedAutoregressive, Partition, Permute, PlanarChain, RadialChain};
+use flow_core::layers::{Coupling, MaskedAutoregressive, Partition, Permute, PlanarChain, RadialChain, SylvesterChain};
 use flow_core::nn::{Mlp, MlpConfig};
 use flow_core::transformer::{Additive, Affine, ScaleBound};
 use flow_core::{Bijector, Chain, ParamPath};
@@ -19,7 +19,7 @@ const FRESH: f64 = 1e-2;
 /// The maps of a posterior in the direction of their closed form, which is the one that draws take: the context is what
 /// the encoder says of an image. `None` for a Gaussian.
 pub(super) fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<Option<Box<dyn Bijector>>> {
-    let &DlgmConfig { latents, flows, network, family, .. } = config;
+    let &DlgmConfig { latents, flows, network, units, family, .. } = config;
     if flows == 0 {
         return Ok(None);
     }
@@ -27,6 +27,7 @@ pub(super) fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<Option<Box<d
     Ok(Some(match family {
         Family::Planar => Box::new(PlanarChain::amortized(latents, flows)?),
         Family::Radial => Box::new(RadialChain::amortized(latents, flows)?),
+        Family::Sylvester => Box::new(SylvesterChain::amortized(latents, units, flows)?),
         Family::Nice => Box::new(chain(path, flows, |path| coupling(path, latents, &net))?),
         Family::Iaf => Box::new(chain(path, flows, |path| autoregressive(path, latents, &net))?),
     }))

@@ -8,8 +8,14 @@ use super::bernoulli::{composed, log_likelihood, with_gradient};
 use super::model::host;
 use super::{BinaryImages, Dlgm, DlgmConfig, DlgmRun, Family, score};
 
-const FAMILIES: [(Family, usize); 5] =
-    [(Family::Planar, 0), (Family::Planar, 3), (Family::Radial, 2), (Family::Nice, 2), (Family::Iaf, 2)];
+const FAMILIES: [(Family, usize); 6] = [
+    (Family::Planar, 0),
+    (Family::Planar, 3),
+    (Family::Radial, 2),
+    (Family::Sylvester, 2),
+    (Family::Nice, 2),
+    (Family::Iaf, 2),
+];
 
 fn images(count: usize, shape: [usize; 2]) -> BinaryImages {
     let bits = (0..count * shape[0] * shape[1]).map(|i| u8::from(i * i % 7 == 2)).collect();
@@ -18,7 +24,8 @@ fn images(count: usize, shape: [usize; 2]) -> BinaryImages {
 
 fn model(family: Family, flows: usize, latents: usize) -> Dlgm {
     let store = ParamStore::new(3, DType::F64, &Device::Cpu);
-    let config = DlgmConfig { latents, hidden: 6, pieces: 3, network: 5, ..DlgmConfig::new([3, 4], family, flows) };
+    let config =
+        DlgmConfig { latents, hidden: 6, pieces: 3, network: 5, units: 2, ..DlgmConfig::new([3, 4], family, flows) };
     let model = Dlgm::new(&store, &config).unwrap();
     randomise(&store, 0.1, &mut FlowRng::seed_from(1)).unwrap();
     model

@@ -1,7 +1,7 @@
 //! Planar, radial and Sylvester flows: layers of few parameters, each of which bends space in one place.
 
 use candle_core::{Device, Tensor};
-use flow_core::layers::{ActNorm, Coupling, Partition, Planar, Radial, Sylvester};
+use flow_core::layers::{ActNorm, Coupling, Partition, Planar, PlanarChain, Radial, Sylvester};
 use flow_core::nn::{Activation, Conditioner, Mlp};
 use flow_core::transformer::Transformer;
 use flow_core::{Bijector, Chain, ParamPath, ParamStore};
@@ -123,11 +123,17 @@ impl Bumps {
     /// [`flow_core::Error::Config`] naming the number that makes no flow.
     pub fn bijector(&self, path: &ParamPath) -> Result<Chain> {
         let mut layers: Vec<Box<dyn Bijector>> = Vec::new();
-        for path in layer_paths(path, self.features, self.transforms)? {
-            if let Some(size) = self.context {
-                layers.push(conditional_affine(&path.pp("context"), self.features, size, &self.hidden)?);
+        let paths = layer_paths(path, self.features, self.transforms)?;
+        if let (Family::Planar, None, None) = (self.family, self.width, self.context) {
+            let planes = paths.iter().map(|path| Planar::new(path, self.features)).collect::<flow_core::Result<_>>()?;
+            layers.push(Box::new(PlanarChain::of_layers(planes)?));
+        } else {
+            for path in paths {
+                if let Some(size) = self.context {
+                    layers.push(conditional_affine(&path.pp("context"), self.features, size, &self.hidden)?);
+                }
+                layers.push(self.layer(&path)?);
             }
-            layers.push(self.layer(&path)?);
         }
         if self.inverse {
             layers = turned(layers);

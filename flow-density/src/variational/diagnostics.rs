@@ -185,13 +185,23 @@ impl Weighted {
     /// # Errors
     /// [`flow_core::Error::Shape`] unless the function returns a number for each sample.
     pub fn mean(&self, function: impl Fn(&Tensor) -> LogDensityResult) -> Result<f64> {
+        Ok(self.mean_and_error(function)?.0)
+    }
+
+    /// [`Weighted::mean`] and its standard error, `√Σ w²·(f - mean)²`.
+    ///
+    /// # Errors
+    /// As for [`Weighted::mean`].
+    pub fn mean_and_error(&self, function: impl Fn(&Tensor) -> LogDensityResult) -> Result<(f64, f64)> {
         let values = function(&self.x)?;
         if values.dims() != [self.shares.len()] {
             let (layer, expected) = ("mean under the density".into(), format!("[{}]", self.shares.len()));
             return Err(flow_core::Error::Shape { layer, expected, actual: values.dims().to_vec() }.into());
         }
         let values = values.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        Ok(values.iter().zip(&self.shares).map(|(v, w)| v * w).sum())
+        let mean: f64 = values.iter().zip(&self.shares).map(|(v, w)| v * w).sum();
+        let error: f64 = values.iter().zip(&self.shares).map(|(v, w)| (w * (v - mean)).powi(2)).sum();
+        Ok((mean, error.sqrt()))
     }
 
     /// `count` draws that are distributed as the density is, as far as the samples reach it: chosen from them by their
@@ -269,6 +279,15 @@ pub fn diagnose<Q: Reparameterized + ?Sized>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mean_has_the_error_of_its_draws() {
+        let values = Tensor::new(&[[1.0_f64], [2.0], [3.0], [6.0]], &candle_core::Device::Cpu).unwrap();
+        let weighted = Weighted { x: values, log_weights: vec![0.0; 4], shares: vec![0.25; 4] };
+        let (mean, error) = weighted.mean_and_error(|x| x.squeeze(1)).unwrap();
+        // Squared distances 4, 1, 0 and 9 from the mean, a sixteenth of each.
+        assert!((mean - 3.0).abs() < 1e-12 && (error - (14.0_f64 / 16.0).sqrt()).abs() < 1e-12, "{mean} {error}");
+    }
 
     #[test]
     fn words_follow_the_thresholds() {

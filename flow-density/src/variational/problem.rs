@@ -183,13 +183,13 @@ impl Problem {
         }
     }
 
-    /// The mean of that coordinate by weighted draws.
+    /// The mean of that coordinate by weighted draws, and its standard error.
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn mean_of(self, draws: &Weighted) -> Result<f64> {
+    pub fn mean_of(self, draws: &Weighted) -> Result<(f64, f64)> {
         let (coordinate, _) = self.known_mean();
-        draws.mean(|x| x.narrow(1, coordinate, 1)?.squeeze(1))
+        draws.mean_and_error(|x| x.narrow(1, coordinate, 1)?.squeeze(1))
     }
 }
 

@@ -7,5 +7,7 @@ mod classes;
 mod far;
 mod fuzz;
 mod integral;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod posterior;
 mod variational;

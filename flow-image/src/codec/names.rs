@@ -9,17 +9,15 @@
 //! A name is trusted no more than any other input: it must lead to a place below the folder that is restored into.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
+use flow_core::files::numpy::unfold;
 
 use crate::{Error, Result};
-
-/// No deflate stream expands by more than this: <https://zlib.net/zlib_tech.html>.
-const MAX_DEFLATE_RATIO: u64 = 1032;
 
 /// The section of names.
 ///
@@ -47,10 +45,8 @@ pub(super) fn encode(names: &[String]) -> Result<Vec<u8>> {
 /// [`Error::Format`]: bytes that cannot be inflated, other than `count` names, or a name that leads elsewhere.
 pub(super) fn decode(source: &Path, position: usize, deflated: &[u8], count: usize) -> Result<Vec<String>> {
     let fault = |expected: &str, found: String| Error::format(source, position, expected, found);
-    let mut text = Vec::new();
-    let most = (deflated.len() as u64).saturating_mul(MAX_DEFLATE_RATIO);
-    let inflated = DeflateDecoder::new(deflated).take(most).read_to_end(&mut text);
-    inflated.map_err(|e| fault("readable names", e.to_string()))?;
+    let inflated = unfold(DeflateDecoder::new(deflated), deflated.len());
+    let text = inflated.map_err(|e| fault("readable names", e.to_string()))?;
     let text = String::from_utf8(text).map_err(|e| fault("names in UTF-8", e.to_string()))?;
     let names: Vec<String> = text.split_terminator('\0').map(String::from).collect();
     if names.len() != count {

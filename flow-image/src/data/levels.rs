@@ -53,7 +53,7 @@ pub fn levels(path: &Path, array: &Array, range: Range) -> Result<Levels> {
     if let Some(bytes) = array.as_bytes() {
         return Ok(Levels { values: bytes.to_vec(), range: None, note: dark(bytes) });
     }
-    match array.kind() {
+    match array.scalar().kind() {
         Kind::Bool => {
             let values = array.values().map(|v| if v == 0.0 { 0 } else { 255 }).collect();
             let note = "truth values: False became level 0, True level 255 of 256".to_string();
@@ -73,7 +73,10 @@ fn integers(path: &Path, array: &Array) -> Result<Levels> {
             v if v < 0.0 => "shift the values to 0 to 255, or save floats in -1 to 1",
             _ => "16-bit pictures: (x // 257).astype('uint8'); others: scale the values to 0 to 255",
         };
-        Err(refused(path, format!("element {index} is {value}, {} are levels 0 to 255; {remedy}", array.type_name())))
+        Err(refused(
+            path,
+            format!("element {index} is {value}, {} are levels 0 to 255; {remedy}", array.scalar().name()),
+        ))
     };
     let values = array.values().enumerate().map(level).collect::<Result<Vec<u8>>>()?;
     let note = dark(&values);
@@ -129,7 +132,7 @@ fn floats(path: &Path, array: &Array, range: Range) -> Result<Levels> {
         exact.round() as u8
     };
     let values = array.values().map(level).collect();
-    let mut note = format!("{} read as {name}", array.type_name());
+    let mut note = format!("{} read as {name}", array.scalar().name());
     if rounded > 0 {
         note += &format!("; {rounded} of {} values lay between two levels and were rounded", array.len());
     }

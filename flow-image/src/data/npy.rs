@@ -5,11 +5,11 @@
 
 use std::path::Path;
 
-use npyz::WriterBuilder;
+pub use flow_core::files::numpy::encode;
 use serde::{Deserialize, Serialize};
 
-use super::array::Array;
 pub use super::array::MAGIC;
+use super::array::{self, Array};
 use super::layout::Axes;
 use super::levels::levels;
 use super::{Dataset, Layout, Range, foreign, is_default, read_file};
@@ -51,7 +51,7 @@ pub fn read(path: &Path) -> Result<Dataset> {
 pub fn read_with(path: &Path, options: &ArrayOptions) -> Result<Dataset> {
     let bytes = read_file(path)?;
     foreign::refuse(path, &bytes)?;
-    images(path, &Array::parse(path, &bytes)?, options)
+    images(path, &array::parse(path, &bytes)?, options)
 }
 
 /// The images of an array; `path` names it in messages.
@@ -73,18 +73,6 @@ pub fn write(path: &Path, set: &Dataset) -> Result<()> {
     let shape: Vec<u64> = std::iter::once(set.len()).chain(set.shape()).map(|n| n as u64).collect();
     let bytes = encode(&shape, set.images()).map_err(Error::io(path))?;
     Ok(flow_core::files::atomic_write(path, &bytes)?)
-}
-
-/// The bytes of the file of an array in C order.
-///
-/// # Errors
-/// Another number of values than the shape says.
-pub fn encode<T: npyz::AutoSerialize + Copy>(shape: &[u64], values: &[T]) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(size_of_val(values) + 128);
-    let mut writer = npyz::WriteOptions::<T>::new().default_dtype().shape(shape).writer(&mut bytes).begin_nd()?;
-    writer.extend(values.iter().copied())?;
-    writer.finish()?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

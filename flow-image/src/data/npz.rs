@@ -8,16 +8,15 @@
 //!
 //! Names are compared without regard to case. Labels are class numbers `[N]` or `[N, 1]`, or one-hot rows `[N, K]`.
 
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Write};
 use std::path::Path;
 
-use super::array::{Array, Kind};
+use flow_core::files::numpy;
+
+use super::array::{self, Array, Kind};
 use super::splits::Parts;
 use super::{ArrayOptions, Dataset, foreign, npy, numbers, read_file, some_of};
 use crate::{Error, Result};
-
-/// No deflate stream expands by more than this: <https://zlib.net/zlib_tech.html>.
-const MAX_DEFLATE_RATIO: u64 = 1032;
 
 /// More classes than this are no classes.
 const MAX_CLASSES: f64 = 65_536.0;
@@ -90,7 +89,7 @@ pub struct Archive<'a> {
     path: &'a Path,
     zip: zip::ZipArchive<Cursor<&'a [u8]>>,
     /// Bytes in the file: what bounds the memory that a member may ask for.
-    length: u64,
+    length: usize,
     /// Members without `.npy`, and whether they have been used.
     names: Vec<(String, bool)>,
 }
@@ -108,7 +107,7 @@ impl<'a> Archive<'a> {
         if !zip.file_names().any(|name| name.ends_with(".npy")) {
             return foreign::refuse(path, bytes).and_then(|()| Err(Error::format(path, 0, "arrays", "none")));
         }
-        Ok(Archive { path, zip, length: bytes.len() as u64, names })
+        Ok(Archive { path, zip, length: bytes.len(), names })
     }
 
     /// Names of the members, without `.npy`.
@@ -126,7 +125,7 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// No such member, one that cannot be unpacked or claims more than the archive can hold, or those of
-    /// [`Array::parse`].
+    /// [`array::parse`].
     pub fn array(&mut self, index: usize) -> Result<(std::path::PathBuf, Array)> {
         let Some((name, used)) = self.names.get_mut(index) else {
             return Err(Error::format(self.path, 0, "an array", "none"));
@@ -135,14 +134,9 @@ impl<'a> Archive<'a> {
         let at = self.path.join(format!("{name}.npy"));
         let broken = |e: String| Error::format(&at, 0, "a readable member", e);
         let member = format!("{name}.npy");
-        let mut file = self.zip.by_name(&member).map_err(|e| broken(e.to_string()))?;
-        let most = self.length.saturating_mul(MAX_DEFLATE_RATIO);
-        if file.size() > most {
-            return Err(broken(format!("a size of {} bytes in an archive of {}", file.size(), self.length)));
-        }
-        let mut bytes = Vec::new();
-        (&mut file).take(most).read_to_end(&mut bytes).map_err(|e| broken(e.to_string()))?;
-        let array = Array::parse(&at, &bytes)?;
+        let file = self.zip.by_name(&member).map_err(|e| broken(e.to_string()))?;
+        let bytes = numpy::unfold(file, self.length).map_err(|e| broken(e.to_string()))?;
+        let array = array::parse(&at, &bytes)?;
         Ok((at, array))
     }
 
@@ -228,7 +222,7 @@ fn class_numbers(path: &Path, array: &Array) -> Result<std::result::Result<Vec<u
     }
     let whole = |v: &f64| v.fract() == 0.0 && (0.0..MAX_CLASSES).contains(v);
     match values.iter().position(|v| !whole(v)) {
-        Some(index) if array.kind() == Kind::Float => {
+        Some(index) if array.scalar().kind() == Kind::Float => {
             Ok(Err(format!("label {index} is {}, no class number", values[index])))
         }
         Some(index) => {

@@ -167,7 +167,7 @@ fn malformed_files_are_one_line_naming_file_and_place() {
         (NPY, "long-header.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'".to_vec(), "a length of 4294967295"),
         (NPY, "text.npy", npy_with("hello", &[]), "byte 10"),
         (NPY, "brackets.npy", npy_with(&"(".repeat(9000), &[]), "byte 10"),
-        (NPY, "keys.npy", npy_with("{'descr': '|u1'}", &[]), "byte 0"),
+        (NPY, "keys.npy", npy_with("{'descr': '|u1'}", &[]), "byte 10"),
         (NPY, "non-ascii.npy", npy_with("{'d\u{1}", &[]), "byte 13: expected printable ASCII"),
         (NPY, "few.npy", u1("(1, 2, 3)", 5), "found 5 bytes of data"),
         (NPY, "many.npy", u1("(1, 2, 3)", 7), "found 7 bytes of data"),

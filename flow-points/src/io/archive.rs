@@ -1,7 +1,9 @@
 //! Archives of NumPy arrays: which of them holds the points.
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
+
+use flow_core::files::numpy::unfold;
 
 use super::notes::{Notes, colors_of};
 use super::npy::{self, Array};
@@ -9,9 +11,6 @@ use super::polygon::Polygons;
 use super::words::shortened;
 use super::{ReadOptions, Shape, Vertices};
 use crate::{Cloud, Error, Result};
-
-/// The most bytes that an archive's member may unfold to.
-const LARGEST: u64 = 8 << 30;
 
 /// What points are called, the surest name first, and what belongs to them.
 const POINTS: [&str; 12] = [
@@ -99,10 +98,9 @@ fn members(path: &Path, bytes: &[u8]) -> Result<Vec<Member>> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| fault(format!("is no NPZ archive: {e}")))?;
     let mut members = Vec::new();
     for i in 0..archive.len() {
-        let mut member = archive.by_index(i).map_err(|e| fault(format!("member {i}: {e}")))?;
+        let member = archive.by_index(i).map_err(|e| fault(format!("member {i}: {e}")))?;
         let name = member.name().to_string();
-        let mut content = Vec::new();
-        (&mut member).take(LARGEST).read_to_end(&mut content).map_err(|e| fault(format!("member '{name}': {e}")))?;
+        let content = unfold(member, bytes.len()).map_err(|e| fault(format!("member '{name}': {e}")))?;
         let array = npy::array(path, &content).map_err(|error| match error {
             Error::File { reason, .. } => reason,
             other => other.to_string(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flow_image::data::array::Array;
+use flow_image::data::array::{self, Array};
 use flow_image::data::foreign;
 use flow_image::data::levels::levels;
 use flow_image::data::npz::Archive;
@@ -28,7 +28,7 @@ type Read = (Vec<Clip>, Vec<String>, Option<Range>);
 pub(super) fn read_npy(path: &Path, name: &str, options: &OpenOptions) -> Result<Read> {
     let bytes = read_file(path)?;
     foreign::refuse(path, &bytes)?;
-    clips(path, name, &Array::parse(path, &bytes)?, options)
+    clips(path, name, &array::parse(path, &bytes)?, options)
 }
 
 /// All clips of a `.npz` file, of its parts behind each other.

@@ -1,6 +1,6 @@
 //! Planar, radial and Sylvester flows, closed in one direction, and their inverses, closed in the other.
 
-use crate::layers::{Planar, PlanarChain, Radial, RadialChain, Sylvester};
+use crate::layers::{Planar, PlanarChain, Radial, RadialChain, Sylvester, SylvesterChain};
 use crate::testing::Case;
 use crate::{Bijector, Inverse, ParamPath, Result};
 
@@ -17,6 +17,8 @@ pub(super) fn cases() -> Vec<Case> {
         let label = |what: &str| format!("D = {d}, K = {k}, {what}");
         cases.extend(both("PlanarChain", &label("shared"), move |p| PlanarChain::new(p, d, k)));
         cases.extend(both("PlanarChain", &label("amortized"), move |_| PlanarChain::amortized(d, k)));
+        let layers = move |p: &ParamPath| (0..k).map(|i| Planar::new(&p.pp(i), d)).collect::<Result<Vec<_>>>();
+        cases.extend(both("PlanarChain", &label("of layers"), move |p| PlanarChain::of_layers(layers(p)?)));
         cases.extend(both("RadialChain", &label("shared"), move |p| RadialChain::new(p, d, k)));
         cases.extend(both("RadialChain", &label("amortized"), move |_| RadialChain::amortized(d, k)));
     }
@@ -26,6 +28,10 @@ pub(super) fn cases() -> Vec<Case> {
             1 => case.idle("r", UPPER),
             _ => case,
         }));
+    }
+    for (d, m, k) in [(1, 1, 1), (4, 2, 2), (3, 3, 1)] {
+        let label = format!("D = {d}, M = {m}, K = {k}, amortized");
+        cases.extend(both("SylvesterChain", &label, move |_| SylvesterChain::amortized(d, m, k)));
     }
     cases
 }

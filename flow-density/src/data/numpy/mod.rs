@@ -1,12 +1,8 @@
 //! NumPy arrays, alone and in archives.
 
-mod header;
-mod scalar;
-
 use std::io::{Cursor, Read as _};
 
-use header::{Header, Literal};
-use scalar::Scalar;
+use flow_core::files::numpy::{self, Header, Literal, Scalar, shown, unfold};
 use zip::ZipArchive;
 
 use super::fault::{Fault, Read};
@@ -14,14 +10,12 @@ use super::raw::{Raw, RawColumn};
 
 /// Bytes that hold the header of any array that is a table.
 const HEADER: u64 = 1 << 20;
-/// The most bytes that an array of an archive may unfold to.
-const LARGEST: u64 = 8 << 30;
 
 /// Reads an array `[N, D]`, `[N]` as one column, or a structured array `[N]` with a name for each column.
 pub(super) fn array(bytes: &[u8]) -> Read<Raw> {
-    let (header, rest) = Header::of(bytes)?;
+    let (header, rest) = Header::parse(bytes).map_err(fault)?;
     let (rows, fields) = fields(&header)?;
-    let width: usize = fields.iter().map(|field| field.scalar.size).sum();
+    let width: usize = fields.iter().map(|field| field.scalar.size()).sum();
     let Some(needed) = rows.checked_mul(width).filter(|&n| n <= isize::MAX as usize) else {
         return Err(Fault::whole(format!("{} bytes of numbers", rest.len()), too_few(&header)));
     };
@@ -36,14 +30,14 @@ pub(super) fn array(bytes: &[u8]) -> Read<Raw> {
     let mut raw = Raw::default();
     for Field { name, scalar } in fields {
         // Fields of a record and columns in C order lie in each row, columns in Fortran order after each other.
-        let (first, step) = if by_columns { (start * rows, scalar.size) } else { (start, width) };
+        let (first, step) = if by_columns { (start * rows, scalar.size()) } else { (start, width) };
         let read: Vec<(f64, bool)> =
-            (0..rows).map(|row| first + row * step).map(|at| scalar.read(&rest[at..at + scalar.size])).collect();
+            (0..rows).map(|row| first + row * step).map(|at| scalar.read(&rest[at..at + scalar.size()])).collect();
         let mut column = RawColumn::of_numbers(name, read.iter().map(|(value, _)| *value).collect());
         let rounded = read.iter().enumerate().filter(|(_, (_, exact))| !exact);
         rounded.for_each(|(row, (value, _))| column.rounded.add(row, &value.to_string()));
         raw.columns.push(column);
-        start += scalar.size;
+        start += scalar.size();
     }
     Ok(raw)
 }
@@ -61,18 +55,22 @@ fn fields(header: &Header) -> Read<(usize, Vec<Field>)> {
     let shape = || format!("an array of shape {}", shown(&header.shape));
     match (&header.descr, &header.shape[..]) {
         (Literal::Text(descr), &[rows, columns]) => {
-            let scalar = Scalar::of(descr)?;
+            let scalar = Scalar::of(descr).map_err(fault)?;
             if columns > MOST {
                 return Err(Fault::whole(shape(), "rows and columns"));
             }
             Ok((rows, (0..columns).map(|_| Field { name: None, scalar }).collect()))
         }
-        (Literal::Text(descr), &[rows]) => Ok((rows, vec![Field { name: None, scalar: Scalar::of(descr)? }])),
+        (Literal::Text(descr), &[rows]) => {
+            Ok((rows, vec![Field { name: None, scalar: Scalar::of(descr).map_err(fault)? }]))
+        }
         (Literal::List(parts), &[rows] | &[rows, 1]) => {
             let field = |part: &Literal| match part {
                 Literal::List(pair) => match &pair[..] {
                     [Literal::Text(name), Literal::Text(descr)] => {
-                        let scalar = Scalar::of(descr).map_err(|fault| fault.within(&format!("field '{name}'")))?;
+                        let scalar = Scalar::of(descr)
+                            .map_err(fault)
+                            .map_err(|fault| fault.within(&format!("field '{name}'")))?;
                         Ok(Field { name: Some(name.clone()), scalar })
                     }
                     _ => Err(Fault::whole("a field that is an array or a record itself", "a number in each field")),
@@ -85,16 +83,28 @@ fn fields(header: &Header) -> Read<(usize, Vec<Field>)> {
     }
 }
 
-fn too_few(header: &Header) -> String {
-    format!("as many as a shape of {} and its type need", shown(&header.shape))
+/// What is wrong with an array that is a table otherwise, and what to do.
+fn fault(fault: numpy::Fault) -> Fault {
+    let numpy::Fault::Elements { descr } = fault else {
+        return Fault::whole(
+            format!("not an NPY file ({} at byte {})", fault.found(), fault.offset()),
+            fault.expected(),
+        );
+    };
+    let kind = descr.trim_start_matches(['<', '>', '=', '|']).as_bytes().first();
+    let expected = match kind {
+        Some(b'U' | b'S') => "numbers: these are words",
+        Some(b'O') => "numbers: save them with astype('float64')",
+        Some(b'c') => "real numbers: save real and imaginary parts as columns",
+        Some(b'M' | b'm') => "numbers: save times with astype('float64')",
+        Some(b'f' | b'g') => "floats of 2, 4 or 8 bytes: save them with astype('float64')",
+        _ => "floats of 2, 4 or 8 bytes, integers or truth values",
+    };
+    Fault::whole(format!("numbers of type '{descr}'"), expected)
 }
 
-/// A shape as Python writes it.
-fn shown(shape: &[usize]) -> String {
-    match shape {
-        [one] => format!("({one},)"),
-        many => format!("({})", many.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
-    }
+fn too_few(header: &Header) -> String {
+    format!("as many as a shape of {} and its type need", shown(&header.shape))
 }
 
 /// An array of an archive, before it is read.
@@ -130,13 +140,13 @@ pub(super) fn archive(bytes: &[u8], wanted: Option<&str>) -> Read<Raw> {
     let tables: Vec<&Member> = members.iter().filter(|member| member.rows().is_some()).collect();
     if let Some(wanted) = wanted {
         return match members.iter().find(|member| member.name == wanted) {
-            Some(member) => read(&mut archive, member),
+            Some(member) => read(&mut archive, bytes.len(), member),
             None => Err(Fault::whole(format!("no array '{wanted}'"), format!("one of {}", listed()))),
         };
     }
     match tables[..] {
         [one] => {
-            let mut raw = read(&mut archive, one)?;
+            let mut raw = read(&mut archive, bytes.len(), one)?;
             if members.len() > 1 {
                 let others: Vec<String> =
                     members.iter().filter(|other| other.index != one.index).map(Member::shown).collect();
@@ -144,7 +154,7 @@ pub(super) fn archive(bytes: &[u8], wanted: Option<&str>) -> Read<Raw> {
             }
             Ok(raw)
         }
-        [] if members.len() == 1 => read(&mut archive, &members[0]),
+        [] if members.len() == 1 => read(&mut archive, bytes.len(), &members[0]),
         [] => Err(Fault::whole("no array of rows and columns", format!("one among {}", listed()))),
         [first, ..] => {
             let columns = tables.iter().all(|member| member.is_vector() && member.rows() == first.rows());
@@ -154,7 +164,7 @@ pub(super) fn archive(bytes: &[u8], wanted: Option<&str>) -> Read<Raw> {
             }
             let mut raw = Raw::default();
             for member in tables {
-                let column = read(&mut archive, member)?.columns.into_iter().next();
+                let column = read(&mut archive, bytes.len(), member)?.columns.into_iter().next();
                 let none = || Fault::whole(format!("array '{}' without a column", member.name), "a vector".to_string());
                 let column = column.ok_or_else(none)?;
                 raw.columns.push(RawColumn { name: Some(member.name.clone()), ..column });
@@ -175,7 +185,7 @@ fn members(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Read<Vec<Member>> {
         let Some(name) = file.strip_suffix(".npy").map(str::to_string) else { continue };
         let mut start = Vec::new();
         member.take(HEADER).read_to_end(&mut start).map_err(|e| broken(file, e.to_string()))?;
-        members.push(Member { index, name, header: Header::of(&start).map(|(header, _)| header) });
+        members.push(Member { index, name, header: Header::parse(&start).map(|(header, _)| header).map_err(fault) });
     }
     match members.is_empty() {
         true => Err(Fault::whole("an archive without arrays", "the output of numpy.savez")),
@@ -183,11 +193,12 @@ fn members(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Read<Vec<Member>> {
     }
 }
 
-fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, Member { index, name, .. }: &Member) -> Read<Raw> {
+/// Reads a member of an archive of `length` bytes.
+fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, length: usize, member: &Member) -> Read<Raw> {
+    let Member { index, name, .. } = member;
     let broken = |e: String| Fault::whole(format!("array '{name}' cannot be read ({e})"), "a whole archive");
-    let mut content = Vec::new();
     let member = archive.by_index(*index).map_err(|e| broken(e.to_string()))?;
-    member.take(LARGEST).read_to_end(&mut content).map_err(|e| broken(e.to_string()))?;
+    let content = unfold(member, length).map_err(|e| broken(e.to_string()))?;
     array(&content).map_err(|fault| fault.within(&format!("array '{name}'")))
 }
 

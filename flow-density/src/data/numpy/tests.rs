@@ -65,6 +65,24 @@ fn records_have_names() {
 }
 
 #[test]
+fn other_types_are_named_with_what_to_do() {
+    for (descr, remedy) in [
+        ("<U10", "these are words"),
+        ("|O", "astype('float64')"),
+        ("<c16", "real and imaginary"),
+        ("<M8[ns]", "times"),
+        ("<f16", "2, 4 or 8 bytes"),
+        ("<i3", "integers"),
+        ("f", "2, 4 or 8 bytes"),
+        ("", "integers"),
+        ("|V8", "integers"),
+    ] {
+        let error = read("a.npy", &npy(descr, false, "2, 2", &[0; 16]), &Reading::default()).unwrap_err();
+        assert!(error.contains(&format!("type '{descr}'")) && error.contains(remedy), "{error}");
+    }
+}
+
+#[test]
 fn arrays_that_lie_are_refused() {
     let table = |bytes: &[u8]| read("a.npy", bytes, &Reading::default());
     for (bytes, expected) in [

@@ -1,57 +1,88 @@
-//! The header of an NPY array: a dictionary in Python's notation.
+//! The header of an array: a dictionary in Python's notation.
 
-use super::super::fault::{Fault, Read};
+use super::{Fault, MAGIC};
 
-/// The first bytes of every array.
-const MAGIC: &[u8] = b"\x93NUMPY";
 /// Brackets inside of each other, at most.
 const DEEPEST: usize = 8;
+/// As much of a header as an error shows.
+const SHOWN: usize = 80;
 
 /// What a header says.
-#[derive(Debug)]
-pub(super) struct Header {
-    /// `'<f4'`, or a list of fields.
-    pub(super) descr: Literal,
-    pub(super) fortran: bool,
-    pub(super) shape: Vec<usize>,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// The type of an element, `'<f4'`, or a list of fields.
+    pub descr: Literal,
+    /// Whether the first axis is the fastest.
+    pub fortran: bool,
+    /// The length of every axis.
+    pub shape: Vec<usize>,
 }
 
 impl Header {
     /// The header of an array, and the bytes after it.
-    pub(super) fn of(bytes: &[u8]) -> Read<(Self, &[u8])> {
-        let none = || Fault::whole("not an NPY file", "its magic bytes and a header");
-        let (length, rest) = match bytes.strip_prefix(MAGIC).ok_or_else(none)? {
-            [1, _, a, b, rest @ ..] => (usize::from(u16::from_le_bytes([*a, *b])), rest),
-            [2 | 3, _, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
-            _ => return Err(none()),
+    ///
+    /// # Errors
+    /// [`Fault::Header`].
+    pub fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), Fault> {
+        let fault = |offset, expected, found: String| Fault::Header { offset, expected, found };
+        let Some(rest) = bytes.strip_prefix(MAGIC) else {
+            let found = format!("{:02x?}", &bytes[..bytes.len().min(MAGIC.len())]);
+            return Err(fault(0, "the magic bytes of a NumPy file", found));
         };
-        let (text, rest) = rest.split_at_checked(length).ok_or_else(none)?;
-        let text = std::str::from_utf8(text).map_err(|_| none())?;
-        let dictionary = Parser { text, at: 0 }.value(0).ok_or_else(none)?;
-        let Literal::Dictionary(entries) = dictionary else { return Err(none()) };
+        let (start, length) = match rest {
+            [1, _, a, b, ..] => (10, usize::from(u16::from_le_bytes([*a, *b]))),
+            [2 | 3, _, a, b, c, d, ..] => (12, u32::from_le_bytes([*a, *b, *c, *d]) as usize),
+            _ => return Err(fault(MAGIC.len(), "a version from 1 to 3 and the length of a header", "neither".into())),
+        };
+        let Some((text, rest)) = bytes.get(start..).and_then(|rest| rest.split_at_checked(length)) else {
+            let found = format!("a length of {length} in {} bytes: cut off?", bytes.len());
+            return Err(fault(MAGIC.len() + 2, "a header inside the file", found));
+        };
+        let valid = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
+        let strange = |byte: &u8| byte.is_ascii_control() && *byte != b'\n';
+        if let Some(at) = text.iter().position(strange).or((valid < text.len()).then_some(valid)) {
+            return Err(fault(start + at, "printable ASCII or UTF-8", format!("byte {:#04x}", text[at])));
+        }
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        let read = Parser { text, at: 0 }.value(0).and_then(Header::of);
+        let header = read.ok_or_else(|| {
+            let found = text.trim_end().chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+            fault(start, "a dictionary with 'descr', 'fortran_order' and 'shape'", found)
+        })?;
+        Ok((header, rest))
+    }
+
+    fn of(dictionary: Literal) -> Option<Self> {
+        let Literal::Dictionary(entries) = dictionary else { return None };
         let find = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-        match (find("descr"), find("fortran_order"), find("shape")) {
-            (Some(descr), Some(Literal::Truth(fortran)), Some(Literal::List(shape))) => {
-                let shape = shape.iter().map(Literal::number).collect::<Option<_>>().ok_or_else(none)?;
-                Ok((Header { descr: descr.clone(), fortran: *fortran, shape }, rest))
+        match (find("descr")?, find("fortran_order")?, find("shape")?) {
+            (descr, Literal::Truth(fortran), Literal::List(shape)) => {
+                let shape = shape.iter().map(Literal::number).collect::<Option<_>>()?;
+                Some(Header { descr: descr.clone(), fortran: *fortran, shape })
             }
-            _ => Err(none()),
+            _ => None,
         }
     }
 }
 
 /// A value in Python's notation, as far as headers have them; tuples are lists.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Literal {
+pub enum Literal {
+    /// A string.
     Text(String),
+    /// A whole number from zero.
     Number(usize),
+    /// `True` or `False`.
     Truth(bool),
+    /// A list or a tuple.
     List(Vec<Literal>),
+    /// Values under their names, in their order.
     Dictionary(Vec<(String, Literal)>),
 }
 
 impl Literal {
-    pub(super) fn number(&self) -> Option<usize> {
+    /// The number, if it is one.
+    pub fn number(&self) -> Option<usize> {
         match self {
             Literal::Number(number) => Some(*number),
             _ => None,

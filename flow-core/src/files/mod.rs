@@ -1,5 +1,7 @@
 //! Single files out: under its name a file is complete or not there at all.
 
+pub mod numpy;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
