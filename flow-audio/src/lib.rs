@@ -13,7 +13,7 @@ pub use candle_core;
 pub use data::{Clip, Clips, OpenOptions, Segments, Splits, Voices};
 pub use error::{Error, Result};
 pub use mel::{Convention, Mel, MelConfig};
-pub use model::{WaveFlow, WaveFlowConfig};
+pub use model::{ModelConfig, Vocoder, WaveFlowConfig, WaveGlowConfig};
 
 /// The README's example, compiled and run with the documentation tests.
 #[cfg(doctest)]

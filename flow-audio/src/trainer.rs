@@ -17,7 +17,7 @@ use crate::data::{OpenOptions, Segments, Splits};
 use crate::io::{Encoding, mel_picture, write_wav};
 use crate::mel::{Mel, MelConfig};
 use crate::metrics::bits_per_sample;
-use crate::model::{WaveFlow, WaveFlowConfig};
+use crate::model::{ModelConfig, Vocoder};
 use crate::{Error, Result};
 
 /// The name in logs of the negative log-likelihood on the scale of `[-1, 1]`.
@@ -28,7 +28,7 @@ pub const NLL: &str = "nll_nats_per_sample";
 #[serde(deny_unknown_fields)]
 pub struct WaveRun {
     /// The model.
-    pub model: WaveFlowConfig,
+    pub model: ModelConfig,
     /// What its spectrograms are computed with; a spectrogram of any other kind is refused.
     pub mel: MelConfig,
     /// Where the clips came from, in words.
@@ -55,10 +55,16 @@ impl WaveRun {
     ///
     /// # Errors
     /// [`Error::Core`] when model and spectrogram have different hops or numbers of bands.
-    pub fn new(model: WaveFlowConfig, mel: MelConfig, source: &str, open: &OpenOptions, seed: u64) -> Result<Self> {
+    pub fn new(
+        model: impl Into<ModelConfig>,
+        mel: MelConfig,
+        source: &str,
+        open: &OpenOptions,
+        seed: u64,
+    ) -> Result<Self> {
         let run = WaveRun {
             segment: (16_000 / mel.hop.max(1)).max(1) * mel.hop,
-            model,
+            model: model.into(),
             mel,
             source: source.to_string(),
             open: open.clone(),
@@ -76,13 +82,14 @@ impl WaveRun {
         self.model.check()?;
         self.mel.check()?;
         self.model.check_hop(self.mel.hop)?;
-        if self.model.mels != self.mel.mels {
-            let reason = format!("{}, the spectrograms have {} bands", self.model.mels, self.mel.mels);
+        if self.model.mels() != self.mel.mels {
+            let reason = format!("{}, the spectrograms have {} bands", self.model.mels(), self.mel.mels);
             return Err(Error::config("bands of the model", reason));
         }
-        if self.segment == 0 || !self.segment.is_multiple_of(self.model.height) || self.batch == 0 {
-            let (segment, height) = (self.segment, self.model.height);
-            let reason = format!("{} of {segment} samples; a multiple of the {height} rows is needed", self.batch);
+        if self.segment == 0 || !self.segment.is_multiple_of(self.model.column()) || self.batch == 0 {
+            let (segment, column) = (self.segment, self.model.column());
+            let reason =
+                format!("{} of {segment} samples; a multiple of the model's columns of {column} is needed", self.batch);
             return Err(Error::config("training segments", reason));
         }
         Ok(())
@@ -90,19 +97,19 @@ impl WaveRun {
 }
 
 impl Run for WaveRun {
-    type Model = WaveFlow;
+    type Model = Vocoder;
     type Error = Error;
     const DESCRIBES: &'static str = "a vocoder";
 
-    fn build(&self, device: &Device) -> Result<WaveFlow> {
+    fn build(&self, device: &Device) -> Result<Vocoder> {
         self.check()?;
-        Ok(WaveFlow::new(&ParamStore::new(self.seed, DType::F32, device), &self.model)?)
+        Ok(Vocoder::new(&ParamStore::new(self.seed, DType::F32, device), &self.model)?)
     }
 }
 
-impl train::Model for WaveFlow {
+impl train::Model for Vocoder {
     fn store(&self) -> &ParamStore {
-        WaveFlow::store(self)
+        Vocoder::store(self)
     }
 }
 
@@ -126,10 +133,10 @@ pub fn train_config(steps: u64, seed: u64) -> TrainConfig {
     }
 }
 
-/// A [`WaveFlow`] with its data, as the training engine sees it.
+/// A [`Vocoder`] with its data, as the training engine sees it.
 pub struct WaveTask {
     run: WaveRun,
-    model: WaveFlow,
+    model: Vocoder,
     splits: Splits,
     train: Segments,
     validation: Segments,
@@ -156,7 +163,7 @@ impl WaveTask {
     }
 
     /// The model.
-    pub fn model(&self) -> &WaveFlow {
+    pub fn model(&self) -> &Vocoder {
         &self.model
     }
 
@@ -175,8 +182,8 @@ impl WaveTask {
 /// comes from `rng`.
 ///
 /// # Errors
-/// No segment, and those of [`WaveFlow::log_prob`].
-pub fn log_prob_of(model: &WaveFlow, set: &Segments, count: usize, rng: &mut FlowRng) -> Result<Vec<f64>> {
+/// No segment, and those of [`Vocoder::log_prob`].
+pub fn log_prob_of(model: &Vocoder, set: &Segments, count: usize, rng: &mut FlowRng) -> Result<Vec<f64>> {
     let _paused = model.store().no_grad();
     if set.is_empty() || count == 0 {
         return Err(Error::config("likelihood", "there is no segment to score"));
@@ -190,11 +197,11 @@ pub fn log_prob_of(model: &WaveFlow, set: &Segments, count: usize, rng: &mut Flo
 }
 
 /// Log-likelihood over time of a whole clip up to its last whole frame: the mean over each frame's samples of their terms
-/// ([`WaveFlow::log_prob_by_sample`]), in nats per sample; noise of dequantization comes from `rng`.
+/// ([`Vocoder::log_prob_by_sample`]), in nats per sample; noise of dequantization comes from `rng`.
 ///
 /// # Errors
-/// A clip beyond the end, a hop that is no multiple of the height, and those of [`WaveFlow::log_prob`].
-pub fn log_prob_over_time(model: &WaveFlow, set: &Segments, clip: usize, rng: &mut FlowRng) -> Result<Vec<f64>> {
+/// A clip beyond the end, a hop that is no multiple of a column's samples, and those of [`Vocoder::log_prob`].
+pub fn log_prob_over_time(model: &Vocoder, set: &Segments, clip: usize, rng: &mut FlowRng) -> Result<Vec<f64>> {
     let _paused = model.store().no_grad();
     let batch = set.whole_batch(clip, Some(rng), model.store().device())?;
     let terms = model.log_prob_by_sample(&batch.audio, &batch.mel)?;
@@ -205,8 +212,8 @@ pub fn log_prob_over_time(model: &WaveFlow, set: &Segments, clip: usize, rng: &m
 /// The waveform of a spectrogram, as numbers.
 ///
 /// # Errors
-/// A spectrogram of another kind than the run's, named by what differs, and those of [`WaveFlow::synthesize`].
-pub fn synthesize(run: &WaveRun, model: &WaveFlow, mel: &Mel, temperature: f64, rng: &mut FlowRng) -> Result<Vec<f32>> {
+/// A spectrogram of another kind than the run's, named by what differs, and those of [`Vocoder::synthesize`].
+pub fn synthesize(run: &WaveRun, model: &Vocoder, mel: &Mel, temperature: f64, rng: &mut FlowRng) -> Result<Vec<f32>> {
     mel.expect(&run.mel, "spectrogram")?;
     let mel = mel.tensor(model.store().device())?;
     let audio = model.synthesize(&mel, temperature, rng)?;

@@ -1,17 +1,18 @@
-//! Speed and memory of WaveFlow on this machine, one JSON line.
+//! Speed and memory of WaveFlow and WaveGlow on this machine, one JSON line.
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory};
 use flow_audio::mel::MelConfig;
-use flow_audio::model::{PRESETS, WaveFlow, WaveFlowConfig};
+use flow_audio::model::{ModelConfig, PRESETS, Vocoder};
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 
-/// Times synthesis and a training step (optimizer and clipping included) at 22,050 Hz, on random audio
+/// Times synthesis and a training step (optimizer and clipping included) at 22,050 Hz, on random audio; with
+/// --stream-minutes also a stream
 #[derive(Parser)]
 struct Args {
     /// Model.
@@ -35,14 +36,20 @@ struct Args {
     /// Keep all activations instead of computing each flow's network again.
     #[arg(long)]
     plain: bool,
+    /// Minutes of audio to make piece by piece by the width-causal variant of the model; 0 for none.
+    #[arg(long, default_value_t = 0.0)]
+    stream_minutes: f64,
+    /// Frames of a piece of the stream.
+    #[arg(long, default_value_t = 16)]
+    piece: usize,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let idle = memory("VmHWM");
-    let (mel, config) = (MelConfig::tacotron2(), WaveFlowConfig::preset(&args.model)?);
+    let (mel, config) = (MelConfig::tacotron2(), ModelConfig::preset(&args.model)?);
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
-    let model = WaveFlow::new(&store, &config)?;
+    let model = Vocoder::new(&store, &config)?;
     let mut rng = FlowRng::seed_from(1);
     let draw = |batch: usize, frames: usize, rng: &mut FlowRng| -> Result<(Tensor, Tensor)> {
         let audio = rng.normal((batch, frames * mel.hop), DType::F32, &Device::Cpu)?.affine(0.1, 0.0)?;
@@ -76,6 +83,7 @@ fn main() -> Result<()> {
             real_time.push(made / start.elapsed().as_secs_f64());
         }
     }
+    let stream = if args.stream_minutes > 0.0 { Some(stream(&args, &mel, config.clone())?) } else { None };
     let middle = |times: Vec<f64>| if times.is_empty() { None } else { Some(median(times)) };
     println!(
         "{}",
@@ -86,7 +94,53 @@ fn main() -> Result<()> {
             "synthesis_times_real_time": middle(real_time),
             "plain": args.plain,
             "memory_mib": peak - idle,
+            "stream": stream,
         })
     );
     Ok(())
+}
+
+/// Latency and memory of a stream: what is held after a tenth of it and at its end, and how long a piece takes.
+fn stream(args: &Args, mel: &MelConfig, config: ModelConfig) -> Result<serde_json::Value> {
+    let ModelConfig::WaveFlow(mut config) = config else {
+        bail!("--stream-minutes: {} has no exact stream", args.model)
+    };
+    if args.piece == 0 {
+        bail!("--piece must be at least one frame");
+    }
+    config.causal_width = true;
+    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let model = Vocoder::new(&store, &config.into())?;
+    let mut rng = FlowRng::seed_from(2);
+    let mut stream = model.synthesizer()?.stream(0.6, FlowRng::seed_from(3))?;
+    let frames = 60.0 * args.stream_minutes * f64::from(mel.rate) / mel.hop as f64;
+    let pieces = ((frames / args.piece as f64).round() as usize).max(10);
+    let (mut times, mut samples, mut first, mut early) = (Vec::with_capacity(pieces), 0, None, 0.0);
+    let begun = Instant::now();
+    for piece in 0..pieces {
+        let frames = rng.normal((1, mel.mels, args.piece), DType::F32, &Device::Cpu)?;
+        let start = Instant::now();
+        if let Some(made) = stream.push(&frames)? {
+            samples += made.dim(1)?;
+            first.get_or_insert_with(|| begun.elapsed().as_secs_f64());
+        }
+        times.push(1e3 * start.elapsed().as_secs_f64());
+        if piece == pieces / 10 {
+            early = memory("VmRSS");
+        }
+    }
+    let (end, total) = (memory("VmRSS"), begun.elapsed().as_secs_f64());
+    let second = f64::from(mel.rate);
+    Ok(serde_json::json!({
+        "seconds_of_audio": samples as f64 / second,
+        "times_real_time": samples as f64 / second / total,
+        "piece_ms_of_audio": 1e3 * (args.piece * mel.hop) as f64 / second,
+        "behind_its_spectrogram_ms": 1e3 * stream.look_ahead() as f64 / second,
+        "first_audio_after_ms": first.map(|seconds| 1e3 * seconds),
+        "slowest_piece_ms": times.iter().copied().fold(0.0, f64::max),
+        "piece_ms": median(times),
+        "kept_kib": stream.kept() * size_of::<f32>() / 1024,
+        "held_mib_after_a_tenth": early,
+        "held_mib_at_the_end": end,
+    }))
 }

@@ -1,4 +1,4 @@
-//! WaveFlow from the command line: train, synthesize, vocode, evaluate.
+//! WaveFlow and WaveGlow from the command line: train, synthesize, vocode, evaluate.
 
 use std::process::ExitCode;
 

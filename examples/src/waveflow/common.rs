@@ -10,7 +10,7 @@ use clap::Args;
 use flow_audio::data::{self, Clips, Splits, is_generated};
 use flow_audio::io::{Encoding, write_wav};
 use flow_audio::mel::{Denoiser, Mel};
-use flow_audio::model::WaveFlow;
+use flow_audio::model::Vocoder;
 use flow_audio::trainer::{WaveRun, synthesize};
 use flow_core::FlowRng;
 
@@ -24,7 +24,7 @@ pub(super) const PROGRAM: &str = "waveflow";
 const HUM: usize = 88;
 
 /// Loads a checkpoint's model with its run.
-pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(WaveRun, WaveFlow)> {
+pub(super) fn load(checkpoint: &CheckpointArg, device: &Device) -> Result<(WaveRun, Vocoder)> {
     Ok(flow_core::train::load(&checkpoint.folder(PROGRAM), device, !checkpoint.raw_weights)?)
 }
 
@@ -98,7 +98,7 @@ impl DataArg {
 /// How waveforms are made.
 #[derive(Args, Debug)]
 pub(super) struct DrawArg {
-    /// Standard deviation of the latent [default: that of the run, 0.6]
+    /// Standard deviation of the latent [default: that of the run: 0.6, of the demonstration 0.9]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Subtract this much of the model's own hum from the magnitudes; 0.1 is usual
@@ -110,9 +110,9 @@ pub(super) struct DrawArg {
 }
 
 /// A model that makes waveforms as the flags say.
-pub(super) struct Vocoder<'a> {
+pub(super) struct Speaker<'a> {
     run: &'a WaveRun,
-    model: &'a WaveFlow,
+    model: &'a Vocoder,
     temperature: f64,
     strength: f64,
     seed: u64,
@@ -128,7 +128,7 @@ impl DrawArg {
     }
 
     /// Makes the model ready.
-    pub(super) fn vocoder<'a>(&self, run: &'a WaveRun, model: &'a WaveFlow) -> Result<Vocoder<'a>> {
+    pub(super) fn speaker<'a>(&self, run: &'a WaveRun, model: &'a Vocoder) -> Result<Speaker<'a>> {
         ensure!(self.denoise >= 0.0, "--denoise must be at least 0, got {}", self.denoise);
         let denoiser = (self.denoise > 0.0).then(|| -> Result<Denoiser> {
             let silence = Mel::new(run.mel, HUM, vec![0.0; HUM * run.mel.mels])?;
@@ -136,7 +136,7 @@ impl DrawArg {
             Ok(Denoiser::new(run.mel.stft()?, &hum)?)
         });
         let temperature = self.temperature.unwrap_or(run.temperature);
-        Ok(Vocoder {
+        Ok(Speaker {
             run,
             model,
             temperature,
@@ -147,7 +147,7 @@ impl DrawArg {
     }
 }
 
-impl Vocoder<'_> {
+impl Speaker<'_> {
     /// The waveform of a spectrogram; `name` seeds its latent.
     pub(super) fn speak(&self, mel: &Mel, name: &str) -> Result<Vec<f32>> {
         let mut rng = FlowRng::named(self.seed, name);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use flow_audio::mel::MelConfig;
-use flow_audio::model::{PRESETS, WaveFlowConfig};
+use flow_audio::model::{ModelConfig, PRESETS, WaveFlowConfig, WaveGlowConfig};
 
 use super::common::{PROGRAM, load};
 use crate::info::{Facts, InfoArgs};
@@ -21,12 +21,27 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 }
 
 /// A model's hyper-parameters in words.
-pub(super) fn words(c: &WaveFlowConfig) -> String {
+pub(super) fn words(config: &ModelConfig) -> String {
+    match config {
+        ModelConfig::WaveFlow(config) => waveflow(config),
+        ModelConfig::WaveGlow(config) => waveglow(config),
+        other => format!("{other:?}"),
+    }
+}
+
+fn waveflow(c: &WaveFlowConfig) -> String {
     let order = format!("{:?}", c.permutation).to_lowercase();
     let causal = if c.causal_width { ", causal in time" } else { "" };
     format!(
         "WaveFlow, {} rows, {} flows of {} layers, {} channels, {order} order of rows{causal}",
         c.height, c.flows, c.layers, c.channels
+    )
+}
+
+fn waveglow(c: &WaveGlowConfig) -> String {
+    format!(
+        "WaveGlow, groups of {}, {} flows of {} layers, {} channels, {} samples leaving every {} flows",
+        c.group, c.flows, c.layers, c.channels, c.early_size, c.early_every
     )
 }
 
@@ -46,7 +61,7 @@ pub(super) fn spectrogram(m: &MelConfig) -> String {
 
 /// Lists what `--presets` asks for.
 fn presets(json: bool) -> Result<()> {
-    let all = PRESETS.iter().map(|name| Ok((*name, WaveFlowConfig::preset(name)?))).collect::<Result<Vec<_>>>()?;
+    let all = PRESETS.iter().map(|name| Ok((*name, ModelConfig::preset(name)?))).collect::<Result<Vec<_>>>()?;
     if json {
         let values: Vec<_> =
             all.iter().map(|(name, model)| serde_json::json!({"name": name, "model": model})).collect();

@@ -16,12 +16,12 @@ mod vocode;
 use crate::info::InfoArgs;
 use crate::settings;
 
-/// WaveFlow: waveforms from mel spectrograms, with exact likelihoods
+/// WaveFlow and WaveGlow: waveforms from mel spectrograms, with exact likelihoods
 #[derive(Parser, Debug)]
 #[command(
     name = "waveflow",
     version,
-    about = "WaveFlow: waveforms from mel spectrograms, with exact likelihoods",
+    about = "WaveFlow and WaveGlow: waveforms from mel spectrograms, with exact likelihoods",
     after_help = EXAMPLES
 )]
 struct Cli {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use clap::Args;
 use flow_audio::candle_core::{DType, Tensor};
 use flow_audio::mel::Mel;
 use flow_audio::metrics::signal_to_noise;
-use flow_audio::model::WaveFlow;
+use flow_audio::model::Vocoder;
 use flow_audio::trainer::WaveRun;
 use flow_core::FlowRng;
 
@@ -37,7 +37,7 @@ const OVERLAP: usize = 16;
 /// How a waveform is made of a spectrogram.
 pub(super) struct Pieces<'a> {
     pub(super) run: &'a WaveRun,
-    pub(super) model: &'a WaveFlow,
+    pub(super) model: &'a Vocoder,
     pub(super) temperature: f64,
 }
 
@@ -66,7 +66,7 @@ impl PiecesArg {
                 let (chunk, overlap) = (chunk.unwrap_or(mel.frames()), self.overlap.unwrap_or(OVERLAP));
                 at_least_one("--chunk", chunk)?;
                 let synthesizer = model.synthesizer()?;
-                let width = model.samples(mel.frames()) / model.config().height;
+                let width = model.samples(mel.frames()) / model.config().column();
                 let z = synthesizer.latent(1, width, temperature, &mut rng())?;
                 numbers(&synthesizer.decode_chunked(&z, &frames, chunk, overlap)?)?
             }
@@ -81,11 +81,12 @@ impl PiecesArg {
 
     fn stream(&self, of: &Pieces<'_>, frames: &Tensor, piece: usize, rng: FlowRng) -> Result<Vec<f32>> {
         at_least_one("--stream", piece)?;
-        ensure!(
-            of.model.config().causal_width,
-            "--stream: this model sees later samples, as in the paper; train one with \"causal_width\": true in --config, or \
-             give --chunk {piece}, an approximation"
-        );
+        if let Some(reason) = of.model.config().refuses_streams() {
+            bail!(
+                "--stream: {reason}; train a WaveFlow with \"causal_width\": true in --config, or give --chunk {piece}, an \
+                 approximation"
+            );
+        }
         let mut stream = of.model.synthesizer()?.stream(of.temperature, rng)?;
         let (all, rate) = (frames.dim(2)?, f64::from(of.run.mel.rate));
         let (mut audio, mut times) = (Vec::new(), Vec::new());

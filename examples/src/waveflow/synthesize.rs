@@ -53,10 +53,10 @@ impl SynthesizeArgs {
             }
             None => Mel::load(&self.mel)?,
         };
-        let vocoder = self.draw.vocoder(&run, &model)?;
+        let speaker = self.draw.speaker(&run, &model)?;
         create_parent(&self.out)?;
         let name = self.mel.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let audio = vocoder.write_in(&self.pieces, &mel, &name, &self.out)?;
+        let audio = speaker.write_in(&self.pieces, &mel, &name, &self.out)?;
         println!("{} frames, {} samples at {} Hz; {}", mel.frames(), audio.len(), run.mel.rate, self.out.display());
         Ok(())
     }

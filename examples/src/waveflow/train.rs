@@ -9,7 +9,7 @@ use flow_audio::data::{self, OpenOptions, Segments, Splits};
 use flow_audio::io::{Encoding, mel_picture, write_wav};
 use flow_audio::mel::{Convention, MelConfig};
 use flow_audio::metrics::bits_per_sample;
-use flow_audio::model::{PRESETS, WaveFlowConfig};
+use flow_audio::model::{ModelConfig, PRESETS, WaveFlowConfig};
 use flow_audio::trainer::{NLL, WaveRun, WaveTask, log_prob_of, synthesize, train_config};
 use flow_core::FlowRng;
 use flow_core::numerics::{mean_and_error, plus_minus};
@@ -23,7 +23,7 @@ use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
 
 /// Steps of a run without --data, unless told, and of any other.
-const DEMO_STEPS: u64 = 2000;
+const DEMO_STEPS: u64 = 3400;
 const STEPS: u64 = 100_000;
 /// Steps between validations and checkpoints of the demonstration, and of other runs.
 const DEMO_EVERY: u64 = 250;
@@ -31,6 +31,9 @@ const EVERY: u64 = 500;
 /// Samples of a segment of the demonstration, and segments of a step.
 const DEMO_SEGMENT: usize = 512;
 const DEMO_BATCH: usize = 2;
+/// Its highest learning rate, and the deviation of its copies' latents, with which they are nearest to the originals.
+const DEMO_RATE: f64 = 0.012;
+const DEMO_TEMPERATURE: f64 = 0.9;
 /// Segments of the report at the end.
 const REPORT: usize = 32;
 
@@ -45,10 +48,11 @@ Examples:
   waveflow train
   waveflow train --data LJSpeech-1.1/ --model waveflow-h16-c64 --out runs/lj
   waveflow train --data speech/ --mel speech-8k --model waveflow-h16-c32 --minutes 120 --out runs/digits
+  waveflow train --data speech/ --mel speech-16k --model waveglow-c64 --out runs/glow
   waveflow train --resume --out runs/lj",
-    mut_arg("steps", default_is("2000 without --data, else 100000")),
+    mut_arg("steps", default_is("3400 without --data, else 100000")),
     mut_arg("batch_size", |arg| arg.help("Segments per step [default: 8; 2 without --data]")),
-    mut_arg("learning_rate", default_is("0.0002; 0.004 without --data")),
+    mut_arg("learning_rate", default_is("0.0002; 0.012 without --data")),
     mut_arg("warmup", default_is("50, at most half of the run")),
     mut_arg("schedule", default_is("constant; cosine without --data")),
     mut_arg("ema", default_is("0; 0.99 without --data")),
@@ -100,6 +104,9 @@ impl TrainArgs {
         };
         let mut run = WaveRun::new(self.model_for(&mel)?, mel, splits.train.source(), &open, self.engine.seed())?;
         let demo = self.is_demo();
+        if demo {
+            run.temperature = DEMO_TEMPERATURE;
+        }
         if let Some(samples) = self.segment.or(demo.then_some(DEMO_SEGMENT)) {
             run.segment = samples / mel.hop * mel.hop;
         }
@@ -123,18 +130,17 @@ impl TrainArgs {
     }
 
     /// The model that was named, brought to the spectrogram's bands and hop.
-    fn model_for(&self, mel: &MelConfig) -> Result<WaveFlowConfig> {
+    fn model_for(&self, mel: &MelConfig) -> Result<ModelConfig> {
         if let Some(path) = &self.config {
             let read = || described(serde_json::from_str(&std::fs::read_to_string(path)?)?);
             return read().with_context(|| path.display().to_string());
         }
-        let mut model = match &self.model {
-            Some(name) => WaveFlowConfig::preset(name)?,
-            None if self.is_demo() => WaveFlowConfig::new(16, 24, 6, 5),
-            None => WaveFlowConfig::default(),
+        let model = match &self.model {
+            Some(name) => ModelConfig::preset(name)?,
+            None if self.is_demo() => WaveFlowConfig::new(16, 16, 6, 6).into(),
+            None => WaveFlowConfig::default().into(),
         };
-        model.mels = mel.mels;
-        Ok(model.with_hop(mel.hop)?)
+        Ok(model.for_spectrogram(mel.mels, mel.hop)?)
     }
 
     fn engine_config(&self, place: &RunArg<'_>) -> Result<TrainConfig> {
@@ -143,7 +149,7 @@ impl TrainArgs {
         let plan = |steps| {
             let mut config = train_config(steps, self.engine.seed());
             if demo {
-                config.optimizer.learning_rate = 4e-3;
+                config.optimizer.learning_rate = DEMO_RATE;
                 config.schedule = ScheduleConfig::cosine(config.schedule.warmup_steps, 0.0);
                 config.ema = Some(EmaConfig { decay: 0.99 });
             }

@@ -45,13 +45,13 @@ impl VocodeArgs {
         at_least_one("--count", self.count)?;
         let (run, model) = load(&self.checkpoint, &self.device.open()?)?;
         let set = self.data.clips(&self.checkpoint, &run, self.split)?;
-        let vocoder = self.draw.vocoder(&run, &model)?;
+        let speaker = self.draw.speaker(&run, &model)?;
         create_folder(&self.out)?;
         let mut names = FileNames::default();
         for clip in set.iter().take(self.count) {
             let aligned = run.mel.aligned(clip.samples())?;
             let path = self.out.join(names.next(clip.name()) + ".wav");
-            let copy = vocoder.write(&aligned.mel, clip.name(), &path)?;
+            let copy = speaker.write(&aligned.mel, clip.name(), &path)?;
             mel_picture(&run.mel.spectrogram(&copy)?, 2)?.write_png(&path.with_extension("png"))?;
             let both = copy.len().min(aligned.samples.len());
             let distance = multi_resolution_stft(&aligned.samples[..both], &copy[..both])?.total();

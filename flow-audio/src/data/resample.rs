@@ -13,7 +13,7 @@ const CHUNK: usize = 4096;
 /// synchronous resampler of rubato), without delay; `⌈length · to / from⌉` samples.
 ///
 /// # Errors
-/// A rate of zero or beyond a million.
+/// A rate of zero or beyond a million, and samples that are not finite.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     if !(1..=1_000_000).contains(&from) || !(1..=1_000_000).contains(&to) {
         return Err(Error::config("rate", format!("must be 1 to 1000000 Hz, got {from} and {to}")));
@@ -22,6 +22,9 @@ pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
         return Ok(samples.to_vec());
     }
     let failed = |error: String| Error::config("resampling", error);
+    if let Some(place) = samples.iter().position(|x| !x.is_finite()) {
+        return Err(failed(format!("sample {place} is {}, not a finite number", samples[place])));
+    }
     let (window, fixed) = (WindowFunction::BlackmanHarris2, FixedSync::Both);
     // Its delay is half a chunk, which it rounds down: a chunk of an odd length would come out half a sample late.
     let (from, to) = (from as usize, to as usize);

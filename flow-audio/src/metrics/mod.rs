@@ -7,16 +7,19 @@
 //! | multi-resolution STFT distance | none | [`multi_resolution_stft`] |
 //! | mel-cepstral distortion | dB | [`mel_cepstral_distortion`] |
 //! | log-spectral distance | dB | [`log_spectral_distance`] |
+//! | PESQ as MOS-LQO | 1 to 4.6 | [`pesq()`] |
 //! | signal-to-noise ratio | dB | [`signal_to_noise`] |
 //!
-//! None of them is an opinion of listeners.
+//! None of them is an opinion of listeners; PESQ predicts one.
 
 mod cepstrum;
 #[cfg(feature = "codecs")]
 mod flac;
 mod likelihood;
+mod pesq;
 mod spectral;
 
+pub use self::pesq::{PesqBand, pesq};
 pub use cepstrum::{mel_cepstral_distortion, mel_cepstrum};
 #[cfg(feature = "codecs")]
 pub use flac::flac_bits_per_sample;

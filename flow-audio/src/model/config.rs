@@ -1,4 +1,4 @@
-//! Hyper-parameters of WaveFlow, and models by name.
+//! Hyper-parameters of WaveFlow.
 
 use flow_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -58,29 +58,13 @@ impl Default for WaveFlowConfig {
     }
 }
 
-/// The names that [`WaveFlowConfig::preset`] knows.
-pub const PRESETS: [&str; 5] =
-    ["waveflow-h16-c32", "waveflow-h16-c64", "waveflow-h16-c96", "waveflow-h16-c128", "waveflow-h16-c256"];
-
 /// Sizes beyond which a description is taken for a mistake rather than for a model.
-const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 
 impl WaveFlowConfig {
     /// `height` rows, `channels` channels, `flows` flows of `layers` layers; the rest as in the paper.
     pub fn new(height: usize, channels: usize, flows: usize, layers: usize) -> Self {
         WaveFlowConfig { height, channels, flows, layers, ..WaveFlowConfig::default() }
-    }
-
-    /// The configuration of a name; the hop is 256 until [`WaveFlowConfig::with_hop`] changes it.
-    ///
-    /// # Errors
-    /// [`Error::Config`] that lists the names.
-    pub fn preset(name: &str) -> Result<Self> {
-        let channels = name.strip_prefix("waveflow-h16-c").filter(|_| PRESETS.contains(&name));
-        match channels.and_then(|channels| channels.parse().ok()) {
-            Some(channels) => Ok(WaveFlowConfig { channels, ..WaveFlowConfig::default() }),
-            None => Err(Error::config("preset", format!("'{name}' is none of {}", PRESETS.join(", ")))),
-        }
     }
 
     /// The same for frames of `hop` samples: two strides as near to each other as can be, or one.
@@ -199,15 +183,6 @@ impl WaveFlowConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_the_published_ones() {
-        let count = |name| WaveFlowConfig::preset(name).unwrap().parameter_count();
-        assert_eq!(count("waveflow-h16-c64"), 5_925_074);
-        assert_eq!((count("waveflow-h16-c128") as f64 / 1e4).round(), 2234.0);
-        assert_eq!((count("waveflow-h16-c256") as f64 / 1e4).round(), 8661.0);
-        assert!(WaveFlowConfig::preset("waveflow-h16-c65").unwrap_err().to_string().contains("waveflow-h16-c96"));
-    }
 
     #[test]
     fn hops_are_split_and_checked() {

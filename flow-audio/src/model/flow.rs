@@ -1,4 +1,4 @@
-//! One flow: an affine map of rows by the rows before them, then a permutation of rows.
+//! One flow of WaveFlow: an affine map of rows by the rows before them, then a permutation of rows.
 
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use super::network::Network;
 #[derive(Debug)]
 pub(super) struct Step {
     pub network: Network,
+    height: usize,
+    mels: usize,
     /// The row of the context that goes with each row of the input.
     pub order: Vec<usize>,
     /// The row of the result that goes to each place.
@@ -36,10 +38,29 @@ pub(super) struct StepAt {
     context: [usize; 3],
 }
 
+/// The sizes of a flow's network, but for the width: row `i + 1` of the waveform has its context in row `order[i + 1]`.
+fn sizes(config: &WaveFlowConfig, order: &[usize]) -> Shape {
+    Shape {
+        width: 0,
+        input_rows: config.height,
+        inputs: 1,
+        outputs: 2,
+        channels: config.channels,
+        context: config.mels,
+        context_rows: config.height,
+        kernel_rows: 3,
+        dilations: (0..config.layers).map(|l| [config.height_dilation(l), config.width_dilation(l)]).collect(),
+        causal: config.causal_width,
+        order: order[1..].to_vec(),
+    }
+}
+
 impl Step {
     pub fn new(path: &ParamPath, config: &WaveFlowConfig, index: usize, order: &[usize]) -> Result<Self> {
         Ok(Step {
-            network: Network::new(path, config)?,
+            network: Network::new(path, sizes(config, order), true)?,
+            height: config.height,
+            mels: config.mels,
             order: order.to_vec(),
             permutation: config.permuted_rows(index).into_iter().map(|row| row as u32).collect(),
             name: format!("waveflow flow {index}"),
@@ -48,7 +69,7 @@ impl Step {
 
     /// The flow for waveforms of `width` columns.
     pub fn at(self: &Arc<Self>, width: usize) -> StepAt {
-        let WaveFlowConfig { height, mels, .. } = self.network.config;
+        let (height, mels) = (self.height, self.mels);
         StepAt { step: self.clone(), event: [height, width], context: [height, width, mels] }
     }
 
@@ -60,12 +81,19 @@ impl Step {
 
     /// The latent before the permutation, and `log s` of rows `1..h`, `(B, h - 1, W)`.
     pub fn transform(&self, x: &Tensor, context: &Tensor) -> Result<(Tensor, Tensor)> {
-        let params = self.network.forward(x, context, &self.order)?;
+        let params = self.network.forward(x, context)?;
         let log_s = params.narrow(3, 0, 1)?.squeeze(3)?.contiguous()?;
         let shift = params.narrow(3, 1, 1)?.squeeze(3)?.contiguous()?;
         let rows = x.dim(1)? - 1;
         let moved = (x.narrow(1, 1, rows)?.contiguous()?.mul(&log_s.exp()?)? + shift)?;
         Ok((Tensor::cat(&[&x.narrow(1, 0, 1)?, &moved], 1)?, log_s))
+    }
+
+    /// The latent after the permutation, and the terms of the log-determinant in the waveform's order, `(B, h, W)`.
+    pub fn terms(&self, x: &Tensor, context: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (z, log_s) = self.transform(x, context)?;
+        let scales = Tensor::cat(&[&x.narrow(1, 0, 1)?.zeros_like()?, &log_s], 1)?;
+        Ok((self.permute(&z)?, unordered(&scales, &self.order)?))
     }
 
     /// The inverse of [`Step::transform`] with the whole network for every row: the specification of the kernel.
@@ -76,7 +104,7 @@ impl Step {
         for i in 1..rows {
             let rest = z.narrow(1, i, rows - i)?.contiguous()?;
             let x = Tensor::cat(&[&Tensor::cat(&known, 1)?, &rest], 1)?;
-            let params = self.network.composed(&x, context, &self.order)?.narrow(1, i - 1, 1)?;
+            let params = self.network.composed(&x, context)?.narrow(1, i - 1, 1)?;
             let (log_s, shift) = (params.narrow(3, 0, 1)?.squeeze(3)?, params.narrow(3, 1, 1)?.squeeze(3)?);
             known.push(((z.narrow(1, i, 1)? - shift)? * log_s.neg()?.exp()?)?);
             sum = (sum + log_s)?;
@@ -85,8 +113,18 @@ impl Step {
     }
 }
 
+/// Rows back in the waveform's order: row `i` goes to `order[i]`.
+pub(super) fn unordered(rows: &Tensor, order: &[usize]) -> Result<Tensor> {
+    let mut places = vec![0_u32; order.len()];
+    for (i, &row) in order.iter().enumerate() {
+        places[row] = i as u32;
+    }
+    let places = Tensor::from_vec(places, order.len(), rows.device())?;
+    Ok(rows.contiguous()?.index_select(&places, 1)?)
+}
+
 /// The weights of a flow, packed once for many decodings.
-pub(super) enum Prepared {
+pub(super) enum Packed {
     F32(Weights<f32>),
     F64(Weights<f64>),
 }
@@ -113,28 +151,28 @@ impl Past {
 
 impl Step {
     /// Packs the weights. Call it with tracking paused.
-    pub fn prepare(&self) -> Result<Prepared> {
-        let (packed, shape) = (self.network.packed()?, self.network.shape(1, &self.order));
+    pub fn prepare(&self) -> Result<Packed> {
+        let (packed, shape) = (self.network.packed()?, self.network.shape(1));
         Ok(match packed.dtype() {
-            DType::F64 => Prepared::F64(read(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
-            _ => Prepared::F32(read(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
+            DType::F64 => Packed::F64(read(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
+            _ => Packed::F32(read(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
         })
     }
 
     /// The inverse of permutation and transform, and the log-determinant of the inverse.
     pub fn decode_with(
         &self,
-        prepared: &Prepared,
+        packed: &Packed,
         z: &Tensor,
         context: &Tensor,
         past: Option<&mut Past>,
     ) -> Result<(Tensor, Tensor)> {
-        let (z, shape) = (self.permute(z)?, self.network.shape(z.dim(2)?, &self.order));
-        match (prepared, past) {
-            (Prepared::F64(weights), Some(Past::F64(past))) => decode_as(&shape, weights, &z, context, Some(past)),
-            (Prepared::F32(weights), Some(Past::F32(past))) => decode_as(&shape, weights, &z, context, Some(past)),
-            (Prepared::F64(weights), _) => decode_as(&shape, weights, &z, context, None),
-            (Prepared::F32(weights), _) => decode_as(&shape, weights, &z, context, None),
+        let (z, shape) = (self.permute(z)?, self.network.shape(z.dim(2)?));
+        match (packed, past) {
+            (Packed::F64(weights), Some(Past::F64(past))) => decode_as(&shape, weights, &z, context, Some(past)),
+            (Packed::F32(weights), Some(Past::F32(past))) => decode_as(&shape, weights, &z, context, Some(past)),
+            (Packed::F64(weights), _) => decode_as(&shape, weights, &z, context, None),
+            (Packed::F32(weights), _) => decode_as(&shape, weights, &z, context, None),
         }
     }
 }
@@ -172,8 +210,8 @@ fn pull_back_slices<T: Real>(s: &Shape, [x, context, packed, grad_z, grad_log_de
     let (mut dx, mut dcontext) = (grad_z.to_vec(), vec![T::ZERO; context.len()]);
     let mut sums = kernel::Gradients::new(s);
     let mut params = vec![T::ZERO; s.params()];
-    let operands = x.chunks_exact(s.waveform()).zip(context.chunks_exact(s.context())).zip(grad_log_det);
-    let results = dx.chunks_exact_mut(s.waveform()).zip(dcontext.chunks_exact_mut(s.context()));
+    let operands = x.chunks_exact(s.input_len()).zip(context.chunks_exact(s.context_len())).zip(grad_log_det);
+    let results = dx.chunks_exact_mut(s.input_len()).zip(dcontext.chunks_exact_mut(s.context_len()));
     for (((x, context), &grad_log_det), (dx, dcontext)) in operands.zip(results) {
         let activations = kernel::forward(s, &weights, x, context, &mut params, true);
         // From the parameters to their gradients, in place.
@@ -223,7 +261,7 @@ impl Bijector for StepAt {
 
     fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let context = self.check(z, context)?;
-        if accepts(z) && !z.track_op() && !context.track_op() && !self.step.network.front.tracked() {
+        if accepts(z) && !z.track_op() && !context.track_op() && !self.step.network.tracked() {
             return self.step.decode_with(&self.step.prepare()?, z, context, None);
         }
         let (x, sums) = self.step.decode_composed(&self.step.permute(z)?, context)?;
@@ -247,7 +285,7 @@ impl Bijector for StepAt {
             return backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }
         let network = &self.step.network;
-        let shape = network.shape(self.event[1], &self.step.order);
+        let shape = network.shape(self.event[1]);
         let (packed, grad_z) = (network.packed()?, self.step.permute(&grad_z.detach())?);
         let grad_log_det = grad_log_det.to_dtype(x.dtype())?;
         let operands = [x, known, &packed, &grad_z, &grad_log_det];

@@ -4,10 +4,12 @@ use candle_core::Tensor;
 use flow_core::distribution::check_temperature;
 use flow_core::{Error, FlowRng, Result};
 
-use super::conditioner::{Upsampling, join};
+use super::conditioner::{Conditioner, Upsampling, join};
 use super::flow::Past;
+use super::steps::AnyStep;
 use super::synthesis::Synthesizer;
-use super::waveflow::to_line;
+use super::upsample::Upsample;
+use super::vocoder::to_line;
 
 /// A waveform in pieces, from a spectrogram in pieces of whatever lengths: the same as the whole at once.
 ///
@@ -16,6 +18,7 @@ use super::waveflow::to_line;
 /// next frame from there on; [`Stream::finish`] gives the rest.
 pub struct Stream<'m> {
     synthesizer: Synthesizer<'m>,
+    conditioner: &'m Conditioner,
     upsampling: Upsampling,
     pasts: Vec<Past>,
     /// Context that does not fill a column, `(1, n, M)`.
@@ -32,21 +35,27 @@ impl<'m> Synthesizer<'m> {
     /// [`Error::Config`] for a model that is not width-causal, one that does not compute on the CPU, or a temperature that is
     /// not a number of at least zero.
     pub fn stream(self, temperature: f64, rng: FlowRng) -> Result<Stream<'m>> {
-        check_temperature("waveflow", temperature)?;
+        check_temperature("vocoder", temperature)?;
         let model = self.model;
-        if !model.config.causal_width {
-            let reason = "the paper's model sees later samples: use decode_chunked, or train with causal_width";
-            return Err(Error::config("stream", reason));
+        let refused = |reason: &str| {
+            let reason = format!("{reason}: use decode_chunked, or train a WaveFlow with causal_width");
+            Err(Error::config("stream", reason))
+        };
+        if let Some(reason) = model.config.refuses_streams() {
+            return refused(reason);
         }
+        let Upsample::Staged(conditioner) = &model.upsampling else { return refused("only a WaveFlow has one") };
         if !model.store.device().is_cpu() {
             return Err(Error::config("stream", "is computed on the CPU only"));
         }
-        let past = |step: &std::sync::Arc<super::flow::Step>| {
-            Past::new(&step.network.shape(1, &step.order), model.store.dtype())
-        };
+        let rows = model.steps.iter().filter_map(|step| match step {
+            AnyStep::Rows(step) => Some(Past::new(&step.network.shape(1), model.store.dtype())),
+            AnyStep::Groups(_) => None,
+        });
         Ok(Stream {
-            upsampling: Upsampling::new(&model.conditioner),
-            pasts: model.steps.iter().map(past).collect(),
+            upsampling: Upsampling::new(conditioner),
+            pasts: rows.collect(),
+            conditioner,
             rest: None,
             temperature,
             rng,
@@ -58,7 +67,7 @@ impl<'m> Synthesizer<'m> {
 impl Stream<'_> {
     /// Samples by which the waveform lags behind the frames that were given, at most less than a column more.
     pub fn look_ahead(&self) -> usize {
-        self.synthesizer.model.conditioner.look_ahead()
+        self.conditioner.look_ahead()
     }
 
     /// Numbers that are kept between pieces, besides less than a column of context and the last frames.
@@ -72,11 +81,11 @@ impl Stream<'_> {
     /// [`Error::Shape`] and [`Error::DType`] for frames that do not fit.
     pub fn push(&mut self, mel: &Tensor) -> Result<Option<Tensor>> {
         if mel.dims().first() != Some(&1) {
-            return Err(super::normed::misshapen("waveflow stream (mel)", "(1, M, F)", mel));
+            return Err(super::normed::misshapen("vocoder stream (mel)", "(1, M, F)", mel));
         }
         let model = self.synthesizer.model;
         let _paused = model.store.no_grad();
-        let known = self.upsampling.push(&model.conditioner, &mel.detach())?;
+        let known = self.upsampling.push(self.conditioner, &mel.detach())?;
         self.decode(known)
     }
 
@@ -87,13 +96,13 @@ impl Stream<'_> {
     pub fn finish(mut self) -> Result<Option<Tensor>> {
         let model = self.synthesizer.model;
         let _paused = model.store.no_grad();
-        let known = self.upsampling.finish(&model.conditioner)?;
+        let known = self.upsampling.finish(self.conditioner)?;
         self.decode(known)
     }
 
     fn decode(&mut self, known: Option<Tensor>) -> Result<Option<Tensor>> {
         let Some(known) = join(self.rest.take(), known)? else { return Ok(None) };
-        let (h, samples) = (self.synthesizer.model.config.height, known.dim(1)?);
+        let (h, samples) = (self.synthesizer.model.config.column(), known.dim(1)?);
         let width = samples / h;
         if samples > width * h {
             // A copy, or the whole piece would be kept.

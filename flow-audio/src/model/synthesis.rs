@@ -3,25 +3,25 @@
 use candle_core::Tensor;
 use flow_core::bijector::{check_dtype, first_non_finite_row};
 use flow_core::distribution::check_temperature;
-use flow_core::kernels::accepts;
 use flow_core::{Error, FlowRng, Result};
 
-use super::WaveFlow;
-use super::flow::{Past, Prepared};
+use super::Vocoder;
+use super::flow::Past;
 use super::normed::misshapen;
-use super::waveflow::to_line;
+use super::steps::Prepared;
+use super::vocoder::to_line;
 
 /// A model whose weights are made ready for synthesis: folded and packed once.
 ///
-/// Each flow is inverted row by row, `h - 1` small steps whatever the length (Ping et al. 2019, section 3.3). A layer keeps
+/// Each flow of a WaveGlow is inverted at once. Each flow of a WaveFlow is inverted row by row, `h - 1` small steps whatever the length (Ping et al. 2019, section 3.3). A layer keeps
 /// the `2 d_h + 1` rows of its input that later rows see (convolution queues), so no row is computed twice; the batch is one.
 pub struct Synthesizer<'m> {
-    pub(super) model: &'m WaveFlow,
+    pub(super) model: &'m Vocoder,
     pub(super) prepared: Vec<Prepared>,
 }
 
 impl<'m> Synthesizer<'m> {
-    pub(super) fn new(model: &'m WaveFlow) -> Result<Self> {
+    pub(super) fn new(model: &'m Vocoder) -> Result<Self> {
         let _paused = model.store.no_grad();
         let prepared = model.steps.iter().map(|step| step.prepare()).collect::<Result<_>>()?;
         Ok(Synthesizer { model, prepared })
@@ -30,13 +30,13 @@ impl<'m> Synthesizer<'m> {
     /// The waveform `(B, T)` of a latent `(B, h, W)`.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`], and [`Error::NonFinite`] for a waveform with a number that is not finite.
+    /// As for [`Vocoder::log_prob`], and [`Error::NonFinite`] for a waveform with a number that is not finite.
     pub fn decode(&self, z: &Tensor, mel: &Tensor) -> Result<Tensor> {
         let (config, samples) = (&self.model.config, self.samples(z)?);
         let frames = samples.div_ceil(config.hop());
-        if mel.dims() != [z.dim(0)?, config.mels, frames] {
-            let expected = format!("({}, {}, {frames}) for {samples} samples", z.dim(0)?, config.mels);
-            return Err(misshapen("waveflow (mel)", expected, mel));
+        if mel.dims() != [z.dim(0)?, config.mels(), frames] {
+            let expected = format!("({}, {}, {frames}) for {samples} samples", z.dim(0)?, config.mels());
+            return Err(misshapen("vocoder (mel)", expected, mel));
         }
         let _paused = self.model.store.no_grad();
         self.decode_upsampled(z, &self.model.upsample(mel)?)
@@ -45,15 +45,15 @@ impl<'m> Synthesizer<'m> {
     /// The same for a spectrogram that is upsampled already, `(B, M, n)` with `n ≥ T`, of which the first `T` are used.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`].
+    /// As for [`Vocoder::log_prob`].
     pub fn decode_upsampled(&self, z: &Tensor, upsampled: &Tensor) -> Result<Tensor> {
         let (config, samples) = (&self.model.config, self.samples(z)?);
-        let fits = matches!(upsampled.dims(), &[b, m, n] if b == z.dims()[0] && m == config.mels && n >= samples);
+        let fits = matches!(upsampled.dims(), &[b, m, n] if b == z.dims()[0] && m == config.mels() && n >= samples);
         if !fits {
-            let expected = format!("({}, {}, n) with n at least {samples}", z.dims()[0], config.mels);
-            return Err(misshapen("waveflow (upsampled mel)", expected, upsampled));
+            let expected = format!("({}, {}, n) with n at least {samples}", z.dims()[0], config.mels());
+            return Err(misshapen("vocoder (upsampled mel)", expected, upsampled));
         }
-        check_dtype("waveflow (upsampled mel)", upsampled, self.model.dtype())?;
+        check_dtype("vocoder (upsampled mel)", upsampled, self.model.dtype())?;
         let _paused = self.model.store.no_grad();
         let context = self.model.context(&upsampled.detach().transpose(1, 2)?, samples)?;
         to_line(&self.invert(&z.detach(), &context, None)?)
@@ -62,12 +62,12 @@ impl<'m> Synthesizer<'m> {
     /// A waveform `(B, T)` for every spectrogram of `(B, M, F)`, from a latent of deviation `temperature`.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`], and [`Error::Config`] for a temperature that is not a number of at least zero.
+    /// As for [`Vocoder::log_prob`], and [`Error::Config`] for a temperature that is not a number of at least zero.
     pub fn synthesize(&self, mel: &Tensor, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
         let (batch, _, frames) = mel.dims3()?;
-        let width = self.model.samples(frames) / self.model.config.height;
+        let width = self.model.samples(frames) / self.model.config.column();
         if width == 0 {
-            return Err(misshapen("waveflow (mel)", "frames that fill a column", mel));
+            return Err(misshapen("vocoder (mel)", "frames that fill a column", mel));
         }
         self.decode(&self.latent(batch, width, temperature, rng)?, mel)
     }
@@ -78,8 +78,8 @@ impl<'m> Synthesizer<'m> {
     /// # Errors
     /// [`Error::Config`] for a temperature that is not a number of at least zero.
     pub fn latent(&self, batch: usize, width: usize, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
-        check_temperature("waveflow", temperature)?;
-        let (store, h) = (&self.model.store, self.model.config.height);
+        check_temperature("vocoder", temperature)?;
+        let (store, h) = (&self.model.store, self.model.config.column());
         let noise = rng.normal((batch, width, h), store.dtype(), store.device())?.affine(temperature, 0.0)?;
         Ok(noise.transpose(1, 2)?.contiguous()?)
     }
@@ -89,52 +89,48 @@ impl<'m> Synthesizer<'m> {
         let mut x = z.clone();
         for (k, (step, prepared)) in self.model.steps.iter().zip(&self.prepared).enumerate().rev() {
             let past = pasts.as_deref_mut().and_then(|pasts| pasts.get_mut(k));
-            x = if accepts(&x) && x.elem_count() > 0 {
-                step.decode_with(prepared, &x, context, past)?.0
-            } else {
-                step.decode_composed(&step.permute(&x)?, context)?.0
-            };
+            x = step.decode_with(prepared, &x, context, past)?;
         }
         if first_non_finite_row(&x)?.is_some() {
-            return Err(Error::NonFinite { layer: "waveflow".into(), what: "sample".into(), step: None });
+            return Err(Error::NonFinite { layer: "vocoder".into(), what: "sample".into(), step: None });
         }
         Ok(x)
     }
 
     /// `T` of a latent that fits the model.
     fn samples(&self, z: &Tensor) -> Result<usize> {
-        let h = self.model.config.height;
+        let h = self.model.config.column();
         match z.dims() {
             &[_, rows, width] if rows == h && width > 0 => {
-                check_dtype("waveflow (latent)", z, self.model.dtype())?;
+                check_dtype("vocoder (latent)", z, self.model.dtype())?;
                 Ok(h * width)
             }
-            _ => Err(misshapen("waveflow (latent)", format!("(B, {h}, W)"), z)),
+            _ => Err(misshapen("vocoder (latent)", format!("(B, {h}, W)"), z)),
         }
     }
 
     /// [`Synthesizer::decode`] in chunks of `frames` frames, each computed with `overlap` frames more on both sides and
     /// joined to the next by a linear cross-fade over `overlap` frames about the cut.
     ///
-    /// The paper's model sees later columns, row after row further ones, so this is an approximation whose quality
+    /// The papers' models see later columns, row after row or flow after flow further ones, so this is an approximation whose quality
     /// [`signal_to_noise`](crate::metrics::signal_to_noise) against the whole pass tells; memory grows with the chunk alone. A width-causal model has an exact
     /// stream.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`]; [`Error::Config`] when a chunk is empty or shorter than the overlap, or the hop is no
-    /// multiple of the height.
+    /// As for [`Vocoder::log_prob`]; [`Error::Config`] when a chunk is empty or shorter than the overlap, or the hop is no
+    /// multiple of a column's samples.
     pub fn decode_chunked(&self, z: &Tensor, mel: &Tensor, frames: usize, overlap: usize) -> Result<Tensor> {
         let config = &self.model.config;
-        let (hop, h, (batch, _, all)) = (config.hop(), config.height, mel.dims3()?);
+        let (hop, h, (batch, _, all)) = (config.hop(), config.column(), mel.dims3()?);
         if frames == 0 || overlap > frames {
             let reason = format!("must have at least one frame and no fewer than the overlap {overlap}, not {frames}");
             return Err(Error::config("chunk", reason));
         }
         if !hop.is_multiple_of(h) {
-            return Err(Error::config("chunk", format!("the hop {hop} is no multiple of the height {h}")));
+            return Err(Error::config("chunk", format!("the hop {hop} is no multiple of the {h} samples of a column")));
         }
         if z.dims() != [batch, h, all * hop / h] {
-            return Err(misshapen("waveflow (latent)", format!("({batch}, {h}, {})", all * hop / h), z));
+            return Err(misshapen("vocoder (latent)", format!("({batch}, {h}, {})", all * hop / h), z));
         }
         let mut out: Option<Tensor> = None;
         for start in (0..all).step_by(frames) {
@@ -152,7 +148,7 @@ impl<'m> Synthesizer<'m> {
                 Some(before) => fade(&before, &made, before.dim(1)? - first)?,
             });
         }
-        out.ok_or_else(|| misshapen("waveflow (mel)", "at least one frame", mel))
+        out.ok_or_else(|| misshapen("vocoder (mel)", "at least one frame", mel))
     }
 }
 

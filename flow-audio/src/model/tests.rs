@@ -1,10 +1,14 @@
 //! The kernels against the composed form, gradients against finite differences, and inverses.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor, Var};
 use flow_core::autodiff::pair;
 use flow_core::{Backprop, Bijector, FlowRng, Gradients, ParamStore};
 
-use super::{Permutation, WaveFlow, WaveFlowConfig};
+use super::flow::Step;
+use super::steps::AnyStep;
+use super::{ModelConfig, Permutation, Vocoder, WaveFlowConfig};
 
 /// The largest `|a - b|`; panics on differing shapes.
 pub(super) fn distance(a: &Tensor, b: &Tensor) -> f64 {
@@ -15,17 +19,29 @@ pub(super) fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// A small model whose every parameter is drawn, the head's among them.
-pub(super) fn model(dtype: DType, change: impl FnOnce(&mut WaveFlowConfig)) -> WaveFlow {
+pub(super) fn model(dtype: DType, change: impl FnOnce(&mut WaveFlowConfig)) -> Vocoder {
     let mut config = WaveFlowConfig::new(8, 5, 2, 3);
     (config.mels, config.upsample) = (3, vec![4, 4]);
     change(&mut config);
+    drawn(dtype, config)
+}
+
+/// A model of this configuration, with all of its parameters drawn.
+pub(super) fn drawn(dtype: DType, config: impl Into<ModelConfig>) -> Vocoder {
     let store = ParamStore::new(3, dtype, &Device::Cpu);
-    let model = WaveFlow::new(&store, &config).unwrap();
+    let model = Vocoder::new(&store, &config.into()).unwrap();
     let mut rng = FlowRng::seed_from(8);
     for param in store.all().into_iter().filter(|p| p.name().contains("head")) {
         param.set(&rng.normal(param.var().shape(), dtype, &Device::Cpu).unwrap().affine(0.2, 0.0).unwrap()).unwrap();
     }
     model
+}
+
+fn rows(model: &Vocoder, k: usize) -> &Arc<Step> {
+    match &model.steps[k] {
+        AnyStep::Rows(step) => step,
+        AnyStep::Groups(_) => panic!("no WaveFlow"),
+    }
 }
 
 pub(super) fn normal(seed: u64, shape: &[usize], dtype: DType) -> Tensor {
@@ -41,11 +57,11 @@ fn the_kernel_is_the_composed_network_with_its_gradients() {
     for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
         for (height, width, causal) in kinds() {
             let model = model(dtype, |c| (c.height, c.causal_width) = (height, causal));
-            let step = &model.steps[1];
+            let step = rows(&model, 1);
             let x = Var::from_tensor(&normal(1, &[2, height, width], dtype)).unwrap();
             let context = Var::from_tensor(&normal(2, &[2, height, width, 3], dtype)).unwrap();
-            let fused = step.network.forward(&x, &context, &step.order).unwrap();
-            let composed = step.network.composed(&x, &context, &step.order).unwrap();
+            let fused = step.network.forward(&x, &context).unwrap();
+            let composed = step.network.composed(&x, &context).unwrap();
             assert!(distance(&fused, &composed) < tolerance, "{height} {width}: {}", distance(&fused, &composed));
             let cotangent = normal(5, fused.dims(), dtype);
             let of = |value: &Tensor| pair(value, &cotangent).unwrap().backward().unwrap();
@@ -65,15 +81,19 @@ fn the_kernel_is_the_composed_network_with_its_gradients() {
 #[test]
 fn gradients_are_those_of_finite_differences() {
     let model = model(DType::F64, |c| c.permutation = Permutation::Bipartite);
-    let (audio, mel) = (normal(1, &[2, 64], DType::F64), normal(2, &[2, 3, 4], DType::F64));
+    check_gradients(&model, &normal(1, &[2, 64], DType::F64), &normal(2, &[2, 3, 4], DType::F64));
+}
+
+/// Reversible and plain back-propagation against each other, and both against finite differences, for two clips.
+pub(super) fn check_gradients(model: &Vocoder, audio: &Tensor, mel: &Tensor) {
     let weight = Tensor::new(&[0.7, -0.4], &Device::Cpu).unwrap();
     let value = |audio: &Tensor| -> f64 {
         let _paused = model.store.no_grad();
-        pair(&model.log_prob(audio, &mel).unwrap(), &weight).unwrap().to_scalar().unwrap()
+        pair(&model.log_prob(audio, mel).unwrap(), &weight).unwrap().to_scalar().unwrap()
     };
     let found = |mode: Backprop| {
         let mut gradients = Gradients::new(&model.store);
-        let scored = model.log_prob_backward(&audio, &mel, &weight, mode, &mut gradients).unwrap();
+        let scored = model.log_prob_backward(audio, mel, &weight, mode, &mut gradients).unwrap();
         assert!(!scored.fell_back);
         (gradients, scored.grad_x)
     };
@@ -87,15 +107,15 @@ fn gradients_are_those_of_finite_differences() {
         let (before, along) = (param.var().as_tensor().copy().unwrap(), normal(9, param.var().dims(), DType::F64));
         let at = |t: f64| {
             param.set(&(&before + along.affine(t, 0.0).unwrap()).unwrap()).unwrap();
-            value(&audio)
+            value(audio)
         };
         let numeric = (at(step) - at(-step)) / (2.0 * step);
         param.set(&before).unwrap();
         let analytic: f64 = pair(gradient, &along).unwrap().to_scalar().unwrap();
         assert!((numeric - analytic).abs() < 1e-6 * (1.0 + numeric.abs()), "{}: {numeric} {analytic}", param.name());
     }
-    let along = normal(7, &[2, 64], DType::F64);
-    let at = |t: f64| value(&(&audio + along.affine(t, 0.0).unwrap()).unwrap());
+    let along = normal(7, audio.dims(), DType::F64);
+    let at = |t: f64| value(&(audio + along.affine(t, 0.0).unwrap()).unwrap());
     let numeric = (at(step) - at(-step)) / (2.0 * step);
     let analytic: f64 = pair(&grad_x, &along).unwrap().to_scalar().unwrap();
     assert!((numeric - analytic).abs() < 1e-6 * (1.0 + numeric.abs()), "{numeric} {analytic}");
@@ -112,14 +132,14 @@ fn every_height_is_inverted_with_its_whole_table() {
             let (audio, mel) = (normal(1, &[2, 16 * frames], DType::F64), normal(2, &[2, 3, frames], DType::F64));
             let (z, log_det) = model.encode(&audio, &mel).unwrap();
             assert!(distance(&model.decode(&z, &mel).unwrap(), &audio) < 1e-9, "{height}");
-            let context = model.context(&model.conditioner.forward(&mel).unwrap(), 16 * frames).unwrap();
+            let context = model.context(&model.upsampling.forward(&mel).unwrap(), 16 * frames).unwrap();
             let _paused = model.store.no_grad();
             let back = model.chain(z.dim(2).unwrap()).unwrap().decode(&z, Some(&context)).unwrap();
             assert!(
                 distance(&(back.1 + log_det).unwrap(), &Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap()) < 1e-9
             );
             if height == 32 {
-                let step = &model.steps[0];
+                let step = rows(&model, 0);
                 let whole = step.decode_composed(&step.permute(&z).unwrap(), &context).unwrap();
                 let queues = step.at(z.dim(2).unwrap()).decode(&z, Some(&context)).unwrap();
                 assert!(distance(&whole.0, &queues.0) < 1e-9 && distance(&whole.1, &queues.1.neg().unwrap()) < 1e-9);
@@ -131,15 +151,19 @@ fn every_height_is_inverted_with_its_whole_table() {
 #[test]
 fn the_log_determinant_is_that_of_the_jacobian() {
     let model = model(DType::F64, |c| c.permutation = Permutation::Bipartite);
-    let (audio, mel) = (normal(1, &[1, 16], DType::F64), normal(2, &[1, 3, 1], DType::F64));
-    let (_, log_det) = model.encode(&audio, &mel).unwrap();
-    let event = |x: &Tensor| model.encode(x, &mel).unwrap().0.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    check_jacobian(&model, &normal(1, &[1, 16], DType::F64), &normal(2, &[1, 3, 1], DType::F64));
+}
+
+/// The log-determinant of a clip of 16 samples against a numerical one.
+pub(super) fn check_jacobian(model: &Vocoder, audio: &Tensor, mel: &Tensor) {
+    let (_, log_det) = model.encode(audio, mel).unwrap();
+    let event = |x: &Tensor| model.encode(x, mel).unwrap().0.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let mut jacobian = vec![vec![0.0; 16]; 16];
     for j in 0..16 {
         let mut step = [0.0; 16];
         step[j] = 1e-5;
         let step = Tensor::new(&[step], &Device::Cpu).unwrap();
-        let (up, down) = (event(&(&audio + &step).unwrap()), event(&(&audio - &step).unwrap()));
+        let (up, down) = (event(&(audio + &step).unwrap()), event(&(audio - &step).unwrap()));
         (0..16).for_each(|i| jacobian[i][j] = (up[i] - down[i]) / 2e-5);
     }
     let mut sum = 0.0;
@@ -199,6 +223,24 @@ fn a_stream_is_the_whole() {
     assert!(paper.synthesizer().unwrap().stream(1.0, FlowRng::seed_from(0)).is_err());
 }
 
+/// No rows are no error, and no gradient.
+#[test]
+fn a_batch_without_rows_is_scored() {
+    for model in [model(DType::F32, |_| ()), drawn(DType::F32, super::glow_tests::small())] {
+        let (frames, hop) = (8, model.config.hop());
+        let samples = frames * hop / model.config.column() * model.config.column();
+        let frames = samples.div_ceil(hop);
+        let (audio, mel) = (normal(1, &[0, samples], DType::F32), normal(2, &[0, 3, frames], DType::F32));
+        assert_eq!(model.log_prob(&audio, &mel).unwrap().dims(), [0]);
+        let weight = Tensor::zeros(0, DType::F32, &Device::Cpu).unwrap();
+        for mode in [Backprop::Reversible, Backprop::Plain] {
+            let mut gradients = Gradients::new(&model.store);
+            model.log_prob_backward(&audio, &mel, &weight, mode, &mut gradients).unwrap();
+        }
+        assert_eq!(model.synthesize(&mel, 1.0, &mut FlowRng::seed_from(1)).unwrap().dims(), [0, samples]);
+    }
+}
+
 fn decibels(whole: &Tensor, other: &Tensor) -> f64 {
     let numbers = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     crate::metrics::signal_to_noise(&numbers(whole), &numbers(other)).unwrap()
@@ -225,7 +267,7 @@ fn misfits_are_refused_by_name() {
     let model = model(DType::F32, |_| ());
     let (audio, mel) = (normal(1, &[1, 60], DType::F32), normal(2, &[1, 3, 4], DType::F32));
     let said = |audio: &Tensor, mel: &Tensor| model.log_prob(audio, mel).unwrap_err().to_string();
-    assert!(said(&audio, &mel).contains("height 8"));
+    assert!(said(&audio, &mel).contains("a multiple of 8"));
     assert!(said(&normal(1, &[1, 48], DType::F32), &mel).contains("(1, 3, 3)"));
     assert!(said(&normal(1, &[1, 64], DType::F64), &mel).contains("F64"));
     let (z, endless) = (normal(1, &[1, 8, 8], DType::F32), mel.affine(f64::NAN, 0.0).unwrap());

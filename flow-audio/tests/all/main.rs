@@ -10,3 +10,4 @@ mod real_clips;
 mod support;
 mod wav;
 mod waveflow;
+mod waveglow;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use flow_audio::candle_core::{DType, Device, Tensor, safetensors};
-use flow_audio::model::{Permutation, WaveFlow, WaveFlowConfig};
+use flow_audio::model::{Permutation, Vocoder, WaveFlowConfig};
 use flow_core::ParamStore;
 
 fn file(name: &str) -> Option<PathBuf> {
@@ -45,7 +45,7 @@ fn compare(path: &Path, permutation: Permutation) {
     let mut config = WaveFlowConfig::new(height, channels, numbers("flows.", 1), numbers(".res_blocks.", 5));
     config.permutation = permutation;
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
-    let model = WaveFlow::new(&store, &config).unwrap();
+    let model = Vocoder::new(&store, &config.into()).unwrap();
     model.import_folded(&weights).unwrap();
     let _paused = store.no_grad();
 
@@ -81,7 +81,7 @@ fn foreign_weights_that_do_not_fit_are_named() {
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
     let mut config = WaveFlowConfig::new(8, 8, 4, 3);
     config.permutation = Permutation::Reverse;
-    let model = WaveFlow::new(&store, &config).unwrap();
+    let model = Vocoder::new(&store, &config.into()).unwrap();
     let before = store.fingerprint("").unwrap();
     // The whole file, whose inputs and results are not weights.
     let message = model.load_folded(&path).unwrap_err().to_string();

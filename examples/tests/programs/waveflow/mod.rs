@@ -57,6 +57,7 @@ fn every_verb_works_on_what_train_leaves() {
     assert!(folder.join("copies/low.wav").is_file() && folder.join("copies/low.png").is_file(), "{said}");
     let said = says(folder, &["eval", "--checkpoint", "m", "--segments", "4", "--copies", "2"]);
     assert!(said.contains("nats/sample over 4 of") && said.contains("Griffin-Lim"), "{said}");
+    assert!(said.contains("PESQ (narrow)"), "{said}");
     assert!(
         says(folder, &["mel", "--checkpoint", "m", "--data", "low.wav", "--out", "mels"]).contains("1 spectrograms")
     );
@@ -110,6 +111,34 @@ fn every_verb_works_on_what_train_leaves() {
         says(folder, &["vocode", "--checkpoint", "m", "--data", "high.wav", "--resample", "--out", "new"])
             .contains("distance")
     );
+}
+
+/// WaveGlow through the same verbs; what it cannot do is refused by its name.
+#[test]
+fn a_waveglow_works_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let glow = r#"{"family": "waveglow", "channels": 4, "flows": 3, "layers": 2, "early_every": 2, "mels": 64, "hop": 128, "reach": 2}"#;
+    std::fs::write(folder.join("tiny.json"), glow).unwrap();
+    tones(folder);
+    assert!(says(folder, &train("m", "4")).contains("WaveGlow, groups of 8, 3 flows of 2 layers"));
+    assert!(says(folder, &["info", "--checkpoint", "m"]).contains("WaveGlow, groups of 8"));
+    let said = says(folder, &["info", "--presets"]);
+    assert!(said.contains("waveglow-c64") && said.contains("87879272"), "{said}");
+    let copies = ["vocode", "--checkpoint", "m", "--data", "low.wav", "--out", "copies", "--denoise", "0.1"];
+    assert!(says(folder, &copies).contains("distance"));
+    says(folder, &["score", "--checkpoint", "m", "--data", "low.wav", "--out", "scores"]);
+    assert_eq!(std::fs::read_to_string(folder.join("scores/likelihood.csv")).unwrap().lines().count(), 1 + 46);
+    says(folder, &["mel", "--checkpoint", "m", "--data", "low.wav", "--out", "mels"]);
+    let synthesis = ["synthesize", "mels/low.npz", "--checkpoint", "m", "--out", "one.wav"];
+    let pieces = says(folder, &[&synthesis[..], &["--chunk", "8", "--overlap", "4", "--compare"]].concat());
+    assert!(pieces.contains("dB of signal to noise") && pieces.contains("6016 samples"), "{pieces}");
+    let cases: [(&[&str], &str); 2] = [
+        (&["synthesize", "mels/low.npz", "--checkpoint", "m", "--stream", "4", "--out", "x.wav"], "WaveGlow"),
+        (&["train", "--config", "tiny.json", "--segment", "100", "--out", "new"], "segments"),
+    ];
+    all_refused(waveflow, folder, &cases);
+    says(folder, &["train", "--resume", "--steps", "6", "--out", "m"]);
 }
 
 /// A model that is causal in time makes the same waveform in a stream of any pieces.

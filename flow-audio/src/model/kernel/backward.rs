@@ -8,6 +8,11 @@ use super::{Activations, LayerBack, Shape, TILE, Transposed, Weights};
 /// Sums of weight gradients that are kept apart until a layer is done: as many rows share one.
 const SUMS: usize = 8;
 
+/// Stretches of a row that are worked on apart: rows are enough, but for a network of one. Shapes alone decide.
+fn stretches(s: &Shape) -> usize {
+    if s.rows() == 1 { SUMS } else { 1 }
+}
+
 /// The gradients of all weights.
 pub(in super::super) struct Gradients<T> {
     front: [Vec<T>; 2],
@@ -15,7 +20,7 @@ pub(in super::super) struct Gradients<T> {
     head_bias: Vec<T>,
 }
 
-/// Those of one layer, laid out as the weights are, but for `head`, which is `(2, C)`.
+/// Those of one layer, laid out as the weights are, but for `head`, which is `(outputs, C)`.
 struct LayerGradients<T> {
     parts: [Vec<T>; 6],
 }
@@ -35,7 +40,8 @@ impl<T: Real> LayerGradients<T> {
 impl<T: Real> Gradients<T> {
     pub fn new(s: &Shape) -> Self {
         let layers = (0..s.dilations.len()).map(|l| LayerGradients::new(s, l)).collect();
-        Gradients { front: [vec![T::ZERO; s.channels], vec![T::ZERO; s.channels]], layers, head_bias: vec![T::ZERO; 2] }
+        let zeros = |len: usize| vec![T::ZERO; len];
+        Gradients { front: [zeros(s.inputs * s.channels), zeros(s.channels)], layers, head_bias: zeros(s.outputs) }
     }
 
     /// In the order of the packed weights.
@@ -51,7 +57,7 @@ impl<T: Real> Gradients<T> {
     }
 }
 
-/// For one sample: from the gradient of the parameters `(h - 1, W, 2)` those of the waveform and the context, which are
+/// For one sample: from the gradient of the parameters `(rows, W, outputs)` those of the input and the context, which are
 /// added to `dx` and `dcontext`, and those of the weights, which are added to `sums`.
 pub(in super::super) fn backward<T: Real>(
     s: &Shape,
@@ -71,19 +77,23 @@ pub(in super::super) fn backward<T: Real>(
         pass.gates_and_weights(&stream, &mut slopes, dcontext, &mut sums.layers[l]);
         pass.convolution(&slopes, &mut stream);
     }
-    for pair in grad.chunks_exact(2) {
-        sums.head_bias.iter_mut().zip(pair).for_each(|(sum, &v)| *sum += v);
+    for place in grad.chunks_exact(s.outputs) {
+        sums.head_bias.iter_mut().zip(place).for_each(|(sum, &v)| *sum += v);
     }
     let [front, _] = &weights.front;
     let [front_sum, bias_sum] = &mut sums.front;
-    for ((dx, &x), stream) in dx.iter_mut().zip(x).zip(stream.chunks_exact(c)) {
-        let mut dot = T::ZERO;
-        for (((&g, &w), of_weight), of_bias) in stream.iter().zip(front).zip(&mut *front_sum).zip(&mut *bias_sum) {
-            dot += g * w;
-            *of_weight += g * x;
-            *of_bias += g;
+    let places = dx.chunks_exact_mut(s.inputs).zip(x.chunks_exact(s.inputs));
+    for ((dx, x), stream) in places.zip(stream.chunks_exact(c)) {
+        let weights = front.chunks_exact(c).zip(front_sum.chunks_exact_mut(c));
+        for ((dx, &x), (weight, sum)) in dx.iter_mut().zip(x).zip(weights) {
+            let mut dot = T::ZERO;
+            for ((&g, &w), of_weight) in stream.iter().zip(weight).zip(sum) {
+                dot += g * w;
+                *of_weight += g * x;
+            }
+            *dx += dot;
         }
-        *dx += dot;
+        bias_sum.iter_mut().zip(stream).for_each(|(sum, &g)| *sum += g);
     }
 }
 
@@ -98,12 +108,14 @@ struct Pass<'a, T> {
     grad: &'a [T],
 }
 
-/// What one row's gradients are read from and written to.
+/// What the gradients of a stretch of one row are read from and written to.
 struct RowWork<'a, T> {
     r: usize,
-    /// The gradient of the layer's output, `(W, C)`.
+    /// The stretch's first column.
+    begin: usize,
+    /// The gradient of the layer's output, `(columns, C)`.
     stream: &'a [T],
-    /// The gradient before the gate, in a padded row.
+    /// The gradient before the gate.
     slopes: &'a mut [T],
     context: &'a mut [T],
 }
@@ -120,19 +132,21 @@ impl<T: Real> Pass<'_, T> {
     /// The gradient before the gate, that of the context, and those of the weights.
     fn gates_and_weights(&self, stream: &[T], slopes: &mut [T], dcontext: &mut [T], sums: &mut LayerGradients<T>) {
         let (s, c) = (self.s, self.s.channels);
-        // The waveform's rows in the order of this flow, of which the first is conditioned on nothing.
-        let mut places = vec![0; s.order.len()];
-        s.order.iter().enumerate().for_each(|(place, &row)| places[row] = place);
-        let mut contexts: Vec<(usize, &mut [T])> =
-            places.into_iter().zip(dcontext.chunks_exact_mut(s.width * s.mels)).collect();
-        contexts.sort_by_key(|(place, _)| *place);
-        let contexts = contexts.into_iter().skip(1).map(|(_, context)| context);
+        // The context's rows in the order of the network's, which need not see all of them.
+        let mut contexts: Vec<_> = dcontext.chunks_exact_mut(s.width * s.context).map(Some).collect();
+        let right = 2 * s.dilations[self.l][1] - s.left(self.l);
+        let columns = s.width.div_ceil(stretches(s)).next_multiple_of(s.tile()).max(1);
         let padded = slopes.chunks_exact_mut(s.pitch(self.l) * 2 * c);
         let mut work: Vec<RowWork<'_, T>> = Vec::with_capacity(s.rows());
-        for (r, ((stream, slopes), context)) in stream.chunks_exact(s.width * c).zip(padded).zip(contexts).enumerate() {
-            work.push(RowWork { r, stream, slopes, context });
+        for (r, ((stream, slopes), &row)) in stream.chunks_exact(s.width * c).zip(padded).zip(&s.order).enumerate() {
+            let Some(context) = contexts[row].take() else { continue };
+            let slopes = slopes[right * 2 * c..][..s.width * 2 * c].chunks_mut(columns * 2 * c);
+            let parts = stream.chunks(columns * c).zip(slopes).zip(context.chunks_mut(columns * s.context));
+            for (i, ((stream, slopes), context)) in parts.enumerate() {
+                work.push(RowWork { r, begin: i * columns, stream, slopes, context });
+            }
         }
-        let share = s.rows().div_ceil(SUMS);
+        let share = work.len().div_ceil(SUMS).max(1);
         let found: Vec<LayerGradients<T>> = work
             .par_chunks_mut(share)
             .map(|rows| {
@@ -152,9 +166,9 @@ impl<T: Real> Pass<'_, T> {
     }
 
     fn row(&self, row: &mut RowWork<'_, T>, buffers: &mut Workspace<T>, sums: &mut LayerGradients<T>) {
-        let width = self.s.width;
-        for from in (0..width).step_by(self.s.tile()) {
-            let m = self.s.tile().min(width - from);
+        let columns = row.stream.len() / self.s.channels;
+        for from in (0..columns).step_by(self.s.tile()) {
+            let m = self.s.tile().min(columns - from);
             self.tile(row, from, m, buffers, sums);
         }
     }
@@ -168,41 +182,42 @@ impl<T: Real> Pass<'_, T> {
         sums: &mut LayerGradients<T>,
     ) {
         let (s, c, r) = (self.s, self.s.channels, row.r);
+        // Columns of the stretch, and of the whole row.
+        let column = row.begin + from;
         let stream = &row.stream[from * c..][..m * c];
-        let grad = &self.grad[(r * s.width + from) * 2..][..m * 2];
+        let grad = &self.grad[(r * s.width + column) * s.outputs..][..m * s.outputs];
         let (gradient, gated) = (&mut buffers.gradient[..m * c], &mut buffers.gated[..m * c]);
-        self.weights.head.product(m, View::rows(grad, 2), gradient, Start::Zero, false);
+        self.weights.head.product(m, View::rows(grad, s.outputs), gradient, Start::Zero, false);
         if let Some(residual) = &self.weights.residual {
             residual.product(m, View::rows(stream, c), gradient, Start::Old, false);
         }
-        let gates = &self.gates[(r * s.width + from) * 2 * c..][..m * 2 * c];
-        let right = 2 * s.dilations[self.l][1] - s.left(self.l);
-        let slopes = &mut row.slopes[(right + from) * 2 * c..][..m * 2 * c];
+        let gates = &self.gates[(r * s.width + column) * 2 * c..][..m * 2 * c];
+        let slopes = &mut row.slopes[from * 2 * c..][..m * 2 * c];
         gate_backward(c, gates, gradient, gated, slopes);
-        let context = &mut row.context[from * s.mels..][..m * s.mels];
+        let context = &mut row.context[from * s.context..][..m * s.context];
         self.weights.condition.product(m, View::rows(slopes, 2 * c), context, Start::Old, false);
 
         let [taps, condition, bias, residual, residual_bias, head] = &mut sums.parts;
         buffers.slopes.pack(slopes);
         let d = s.dilations[self.l][1];
-        for u in 0..3 {
+        for u in 0..s.kernel_rows {
             let Some(seen) = s.tap_row(self.l, u, r) else { continue };
             let seen = &self.input[seen * s.pitch(self.l) * c..][..s.pitch(self.l) * c];
             for v in 0..3 {
-                let view = View::transposed(&seen[(from + v * d) * c..], c);
+                let view = View::transposed(&seen[(column + v * d) * c..], c);
                 let sum = &mut taps[(u * 3 + v) * 2 * c * c..][..2 * c * c];
                 buffers.slopes.product(c, view, sum, Start::Old, false);
             }
         }
-        let known = &s.context_row(self.context, r)[from * s.mels..];
-        buffers.slopes.product(s.mels, View::transposed(known, s.mels), condition, Start::Old, false);
+        let known = &s.context_row(self.context, r)[column * s.context..];
+        buffers.slopes.product(s.context, View::transposed(known, s.context), condition, Start::Old, false);
         add_rows(slopes, bias);
         if self.weights.residual.is_some() {
             buffers.stream.pack(stream);
             buffers.stream.product(c, View::transposed(gated, c), residual, Start::Old, false);
             add_rows(stream, residual_bias);
         }
-        gemm(Size { m: 2, k: m, n: c }, View::transposed(grad, 2), gated, head, Start::Old, false);
+        gemm(Size { m: s.outputs, k: m, n: c }, View::transposed(grad, s.outputs), gated, head, Start::Old, false);
     }
 
     /// Adds to the gradient of the layer's output what reaches its input through the convolution: the gradient of the input.
@@ -217,7 +232,7 @@ impl<T: Real> Pass<'_, T> {
         }
         work.into_par_iter().for_each(|(r, from, tile)| {
             for (u, weights) in self.weights.taps.iter().enumerate() {
-                let by = r + (2 - u) * rows;
+                let by = r + (s.kernel_rows - 1 - u) * rows;
                 if by >= s.rows() {
                     continue;
                 }

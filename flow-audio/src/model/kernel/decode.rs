@@ -1,8 +1,8 @@
-//! The inverse, row by row: a row's parameters come from rows that are known by then.
+//! The inverse of WaveFlow's flow, row by row: a row's parameters come from rows that are known by then.
 
 use flow_core::kernels::Real;
 
-use super::forward::{Row, front, run, tiles};
+use super::forward::{Row, Taps, front, run, tiles};
 use super::{Shape, Weights};
 
 /// The last columns of every row of every layer's input, for a width-causal network that is given a waveform in pieces.
@@ -58,7 +58,7 @@ pub(in super::super) fn decode<T: Real>(
     context: &[T],
     mut history: Option<&mut History<T>>,
 ) -> (Vec<T>, Vec<T>) {
-    let (c, batch) = (s.channels, z.len() / s.waveform());
+    let (c, batch) = (s.channels, z.len() / s.input_len());
     let mut x = z.to_vec();
     let mut sums = vec![T::ZERO; batch];
     let queue =
@@ -68,8 +68,8 @@ pub(in super::super) fn decode<T: Real>(
     for r in 0..s.rows() {
         params.chunks_exact_mut(2).for_each(|pair| pair.copy_from_slice(&weights.head_bias));
         let first = queues[0].row_mut(r).chunks_exact_mut(s.pitch(0) * c);
-        for (row, x) in first.zip(x.chunks_exact(s.waveform())) {
-            front(weights, &x[r * s.width..][..s.width], &mut row[s.left(0) * c..]);
+        for (row, x) in first.zip(x.chunks_exact(s.input_len())) {
+            front(s, weights, &x[r * s.width..][..s.width], &mut row[s.left(0) * c..]);
         }
         for (l, layer) in weights.layers.iter().enumerate() {
             if let Some(history) = history.as_deref_mut() {
@@ -80,15 +80,15 @@ pub(in super::super) fn decode<T: Real>(
             let mut work = Vec::new();
             for (b, params) in params.chunks_exact_mut(2 * s.width).enumerate() {
                 let len = s.pitch(l) * c;
-                let taps = [0, 1, 2].map(|u| s.tap_row(l, u, r).map(|row| &known[l].row(row)[b * len..][..len]));
-                let row = Row { l, taps, context: s.context_row(&context[b * s.context()..], r) };
+                let taps = Taps::new(s, l, r, |row| &known[l].row(row)[b * len..][..len]);
+                let row = Row { l, taps, context: s.context_row(&context[b * s.context_len()..], r) };
                 let next = next.as_mut().and_then(Iterator::next);
                 let next = next.map(|row| &mut row[s.left(l + 1) * c..][..s.width * c]);
                 tiles(s, row, next, None, params, &mut work);
             }
             run(s, layer, work);
         }
-        let samples = x.chunks_exact_mut(s.waveform()).zip(params.chunks_exact(2 * s.width));
+        let samples = x.chunks_exact_mut(s.input_len()).zip(params.chunks_exact(2 * s.width));
         for ((x, params), sum) in samples.zip(&mut sums) {
             for (x, pair) in x[(r + 1) * s.width..].iter_mut().zip(params.chunks_exact(2)) {
                 *x = (*x - pair[1]) * (T::ZERO - pair[0]).exp_bounded();

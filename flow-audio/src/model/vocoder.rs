@@ -1,6 +1,4 @@
-//! The whole model: likelihood, gradients, latents.
-
-use std::sync::Arc;
+//! A whole model of either family: likelihood, gradients, latents.
 
 use candle_core::{DType, Tensor};
 use flow_core::autodiff::pair;
@@ -8,31 +6,34 @@ use flow_core::bijector::check_float;
 use flow_core::distribution::StandardGaussian;
 use flow_core::{Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, ParamStore, Result, Scored};
 
-use super::WaveFlowConfig;
-use super::conditioner::Conditioner;
-use super::flow::Step;
+use super::ModelConfig;
+use super::flow::unordered;
 use super::normed::misshapen;
+use super::steps::AnyStep;
 use super::synthesis::Synthesizer;
+use super::upsample::Upsample;
 
 /// `½ ln 2π`.
 const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
 
-/// WaveFlow (Ping et al. 2019, arXiv 1912.01219): the density of a waveform given its mel spectrogram,
-/// `log p(x | c) = log N(z; 0, 1) + Σ log s`, with `z` from flows over `h` rows of adjacent samples.
+/// WaveFlow (Ping et al. 2019, arXiv 1912.01219) or WaveGlow (Prenger et al. 2018, arXiv 1811.00002), as its configuration
+/// says: the density of a waveform given its mel spectrogram, `log p(x | c) = log N(z; 0, 1) + log|det ∂z/∂x|`, with `z` from
+/// flows over columns of adjacent samples.
 ///
 /// # Shapes
-/// - waveform: `(B, T)` in `[-1, 1]`, `T` a multiple of `h`; mel spectrogram: `(B, M, F)` with
+/// - waveform: `(B, T)` in `[-1, 1]`, `T` a multiple of `h`, the samples of a column; mel spectrogram: `(B, M, F)` with
 ///   `hop·(F - 1) < T ≤ hop·F`; latent: `(B, h, W)` with `W = T / h`, where sample `j h + i` begins in row `i`, column `j`.
+///   What leaves a WaveGlow early comes first in its latent.
 ///
 /// # Example
 /// ```
 /// use flow_audio::candle_core::{DType, Device};
-/// use flow_audio::model::{WaveFlow, WaveFlowConfig};
+/// use flow_audio::model::{Vocoder, WaveFlowConfig};
 /// use flow_core::{FlowRng, ParamStore};
 ///
 /// # fn main() -> flow_core::Result<()> {
 /// let store = ParamStore::new(0, DType::F32, &Device::Cpu);
-/// let model = WaveFlow::new(&store, &WaveFlowConfig::new(8, 4, 2, 3))?;
+/// let model = Vocoder::new(&store, &WaveFlowConfig::new(8, 4, 2, 3).into())?;
 /// let mut rng = FlowRng::seed_from(1);
 /// let mel = rng.normal((1, 80, 2), DType::F32, &Device::Cpu)?;
 /// let audio = model.synthesize(&mel, 0.6, &mut rng)?;
@@ -42,14 +43,14 @@ const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct WaveFlow {
-    pub(super) config: WaveFlowConfig,
+pub struct Vocoder {
+    pub(super) config: ModelConfig,
     pub(super) store: ParamStore,
-    pub(super) conditioner: Conditioner,
-    pub(super) steps: Vec<Arc<Step>>,
+    pub(super) upsampling: Upsample,
+    pub(super) steps: Vec<AnyStep>,
 }
 
-/// What [`WaveFlow::trim`] keeps, and how much it leaves out.
+/// What [`Vocoder::trim`] keeps, and how much it leaves out.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trimmed {
@@ -63,26 +64,25 @@ pub struct Trimmed {
     pub frames_dropped: usize,
 }
 
-impl WaveFlow {
-    /// A model with parameters `upsample{i}.…`, `flow{k}.{front, layer{l}.{gate, condition, out}, head}.…` in `store`.
+impl Vocoder {
+    /// A model with parameters `flow{k}.{front, layer{l}.{gate, condition, out}, head}.…` in `store`; a WaveFlow's conditioner
+    /// has `upsample{i}.…`, a WaveGlow's `upsample.{weight, bias}`, and its mixings `flow{k}.mix.w`.
     ///
     /// # Errors
     /// [`Error::Config`] for sizes that do not fit or names that are taken, [`Error::DType`] for a store of integers.
-    pub fn new(store: &ParamStore, config: &WaveFlowConfig) -> Result<Self> {
+    pub fn new(store: &ParamStore, config: &ModelConfig) -> Result<Self> {
         config.check()?;
         let root = store.root();
-        let orders = config.row_orders();
-        let step = |k: usize| Ok(Arc::new(Step::new(&root.pp(format!("flow{k}")), config, k, &orders[k])?));
-        Ok(WaveFlow {
-            conditioner: Conditioner::new(&root, config)?,
-            steps: (0..config.flows).map(step).collect::<Result<_>>()?,
+        Ok(Vocoder {
+            upsampling: Upsample::new(&root, config)?,
+            steps: AnyStep::all(&root, config)?,
             config: config.clone(),
             store: store.clone(),
         })
     }
 
     /// The hyper-parameters.
-    pub fn config(&self) -> &WaveFlowConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -97,10 +97,10 @@ impl WaveFlow {
     /// [`Error::Shape`] when there is less than one column.
     pub fn trim(&self, audio: &Tensor, mel: &Tensor) -> Result<Trimmed> {
         let ((_, samples), (_, _, frames)) = (audio.dims2()?, mel.dims3()?);
-        let kept = samples.min(frames * self.config.hop()) / self.config.height * self.config.height;
+        let kept = samples.min(frames * self.config.hop()) / self.config.column() * self.config.column();
         if kept == 0 {
-            let expected = format!("at least {} samples and a frame", self.config.height);
-            return Err(misshapen("waveflow (waveform)", expected, audio));
+            let expected = format!("at least {} samples and a frame", self.config.column());
+            return Err(misshapen("vocoder (waveform)", expected, audio));
         }
         let needed = kept.div_ceil(self.config.hop());
         Ok(Trimmed {
@@ -113,7 +113,7 @@ impl WaveFlow {
 
     /// Samples that `frames` frames make: `hop·frames`, less what does not fill a column.
     pub fn samples(&self, frames: usize) -> usize {
-        frames * self.config.hop() / self.config.height * self.config.height
+        frames * self.config.hop() / self.config.column() * self.config.column()
     }
 
     /// The upsampled spectrogram, `(B, M, hop·F)`.
@@ -121,13 +121,13 @@ impl WaveFlow {
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] for a spectrogram that does not fit.
     pub fn upsample(&self, mel: &Tensor) -> Result<Tensor> {
-        Ok(self.conditioner.forward(mel)?.transpose(1, 2)?)
+        Ok(self.upsampling.forward(mel)?.transpose(1, 2)?)
     }
 
     /// `log p(x | mel)` of every clip in nats, `(B,)`: the sum over its samples, on the scale of `[-1, 1]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] and [`Error::DType`] for what does not fit; [`WaveFlow::trim`] cuts what is too long.
+    /// [`Error::Shape`] and [`Error::DType`] for what does not fit; [`Vocoder::trim`] cuts what is too long.
     pub fn log_prob(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
         let (x, context) = self.operands(audio, mel)?;
         self.flow(x.dim(2)?)?.log_prob(&x, Some(&context))
@@ -136,36 +136,39 @@ impl WaveFlow {
     /// The mean of `log p` over samples, `(B,)`: the paper's unit, nats per sample.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`].
+    /// As for [`Vocoder::log_prob`].
     pub fn log_prob_per_sample(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
         Ok((self.log_prob(audio, mel)? / audio.dim(1)? as f64)?)
     }
 
-    /// The terms of [`WaveFlow::log_prob`], each at the sample whose row and column it belongs to, `(B, T)`: likelihood over
-    /// time.
+    /// The terms of [`Vocoder::log_prob`], each at the sample whose row and column it belongs to, `(B, T)`: likelihood over
+    /// time. The determinant of a WaveGlow's mixing lies evenly on the samples that it mixes.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`].
+    /// As for [`Vocoder::log_prob`].
     pub fn log_prob_by_sample(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
-        let (x, context) = self.operands(audio, mel)?;
-        let zero = x.narrow(1, 0, 1)?.zeros_like()?;
-        let (mut z, mut log_s) = (x, None);
+        let (mut z, context) = self.operands(audio, mel)?;
+        let mut total: Option<Tensor> = None;
         for step in &self.steps {
-            let (next, scales) = step.transform(&z, &context)?;
-            let scales = unordered(&Tensor::cat(&[&zero, &scales], 1)?, &step.order)?;
-            log_s = flow_core::autodiff::add_optional(log_s, Some(scales))?;
-            z = step.permute(&next)?;
+            let (next, terms) = step.terms(&z, &context)?;
+            total = flow_core::autodiff::add_optional(total, Some(terms))?;
+            z = next;
         }
-        let gaussian =
-            unordered(&z.sqr()?.affine(-0.5, -HALF_LN_2PI)?, self.config.row_orders().last().map_or(&[], |o| o))?;
-        let total = flow_core::autodiff::add_optional(log_s, Some(gaussian))?;
-        total.map_or_else(|| Err(Error::config("waveflow", "has no flow")), |total| to_line(&total))
+        let gaussian = z.sqr()?.affine(-0.5, -HALF_LN_2PI)?;
+        let gaussian = match &self.config {
+            ModelConfig::WaveFlow(config) => {
+                unordered(&gaussian, config.row_orders().last().map_or(&[], |order| order))?
+            }
+            ModelConfig::WaveGlow(_) => gaussian,
+        };
+        let total = flow_core::autodiff::add_optional(total, Some(gaussian))?;
+        total.map_or_else(|| Err(Error::config("vocoder", "has no flow")), |total| to_line(&total))
     }
 
     /// The latent `(B, h, W)` of waveforms, and `log |det ∂z/∂x|`, `(B,)`.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`].
+    /// As for [`Vocoder::log_prob`].
     pub fn encode(&self, audio: &Tensor, mel: &Tensor) -> Result<(Tensor, Tensor)> {
         let (x, context) = self.operands(audio, mel)?;
         self.chain(x.dim(2)?)?.encode(&x, Some(&context))
@@ -174,11 +177,11 @@ impl WaveFlow {
     /// Gradients of `Σ_b weight_b · log p(x_b | mel_b)`, added to `gradients`; `weight` is `(B,)`, and `-1/(B T)` everywhere
     /// minimises the mean negative log-likelihood per sample.
     ///
-    /// [`Backprop::Reversible`] keeps each flow's input, `B·T` numbers, and computes one flow's network again at a time, one
-    /// clip after the other; [`Backprop::Plain`] keeps all activations and saves a quarter of the work.
+    /// [`Backprop::Reversible`] keeps at most each flow's input, `B·T` numbers (of a WaveGlow nothing), and computes one flow's
+    /// network again at a time, one clip after the other; [`Backprop::Plain`] keeps all activations and saves a quarter of the work.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`], and [`Error::NonFiniteRow`] naming a clip that holds a number that is not finite.
+    /// As for [`Vocoder::log_prob`], and [`Error::NonFiniteRow`] naming a clip that holds a number that is not finite.
     pub fn log_prob_backward(
         &self,
         audio: &Tensor,
@@ -199,7 +202,7 @@ impl WaveFlow {
     /// The waveform `(B, T)` of a latent `(B, h, W)`.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`].
+    /// As for [`Vocoder::log_prob`].
     pub fn decode(&self, z: &Tensor, mel: &Tensor) -> Result<Tensor> {
         self.synthesizer()?.decode(z, mel)
     }
@@ -207,7 +210,7 @@ impl WaveFlow {
     /// A waveform `(B, T)` for every spectrogram of `(B, M, F)`, from a latent of deviation `temperature`.
     ///
     /// # Errors
-    /// As for [`WaveFlow::log_prob`], and [`Error::Config`] for a temperature that is not a number of at least zero.
+    /// As for [`Vocoder::log_prob`], and [`Error::Config`] for a temperature that is not a number of at least zero.
     pub fn synthesize(&self, mel: &Tensor, temperature: f64, rng: &mut FlowRng) -> Result<Tensor> {
         self.synthesizer()?.synthesize(mel, temperature, rng)
     }
@@ -222,42 +225,45 @@ impl WaveFlow {
 
     /// The flows for waveforms of `width` columns.
     pub(super) fn chain(&self, width: usize) -> Result<Chain> {
-        Chain::new(self.steps.iter().map(|step| Box::new(step.at(width)) as Box<dyn Bijector>).collect())
+        Chain::new(self.steps.iter().map(|step| step.at(width)).collect::<Result<_>>()?)
     }
 
     fn flow(&self, width: usize) -> Result<Flow<Chain, StandardGaussian>> {
         let (dtype, device) = (self.store.dtype(), self.store.device());
-        let base = StandardGaussian::new(&[self.config.height, width], dtype, device);
+        let base = StandardGaussian::new(&[self.config.column(), width], dtype, device);
         Flow::new(&self.store, self.chain(width)?, base)
     }
 
     /// Rows of the waveform, and the context.
     fn operands(&self, audio: &Tensor, mel: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (h, hop) = (self.config.height, self.config.hop());
+        let (h, hop) = (self.config.column(), self.config.hop());
         let &[batch, samples] = audio.dims() else {
-            return Err(misshapen("waveflow (waveform)", "(B, T)", audio));
+            return Err(misshapen("vocoder (waveform)", "(B, T)", audio));
         };
         if samples == 0 || !samples.is_multiple_of(h) {
-            let expected = format!("(B, T) with T a multiple of the height {h}; WaveFlow::trim cuts it");
-            return Err(misshapen("waveflow (waveform)", expected, audio));
+            let expected = format!("(B, T) with T a multiple of {h}; Vocoder::trim cuts it");
+            return Err(misshapen("vocoder (waveform)", expected, audio));
         }
-        check_float("waveflow (waveform)", audio)?;
+        check_float("vocoder (waveform)", audio)?;
         let frames = samples.div_ceil(hop);
-        if mel.dims() != [batch, self.config.mels, frames] {
+        if mel.dims() != [batch, self.config.mels(), frames] {
             let expected = format!(
-                "({batch}, {}, {frames}) for {samples} samples at a hop of {hop}; WaveFlow::trim cuts both",
-                self.config.mels
+                "({batch}, {}, {frames}) for {samples} samples at a hop of {hop}; Vocoder::trim cuts both",
+                self.config.mels()
             );
-            return Err(misshapen("waveflow (mel)", expected, mel));
+            return Err(misshapen("vocoder (mel)", expected, mel));
         }
-        Ok((to_rows(audio, h)?, self.context(&self.conditioner.forward(mel)?, samples)?))
+        Ok((to_rows(audio, h)?, self.context(&self.upsampling.forward(mel)?, samples)?))
     }
 
-    /// `(B, T…, M)` to `(B, h, W, M)`.
+    /// The context of the first `samples` of `(B, T…, M)`: a WaveFlow's `(B, h, W, M)`, a WaveGlow's `(B, 1, W, h M)`.
     pub(super) fn context(&self, upsampled: &Tensor, samples: usize) -> Result<Tensor> {
-        let (h, (batch, _, mels)) = (self.config.height, upsampled.dims3()?);
-        let columns = upsampled.narrow(1, 0, samples)?.reshape((batch, samples / h, h, mels))?;
-        Ok(columns.transpose(1, 2)?.contiguous()?)
+        let (h, (batch, _, mels)) = (self.config.column(), upsampled.dims3()?);
+        let known = upsampled.narrow(1, 0, samples)?.contiguous()?;
+        Ok(match self.config {
+            ModelConfig::WaveFlow(_) => known.reshape((batch, samples / h, h, mels))?.transpose(1, 2)?.contiguous()?,
+            ModelConfig::WaveGlow(_) => known.reshape((batch, 1, samples / h, h * mels))?,
+        })
     }
 
     /// Whether parameters are of this type.
@@ -275,14 +281,4 @@ pub(super) fn to_rows(line: &Tensor, h: usize) -> Result<Tensor> {
 /// `(B, h, W)` to `(B, T)`.
 pub(super) fn to_line(rows: &Tensor) -> Result<Tensor> {
     Ok(rows.transpose(1, 2)?.contiguous()?.flatten_from(1)?)
-}
-
-/// Rows back in the waveform's order: row `i` goes to `order[i]`.
-fn unordered(rows: &Tensor, order: &[usize]) -> Result<Tensor> {
-    let mut places = vec![0_u32; order.len()];
-    for (i, &row) in order.iter().enumerate() {
-        places[row] = i as u32;
-    }
-    let places = Tensor::from_vec(places, order.len(), rows.device())?;
-    Ok(rows.contiguous()?.index_select(&places, 1)?)
 }
