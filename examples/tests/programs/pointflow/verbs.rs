@@ -295,7 +295,7 @@ fn what_is_read_is_said() {
     let (_, stderr) = said(&["render", "--data", "scans", "--split", "test", "--no-pictures", "--out", "a"]);
     assert!(stderr.contains("split: test, 2 shapes"), "{stderr}");
     assert!(stderr.contains("columns that are not read: label") && stderr.contains("15 more notes"), "{stderr}");
-    assert!(stderr.contains("have fewer than 2048 points and are taken whole"), "{stderr}");
+    assert!(stderr.contains("have fewer than 2048 points, taken whole"), "{stderr}");
     let (_, stderr) = said(&["render", "--data", "scans", "--no-pictures", "--out", "b"]);
     assert!(stderr.contains("split: all, 20 shapes"), "{stderr}");
     // Normals are carried through.
