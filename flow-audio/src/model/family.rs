@@ -161,11 +161,11 @@ impl<'de> Deserialize<'de> for ModelConfig {
         let mut fields = Map::deserialize(deserializer)?;
         let family = fields.remove(FAMILY);
         let fields = Value::Object(fields);
-        let read = match family.as_ref().map(|family| family.as_str().unwrap_or_default()) {
-            None | Some("waveflow") => serde_json::from_value(fields).map(ModelConfig::WaveFlow),
-            Some("waveglow") => serde_json::from_value(fields).map(ModelConfig::WaveGlow),
-            Some(_) => {
-                let found = family.unwrap_or_default();
+        let read = match family {
+            None => serde_json::from_value(fields).map(ModelConfig::WaveFlow),
+            Some(name) if name == "waveflow" => serde_json::from_value(fields).map(ModelConfig::WaveFlow),
+            Some(name) if name == "waveglow" => serde_json::from_value(fields).map(ModelConfig::WaveGlow),
+            Some(found) => {
                 return Err(serde::de::Error::custom(format!(
                     "{FAMILY} must be \"waveflow\" or \"waveglow\", not {found}"
                 )));
