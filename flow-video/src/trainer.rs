@@ -7,8 +7,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::train::{
-    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task,
-    TrainConfig,
+    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Rule, Run, ScheduleConfig,
+    Task, TrainConfig,
 };
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,7 @@ pub struct VideoTask {
     model: VideoFlow,
     splits: Splits,
     cursor: EpochCursor,
+    ranks: Ranks,
 }
 
 impl VideoTask {
@@ -159,7 +160,7 @@ impl VideoTask {
         }
         let model = run.build(device)?;
         let cursor = EpochCursor::new(splits.train.len(), run.batch, run.seed)?;
-        Ok(VideoTask { run, model, splits, cursor })
+        Ok(VideoTask { run, model, splits, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -176,7 +177,10 @@ impl VideoTask {
     fn windows(&self, clips: &[usize], frames: usize, rng: &mut FlowRng) -> Result<Tensor> {
         let train = &self.splits.train;
         let begins: Vec<(usize, usize)> =
-            clips.iter().map(|&clip| (clip, rng.below((length(train, clip) + 1).saturating_sub(frames)))).collect();
+            rng.per_row(clips.len(), |row, rng| {
+                let clip = clips[row];
+                Ok::<_, Error>((clip, rng.below((length(train, clip) + 1).saturating_sub(frames))))
+            })?;
         Ok(train.batch(&begins, frames)?.to_device(self.model.store().device())?)
     }
 }
@@ -215,6 +219,11 @@ impl Task for VideoTask {
         Some(self.splits.fingerprint())
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let order = rng.permutation(self.splits.train.len());
         let clips = self.windows(&order[..self.run.init_batch.min(order.len())], self.run.model.prior.past + 1, rng)?;
@@ -223,7 +232,12 @@ impl Task for VideoTask {
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let batch = self.cursor.next_batch();
-        let clips = self.windows(&batch.indices, self.run.window(), rng)?;
+        let share = self.ranks.share(batch.indices.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let rng = &mut rng.for_rows(share);
+        let clips = self.windows(&batch.indices[share.range()], self.run.window(), rng)?;
         self.model.set_training(true);
         let first = if self.run.score_context { 0 } else { self.run.context };
         let step = self.model.backward(&clips, first, rng, self.run.backprop, gradients)?;
@@ -231,22 +245,26 @@ impl Task for VideoTask {
         if self.run.backprop == Backprop::Reversible {
             metrics = metrics.with(Metric::new("plain_fallback", "", f64::from(u8::from(step.fell_back))));
         }
-        Ok(metrics)
+        Ok(metrics.over(share.count as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
         let shortest = held_out.iter().map(Clip::frames).min().unwrap_or_default();
         let frames = shortest.min(self.run.context + self.run.horizon);
+        let share = self.ranks.share(held_out.len().min(self.run.validation_clips));
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
         let (mut total, mut count) = (0.0, 0.0);
-        for clip in 0..held_out.len().min(self.run.validation_clips) {
-            let clip = held_out.batch(&[(clip, 0)], frames)?.to_device(self.model.store().device())?;
-            for row in bits_per_frame(&self.model, &clip, rng)? {
+        for one in share.parts(1) {
+            let clip = held_out.batch(&[(one.first, 0)], frames)?.to_device(self.model.store().device())?;
+            for row in bits_per_frame(&self.model, &clip, &mut rng.for_rows(one))? {
                 total += row[self.run.context..].iter().sum::<f64>();
                 count += (frames - self.run.context) as f64;
             }
         }
-        Ok(Metrics::new(bits_per_dim(total / count)))
+        Ok(Metrics::new(bits_per_dim(total / count)).over(count))
     }
 
     fn position(&self) -> CursorState {
