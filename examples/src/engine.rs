@@ -200,6 +200,7 @@ impl EngineArgs {
             ("--minutes", self.minutes.is_some()),
             ("--checkpoint-every", self.checkpoint_every.is_some()),
             ("--log-every", self.log_every.is_some()),
+            ("mpirun", ranks::are_several()),
         ];
         refuse(&flags, reason)
     }

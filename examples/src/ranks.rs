@@ -55,6 +55,11 @@ pub fn is_first() -> bool {
     connected::rank() == 0
 }
 
+/// Whether this process was started with others.
+pub fn are_several() -> bool {
+    Launch::of_this_process().is_some()
+}
+
 /// What `make` returns on the first rank. All ranks call it.
 ///
 /// # Errors

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use flow_core::train::{
-    self, CursorState, EmaConfig, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Run, ScheduleConfig,
-    Task, TrainConfig,
+    self, CursorState, EmaConfig, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Run,
+    ScheduleConfig, Task, TrainConfig,
 };
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};

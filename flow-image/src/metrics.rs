@@ -1,7 +1,7 @@
 //! Numbers about image models: bits/dim of held-out images, and how well likelihoods tell sets apart.
 
-use flow_core::{FlowRng, Share};
 pub use flow_core::numerics::mean_and_error;
+use flow_core::{FlowRng, Share};
 
 use crate::Result;
 use crate::data::Dataset;

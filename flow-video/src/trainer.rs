@@ -176,11 +176,10 @@ impl VideoTask {
     /// Windows of clips that begin at random, `(B, frames, C, H, W)`.
     fn windows(&self, clips: &[usize], frames: usize, rng: &mut FlowRng) -> Result<Tensor> {
         let train = &self.splits.train;
-        let begins: Vec<(usize, usize)> =
-            rng.per_row(clips.len(), |row, rng| {
-                let clip = clips[row];
-                Ok::<_, Error>((clip, rng.below((length(train, clip) + 1).saturating_sub(frames))))
-            })?;
+        let begins: Vec<(usize, usize)> = rng.per_row(clips.len(), |row, rng| {
+            let clip = clips[row];
+            Ok::<_, Error>((clip, rng.below((length(train, clip) + 1).saturating_sub(frames))))
+        })?;
         Ok(train.batch(&begins, frames)?.to_device(self.model.store().device())?)
     }
 }

@@ -58,8 +58,7 @@ impl ThreadRanks {
     /// When one of them does.
     pub fn run<R: Send>(ranks: usize, work: impl Fn(ThreadRanks) -> R + Sync) -> Vec<R> {
         std::thread::scope(|scope| {
-            let started: Vec<_> =
-                Self::group(ranks).into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
+            let started: Vec<_> = Self::group(ranks).into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
             let joined = started.into_iter().map(|thread| match thread.join() {
                 Ok(value) => value,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -109,14 +108,18 @@ impl Communicator for ThreadRanks {
         match values {
             Summands::F32(values) => {
                 let heard = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
-                let numbers = |bytes: &[u8], i: usize| bytes.as_chunks::<4>().0.get(i).map_or(f32::NAN, |&b| f32::from_le_bytes(b));
+                let numbers = |bytes: &[u8], i: usize| {
+                    bytes.as_chunks::<4>().0.get(i).map_or(f32::NAN, |&b| f32::from_le_bytes(b))
+                };
                 values.iter_mut().enumerate().for_each(|(i, value)| {
                     *value = heard.iter().map(|bytes| numbers(bytes, i)).fold(0.0, |sum, v| sum + v);
                 });
             }
             Summands::F64(values) => {
                 let heard = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
-                let numbers = |bytes: &[u8], i: usize| bytes.as_chunks::<8>().0.get(i).map_or(f64::NAN, |&b| f64::from_le_bytes(b));
+                let numbers = |bytes: &[u8], i: usize| {
+                    bytes.as_chunks::<8>().0.get(i).map_or(f64::NAN, |&b| f64::from_le_bytes(b))
+                };
                 values.iter_mut().enumerate().for_each(|(i, value)| {
                     *value = heard.iter().map(|bytes| numbers(bytes, i)).fold(0.0, |sum, v| sum + v);
                 });

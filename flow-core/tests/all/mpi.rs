@@ -21,7 +21,13 @@ fn mpirun(ranks: usize, body: &str, variables: &[(&str, &str)]) -> Option<Output
     }
     let mut command = Command::new("mpirun");
     command.args(["--allow-run-as-root", "--oversubscribe", "-n", &ranks.to_string()]);
-    command.arg(std::env::current_exe().unwrap()).args(["--exact", body, "--ignored", "--nocapture", "--test-threads=1"]);
+    command.arg(std::env::current_exe().unwrap()).args([
+        "--exact",
+        body,
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
     command.env("RAYON_NUM_THREADS", "1").envs(variables.iter().copied());
     Some(command.output().unwrap())
 }

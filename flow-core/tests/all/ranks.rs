@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use candle_core::DType;
 use flow_core::testing::ThreadRanks;
 use flow_core::train::{
-    Checkpoints, Communicator, Fingerprint, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig, Trainer, read_log,
+    Checkpoints, Communicator, Fingerprint, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig, Trainer,
+    read_log,
 };
 use flow_core::{Error, Result};
 use tempfile::TempDir;
@@ -154,7 +155,8 @@ fn an_error_or_a_panic_of_one_rank_ends_all() {
         let out = folder();
         let bends = Mutex::new(Some(bend));
         let said = ThreadRanks::run(3, |channel| {
-            let mine = |rank| if rank == 1 { bends.lock().unwrap().take().unwrap_or_default() } else { Bend::default() };
+            let mine =
+                |rank| if rank == 1 { bends.lock().unwrap().take().unwrap_or_default() } else { Bend::default() };
             let work = || train_rank(&smooth(8), out.path(), channel.clone(), bent(mine));
             panicked(std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)))
         });
@@ -172,13 +174,14 @@ fn described(outcome: Result<Vec<f64>>) -> String {
 
 #[test]
 fn ranks_that_were_started_with_something_else_are_refused_with_the_difference() {
-    let prints = ["a", "b"].map(|name| {
-        Fingerprint::new("points").part("train", 64, flow_core::hash::Fnv::new().bytes(name.as_bytes()))
-    });
+    let prints = ["a", "b"]
+        .map(|name| Fingerprint::new("points").part("train", 64, flow_core::hash::Fnv::new().bytes(name.as_bytes())));
     let data = |rank: usize| Bend { data: Some(prints[rank % 2].clone()), ..Bend::default() };
     for outcome in train(&smooth(4), folder().path(), 2, bent(data)) {
         let message = outcome.unwrap_err().to_string();
-        assert!(message.contains("rank 1 was started with something else") && message.contains("data.parts.train.hash"));
+        assert!(
+            message.contains("rank 1 was started with something else") && message.contains("data.parts.train.hash")
+        );
     }
     let outcomes = ThreadRanks::run(3, |channel| {
         let mut config = smooth(4);
@@ -202,9 +205,8 @@ fn ranks_that_were_started_with_something_else_are_refused_with_the_difference()
 
 #[test]
 fn the_size_of_buckets_changes_nothing() {
-    let run = |bucket_bytes: usize| {
-        common(train(&TrainConfig { bucket_bytes, ..smooth(10) }, folder().path(), 3, plain))
-    };
+    let run =
+        |bucket_bytes: usize| common(train(&TrainConfig { bucket_bytes, ..smooth(10) }, folder().path(), 3, plain));
     let all = run(usize::MAX);
     for bytes in [1, 1000] {
         assert_eq!(run(bytes), all);

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use flow_core::{FlowRng, Share};
 use flow_core::numerics::{mean_and_error, plus_minus};
+use flow_core::{FlowRng, Share};
 
 use super::images::BinaryImages;
 use super::model::{Dlgm, host};

@@ -118,14 +118,18 @@ fn moved_probabilities_are_cut() {
         atoms.iter_mut().chain(bonds).for_each(|x| *x -= 2f32.ln());
     }
     let mut gradients = Gradients::new(&store);
-    let report = update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), 0..sequences.len(), &mut gradients).unwrap();
+    let report =
+        update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), 0..sequences.len(), &mut gradients)
+            .unwrap();
     assert_eq!(report.clipped, 1.0);
     assert!(gradients.global_norm().unwrap() < 1e-12);
     // A negative advantage is not cut there.
     rollout.advantages = vec![-1.0; 10];
     let mut gradients = Gradients::new(&store);
     assert_eq!(
-        update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), 0..sequences.len(), &mut gradients).unwrap().clipped,
+        update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), 0..sequences.len(), &mut gradients)
+            .unwrap()
+            .clipped,
         0.0
     );
     assert!(gradients.global_norm().unwrap() > 1e-3);

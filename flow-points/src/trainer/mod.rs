@@ -307,8 +307,7 @@ impl Task for PointTask {
             ranks.only_alone("this model", remedy)?;
         }
         if self.run.batch < ranks.count() {
-            let reason =
-                format!("of {} clouds for {} ranks: each needs one at least", self.run.batch, ranks.count());
+            let reason = format!("of {} clouds for {} ranks: each needs one at least", self.run.batch, ranks.count());
             return Err(flow_core::Error::Config { what: "batch".into(), reason });
         }
         self.ranks = ranks;

@@ -31,7 +31,8 @@ pub(in crate::train) fn check_alike(channel: &dyn Communicator, own: &Descriptio
     let all = gather(channel, own)?;
     let Some((first, others)) = all.split_first() else { return Ok(()) };
     for (rank, other) in others.iter().enumerate() {
-        let differences = crate::train::checkpoint::differences(&first.0, &other.0, ["rank 0", &format!("rank {}", rank + 1)]);
+        let differences =
+            crate::train::checkpoint::differences(&first.0, &other.0, ["rank 0", &format!("rank {}", rank + 1)]);
         if let Some(differences) = differences {
             let reason = format!("rank {} was started with something else than rank 0: {differences}", rank + 1);
             return Err(Error::config("ranks", reason));

@@ -161,7 +161,8 @@ impl Communicator for Mpi {
         }
         // Both fit, since their sum does.
         let counts: Vec<i32> = lengths.iter().map(|&length| length as i32).collect();
-        let starts: Vec<i32> = counts.iter().scan(0, |end, &count| Some(std::mem::replace(end, *end + count))).collect();
+        let starts: Vec<i32> =
+            counts.iter().scan(0, |end, &count| Some(std::mem::replace(end, *end + count))).collect();
         let mut all = vec![0_u8; total as usize];
         world.all_gather_varcount_into(own, &mut PartitionMut::new(all.as_mut_slice(), counts, starts));
         let mut rest = all.as_slice();

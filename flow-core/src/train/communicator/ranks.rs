@@ -71,7 +71,10 @@ impl Ranks {
         let all = self.0.all_gather(&bytes)?.concat();
         let (numbers, rest) = all.as_chunks::<8>();
         if !rest.is_empty() {
-            return Err(Error::config("ranks", "a rank sent something else than numbers; do all run the same program?"));
+            return Err(Error::config(
+                "ranks",
+                "a rank sent something else than numbers; do all run the same program?",
+            ));
         }
         Ok(numbers.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
     }

@@ -34,15 +34,17 @@ impl<T: Task> Trainer<T> {
         check_alike(channel.as_ref(), &self.description()?)?;
         self.task.share_out(Ranks::new(channel.clone()))?;
         let begins = Beginning { keeps: self.out.is_some(), state: self.initialized.then(|| self.state.clone()) };
-        let told = channel.broadcast(serde_json::to_vec(&begins).map_err(|e| Error::config("ranks", e.to_string()))?)?;
-        let Beginning { keeps, state } =
-            serde_json::from_slice(&told).map_err(|e| Error::config("ranks", format!("rank 0 is not understood: {e}")))?;
+        let told =
+            channel.broadcast(serde_json::to_vec(&begins).map_err(|e| Error::config("ranks", e.to_string()))?)?;
+        let Beginning { keeps, state } = serde_json::from_slice(&told)
+            .map_err(|e| Error::config("ranks", format!("rank 0 is not understood: {e}")))?;
         self.first_keeps = keeps;
         match state {
             Some(state) => self.catch_up(state)?,
             // This rank may have found an old checkpoint where rank 0 sees none.
             None if self.initialized => {
-                let reason = "this one found a checkpoint to go on from and rank 0 did not; do they see the same folder?";
+                let reason =
+                    "this one found a checkpoint to go on from and rank 0 did not; do they see the same folder?";
                 return Err(Error::config("ranks", reason));
             }
             None => {}
