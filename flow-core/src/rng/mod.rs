@@ -131,8 +131,8 @@ impl FlowRng {
     pub fn per_row<T, E>(
         &mut self,
         rows: usize,
-        mut f: impl FnMut(usize, &mut FlowRng) -> Result<T, E>,
-    ) -> Result<Vec<T>, E> {
+        mut f: impl FnMut(usize, &mut FlowRng) -> std::result::Result<T, E>,
+    ) -> std::result::Result<Vec<T>, E> {
         match self.streams(rows) {
             None => (0..rows).map(|row| f(row, self)).collect(),
             Some(streams) => (0..rows).map(|row| f(row, &mut FlowRng { rng: streams.row(row), rows: None })).collect(),

@@ -152,7 +152,7 @@ where
         let share = self.ranks.share(samples);
         let rng = &mut rng.for_rows(share);
         self.q.set_noise(rng);
-        let weigh = || -> Result<Vec<f64>> {
+        let mut weigh = || -> Result<Vec<f64>> {
             let (x, log_q) = self.q.rsample_and_log_prob(share.count, None, rng)?;
             let log_q = finite("log q of a sample", &log_q)?;
             let log_p = self.target.evaluate(&x)?.logs;
