@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 const SHARED: [&str; 5] = ["train", "optimize", "straighten", "fit", "posterior"];
 
 /// So long the other ranks leave the word to the first: what went wrong on all of them is said once.
-const FIRST_SPEAKS: Duration = Duration::from_secs(1);
+const FIRST_SPEAKS: Duration = Duration::from_secs(3);
 
 /// Joins the other processes, if this one was started with others. To be called before anything else.
 ///

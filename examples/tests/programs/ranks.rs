@@ -93,17 +93,15 @@ mod together {
         safetensors::load(latest.join("model.safetensors"), &Device::Cpu).unwrap().into_iter().collect()
     }
 
-    /// The largest difference of weights, relative to the largest weight of their tensor.
+    /// `‖a - b‖ / ‖a‖` over all weights. Single ones say nothing: where a gradient is round-off, Adam takes a whole step in
+    /// its direction.
     fn distance(a: &Path, b: &Path) -> f64 {
         let (a, b) = (weights(a), weights(b));
         assert!(a.keys().eq(b.keys()));
-        let greatest = |t: &Tensor| {
-            let wide = t.to_dtype(DType::F64).unwrap().abs().unwrap().flatten_all().unwrap();
-            wide.max(0).unwrap().to_scalar::<f64>().unwrap()
-        };
+        let square = |t: Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
         let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
-        let one = |(a, b): (&Tensor, &Tensor)| greatest(&(wide(a) - wide(b)).unwrap()) / (1e-2 + greatest(a));
-        a.values().zip(b.values()).map(one).fold(0.0, f64::max)
+        let apart: f64 = a.values().zip(b.values()).map(|(a, b)| square((wide(a) - wide(b)).unwrap())).sum();
+        (apart / a.values().map(|a| square(wide(a))).sum::<f64>()).sqrt()
     }
 
     /// The largest relative difference of what two runs logged of losses.
@@ -141,7 +139,7 @@ mod together {
             let together = folder.join(format!("as-{count}"));
             let (weights, log) = (distance(&alone, &together), log_distance(&alone, &together, metrics));
             println!("{name} as {count}: weights {weights:.1e}, log {log:.1e}");
-            assert!(weights < 2e-3 && log < 1e-4, "{name} as {count}: weights {weights:.1e}, log {log:.1e}");
+            assert!(weights < 1e-4 && log < 1e-5, "{name} as {count}: weights {weights:.1e}, log {log:.1e}");
         }
     }
 
@@ -220,14 +218,14 @@ mod together {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let end = |out: &'static str, steps: &'static str| {
-            words(&["train", TINY, "--schedule constant", "--out", out, "--steps", steps])
+            words(&["train", TINY, "--schedule constant --warmup 1 --out", out, "--steps", steps])
         };
         run(1, "glow", folder, &end("whole", "9"));
         run(2, "glow", folder, &end("parts", "4"));
         let said = run(4, "glow", folder, &words(&["train --resume --out parts --steps 9"]));
         assert!(said.contains("with the settings of the run"), "{said}");
         let apart = distance(&folder.join("whole"), &folder.join("parts"));
-        assert!(apart < 2e-3, "{apart:.1e}");
+        assert!(apart < 1e-4, "{apart:.1e}");
     }
 
     #[test]
@@ -238,7 +236,7 @@ mod together {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let said = run(3, "glow", folder, &words(&["train", TINY, "--steps 4 --out a"]));
-        for line in ["data:", "batch 30, 4 steps", "bits/dim over"] {
+        for line in ["data: built-in", "batch 30, 4 steps", "bits/dim over"] {
             assert_eq!(said.matches(line).count(), 1, "{line}: {said}");
         }
         // What all refuse is said once.
@@ -286,35 +284,28 @@ mod together {
         }
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let arguments = words(&["train", TINY, "--steps 100000 --checkpoint-every 20 --out run"]);
+        // The only checkpoint is that of the stop.
+        let arguments = words(&["train", TINY, "--steps 1000000 --checkpoint-every 1000000 --log-every 1 --out run"]);
         let mut child = ranks(2, "glow", folder, &arguments)
-            .env("OMPI_MCA_odls_base_sigkill_timeout", "30")
-            .stdout(std::process::Stdio::piped())
+            // Open MPI waits so long before it passes the signal on, and again before it kills.
+            .env("OMPI_MCA_odls_base_sigkill_timeout", "4")
+            .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
         let begun = Instant::now();
         let out = folder.join("run");
-        while Checkpoints::new(&out).latest().unwrap().is_none() {
+        while std::fs::read_to_string(out.join("log.jsonl")).unwrap_or_default().is_empty() {
             assert!(begun.elapsed() < Duration::from_secs(60));
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
         let asked = Instant::now();
         while child.try_wait().unwrap().is_none() {
-            assert!(asked.elapsed() < Duration::from_secs(20), "did not stop");
+            assert!(asked.elapsed() < Duration::from_secs(30), "did not stop");
             std::thread::sleep(Duration::from_millis(20));
         }
         let steps = Checkpoints::new(&out).steps().unwrap();
-        // A checkpoint at the step of the stop, which is none of the regular ones but for one case in twenty.
-        assert!(!steps.is_empty(), "{steps:?}");
-        run(
-            1,
-            "glow",
-            folder,
-            &words(&["train --resume --out run --steps"])
-                .into_iter()
-                .chain([steps.last().map(|s| (s + 2).to_string()).unwrap().as_str()])
-                .collect::<Vec<_>>(),
-        );
+        let &[stopped] = &steps[..] else { panic!("{steps:?}") };
+        run(1, "glow", folder, &words(&["train --resume --out run --steps", &(stopped + 2).to_string()]));
     }
 }

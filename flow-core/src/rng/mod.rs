@@ -227,30 +227,40 @@ mod tests {
         t.flatten_all().unwrap().to_vec1().unwrap()
     }
 
+    /// What some rows draw, and what every share draws alike.
+    #[derive(Default)]
+    struct Drawn {
+        normal: Vec<f32>,
+        uniform: Vec<f32>,
+        single: Vec<f64>,
+        common: (f64, Vec<usize>),
+    }
+
     #[test]
     fn rows_do_not_depend_on_how_they_are_shared_out() {
         let rng = FlowRng::seed_from(3);
         let draw = |share: Share, each: usize| {
             let mut rng = rng.for_rows(share).fork();
             let shape = (share.count * each, 5);
-            let first = rng.normal(shape, DType::F32, &Device::Cpu).unwrap();
+            let normal = values(&rng.normal(shape, DType::F32, &Device::Cpu).unwrap());
             // What is drawn next, and numbers in between, are in step on all ranks.
-            let (single, order) = (rng.next_uniform(), rng.permutation(4));
-            let rows = rng.per_row(share.count, |_, rng| Ok::<_, ()>(rng.next_normal())).unwrap();
-            (values(&first), values(&rng.uniform(shape, DType::F32, &Device::Cpu).unwrap()), rows, (single, order))
+            let common = (rng.next_uniform(), rng.permutation(4));
+            let single = rng.per_row(share.count, |_, rng| Ok::<_, ()>(rng.next_normal())).unwrap();
+            let uniform = values(&rng.uniform(shape, DType::F32, &Device::Cpu).unwrap());
+            Drawn { normal, uniform, single, common }
         };
         for each in [1, 3, 1000] {
             let whole = draw(Share::whole(7), each);
             for ranks in [1, 2, 4, 9] {
-                let parts: Vec<_> = (0..ranks).map(|rank| draw(Share::part(7, rank, ranks), each)).collect();
-                let joined = |of: fn(&(Vec<f32>, Vec<f32>, Vec<f64>, (f64, Vec<usize>))) -> Vec<f64>| -> Vec<f64> {
-                    parts.iter().flat_map(of).collect()
-                };
-                let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-                assert_eq!(joined(|p| p.0.iter().map(|&x| x.into()).collect()), wide(&whole.0), "{each} {ranks}");
-                assert_eq!(joined(|p| p.1.iter().map(|&x| x.into()).collect()), wide(&whole.1), "{each} {ranks}");
-                assert_eq!(joined(|p| p.2.clone()), whole.2);
-                assert!(parts.iter().all(|part| part.3 == whole.3));
+                let mut all = Drawn::default();
+                for part in (0..ranks).map(|rank| draw(Share::part(7, rank, ranks), each)) {
+                    all.normal.extend(part.normal);
+                    all.uniform.extend(part.uniform);
+                    all.single.extend(part.single);
+                    assert_eq!(part.common, whole.common);
+                }
+                assert_eq!((&all.normal, &all.uniform), (&whole.normal, &whole.uniform), "{each} {ranks}");
+                assert_eq!(all.single, whole.single);
             }
         }
     }

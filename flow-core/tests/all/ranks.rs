@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use flow_core::testing::ThreadRanks;
 use flow_core::train::{
-    Checkpoints, Communicator, Fingerprint, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig, Trainer,
-    read_log,
+    Checkpoints, Communicator, Fingerprint, FitOptions, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig,
+    Trainer, fit, read_log,
 };
 use flow_core::{Error, Result};
 use tempfile::TempDir;
@@ -188,13 +188,9 @@ fn ranks_that_were_started_with_something_else_are_refused_with_the_difference()
         if channel.rank() == 2 {
             config.optimizer.learning_rate = 0.5;
         }
-        let message = Trainer::in_memory(config, Toy::new(if channel.rank() == 2 { 9 } else { 8 }, Bend::default()))
-            .unwrap()
-            .with_communicator(channel)
-            .run(&mut ())
-            .unwrap_err()
-            .to_string();
-        message
+        let width = if channel.rank() == 2 { 9 } else { 8 };
+        let trainer = Trainer::in_memory(config, Toy::new(width, Bend::default())).unwrap();
+        trainer.with_communicator(channel).run(&mut ()).unwrap_err().to_string()
     });
     for message in outcomes {
         assert!(message.contains("rank 2 was started with something else than rank 0"), "{message}");
@@ -256,4 +252,27 @@ fn a_task_that_knows_nothing_of_ranks_is_refused() {
         trainer.with_communicator(channel).run(&mut ()).unwrap_err().to_string()
     });
     assert!(messages.iter().all(|m| m.contains("cannot be shared out over 2 ranks: start it as a single process")));
+}
+
+#[test]
+fn a_fit_by_several_ranks_is_the_fit_of_one() {
+    let x =
+        flow_core::FlowRng::seed_from(3).normal((53, 2), DType::F64, &Device::Cpu).unwrap().affine(2.0, 1.0).unwrap();
+    let held_out = x.narrow(0, 0, 11).unwrap();
+    let fitted = |channel: Option<ThreadRanks>| {
+        let toy = Toy::of(DType::F64, 8, Bend::default());
+        let options = FitOptions::new(20).batch(10).validation(&held_out, None).engine(|config| {
+            config.optimizer.epsilon = 1e-2;
+        });
+        let options = match channel {
+            Some(channel) => options.communicator(channel),
+            None => options,
+        };
+        let fitted = fit(toy.flow(), &x, options).unwrap();
+        (wide_weights(toy.store()), fitted.summary.best.unwrap())
+    };
+    let (alone, (best, step)) = fitted(None);
+    for (weights, (found, at)) in ThreadRanks::run(3, |channel| fitted(Some(channel))) {
+        assert!(distance(&alone, &weights) < 1e-6 && (best - found).abs() < 1e-9 && step == at);
+    }
 }

@@ -142,7 +142,9 @@ pub(crate) fn update(
     let sequences = &sequences[place(chunks.start)..place(chunks.end)];
     // Each chunk has the noise that it has among all.
     let mut noise = rollout.rng.clone();
-    (0..chunks.start).for_each(|_| drop(noise.fork()));
+    for _ in 0..chunks.start {
+        noise.fork();
+    }
     let first = chunks.start;
     let tally = std::sync::Mutex::new(Vec::new());
     let worth = |total: usize| {

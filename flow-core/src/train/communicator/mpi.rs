@@ -32,8 +32,9 @@ use crate::{Error, Result};
 const LARGEST: usize = i32::MAX as usize;
 /// With what a job ends that one rank gave up.
 const EXIT_CODE: i32 = 2;
-/// So long the other ranks leave the word to the first: what went wrong on all of them is said once.
-const FIRST_SPEAKS: Duration = Duration::from_secs(1);
+/// So long the other ranks leave the word to the first: what went wrong on all of them is said once. A launcher that is told
+/// to end the job by then does so within about a second.
+const FIRST_SPEAKS: Duration = Duration::from_secs(3);
 /// So long a rank waits for the others in one exchange, in seconds, unless `FLOW_RANKS_TIMEOUT` says otherwise. The first
 /// rank may write a checkpoint or draw previews meanwhile.
 const PATIENCE: u64 = 1800;

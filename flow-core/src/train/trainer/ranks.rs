@@ -60,10 +60,10 @@ impl<T: Task> Trainer<T> {
             self.go_on(state).map_err(|reason| Error::config("ranks", reason))??;
         }
         self.share_weights()?;
-        let moments = self.from_first(self.optimizer.state()?)?;
+        let moments = self.those_of_first(self.optimizer.state()?)?;
         self.optimizer.restore(&moments)?;
         if let Some(averages) = self.ema.as_ref().map(Ema::averages) {
-            let averages = self.from_first(averages)?;
+            let averages = self.those_of_first(averages)?;
             self.ema.as_mut().map_or(Ok(()), |ema| ema.restore(&averages, updates))?;
         }
         Ok(())
@@ -74,12 +74,12 @@ impl<T: Task> Trainer<T> {
         if self.channel.world_size() == 1 {
             return Ok(());
         }
-        let weights = self.from_first(self.task.store().snapshot()?)?;
+        let weights = self.those_of_first(self.task.store().snapshot()?)?;
         self.task.store().restore(&weights)
     }
 
     /// The tensors of rank 0, bit by bit.
-    fn from_first(&self, own: Tensors) -> Result<Tensors> {
+    fn those_of_first(&self, own: Tensors) -> Result<Tensors> {
         let name = Path::new("weights of rank 0");
         let bytes = if self.channel.rank() == 0 { files::to_bytes(name, &own)? } else { Vec::new() };
         files::from_bytes(name, &self.channel.broadcast(bytes)?)

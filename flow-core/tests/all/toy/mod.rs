@@ -122,6 +122,11 @@ impl Toy {
         Self::new(8, Bend::default())
     }
 
+    /// The flow itself.
+    pub(crate) fn flow(&self) -> &Flow<Chain, StandardGaussian> {
+        &self.flow
+    }
+
     /// All parameters and buffers, flat, in name order.
     pub(crate) fn weights(&self) -> Vec<f32> {
         weights(self.flow.store())
