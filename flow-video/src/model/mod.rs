@@ -4,13 +4,15 @@
 //! clip frame by frame.
 
 mod config;
+mod encoder;
 pub mod latent;
+mod noise;
 mod predictor;
 mod presets;
 mod prior;
 mod video_flow;
 
-pub use config::{PriorConfig, VideoConfig};
+pub use config::{PriorConfig, PriorEncoder, VideoConfig};
 /// What a frame is to a model: its size and how many values a pixel can take.
 pub use flow_image::model::ImageSpec;
 pub use flow_image::model::{GlowCoupling, GlowPermutation};

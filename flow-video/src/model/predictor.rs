@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use flow_core::{Error, FlowRng, Result};
 
 use super::VideoFlow;
-use super::prior::MeanAndLogStd;
+use super::encoder::MeanAndLogStd;
 
 /// The last `n` frames of a batch of clips as latents, and what comes next.
 ///
@@ -202,7 +202,7 @@ impl<'a> Predictor<'a> {
         if past.len() < self.model.past() || rows == 0 {
             return Ok(alone);
         }
-        prior.given(&Tensor::stack(&past.iter().collect::<Vec<_>>(), 1)?, &alone.0)
+        prior.given(&Tensor::stack(&past.iter().collect::<Vec<_>>(), 1)?, &alone)
     }
 
     fn push(&mut self, latents: Vec<Tensor>) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use flow_core::autodiff::pair;
 use flow_core::bijector::Chain;
 use flow_core::density::{LatentPriors, Level};
 use flow_core::distribution::{ConditionalGaussian, gaussian_log_prob};
@@ -12,7 +13,9 @@ use flow_core::{Backprop, Bijector, Density, Error, FlowRng, Gradients, MultiSca
 use flow_image::model::{ImageSpec, PixelScaling, Preprocess, TopPrior};
 
 use super::VideoConfig;
-use super::prior::{Alone, LatentPrior, MeanAndLogStd};
+use super::encoder::MeanAndLogStd;
+use super::noise::{LearnedNoise, learned_noise};
+use super::prior::{Alone, LatentPrior};
 
 /// What a training step computed.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,7 @@ pub struct VideoFlow {
     config: VideoConfig,
     spec: ImageSpec,
     preprocess: Preprocess,
+    noise: Option<LearnedNoise>,
     pub(super) frame: MultiScale,
     pub(super) priors: Vec<LatentPrior>,
 }
@@ -78,7 +82,11 @@ impl VideoFlow {
         let frame = MultiScale::new(store, levels, Box::new(top))?;
         let scaling = if config.gaussianize { PixelScaling::Unit } else { PixelScaling::Centered };
         let preprocess = Preprocess::new(scaling, spec, store.dtype(), store.device())?;
-        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, frame, priors })
+        let noise = match config.noise_width {
+            0 => None,
+            width => Some(learned_noise(&root.pp("noise"), spec, width, config.activation)?),
+        };
+        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, noise, frame, priors })
     }
 
     /// The hyper-parameters.
@@ -114,14 +122,15 @@ impl VideoFlow {
     /// A lower bound of `ln P` of every frame given those before it, `(B, T)` in nats, tracked; the first `n` frames by the
     /// priors that know no past.
     ///
-    /// The noise of dequantization comes from `rng`.
+    /// The noise of dequantization comes from `rng`; where it is learned the bound is of the whole clip, of which the numbers
+    /// are the terms.
     ///
     /// # Errors
     /// [`Error::Shape`] for frames of another size, [`Error::Config`] for values that are not levels.
     pub fn log_prob(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Tensor> {
-        let Frames { y, log_det, clips, steps } = self.dequantize(clips, rng)?;
-        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps })? + log_det)?;
-        Ok(log_prob.reshape((clips, steps))?)
+        let frames = self.dequantize(clips, rng)?;
+        let log_prob = self.frame.log_prob_under(&frames.y, &ClipPriors { model: self, steps: frames.steps })?;
+        Ok(frames.bound(log_prob)?.reshape((frames.clips, frames.steps))?)
     }
 
     /// The latents of every frame as they are, finest level first, `(B·T, C, H, W)` each, and `ln P` `(B, T)` with the noise
@@ -160,7 +169,8 @@ impl VideoFlow {
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<VideoStep> {
-        let Frames { y, log_det, clips, steps } = self.dequantize(clips, rng)?;
+        let frames = self.dequantize(clips, rng)?;
+        let (y, clips, steps) = (&frames.y, frames.clips, frames.steps);
         if first >= steps {
             return Err(Error::config(
                 "clips",
@@ -172,8 +182,13 @@ impl VideoFlow {
         let weight: Vec<f64> = (0..clips * steps).map(|row| if row % steps < first { 0.0 } else { each }).collect();
         let weight = Tensor::from_vec(weight, clips * steps, y.device())?.to_dtype(y.dtype())?;
         let priors = ClipPriors { model: self, steps };
-        let scored = self.frame.log_prob_backward_under(&y, &priors, &weight, mode, gradients)?;
-        let log_prob = (scored.log_prob + log_det)?;
+        let scored = self.frame.log_prob_backward_under(y, &priors, &weight, mode, gradients)?;
+        if let Some(log_q) = &frames.log_q {
+            let noise = (pair(y, &scored.grad_x)? - pair(log_q, &weight)?)?;
+            gradients.check_variables(&noise, &[])?;
+            gradients.accumulate(&noise.backward()?)?;
+        }
+        let log_prob = frames.bound(scored.log_prob)?.detach();
         let total = (log_prob * weight)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
         Ok(VideoStep { bits_per_dim: total, fell_back: scored.fell_back })
     }
@@ -190,9 +205,9 @@ impl VideoFlow {
         let factors = self.frame.factors(&y)?;
         let levels = self.priors.iter().zip(&factors.latents).enumerate();
         let noise = levels.map(|(i, (prior, latent))| {
-            let (mean, _) = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
+            let alone = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
             let windows = Windows::new(latent, clips, steps, self.past())?;
-            let (mean, log_std) = prior.given(&windows.past, &windows.targets(&mean)?)?;
+            let (mean, log_std) = prior.given(&windows.past, &windows.both(&alone)?)?;
             Ok(((windows.targets(latent)? - mean)? * log_std.neg()?.exp()?)?)
         });
         noise.collect()
@@ -243,8 +258,19 @@ impl VideoFlow {
 
     fn dequantize(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Frames> {
         let (clips_count, steps, frames) = self.flat(clips)?;
-        let (y, log_det) = self.preprocess.dequantize(&frames, rng)?;
-        Ok(Frames { y, log_det, clips: clips_count, steps })
+        let (y, log_det, log_q) = match &self.noise {
+            None => {
+                let (y, log_det) = self.preprocess.dequantize(&frames, rng)?;
+                (y, log_det, None)
+            }
+            Some(noise) => {
+                let frames = frames.to_device(self.store().device())?;
+                let drawn = noise.dequantize(&frames, self.store().dtype(), rng)?;
+                let (y, log_det) = self.preprocess.scale(&drawn.x)?;
+                (y, log_det, Some(drawn.log_q))
+            }
+        };
+        Ok(Frames { y, log_det, log_q, clips: clips_count, steps })
     }
 
     /// Clips `(B, T, C, H, W)` as `B`, `T` and frames `(B·T, C, H, W)`.
@@ -267,8 +293,21 @@ impl VideoFlow {
 struct Frames {
     y: Tensor,
     log_det: Tensor,
+    /// `ln q` of learned noise.
+    log_q: Option<Tensor>,
     clips: usize,
     steps: usize,
+}
+
+impl Frames {
+    /// The bound of `ln P` of every frame from `ln p(y)`.
+    fn bound(&self, log_prob: Tensor) -> Result<Tensor> {
+        let bound = (log_prob + &self.log_det)?;
+        Ok(match &self.log_q {
+            Some(log_q) => (bound - log_q)?,
+            None => bound,
+        })
+    }
 }
 
 /// The latents of clips as targets with what precedes them.
@@ -293,6 +332,11 @@ impl Windows {
     /// The rows of frames `n … T - 1` of `(B·T, …)`.
     fn targets(&self, rows: &Tensor) -> Result<Tensor> {
         self.part(rows, self.past_steps, self.steps - self.past_steps)
+    }
+
+    /// Mean and `ln σ` of frames `n … T - 1`.
+    fn both(&self, (mean, log_std): &MeanAndLogStd) -> Result<MeanAndLogStd> {
+        Ok((self.targets(mean)?, self.targets(log_std)?))
     }
 
     /// The rows of frames `0 … n - 1` of `(B·T, …)`.
@@ -330,7 +374,7 @@ impl LatentPriors for ClipPriors<'_> {
         }
         let windows = Windows::new(latent, rows / self.steps, self.steps, past)?;
         let first = gaussian_log_prob(&windows.first(latent)?, &windows.first(&mean)?, &windows.first(&log_std)?)?;
-        let (mean, log_std): MeanAndLogStd = prior.given(&windows.past, &windows.targets(&mean)?)?;
+        let (mean, log_std) = prior.given(&windows.past, &windows.both(&(mean, log_std))?)?;
         windows.join(&first, &gaussian_log_prob(&windows.targets(latent)?, &mean, &log_std)?)
     }
 }
