@@ -88,6 +88,10 @@ pub struct VideoConfig {
     /// Flow++), 0 for uniform noise; beyond the paper.
     #[serde(skip_serializing_if = "is_zero")]
     pub noise_width: usize,
+    /// `A`, how many numbers are told beside each frame (actions, or a label as numbers of which one is one) and seen by the
+    /// prior over time; 0 for none. Beyond the paper.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub actions: usize,
     /// The prior over time.
     pub prior: PriorConfig,
 }
@@ -103,6 +107,7 @@ impl Default for VideoConfig {
             activation: HiddenActivation::Gated,
             gaussianize: false,
             noise_width: 0,
+            actions: 0,
             prior: PriorConfig::default(),
         }
     }
@@ -133,6 +138,9 @@ impl VideoConfig {
             let reason =
                 format!("a pointwise prior reads the last latent only, got {} past frames; set 1", self.prior.past);
             return Err(Error::config("videoflow", reason));
+        }
+        if self.prior.encoder == PriorEncoder::Pointwise && self.actions > 0 {
+            return Err(Error::config("videoflow", "a pointwise prior sees no actions; choose another encoder"));
         }
         spec.check_scales("videoflow", self.levels, self.levels)
     }

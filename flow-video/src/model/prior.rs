@@ -33,19 +33,21 @@ pub struct LatentPrior {
 }
 
 impl LatentPrior {
-    /// The prior of latents of `shape` with its network under `path`.
+    /// The prior of latents of `shape` with its network under `path`, which sees `told` channels more.
     pub(super) fn new(
         path: &ParamPath,
         shape: [usize; 3],
         config: &PriorConfig,
         activation: HiddenActivation,
+        told: usize,
         alone: Alone,
     ) -> Result<Self> {
         let channels = shape[0];
-        let joined = match alone {
-            Alone::Split(_) => 2 * channels,
-            Alone::Top(_) => channels,
-        };
+        let joined = told
+            + match alone {
+                Alone::Split(_) => 2 * channels,
+                Alone::Top(_) => channels,
+            };
         let encoder = Encoder::new(path, shape, joined, config, activation)?;
         let skip = config.skip && encoder.sees_mean();
         Ok(LatentPrior { channels, alone, encoder, skip })
@@ -68,8 +70,8 @@ impl LatentPrior {
     }
 
     /// Mean and `ln σ` given the past and what [`LatentPrior::alone`] predicts.
-    pub(super) fn given(&self, past: &Tensor, alone: &MeanAndLogStd) -> Result<MeanAndLogStd> {
-        let (mean, log_std) = self.encoder.forward(&self.joined(past, &alone.0)?, alone)?;
+    pub(super) fn given(&self, past: &Tensor, alone: &MeanAndLogStd, told: Option<&Tensor>) -> Result<MeanAndLogStd> {
+        let (mean, log_std) = self.encoder.forward(&self.joined(past, &alone.0, told)?, alone)?;
         if !self.skip {
             return Ok((mean, log_std));
         }
@@ -77,23 +79,28 @@ impl LatentPrior {
     }
 
     /// Data-dependent initialisation of the network.
-    pub(super) fn initialize(&self, past: &Tensor, mean: &Tensor) -> Result<()> {
-        self.encoder.initialize(&self.joined(past, mean)?)
+    pub(super) fn initialize(&self, past: &Tensor, mean: &Tensor, told: Option<&Tensor>) -> Result<()> {
+        self.encoder.initialize(&self.joined(past, mean, told)?)
     }
 
-    /// What the network sees: the past, at every step beside the mean that the frame itself predicts.
-    fn joined(&self, past: &Tensor, mean: &Tensor) -> Result<Tensor> {
+    /// What the network sees: the past, at every step beside the mean that the frame itself predicts and what is told of the
+    /// frame, `(B, A + 1, 1, 1)`.
+    fn joined(&self, past: &Tensor, mean: &Tensor, told: Option<&Tensor>) -> Result<Tensor> {
         let (batch, steps, channels, height, width) = past.dims5()?;
         if channels != self.channels {
             let expected = format!("(B, n, {}, H, W)", self.channels);
             return Err(Error::Shape { layer: "latent prior".into(), expected, actual: past.dims().to_vec() });
         }
-        match self.alone {
-            Alone::Split(_) if self.encoder.sees_mean() => {
-                let mean = mean.unsqueeze(1)?.broadcast_as((batch, steps, channels, height, width))?;
-                Ok(Tensor::cat(&[past, &mean], 2)?)
-            }
-            Alone::Split(_) | Alone::Top(_) => Ok(past.contiguous()?),
+        let mut parts = vec![past.clone()];
+        if matches!(self.alone, Alone::Split(_)) && self.encoder.sees_mean() {
+            parts.push(mean.unsqueeze(1)?.broadcast_as((batch, steps, channels, height, width))?);
+        }
+        if let Some(told) = told {
+            parts.push(told.unsqueeze(1)?.broadcast_as((batch, steps, told.dim(1)?, height, width))?);
+        }
+        match &parts[..] {
+            [past] => Ok(past.contiguous()?),
+            _ => Ok(Tensor::cat(&parts, 2)?),
         }
     }
 }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use flow_core::autodiff::pair;
 use flow_core::bijector::Chain;
-use flow_core::density::{LatentPriors, Level};
-use flow_core::distribution::{ConditionalGaussian, gaussian_log_prob};
+use flow_core::density::Level;
+use flow_core::distribution::ConditionalGaussian;
 use flow_core::layers::Gaussianize;
 use flow_core::nn::ZeroConv;
 use flow_core::{Backprop, Bijector, Density, Error, FlowRng, Gradients, MultiScale, ParamPath, ParamStore, Result};
 use flow_image::model::{ImageSpec, PixelScaling, Preprocess, TopPrior};
 
 use super::VideoConfig;
-use super::encoder::MeanAndLogStd;
+use super::footage::{ActionScale, Footage};
 use super::noise::{LearnedNoise, learned_noise};
 use super::prior::{Alone, LatentPrior};
+use super::windows::{ClipPriors, Frames, Windows};
 
 /// What a training step computed.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +33,14 @@ pub struct VideoStep {
 /// of the last `n` frames and from the coarser part of the frame itself (Kumar et al. 2020, equations 3 to 5).
 ///
 /// # Shapes
-/// - clips are levels `(B, T, C, H, W)`, integers `0 … levels - 1` of any type; log-probabilities `(B, T)` in nats, one for
+/// - footage: clips, alone or with what is told of their frames ([`Footage`]); clips are levels `(B, T, C, H, W)`, integers `0 … levels - 1` of any type; log-probabilities `(B, T)` in nats, one for
 ///   each frame given those before it.
 pub struct VideoFlow {
     config: VideoConfig,
     spec: ImageSpec,
     preprocess: Preprocess,
     noise: Option<LearnedNoise>,
+    actions: Option<ActionScale>,
     pub(super) frame: MultiScale,
     pub(super) priors: Vec<LatentPrior>,
 }
@@ -61,7 +63,8 @@ impl VideoFlow {
             Ok(Box::new(Chain::new(vec![Box::new(front), flow])?))
         };
         let latent = |path: &ParamPath, shape, alone| {
-            LatentPrior::new(&path.pp("time"), shape, &config.prior, config.activation, alone)
+            let told = if config.actions > 0 { config.actions + 1 } else { 0 };
+            LatentPrior::new(&path.pp("time"), shape, &config.prior, config.activation, told, alone)
         };
         for i in 1..config.levels {
             let path = root.pp(format!("level{}", i - 1));
@@ -86,7 +89,11 @@ impl VideoFlow {
             0 => None,
             width => Some(learned_noise(&root.pp("noise"), spec, width, config.activation)?),
         };
-        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, noise, frame, priors })
+        let actions = match config.actions {
+            0 => None,
+            size => Some(ActionScale::new(&root.pp("actions"), size)?),
+        };
+        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, noise, actions, frame, priors })
     }
 
     /// The hyper-parameters.
@@ -102,6 +109,28 @@ impl VideoFlow {
     /// How many frames the prior looks back.
     pub fn past(&self) -> usize {
         self.config.prior.past
+    }
+
+    /// Sets mean and deviation of every number that is told beside frames: what those of the training clips have
+    /// ([`Clips::action_scale`](crate::data::Clips::action_scale)), before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of them than the model takes.
+    pub fn scale_actions(&self, scale: &[(f64, f64)]) -> Result<()> {
+        match &self.actions {
+            Some(actions) => actions.set(scale),
+            None if scale.is_empty() => Ok(()),
+            None => Err(untold()),
+        }
+    }
+
+    /// What the priors see of actions `(B, T, A)`, `(B·T, A + 1, 1, 1)`; `None` for a model that takes none.
+    pub(super) fn told(&self, actions: Option<&Tensor>, clips: usize, steps: usize) -> Result<Option<Tensor>> {
+        match (&self.actions, actions) {
+            (Some(scale), actions) => scale.seen(actions, clips, steps).map(Some),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(untold()),
+        }
     }
 
     /// The parameters.
@@ -127,9 +156,9 @@ impl VideoFlow {
     ///
     /// # Errors
     /// [`Error::Shape`] for frames of another size, [`Error::Config`] for values that are not levels.
-    pub fn log_prob(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Tensor> {
-        let frames = self.dequantize(clips, rng)?;
-        let log_prob = self.frame.log_prob_under(&frames.y, &ClipPriors { model: self, steps: frames.steps })?;
+    pub fn log_prob<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Tensor> {
+        let frames = self.dequantize(footage.into(), rng)?;
+        let log_prob = self.frame.log_prob_under(&frames.y, &self.clip_priors(&frames))?;
         Ok(frames.bound(log_prob)?.reshape((frames.clips, frames.steps))?)
     }
 
@@ -138,11 +167,13 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`].
-    pub fn encode(&self, clips: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
+    pub fn encode<'a>(&self, footage: impl Into<Footage<'a>>) -> Result<(Vec<Tensor>, Tensor)> {
         let _paused = self.store().no_grad();
+        let Footage { clips, actions } = footage.into();
         let (count, steps, frames) = self.flat(clips)?;
+        let told = self.told(actions, count, steps)?;
         let (y, log_det) = self.preprocess.center(&frames)?;
-        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps })? + log_det)?;
+        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps, told })? + log_det)?;
         Ok((self.frame.factors(&y)?.latents, log_prob.reshape((count, steps))?))
     }
 
@@ -150,9 +181,9 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`].
-    pub fn bits_per_dim(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Tensor> {
+    pub fn bits_per_dim<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Tensor> {
         let _paused = self.store().no_grad();
-        Ok(self.log_prob(clips, rng)?.affine(-self.bits(), 0.0)?)
+        Ok(self.log_prob(footage, rng)?.affine(-self.bits(), 0.0)?)
     }
 
     /// Adds the gradient of the mean bits/dim of the frames from number `first` on to `gradients`; those before are given.
@@ -161,15 +192,15 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`]; [`Error::Config`] when no frame is left to predict.
-    pub fn backward(
+    pub fn backward<'a>(
         &self,
-        clips: &Tensor,
+        footage: impl Into<Footage<'a>>,
         first: usize,
         rng: &mut FlowRng,
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<VideoStep> {
-        let frames = self.dequantize(clips, rng)?;
+        let frames = self.dequantize(footage.into(), rng)?;
         let (y, clips, steps) = (&frames.y, frames.clips, frames.steps);
         if first >= steps {
             return Err(Error::config(
@@ -181,7 +212,7 @@ impl VideoFlow {
         let each = -self.bits() / count.max(1) as f64;
         let weight: Vec<f64> = (0..clips * steps).map(|row| if row % steps < first { 0.0 } else { each }).collect();
         let weight = Tensor::from_vec(weight, clips * steps, y.device())?.to_dtype(y.dtype())?;
-        let priors = ClipPriors { model: self, steps };
+        let priors = self.clip_priors(&frames);
         let scored = self.frame.log_prob_backward_under(y, &priors, &weight, mode, gradients)?;
         if let Some(log_q) = &frames.log_q {
             let noise = (pair(y, &scored.grad_x)? - pair(log_q, &weight)?)?;
@@ -198,16 +229,17 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`]; [`Error::Config`] for clips of `n` frames or fewer.
-    pub fn noise(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Vec<Tensor>> {
+    pub fn noise<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Vec<Tensor>> {
         let _paused = self.store().no_grad();
-        let Frames { y, clips, steps, .. } = self.dequantize(clips, rng)?;
+        let Frames { y, clips, steps, told, .. } = self.dequantize(footage.into(), rng)?;
         self.enough(steps)?;
         let factors = self.frame.factors(&y)?;
         let levels = self.priors.iter().zip(&factors.latents).enumerate();
         let noise = levels.map(|(i, (prior, latent))| {
             let alone = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
             let windows = Windows::new(latent, clips, steps, self.past())?;
-            let (mean, log_std) = prior.given(&windows.past, &windows.both(&alone)?)?;
+            let told = told.as_ref().map(|told| windows.targets(told)).transpose()?;
+            let (mean, log_std) = prior.given(&windows.past, &windows.both(&alone)?, told.as_ref())?;
             Ok(((windows.targets(latent)? - mean)? * log_std.neg()?.exp()?)?)
         });
         noise.collect()
@@ -226,9 +258,9 @@ impl VideoFlow {
     ///
     /// # Errors
     /// For clips of fewer than `n + 1` frames, or values from which it cannot be done; nothing is changed then.
-    pub fn initialize(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<()> {
+    pub fn initialize<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<()> {
         let _paused = self.store().no_grad();
-        let Frames { y, clips, steps, .. } = self.dequantize(clips, rng)?;
+        let Frames { y, clips, steps, told, .. } = self.dequantize(footage.into(), rng)?;
         self.enough(steps)?;
         let before = self.store().snapshot()?;
         let outcome = self.frame.initialize(&y, None).and_then(|()| {
@@ -236,7 +268,8 @@ impl VideoFlow {
             for (i, (prior, latent)) in self.priors.iter().zip(&factors.latents).enumerate() {
                 let (mean, _) = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
                 let windows = Windows::new(latent, clips, steps, self.past())?;
-                prior.initialize(&windows.past, &windows.targets(&mean)?)?;
+                let told = told.as_ref().map(|told| windows.targets(told)).transpose()?;
+                prior.initialize(&windows.past, &windows.targets(&mean)?, told.as_ref())?;
             }
             Ok(())
         });
@@ -256,8 +289,13 @@ impl VideoFlow {
         1.0 / (self.spec.dims() as f64 * std::f64::consts::LN_2)
     }
 
-    fn dequantize(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Frames> {
+    fn clip_priors(&self, frames: &Frames) -> ClipPriors<'_> {
+        ClipPriors { model: self, steps: frames.steps, told: frames.told.clone() }
+    }
+
+    fn dequantize(&self, Footage { clips, actions }: Footage<'_>, rng: &mut FlowRng) -> Result<Frames> {
         let (clips_count, steps, frames) = self.flat(clips)?;
+        let told = self.told(actions, clips_count, steps)?;
         let (y, log_det, log_q) = match &self.noise {
             None => {
                 let (y, log_det) = self.preprocess.dequantize(&frames, rng)?;
@@ -270,7 +308,7 @@ impl VideoFlow {
                 (y, log_det, Some(drawn.log_q))
             }
         };
-        Ok(Frames { y, log_det, log_q, clips: clips_count, steps })
+        Ok(Frames { y, log_det, log_q, told, clips: clips_count, steps })
     }
 
     /// Clips `(B, T, C, H, W)` as `B`, `T` and frames `(B·T, C, H, W)`.
@@ -289,92 +327,7 @@ impl VideoFlow {
     }
 }
 
-/// Dequantized frames `(B·T, C, H, W)` with the log-determinants of that.
-struct Frames {
-    y: Tensor,
-    log_det: Tensor,
-    /// `ln q` of learned noise.
-    log_q: Option<Tensor>,
-    clips: usize,
-    steps: usize,
-}
-
-impl Frames {
-    /// The bound of `ln P` of every frame from `ln p(y)`.
-    fn bound(&self, log_prob: Tensor) -> Result<Tensor> {
-        let bound = (log_prob + &self.log_det)?;
-        Ok(match &self.log_q {
-            Some(log_q) => (bound - log_q)?,
-            None => bound,
-        })
-    }
-}
-
-/// The latents of clips as targets with what precedes them.
-struct Windows {
-    clips: usize,
-    steps: usize,
-    past_steps: usize,
-    /// `(B·(T - n), n, C, H, W)`.
-    past: Tensor,
-}
-
-impl Windows {
-    fn new(latent: &Tensor, clips: usize, steps: usize, past_steps: usize) -> Result<Self> {
-        let (_, c, h, w) = latent.dims4()?;
-        let targets = steps - past_steps;
-        let latent = latent.reshape((clips, steps, c, h, w))?;
-        let shifted = (0..past_steps).map(|j| Ok(latent.narrow(1, j, targets)?)).collect::<Result<Vec<_>>>()?;
-        let past = Tensor::stack(&shifted, 2)?.reshape((clips * targets, past_steps, c, h, w))?;
-        Ok(Windows { clips, steps, past_steps, past })
-    }
-
-    /// The rows of frames `n … T - 1` of `(B·T, …)`.
-    fn targets(&self, rows: &Tensor) -> Result<Tensor> {
-        self.part(rows, self.past_steps, self.steps - self.past_steps)
-    }
-
-    /// Mean and `ln σ` of frames `n … T - 1`.
-    fn both(&self, (mean, log_std): &MeanAndLogStd) -> Result<MeanAndLogStd> {
-        Ok((self.targets(mean)?, self.targets(log_std)?))
-    }
-
-    /// The rows of frames `0 … n - 1` of `(B·T, …)`.
-    fn first(&self, rows: &Tensor) -> Result<Tensor> {
-        self.part(rows, 0, self.past_steps)
-    }
-
-    fn part(&self, rows: &Tensor, from: usize, count: usize) -> Result<Tensor> {
-        let (_, c, h, w) = rows.dims4()?;
-        let rows = rows.reshape((self.clips, self.steps, c, h, w))?.narrow(1, from, count)?;
-        Ok(rows.reshape((self.clips * count, c, h, w))?)
-    }
-
-    /// The values of the first frames `(B·n)` and of the targets `(B·(T - n))` in the order of the clips, `(B·T)`.
-    fn join(&self, first: &Tensor, targets: &Tensor) -> Result<Tensor> {
-        let first = first.reshape((self.clips, self.past_steps))?;
-        let targets = targets.reshape((self.clips, self.steps - self.past_steps))?;
-        Ok(Tensor::cat(&[first, targets], 1)?.flatten_all()?)
-    }
-}
-
-/// The densities of the latents of clips of `steps` frames, one clip after the other.
-struct ClipPriors<'a> {
-    model: &'a VideoFlow,
-    steps: usize,
-}
-
-impl LatentPriors for ClipPriors<'_> {
-    fn log_prob(&self, level: usize, latent: &Tensor, kept: Option<&Tensor>) -> Result<Tensor> {
-        let (prior, past) = (&self.model.priors[level], self.model.past());
-        let rows = latent.dim(0)?;
-        let (mean, log_std) = prior.alone(rows, kept)?;
-        if self.steps <= past || rows == 0 {
-            return gaussian_log_prob(latent, &mean, &log_std);
-        }
-        let windows = Windows::new(latent, rows / self.steps, self.steps, past)?;
-        let first = gaussian_log_prob(&windows.first(latent)?, &windows.first(&mean)?, &windows.first(&log_std)?)?;
-        let (mean, log_std) = prior.given(&windows.past, &windows.both(&(mean, log_std))?)?;
-        windows.join(&first, &gaussian_log_prob(&windows.targets(latent)?, &mean, &log_std)?)
-    }
+/// Why actions are of no use.
+fn untold() -> Error {
+    Error::config("actions", "the model takes none; build one that does (`VideoConfig::actions`)")
 }

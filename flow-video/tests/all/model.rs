@@ -2,7 +2,7 @@
 
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_video::candle_core::{DType, Device, Tensor};
-use flow_video::model::{ImageSpec, Predictor, PriorConfig, PriorEncoder, VideoConfig, VideoFlow, preset};
+use flow_video::model::{Footage, ImageSpec, Predictor, PriorConfig, PriorEncoder, VideoConfig, VideoFlow, preset};
 
 /// A small model whose parameters are not those of the start, at which half of the networks are zero.
 fn model(dtype: DType) -> VideoFlow {
@@ -24,7 +24,7 @@ fn encoding(dtype: DType, encoder: PriorEncoder) -> VideoFlow {
     })
 }
 
-fn changed(dtype: DType, change: impl FnOnce(&mut VideoConfig)) -> VideoFlow {
+pub(crate) fn changed(dtype: DType, change: impl FnOnce(&mut VideoConfig)) -> VideoFlow {
     let mut prior = PriorConfig::new(1, 6);
     prior.past = 2;
     let mut config = VideoConfig::new(2, 2, 8, prior);
@@ -40,14 +40,19 @@ fn changed(dtype: DType, change: impl FnOnce(&mut VideoConfig)) -> VideoFlow {
     model
 }
 
+/// Actions `(2, frames, 3)`.
+pub(crate) fn actions(frames: usize) -> Tensor {
+    FlowRng::seed_from(8).normal((2, frames, 3), DType::F64, &Device::Cpu).unwrap()
+}
+
 /// Clips `(2, frames, 1, 8, 12)` of levels.
-fn clips(frames: usize, seed: u64) -> Tensor {
+pub(crate) fn clips(frames: usize, seed: u64) -> Tensor {
     let mut rng = FlowRng::seed_from(seed);
     let values: Vec<u8> = (0..2 * frames * 96).map(|_| rng.below(256) as u8).collect();
     Tensor::from_vec(values, (2, frames, 1, 8, 12), &Device::Cpu).unwrap()
 }
 
-fn rows(t: &Tensor) -> Vec<Vec<f64>> {
+pub(crate) fn rows(t: &Tensor) -> Vec<Vec<f64>> {
     t.to_dtype(DType::F64).unwrap().to_vec2().unwrap()
 }
 
@@ -107,17 +112,19 @@ fn a_histogram_of_levels_costs_constant_values_nearly_nothing() {
 
 #[test]
 fn both_ways_of_back_propagation_agree_with_each_other_and_with_differences() {
-    check_gradients(&model_of(DType::F64, true));
-    check_gradients(&changed(DType::F64, |config| config.noise_width = 5));
-    check_gradients(&changed(DType::F64, |config| (config.gaussianize, config.noise_width) = (true, 5)));
-    ENCODERS.into_iter().for_each(|encoder| check_gradients(&encoding(DType::F64, encoder)));
+    check_gradients(&model_of(DType::F64, true), None);
+    check_gradients(&changed(DType::F64, |config| config.actions = 3), Some(&actions(5)));
+    check_gradients(&changed(DType::F64, |config| config.noise_width = 5), None);
+    check_gradients(&changed(DType::F64, |config| (config.gaussianize, config.noise_width) = (true, 5)), None);
+    ENCODERS.into_iter().for_each(|encoder| check_gradients(&encoding(DType::F64, encoder), None));
 }
 
-fn check_gradients(model: &VideoFlow) {
-    let x = clips(5, 5);
+fn check_gradients(model: &VideoFlow, actions: Option<&Tensor>) {
+    let x = &clips(5, 5);
+    let footage = Footage::new(x, actions);
     let gradient = |mode, first| {
         let mut gradients = Gradients::new(model.store());
-        let step = model.backward(&x, first, &mut FlowRng::seed_from(6), mode, &mut gradients).unwrap();
+        let step = model.backward(footage, first, &mut FlowRng::seed_from(6), mode, &mut gradients).unwrap();
         assert!(!step.fell_back);
         (step.bits_per_dim, gradients)
     };
@@ -129,7 +136,7 @@ fn check_gradients(model: &VideoFlow) {
             let targets: Vec<f64> = rows.into_iter().flat_map(|row| row[first..].to_vec()).collect();
             targets.iter().sum::<f64>() / targets.len() as f64
         };
-        let score = || mean(rows(&model.bits_per_dim(&x, &mut FlowRng::seed_from(6)).unwrap()));
+        let score = || mean(rows(&model.bits_per_dim(footage, &mut FlowRng::seed_from(6)).unwrap()));
         assert!((bits - score()).abs() < 1e-12);
         for (k, param) in model.store().trainable().into_iter().enumerate() {
             let flat = |g: &Gradients| -> Option<Vec<f64>> {
