@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Clip, Clips, OpenOptions, Splits};
 use crate::io::{GridStyle, Pixels, write_grid};
 use crate::metrics::bits_per_frame;
-use crate::model::{ImageSpec, Predictor, Recipe, VideoConfig, VideoFlow};
+use crate::model::{Footage, ImageSpec, Predictor, Recipe, VideoConfig, VideoFlow};
 use crate::{Error, Result};
 
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
@@ -51,6 +51,14 @@ pub struct VideoRun {
     pub seed: u64,
     /// Held-out clips that a validation looks at.
     pub validation_clips: usize,
+    /// The share of clips in a training step of which nothing is told, so that the model can do without, and guidance has what
+    /// it needs; of use for a model that takes actions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untold: f64,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 impl VideoRun {
@@ -75,6 +83,7 @@ impl VideoRun {
             backprop: Backprop::default(),
             seed,
             validation_clips: 32,
+            untold: 0.0,
         })
     }
 
@@ -158,6 +167,17 @@ impl VideoTask {
         {
             long_enough(set, frames, part)?;
         }
+        if run.model.actions > 0 && run.model.actions != splits.train.action_size() {
+            let (size, wanted) = (splits.train.action_size(), run.model.actions);
+            let reason = format!("{size} numbers are told beside a frame, the model takes {wanted}");
+            return Err(Error::config("training clips", reason));
+        }
+        if !(0.0..1.0).contains(&run.untold) {
+            return Err(Error::config(
+                "share of clips of which nothing is told",
+                format!("must be in [0, 1), got {}", run.untold),
+            ));
+        }
         let model = run.build(device)?;
         let cursor = EpochCursor::new(splits.train.len(), run.batch, run.seed)?;
         Ok(VideoTask { run, model, splits, cursor, ranks: Ranks::alone() })
@@ -173,14 +193,30 @@ impl VideoTask {
         &self.splits
     }
 
-    /// Windows of clips that begin at random, `(B, frames, C, H, W)`.
-    fn windows(&self, clips: &[usize], frames: usize, rng: &mut FlowRng) -> Result<Tensor> {
+    /// Windows of clips that begin at random, `(B, frames, C, H, W)`, and what is told of them.
+    fn windows(&self, clips: &[usize], frames: usize, rng: &mut FlowRng) -> Result<(Tensor, Option<Tensor>)> {
         let train = &self.splits.train;
         let begins: Vec<(usize, usize)> = rng.per_row(clips.len(), |row, rng| {
             let clip = clips[row];
             Ok::<_, Error>((clip, rng.below((length(train, clip) + 1).saturating_sub(frames))))
         })?;
-        Ok(train.batch(&begins, frames)?.to_device(self.model.store().device())?)
+        self.read(train, &begins, frames)
+    }
+
+    /// Windows of a set on the model's device, with what is told of them if the model takes it.
+    fn read(&self, set: &Clips, begins: &[(usize, usize)], frames: usize) -> Result<(Tensor, Option<Tensor>)> {
+        let clips = set.batch(begins, frames)?.to_device(self.model.store().device())?;
+        let told = self.run.model.actions > 0;
+        Ok((clips, if told { set.batch_actions(begins, frames)? } else { None }))
+    }
+
+    /// The actions without those of some clips.
+    fn some_untold(&self, actions: Tensor, rng: &mut FlowRng) -> Result<Tensor> {
+        let clips = actions.dim(0)?;
+        let factor =
+            |_, rng: &mut FlowRng| Ok::<_, Error>(if rng.next_uniform() < self.run.untold { f32::NAN } else { 1.0 });
+        let factor = rng.per_row(clips, factor)?;
+        Ok(actions.broadcast_mul(&Tensor::from_vec(factor, (clips, 1, 1), &Device::Cpu)?)?)
     }
 }
 
@@ -225,8 +261,12 @@ impl Task for VideoTask {
 
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let order = rng.permutation(self.splits.train.len());
-        let clips = self.windows(&order[..self.run.init_batch.min(order.len())], self.run.model.prior.past + 1, rng)?;
-        Ok(self.model.initialize(&clips, rng)?)
+        if self.run.model.actions > 0 {
+            self.model.scale_actions(&self.splits.train.action_scale())?;
+        }
+        let chosen = &order[..self.run.init_batch.min(order.len())];
+        let (clips, actions) = self.windows(chosen, self.run.model.prior.past + 1, rng)?;
+        Ok(self.model.initialize(Footage::new(&clips, actions.as_ref()), rng)?)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
@@ -236,10 +276,12 @@ impl Task for VideoTask {
             return Ok(Metrics::of_nothing());
         }
         let rng = &mut rng.for_rows(share);
-        let clips = self.windows(&batch.indices[share.range()], self.run.window(), rng)?;
+        let (clips, actions) = self.windows(&batch.indices[share.range()], self.run.window(), rng)?;
+        let actions = actions.map(|actions| self.some_untold(actions, rng)).transpose()?;
+        let footage = Footage::new(&clips, actions.as_ref());
         self.model.set_training(true);
         let first = if self.run.score_context { 0 } else { self.run.context };
-        let step = self.model.backward(&clips, first, rng, self.run.backprop, gradients)?;
+        let step = self.model.backward(footage, first, rng, self.run.backprop, gradients)?;
         let mut metrics = Metrics::new(bits_per_dim(step.bits_per_dim));
         if self.run.backprop == Backprop::Reversible {
             metrics = metrics.with(Metric::new("plain_fallback", "", f64::from(u8::from(step.fell_back))));
@@ -257,8 +299,9 @@ impl Task for VideoTask {
         }
         let (mut total, mut count) = (0.0, 0.0);
         for one in share.parts(1) {
-            let clip = held_out.batch(&[(one.first, 0)], frames)?.to_device(self.model.store().device())?;
-            for row in bits_per_frame(&self.model, &clip, &mut rng.for_rows(one))? {
+            let (clip, actions) = self.read(held_out, &[(one.first, 0)], frames)?;
+            let footage = Footage::new(&clip, actions.as_ref());
+            for row in bits_per_frame(&self.model, footage, &mut rng.for_rows(one))? {
                 total += row[self.run.context..].iter().sum::<f64>();
                 count += (frames - self.run.context) as f64;
             }
@@ -285,6 +328,10 @@ impl Task for VideoTask {
         let seen = held_out.batch(&rows, self.run.context)?;
         let mut predictor = Predictor::new(&self.model);
         predictor.observe(&seen.to_device(self.model.store().device())?)?;
+        let frames = self.run.context + self.run.horizon;
+        if let (_, Some(actions)) = self.read(held_out, &rows, frames)? {
+            predictor = predictor.tell(&actions.narrow(1, self.run.context, self.run.horizon)?)?;
+        }
         let drawn = predictor.predict(self.run.horizon, &[self.run.temperature], rng)?;
         let clips = Tensor::cat(&[&seen.to_device(&Device::Cpu)?.to_dtype(DType::U8)?, &drawn], 1)?;
         let (_, columns, frames) = self.model.flat(&clips)?;

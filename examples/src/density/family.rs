@@ -7,12 +7,15 @@ use flow_density::model::{Kind, ModelConfig};
 
 use crate::cli::at_least_one;
 
+/// Variables up to which splines suit a density.
+const MANY: usize = 16;
+
 /// A family of flows and its sizes.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Clone)]
 pub(super) struct FamilyArg {
-    /// Family of flows
-    #[arg(id = "model", long = "model", value_name = "MODEL", value_parser = kinds(), default_value_t = Kind::Spline)]
-    pub(super) kind: Kind,
+    /// Family of flows [default: spline]
+    #[arg(id = "model", long = "model", value_name = "MODEL", value_parser = kinds())]
+    chosen: Option<Kind>,
     /// Layers of a discrete flow [default: depends on the model, see `density info --presets`]
     #[arg(long)]
     pub(super) layers: Option<usize>,
@@ -25,9 +28,20 @@ pub(super) struct FamilyArg {
 }
 
 impl FamilyArg {
+    /// The family.
+    pub(super) fn kind(&self) -> Kind {
+        self.chosen.unwrap_or(Kind::Spline)
+    }
+
+    /// The same for so many variables, where none was chosen: splines of many variables are slow and gain little.
+    pub(super) fn suited_to(&self, variables: usize) -> Self {
+        let suited = if variables > MANY { Kind::Realnvp } else { Kind::Spline };
+        FamilyArg { chosen: Some(self.chosen.unwrap_or(suited)), ..self.clone() }
+    }
+
     /// The family's preset with what was chosen.
     pub(super) fn plan(&self) -> Result<ModelConfig> {
-        let kind = self.kind;
+        let kind = self.kind();
         let mut model = ModelConfig::preset(kind);
         ensure!(!kind.is_continuous() || self.layers.is_none(), "--layers is for discrete flows, see --hidden");
         model.layers = self.layers.unwrap_or(model.layers);
@@ -43,7 +57,7 @@ impl FamilyArg {
 
     /// The same where continuous flows serve nothing, for `reason`.
     pub(super) fn plan_discrete(&self, reason: &str) -> Result<ModelConfig> {
-        ensure!(!self.kind.is_continuous(), "--model {}: {reason}; take a discrete one", self.kind);
+        ensure!(!self.kind().is_continuous(), "--model {}: {reason}; take a discrete one", self.kind());
         self.plan()
     }
 }

@@ -11,8 +11,8 @@ use flow_density::io::{csv, header};
 use flow_density::model::{Kind, Model, Purpose};
 use flow_density::trainer::{DensityRun, Fitted};
 use flow_density::variational::{
-    Annealing, Diagnostics, Divergence, Estimator, Objective, VARIATIONAL_LOSS, VariationalTask, Weighted, diagnose,
-    recipe,
+    Annealing, Diagnostics, Divergence, Estimator, Location, Objective, VARIATIONAL_LOSS, VariationalTask, Weighted,
+    diagnose, recipe,
 };
 use serde::Serialize;
 
@@ -73,7 +73,8 @@ Examples:
   density fit --expr 'logaddexp(-(x-3)^2, -(x+3)^2)' --divergence forward --anneal 1000 --out runs/modes
   density fit --energy u1 --model planar --compare 2,8,32 --seeds 3 --steps 6000 --out runs/table
   density sample --checkpoint runs/schools --count 1000",
-    mut_arg("model", |arg| arg.help("Family of flows; those whose samples are slow are turned round")),
+    mut_arg("model", |arg| arg.help("Family of flows; those whose samples are slow are turned round \
+        [default: spline, realnvp for more than 16 variables]")),
     mut_arg("steps", default_is("3000")),
     mut_arg("batch_size", |arg| arg.help("Samples of the flow per step [default: 512]")),
     mut_arg("learning_rate", default_is("0.002, planar, radial and sylvester 0.005")),
@@ -137,33 +138,34 @@ impl FitArgs {
         at_least_one("--resample", self.resample.unwrap_or(1))?;
         self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
         let density = self.target.density()?;
-        let (model, objective) = (
-            self.family.plan_discrete("continuous flows are fitted to data by `density train`")?.sampled(),
-            self.objective()?,
-        );
+        let (family, objective) = (self.family.suited_to(density.names().len()), self.objective()?);
+        let model = family.plan_discrete("continuous flows are fitted to data by `density train`")?.sampled();
         if self.compare.is_asked() {
             let with_layers = [("--layers", self.family.layers.is_some()), ("--resample", self.resample.is_some())];
             refuse(&with_layers, "for one fit, --compare makes several; leave it out")?;
             self.engine.without_checkpoints("for one fit, --compare makes several in memory; leave it out")?;
             let fresh = RunArg { out: &self.out, resume: false, limit: TimeLimit::default() };
-            let config = self.engine.config(&fresh, STEPS, |steps| recipe_of(self.family.kind, steps))?;
+            let config = self.engine.config(&fresh, STEPS, |steps| recipe_of(family.kind(), steps))?;
             let device = self.engine.device()?;
             return self.compare.run(&density, &Compared { model, objective, config, device }, self.style, &self.out);
         }
         self.compare.check()?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let config = self.engine.config(&place, STEPS, |steps| recipe_of(self.family.kind, steps))?;
+        let config = self.engine.config(&place, STEPS, |steps| recipe_of(family.kind(), steps))?;
         let (names, words) = (density.names(), in_words(&model));
         self.style.check(names.len() == 2, &format!("for two variables, here are {}; leave it out", names.len()))?;
         let (constraints, kind) = (density.constraints(), density.kind().to_string());
-        let fitted = Fitted { kind, constraints, objective: objective.clone() };
+        let fitted = Fitted { kind, constraints: constraints.clone(), objective: objective.clone(), located: true };
         let run = DensityRun::of_density(&density.name(), &names, model, fitted, self.engine.seed());
         let model = run.model(Purpose::Training, &device)?;
         let (steps, parameters) = (config.steps, model.store().parameter_count());
         let task = VariationalTask::new(model.reparameterized(), |x| density.log_density(x), objective, run)?;
+        let task = task.locate(&constraints);
         if !place.resume {
             // What cannot be fitted is refused before there is a folder.
-            task.probe(&mut FlowRng::named(self.engine.seed(), "probe"))?;
+            if let Some(location) = task.prepare(&mut FlowRng::named(self.engine.seed(), "probe"))? {
+                eprintln!("{}", found_at(&location, &names)?);
+            }
         }
         let Trained { summary, report, .. } = training::train(config, place, task, || {
             let samples = self.engine.batch(SAMPLES)?;
@@ -250,6 +252,16 @@ impl FitArgs {
         println!("{} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
         Ok(())
     }
+}
+
+/// Where the density lies, in words.
+fn found_at(location: &Location, names: &[String]) -> Result<String> {
+    const SHOWN: usize = 6;
+    let parameters = location.parameters()?;
+    let entry = |(name, (mean, deviation)): (&String, &(f64, f64))| format!("{name} {mean:.4} ± {deviation:.4}");
+    let shown: Vec<String> = names.iter().zip(&parameters).take(SHOWN).map(entry).collect();
+    let more = if parameters.len() > SHOWN { ", …" } else { "" };
+    Ok(format!("not of order one: the flow begins where a normal fits the density best, {}{more}", shown.join(", ")))
 }
 
 /// The recipe of a family.

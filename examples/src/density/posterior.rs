@@ -106,7 +106,7 @@ impl PosteriorArgs {
         at_least_one("--test-pairs", self.test_pairs)?;
         self.engine.without_previews("posteriors draw their pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let config: TrainConfig = self.engine.config(&place, STEPS, |steps| recipe(self.family.kind, steps))?;
+        let config: TrainConfig = self.engine.config(&place, STEPS, |steps| recipe(self.family.kind(), steps))?;
         self.engine.batch(BATCH)?;
         let model = self.family.plan_discrete("continuous flows take no observation here")?;
         let (data, reading, given) = self.open()?;

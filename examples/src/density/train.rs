@@ -94,7 +94,7 @@ impl TrainArgs {
         at_least_one("--test-points", self.test_points)?;
         self.engine.without_previews("a density draws its pictures at the end of the run; leave it out")?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
-        let config = self.engine.config(&place, STEPS, |steps| recipe(self.family.kind, steps))?;
+        let config = self.engine.config(&place, STEPS, |steps| recipe(self.family.kind(), steps))?;
         self.engine.batch(BATCH)?;
         let source = Source::named(&self.data)?;
         let (mut data, reading) = self.reading.open(&source, self.engine.seed())?;
@@ -121,7 +121,7 @@ impl TrainArgs {
             eprintln!("{words}; {columns} columns, {parameters} parameters, {steps} steps of {batch} points");
             Ok(())
         })?;
-        let matched = self.family.kind == Kind::Matching;
+        let matched = self.family.kind() == Kind::Matching;
         let (metric, label) =
             if matched { (MATCHING_LOSS, "matching loss") } else { (NLL, "negative log-likelihood (nats)") };
         plot_log(&self.out, metric, label)?;
@@ -139,16 +139,16 @@ impl TrainArgs {
             model.input_gain = gain;
         }
         if let Some(tolerance) = self.tolerance {
-            ensure!(self.family.kind == Kind::Ffjord, "--tolerance is for --model ffjord");
+            ensure!(self.family.kind() == Kind::Ffjord, "--tolerance is for --model ffjord");
             ensure!(tolerance > 0.0 && tolerance < 1.0, "--tolerance must lie between 0 and 1, got {tolerance}");
             model.tolerance = tolerance;
         }
         if let Some(block) = self.block {
-            ensure!(self.family.kind == Kind::Matching, "--block is for --model matching");
+            ensure!(self.family.kind() == Kind::Matching, "--block is for --model matching");
             let transport = Pairing::MinibatchOt { block };
             model.matching.coupling = if block == 0 { Pairing::Independent } else { transport };
         }
-        if self.family.kind == Kind::Matching && given_classes {
+        if self.family.kind() == Kind::Matching && given_classes {
             // Transport would pair points of one class with noise that depends on it.
             ensure!(
                 self.block.is_none_or(|block| block == 0),

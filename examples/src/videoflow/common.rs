@@ -6,10 +6,11 @@ use anyhow::{Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use clap::Args;
 use flow_video::data::{self, Channels, Clips, OpenOptions, Resize, Splits, is_generated};
-use flow_video::model::VideoFlow;
+use flow_video::metrics::Take;
+use flow_video::model::{Predictor, VideoFlow};
 use flow_video::trainer::VideoRun;
 
-use crate::cli::{CheckpointArg, Part, at_least_one, counted};
+use crate::cli::{CheckpointArg, Part, at_least_one, counted, refuse};
 
 /// The program's name, and that of its folder of results.
 pub(super) const PROGRAM: &str = "videoflow";
@@ -147,9 +148,98 @@ impl DrawArg {
     }
 }
 
+/// What is told of the frames to come.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "What is told (of runs with --actions)")]
+pub(super) struct TellArg {
+    /// The label of the frames to come, counted from 0 [default: what the data tell]
+    #[arg(long, value_name = "K", conflicts_with_all = ["action", "untold"])]
+    label: Option<usize>,
+    /// The action before each frame to come, the same for all, comma-separated [default: what the data tell]
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', allow_hyphen_values = true, conflicts_with = "untold")]
+    action: Option<Vec<f32>>,
+    /// Tell nothing
+    #[arg(long)]
+    untold: bool,
+    /// How many times what is told counts; more than 1 follows it more closely at the expense of variety [default: 1]
+    #[arg(long, value_name = "WEIGHT")]
+    guidance: Option<f64>,
+}
+
+impl TellArg {
+    /// Refuses what a model without actions would leave unread.
+    pub(super) fn check(&self, run: &VideoRun) -> Result<()> {
+        let given = [
+            ("--label", self.label.is_some()),
+            ("--action", self.action.is_some()),
+            ("--untold", self.untold),
+            ("--guidance", self.guidance.is_some()),
+        ];
+        if run.model.actions == 0 {
+            return refuse(&given, "this run was told nothing beside its frames (train with --actions); leave it out");
+        }
+        if self.guidance.is_some() {
+            ensure!(!self.untold, "--guidance: nothing is told with --untold; leave one of them out");
+            ensure!(run.untold > 0.0, "--guidance: this run always saw what is told; train with --untold 0.1");
+        }
+        Ok(())
+    }
+
+    /// What is told of `frames` frames, `(1, frames, A)`: by the flags, or `known` by the data, which may be of fewer frames and
+    /// then tells nothing of the rest.
+    fn told(&self, size: usize, frames: usize, known: Option<Tensor>) -> Result<Option<Tensor>> {
+        let row = match (self.label, &self.action) {
+            (Some(label), _) => {
+                ensure!(label < size, "--label {label}: the run knows {size}, counted from 0");
+                (0..size).map(|k| if k == label { 1.0 } else { 0.0 }).collect()
+            }
+            (None, Some(action)) => {
+                ensure!(action.len() == size, "--action: {} numbers, the run was told {size} a frame", action.len());
+                ensure!(action.iter().all(|v| v.is_finite()), "--action: must be finite numbers");
+                action.clone()
+            }
+            (None, None) => {
+                let Some(known) = known.filter(|_| !self.untold) else { return Ok(None) };
+                let missing = frames.saturating_sub(known.dim(0)?);
+                let rest = Tensor::full(f32::NAN, (missing, size), &Device::Cpu)?;
+                let all = if missing == 0 { known.narrow(0, 0, frames)? } else { Tensor::cat(&[known, rest], 0)? };
+                return Ok(Some(all.unsqueeze(0)?));
+            }
+        };
+        Ok(Some(Tensor::from_vec(row.repeat(frames), (1, frames, size), &Device::Cpu)?))
+    }
+
+    /// A predictor of one clip that is told of `frames` frames.
+    pub(super) fn apply<'a>(
+        &self,
+        predictor: Predictor<'a>,
+        size: usize,
+        frames: usize,
+        known: Option<Tensor>,
+    ) -> Result<Predictor<'a>> {
+        if size == 0 {
+            return Ok(predictor);
+        }
+        let predictor = predictor.guide(self.guidance.unwrap_or(1.0))?;
+        Ok(match self.told(size, frames, known)? {
+            Some(actions) => predictor.tell(&actions)?,
+            None => predictor,
+        })
+    }
+}
+
 /// The clips at these places, `(frames, C, H, W)` each.
 pub(super) fn chosen(set: &Clips, places: &[usize], from: usize, frames: usize) -> Result<Vec<Tensor>> {
     places.iter().map(|&place| Ok(set.window(place, from, frames)?)).collect()
+}
+
+/// The first `frames` frames of the clips at these places, with what is told of them.
+pub(super) fn takes(set: &Clips, places: &[usize], frames: usize, device: &Device) -> Result<Vec<Take>> {
+    let take = |&place: &usize| {
+        let actions = set.batch_actions(&[(place, 0)], frames)?.map(|actions| actions.squeeze(0)).transpose()?;
+        Ok(Take { frames: set.window(place, 0, frames)?.to_device(device)?, actions })
+    };
+    places.iter().map(take).collect()
 }
 
 /// Places of clips that were named, or the first `count`.

@@ -10,7 +10,7 @@ use flow_core::numerics::plus_minus;
 use flow_video::metrics::{Curves, Evaluation, Protocol, evaluate};
 use indicatif::ProgressBar;
 
-use super::common::{DataArg, DrawArg, chosen, enough, load, places};
+use super::common::{DataArg, DrawArg, enough, load, places, takes};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, create_parent};
 use crate::plot::{Look, Series, loss_curve};
 
@@ -69,8 +69,7 @@ impl EvalArgs {
         let (context, horizon) = (self.context.unwrap_or(run.context), self.frames.unwrap_or(run.horizon));
         enough(&run, context)?;
         let set = self.data.clips(&self.checkpoint, &run, context + horizon)?;
-        let clips = chosen(&set, &places(&set, &[], self.count)?, 0, context + horizon)?;
-        let clips = clips.iter().map(|clip| clip.to_device(&device)).collect::<candle_core::Result<Vec<_>>>()?;
+        let clips = takes(&set, &places(&set, &[], self.count)?, context + horizon, &device)?;
         let mut protocol = Protocol::new(context, horizon, self.futures);
         protocol.temperatures = self.draw.temperatures(&run);
         let bar = ProgressBar::new(clips.len() as u64).with_message("clips");

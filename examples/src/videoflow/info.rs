@@ -1,9 +1,10 @@
 //! `videoflow info`.
 
 use anyhow::Result;
-use flow_video::model::{PRESETS, VideoConfig, preset};
+use flow_video::model::{PRESETS, PriorEncoder, VideoConfig, preset};
 
 use super::common::{PROGRAM, load};
+use crate::cli::counted;
 use crate::info::{Facts, InfoArgs};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
@@ -26,12 +27,21 @@ pub(super) fn words(c: &VideoConfig) -> String {
     let coupling = format!("{:?}", c.coupling).to_lowercase();
     let activation = format!("{:?}", c.activation).to_lowercase();
     let p = &c.prior;
-    let front = if c.gaussianize { "a learned histogram of levels, " } else { "" };
-    let (dilated, skip) = (if p.dilations { " dilated" } else { "" }, if p.skip { ", skip" } else { "" });
+    let histogram = if c.gaussianize { "a learned histogram of levels, " } else { "" };
+    let noise = if c.noise_width > 0 { format!("learned noise of width {}, ", c.noise_width) } else { String::new() };
+    let front = format!("{histogram}{noise}");
+    let told = if c.actions > 0 { format!(", told {} numbers a frame", c.actions) } else { String::new() };
+    let network = match p.encoder {
+        PriorEncoder::ConvNet => format!("{} blocks over space, width {}", p.blocks, p.width),
+        PriorEncoder::ConvLstm => format!("an LSTM of width {}", p.width),
+        PriorEncoder::Pointwise => "multiples".to_string(),
+        _ => format!("{}{} blocks, width {}", p.blocks, if p.dilations { " dilated" } else { "" }, p.width),
+    };
+    let skip = if p.skip && p.encoder != PriorEncoder::Pointwise { ", skip" } else { "" };
+    let past = counted(p.past, "past frame");
     format!(
-        "VideoFlow, {front}{} levels of {} steps, width {}, {coupling} couplings, {activation}; prior of {}{dilated} blocks, width {}, \
-         {} past frames{skip}",
-        c.levels, c.steps, c.width, p.blocks, p.width, p.past
+        "VideoFlow, {front}{} levels of {} steps, width {}, {coupling} couplings, {activation}; prior of {network}, {past}{skip}{told}",
+        c.levels, c.steps, c.width
     )
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_video::model::Predictor;
 
-use super::common::{DataArg, DrawArg, FPS, chosen, enough, load, places};
+use super::common::{DataArg, DrawArg, FPS, TellArg, chosen, enough, load, places};
 use super::film::{self, Futures};
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, create_parent, numbered};
 
@@ -22,6 +22,7 @@ Examples:
   videoflow predict
   videoflow predict --count 8 --frames 40 --out futures.gif
   videoflow predict --checkpoint runs/clips --data clip.gif --split all --temperature 0.5 --out future.png
+  videoflow predict --checkpoint runs/robot --action 0.1,-0.3 --guidance 2 --out left.gif
   videoflow predict --clip 3,14 --temperature 0.8,0.8,1 --out both.gif       a file for each clip: both-3.gif, both-14.gif")]
 pub(super) struct PredictArgs {
     #[command(flatten)]
@@ -45,6 +46,8 @@ pub(super) struct PredictArgs {
     frames: Option<usize>,
     #[command(flatten)]
     draw: DrawArg,
+    #[command(flatten)]
+    tell: TellArg,
     /// File to write
     #[arg(long, default_value = "flow-out/videoflow/futures.gif", value_name = "FILE")]
     out: PathBuf,
@@ -60,6 +63,7 @@ impl PredictArgs {
         film::check(&self.out, FPS)?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
+        self.tell.check(&run)?;
         let context = self.context.unwrap_or(run.context);
         enough(&run, context)?;
         let set = self.data.clips(&self.checkpoint, &run, self.from + context)?;
@@ -70,10 +74,14 @@ impl PredictArgs {
             let mut rng = FlowRng::named(self.draw.seed, &format!("predict {place}"));
             let mut seen = Predictor::new(&model);
             seen.observe(&given.unsqueeze(0)?.to_device(&device)?)?;
-            let drawn = seen.repeat(self.count)?.predict(frames, &temperatures, &mut rng)?;
             // What happened, as far as it is known.
             let length = set.get(*place).map_or(0, |clip| clip.frames());
             let known = (length - self.from).min(context + frames);
+            let after = known.saturating_sub(context);
+            let told = if after > 0 { set.batch_actions(&[(*place, self.from + context)], after)? } else { None };
+            let told = told.map(|told| told.squeeze(0)).transpose()?;
+            let seen = self.tell.apply(seen, run.model.actions, frames, told)?;
+            let drawn = seen.repeat(self.count)?.predict(frames, &temperatures, &mut rng)?;
             let truth = film::pixels(&set.window(*place, self.from, known)?, run.spec.levels)?;
             let drawn =
                 (0..self.count).map(|row| film::pixels(&drawn.get(row)?, run.spec.levels)).collect::<Result<_>>()?;

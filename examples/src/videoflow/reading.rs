@@ -95,6 +95,10 @@ pub(super) struct ReadingArg {
     /// Between which values floats lie (.npy, .npz) [default: auto]
     #[arg(long, value_enum)]
     range: Option<RangeName>,
+    /// Learn with what is told beside the frames: `actions` [N, T, A] or `labels` [N] of one .npz file, the directions of
+    /// shapes
+    #[arg(long)]
+    pub(super) actions: bool,
     /// Leave out, and count, clips that cannot be read
     #[arg(long)]
     skip_broken: bool,
@@ -130,7 +134,7 @@ impl ReadingArg {
         let mut options = OpenOptions::default().with_frames(frames);
         options.seed = seed;
         (options.size, options.crop, options.fps, options.cut) = (self.size, self.crop, self.fps, self.cut);
-        (options.bits, options.skip_broken) = (self.bits, self.skip_broken);
+        (options.bits, options.skip_broken, options.actions) = (self.bits, self.skip_broken, self.actions);
         options.channels = match self.colour {
             None | Some(Colour::Auto) => Channels::Auto,
             Some(Colour::Gray) => Channels::Gray,

@@ -7,7 +7,7 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_video::model::Predictor;
 
-use super::common::{DrawArg, FPS, load};
+use super::common::{DrawArg, FPS, TellArg, load};
 use super::film;
 use crate::cli::{CheckpointArg, DeviceArg, at_least_one, check_output, counted, create_parent};
 
@@ -31,6 +31,8 @@ pub(super) struct SampleArgs {
     frames: usize,
     #[command(flatten)]
     draw: DrawArg,
+    #[command(flatten)]
+    tell: TellArg,
     /// File to write: .gif, .apng, .y4m, .png (a sheet), .npy
     #[arg(long, default_value = "flow-out/videoflow/samples.gif", value_name = "FILE")]
     out: PathBuf,
@@ -50,8 +52,10 @@ impl SampleArgs {
             "the first frames of this run were given and never learned: train with --score-context, or go on from frames \
              with `videoflow predict`"
         );
+        self.tell.check(&run)?;
         let mut predictor = Predictor::new(&model);
-        predictor.begin(self.count)?;
+        predictor.begin(1)?;
+        let mut predictor = self.tell.apply(predictor, run.model.actions, self.frames, None)?.repeat(self.count)?;
         let mut rng = FlowRng::named(self.draw.seed, "sample");
         let drawn = predictor.predict(self.frames, &self.draw.temperatures(&run), &mut rng)?;
         let clips: Vec<_> =

@@ -8,6 +8,7 @@ use clap::Args;
 use flow_core::FlowRng;
 use flow_core::files::atomic_write;
 use flow_video::metrics::bits_per_frame;
+use flow_video::model::Footage;
 
 use super::common::{DataArg, load, places};
 use crate::cli::{CheckpointArg, DeviceArg, check_output, create_parent, quoted};
@@ -58,7 +59,8 @@ impl ScoreArgs {
             let Some(clip) = set.get(place) else { continue };
             let mut rng = FlowRng::named(self.seed, &format!("score {place}"));
             let frames = set.window(place, 0, clip.frames())?.unsqueeze(0)?.to_device(&device)?;
-            let bits = bits_per_frame(&model, &frames, &mut rng)?.swap_remove(0);
+            let actions = set.batch_actions(&[(place, 0)], clip.frames())?;
+            let bits = bits_per_frame(&model, Footage::new(&frames, actions.as_ref()), &mut rng)?.swap_remove(0);
             for (frame, &bits) in bits.iter().enumerate().skip(past) {
                 // Writing to a string does not fail.
                 let _ = writeln!(table, "{place},{},{frame},{bits:.6}", quoted(clip.name()));

@@ -9,15 +9,15 @@ use flow_core::numerics::plus_minus;
 use flow_core::train::{EmaConfig, Summary, TrainConfig};
 use flow_core::{Backprop, FlowRng};
 use flow_video::data::{self, Clips, Splits};
-use flow_video::metrics::{Evaluation, Protocol, bits_per_frame, evaluate, mean_and_error};
-use flow_video::model::{PRESETS, Predictor, preset};
+use flow_video::metrics::{Evaluation, Protocol, Take, bits_per_frame, evaluate, mean_and_error};
+use flow_video::model::{Footage, PRESETS, Predictor, preset};
 use flow_video::trainer::{VideoRun, VideoTask, train_config};
 
-use super::common::{FPS, chosen};
+use super::common::{FPS, takes};
 use super::film::{self, Futures};
 use super::info::words;
 use super::reading::ReadingArg;
-use crate::cli::{at_least_one, counted, described};
+use crate::cli::{at_least_one, counted, described, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
@@ -84,6 +84,12 @@ pub(super) struct TrainArgs {
     /// [default: that of the preset; true for moving-digits and moving-mnist]
     #[arg(long, value_name = "BOOL")]
     gaussianize: Option<bool>,
+    /// Hidden channels of a network that shapes the noise of dequantization; 0 for uniform noise [default: 0]
+    #[arg(long, value_name = "WIDTH")]
+    learned_noise: Option<usize>,
+    /// Share of the clips of a step of which nothing is told, for --actions: `predict --guidance` needs some [default: 0.1]
+    #[arg(long, value_name = "SHARE")]
+    untold: Option<f64>,
     /// Learn the given frames as well, so that clips can be drawn from nothing
     #[arg(long)]
     score_context: bool,
@@ -117,9 +123,13 @@ impl TrainArgs {
             model = read().with_context(|| path.display().to_string())?;
         }
         model.gaussianize = self.gaussianize.unwrap_or(model.gaussianize);
+        model.noise_width = self.learned_noise.unwrap_or(model.noise_width);
+        model.actions = splits.train.action_size();
+        refuse(&[("--untold", self.untold.is_some() && !self.reading.actions)], "is for --actions; leave it out")?;
         let mut run = VideoRun::new(model, &splits.train, &open, &recipe, self.engine.seed())?;
         run.batch = self.engine.batch(run.batch)?;
         run.score_context = self.score_context;
+        run.untold = if self.reading.actions { self.untold.unwrap_or(0.1) } else { 0.0 };
         if self.plain_backprop {
             run.backprop = Backprop::Plain;
         }
@@ -168,10 +178,12 @@ impl TrainArgs {
         let shortest = set.iter().map(|clip| clip.frames()).min().unwrap_or_default();
         let horizon = run.horizon.min(shortest.saturating_sub(run.context)).max(1);
         let places: Vec<usize> = (0..set.len().min(REPORT.0)).collect();
-        let clips = chosen(set, &places, 0, run.context + horizon)?;
-        let clips = clips.iter().map(|clip| clip.to_device(device)).collect::<candle_core::Result<Vec<_>>>()?;
+        let clips = takes(set, &places, run.context + horizon, device)?;
         let bits = clips.iter().map(|clip| -> Result<f64> {
-            let rows = bits_per_frame(&model, &clip.unsqueeze(0)?, &mut FlowRng::named(self.engine.seed(), "eval"))?;
+            let (frames, actions) =
+                (clip.frames.unsqueeze(0)?, clip.actions.as_ref().map(|a| a.unsqueeze(0)).transpose()?);
+            let mut rng = FlowRng::named(self.engine.seed(), "eval");
+            let rows = bits_per_frame(&model, Footage::new(&frames, actions.as_ref()), &mut rng)?;
             let frames: Vec<f64> = rows.into_iter().flatten().skip(run.context).collect();
             Ok(frames.iter().sum::<f64>() / frames.len() as f64)
         });
@@ -202,7 +214,7 @@ impl TrainArgs {
         &self,
         run: &VideoRun,
         model: &flow_video::model::VideoFlow,
-        clips: &[candle_core::Tensor],
+        clips: &[Take],
         horizon: usize,
         set: &Clips,
     ) -> Result<String> {
@@ -226,17 +238,20 @@ impl TrainArgs {
         &self,
         run: &VideoRun,
         model: &flow_video::model::VideoFlow,
-        clips: &[candle_core::Tensor],
+        clips: &[Take],
         horizon: usize,
         set: &Clips,
     ) -> Result<()> {
         let Some(clip) = clips.first() else { return Ok(()) };
         let mut seen = Predictor::new(model);
-        seen.observe(&clip.narrow(0, 0, run.context)?.unsqueeze(0)?)?;
+        seen.observe(&clip.frames.narrow(0, 0, run.context)?.unsqueeze(0)?)?;
+        if let Some(actions) = &clip.actions {
+            seen = seen.tell(&actions.narrow(0, run.context, horizon)?.unsqueeze(0)?)?;
+        }
         let mut rng = FlowRng::named(self.engine.seed(), "predict 0");
         let drawn = seen.repeat(REPORT.1)?.predict(horizon, &[run.temperature], &mut rng)?;
         let drawn = (0..REPORT.1).map(|row| film::pixels(&drawn.get(row)?, run.spec.levels)).collect::<Result<_>>()?;
-        let futures = Futures { truth: film::pixels(clip, run.spec.levels)?, context: run.context, drawn };
+        let futures = Futures { truth: film::pixels(&clip.frames, run.spec.levels)?, context: run.context, drawn };
         futures.write(&self.out.join("predictions.gif"), set.fps().unwrap_or(FPS))?;
         futures.write(&self.out.join("predictions.png"), FPS)
     }

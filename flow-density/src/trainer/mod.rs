@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Classes, Columns, Data, Reading, Standard};
 use crate::model::{Kind, Model, ModelConfig, Purpose};
-use crate::variational::{Constraint, Objective, constrained};
+use crate::variational::{Constraint, Objective, located};
 use crate::{Error, Result};
 
 pub use task::{DensityTask, MATCHING_LOSS, NLL};
@@ -85,6 +85,9 @@ pub struct Fitted {
     pub constraints: Vec<Constraint>,
     /// What a step computes.
     pub objective: Objective,
+    /// Whether the model has a shift and a scale for where the density lies: all but runs that were made before it had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub located: bool,
 }
 
 /// Where the paths of a straightened model come from.
@@ -212,9 +215,11 @@ impl DensityRun {
             return self.model.build_given(self.modelled(), self.given, &store, purpose);
         }
         match &self.fitted {
-            Some(fitted) => Ok(Model::Discrete(constrained(&store, &fitted.constraints, |path, features| {
-                self.model.chain(features, 0, path)
-            })?)),
+            Some(fitted) => {
+                Ok(Model::Discrete(located(&store, &fitted.constraints, fitted.located, |path, features| {
+                    self.model.chain(features, 0, path)
+                })?))
+            }
             None => {
                 let classes = self.classes().map_or(0, Classes::len);
                 self.model.build_given(self.features(), classes, &store, purpose)

@@ -1,7 +1,7 @@
 //! Flows over the parameters of a model, each in its own domain.
 
 use flow_core::layers::constraint::{CorrelationCholesky, Interval, Link, Ordered, Positive, Simplex};
-use flow_core::layers::{Blockwise, Identity};
+use flow_core::layers::{ActNorm, Blockwise, Identity};
 use flow_core::{Bijector, Chain, ParamPath, ParamStore};
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +55,19 @@ impl Constraint {
     }
 }
 
+/// The bijector from all domains to the reals.
+pub(super) fn domain(constraints: &[Constraint]) -> Result<Blockwise> {
+    if constraints.is_empty() {
+        return Err(Error::config("constraints", "name no parameter"));
+    }
+    Ok(Blockwise::new(constraints.iter().map(|c| c.bijector()).collect::<Result<Vec<_>>>()?)?)
+}
+
 /// A flow over parameters with constraints: `flow` builds the map over as many real numbers as they have, under the path
 /// that it is given.
+///
+/// Between the two is a shift and a scale of every real number, under the path `location`, which
+/// [`flow_core::Density::initialize`] sets: see [`Location`](super::Location).
 ///
 /// ```
 /// use candle_core::{DType, Device};
@@ -82,11 +93,22 @@ pub fn constrained(
     constraints: &[Constraint],
     flow: impl FnOnce(&ParamPath, usize) -> Result<Chain>,
 ) -> Result<DiscreteFlow> {
-    let parts = constraints.iter().map(|c| c.bijector()).collect::<Result<Vec<_>>>()?;
-    if parts.is_empty() {
-        return Err(Error::config("constraints", "name no parameter"));
+    located(store, constraints, true, flow)
+}
+
+/// [`constrained`] with or without the shift and the scale, which runs made before there were any do not have.
+pub(crate) fn located(
+    store: &ParamStore,
+    constraints: &[Constraint],
+    location: bool,
+    flow: impl FnOnce(&ParamPath, usize) -> Result<Chain>,
+) -> Result<DiscreteFlow> {
+    let domain = domain(constraints)?;
+    let shape = domain.latent_shape().to_vec();
+    let mut layers: Vec<Box<dyn Bijector>> = vec![Box::new(domain)];
+    if location {
+        layers.push(Box::new(ActNorm::new(&store.root().pp("location"), &shape)?));
     }
-    let first = Blockwise::new(parts)?;
-    let over_reals = flow(&store.root(), first.event_shape().iter().product())?;
-    over_gaussian(store, Chain::new(vec![Box::new(first), Box::new(over_reals)])?)
+    layers.push(Box::new(flow(&store.root(), shape.iter().product())?));
+    over_gaussian(store, Chain::new(layers)?)
 }

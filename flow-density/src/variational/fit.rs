@@ -63,13 +63,17 @@ pub fn fit_reverse_kl<Q: Reparameterized + ?Sized>(
     log_density: impl Fn(&Tensor) -> LogDensityResult,
     options: VariationalOptions<'_>,
 ) -> Result<VariationalFit> {
-    let VariationalOptions { config, objective, backprop, progress, stop, folder, draws, tails } = options;
+    let VariationalOptions { config, objective, backprop, progress, stop, folder, draws, tails, domains } = options;
     if draws < 2 {
         return Err(Error::config("draws of the diagnostics", format!("must be at least 2, got {draws}")));
     }
     let (seed, every) = (config.seed, config.log_every);
     let run = FitRun { features: q.event_shape().to_vec(), objective: objective.clone(), seed };
     let task = VariationalTask::new(q, &log_density, objective, run)?.backprop(backprop).tail_check(tails);
+    let task = match &domains {
+        Some(domains) => task.locate(domains),
+        None => task,
+    };
     let mut trainer = match folder {
         Some(folder) => Trainer::resume_or_start(config, folder, task)?,
         None => Trainer::in_memory(config, task)?,

@@ -6,6 +6,7 @@ use flow_core::Backprop;
 use flow_core::train::{EmaConfig, OptimizerConfig, Progress, ScheduleConfig, StopFlag, TrainConfig};
 use serde::{Deserialize, Serialize};
 
+use super::constrained::Constraint;
 use super::objective::{Divergence, Estimator};
 use crate::{Error, Result};
 
@@ -82,6 +83,7 @@ pub struct VariationalOptions<'a> {
     pub(super) folder: Option<PathBuf>,
     pub(super) draws: usize,
     pub(super) tails: bool,
+    pub(super) domains: Option<Vec<Constraint>>,
 }
 
 impl<'a> VariationalOptions<'a> {
@@ -101,6 +103,7 @@ impl<'a> VariationalOptions<'a> {
             folder: None,
             draws: 10_000,
             tails: true,
+            domains: None,
         }
     }
 
@@ -157,6 +160,14 @@ impl<'a> VariationalOptions<'a> {
     #[must_use]
     pub fn diagnostic_draws(mut self, draws: usize) -> Self {
         self.draws = draws;
+        self
+    }
+
+    /// Finds out first where the density of parameters with these domains lies ([`Location`](super::Location)), for one that is
+    /// not of order one: a flow of [`constrained`](super::constrained) then begins there. A resumed fit does not look again.
+    #[must_use]
+    pub fn locate(mut self, domains: &[Constraint]) -> Self {
+        self.domains = Some(domains.to_vec());
         self
     }
 

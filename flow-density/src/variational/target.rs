@@ -26,6 +26,11 @@ impl<F: Fn(&Tensor) -> LogDensityResult> Target<F> {
         Target { log_density }
     }
 
+    /// The function itself, whose values are not checked.
+    pub(super) fn function(&self) -> &F {
+        &self.log_density
+    }
+
     /// `ln p` of samples, `(B, D)`.
     ///
     /// # Errors

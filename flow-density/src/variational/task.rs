@@ -5,6 +5,8 @@ use flow_core::train::{Metric, Metrics, Ranks, Task};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore, Reparameterized, Share};
 use serde::Serialize;
 
+use super::constrained::Constraint;
+use super::location::Location;
 use super::objective::{Divergence, Estimator, Terms};
 use super::options::Objective;
 use super::tails;
@@ -13,6 +15,8 @@ use crate::{Error, Result};
 
 /// Samples of a validation.
 const VALIDATION: usize = 2048;
+/// Draws of a location from which a flow is initialised.
+const LOCATED: usize = 1024;
 /// The name in logs of what is made small, in nats: of a lower bound of the evidence its negative.
 pub const VARIATIONAL_LOSS: &str = "loss_nats";
 
@@ -25,6 +29,8 @@ pub struct VariationalTask<'a, Q: ?Sized, F, R> {
     backprop: Backprop,
     tails: bool,
     ranks: Ranks,
+    /// The domains of the parameters, if the density is to be found first.
+    domains: Option<Vec<Constraint>>,
 }
 
 impl<'a, Q, F, R> VariationalTask<'a, Q, F, R>
@@ -41,7 +47,7 @@ where
         objective.check()?;
         let target = Target::new(log_density);
         let (backprop, ranks) = (Backprop::default(), Ranks::alone());
-        Ok(VariationalTask { q, target, objective, run, backprop, tails: true, ranks })
+        Ok(VariationalTask { q, target, objective, run, backprop, tails: true, ranks, domains: None })
     }
 
     /// How gradients are computed; both ways give the same ones.
@@ -58,8 +64,33 @@ where
         self
     }
 
-    /// Looks at the density at samples of the flow and far from them, before time is spent on a fit; what the first step
-    /// does in any case.
+    /// Finds out first where the density of parameters with these domains lies, and begins there if it is not of order one.
+    /// The flow has to have a layer that can be initialised for it, as one of [`constrained`](super::constrained) has.
+    #[must_use]
+    pub fn locate(mut self, domains: &[Constraint]) -> Self {
+        self.domains = Some(domains.to_vec());
+        self
+    }
+
+    /// Puts the flow where the density lies, if that was asked for and is not where it begins anyway, and looks at the density
+    /// with [`probe`](Self::probe): what happens before the first step.
+    ///
+    /// # Errors
+    /// Those of [`probe`](Self::probe) and of [`Location::find`].
+    pub fn prepare(&self, rng: &mut FlowRng) -> Result<Option<Location>> {
+        let mut found = None;
+        if let Some(domains) = &self.domains {
+            let location = Location::find(domains, self.target.function(), self.q.store(), rng)?;
+            if !location.is_of_order_one() {
+                self.q.initialize(&location.draws(LOCATED, self.q.store(), rng)?, None)?;
+                found = Some(location);
+            }
+        }
+        self.probe(rng)?;
+        Ok(found)
+    }
+
+    /// Looks at the density at samples of the flow and far from them, before time is spent on a fit.
     ///
     /// # Errors
     /// [`Error::LogDensity`] for one that returns what cannot be used, [`Error::Improper`] for one that does not fall off.
@@ -200,10 +231,10 @@ where
         &self.run
     }
 
-    /// Nothing is initialised from data; the density is looked at before time is spent on it.
+    /// Nothing is initialised from data, but from where the density lies.
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         self.q.set_training(true);
-        self.probe(rng)
+        self.prepare(rng).map(drop)
     }
 
     fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {

@@ -102,8 +102,9 @@ impl<'a> Archive<'a> {
     pub fn open(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
         let broken = |e: zip::result::ZipError| Error::format(path, 0, "a zip archive of arrays", e.to_string());
         let zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
-        let name = |name: &str| (name.strip_suffix(".npy").unwrap_or(name).to_string(), false);
-        let names: Vec<_> = zip.file_names().map(name).collect();
+        let odd = |found: String| Error::format(path, 0, "members whose names have no control characters", found);
+        let name = |name| numpy::member_name(name).map(|name| (name.to_string(), false)).map_err(odd);
+        let names = zip.file_names().map(name).collect::<Result<Vec<_>>>()?;
         if !zip.file_names().any(|name| name.ends_with(".npy")) {
             return foreign::refuse(path, bytes).and_then(|()| Err(Error::format(path, 0, "arrays", "none")));
         }

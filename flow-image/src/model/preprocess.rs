@@ -97,8 +97,11 @@ impl Preprocess {
         Ok(dequantize::quantize(&unit.to_device(&Device::Cpu)?, self.levels())?.to_dtype(DType::U8)?)
     }
 
-    /// `(x + u) / levels` to `y`, with the log-determinant of `x + u ↦ y`.
-    fn scale(&self, unit: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// `(x + u) / levels` to `y`, with the log-determinant of `x + u ↦ y`: for noise that was drawn elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Domain`] for numbers outside `[0, 1]` where `y` is a logit.
+    pub fn scale(&self, unit: &Tensor) -> Result<(Tensor, Tensor)> {
         let constant = -(self.spec.dims() as f64) * f64::from(self.levels()).ln();
         Ok(match &self.logit {
             None => {

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use flow_core::files::numpy::unfold;
+use flow_core::files::numpy::{member_name, unfold};
 
 use super::notes::{Notes, colors_of};
 use super::npy::{self, Array};
@@ -99,13 +99,13 @@ fn members(path: &Path, bytes: &[u8]) -> Result<Vec<Member>> {
     let mut members = Vec::new();
     for i in 0..archive.len() {
         let member = archive.by_index(i).map_err(|e| fault(format!("member {i}: {e}")))?;
-        let name = member.name().to_string();
+        let name = member_name(member.name()).map_err(|odd| fault(format!("holds {odd}")))?.to_string();
         let content = unfold(member, bytes.len()).map_err(|e| fault(format!("member '{name}': {e}")))?;
         let array = npy::array(path, &content).map_err(|error| match error {
             Error::File { reason, .. } => reason,
             other => other.to_string(),
         });
-        members.push(Member { name: name.strip_suffix(".npy").unwrap_or(&name).to_string(), array });
+        members.push(Member { name, array });
     }
     // Ten after nine.
     members.sort_by_key(|m| (stem(&m.name), m.name.len(), m.name.clone()));

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::frames::Frames;
 use super::layout::{Axes, refused};
 use super::splits::Parts;
-use super::{Clip, Clips, Layout, OpenOptions, Range};
+use super::{Clip, Clips, Layout, OpenOptions, Range, actions};
 use crate::{Error, Result};
 
 const WHOLE: [&str; 9] = ["x", "clips", "videos", "video", "frames", "images", "data", "samples", "arr_0"];
@@ -41,7 +41,10 @@ pub(super) fn read_npz(path: &Path, name: &str, options: &OpenOptions) -> Result
     let mut archive = Archive::open(path, &bytes)?;
     let whole = whole(path, &mut archive)?;
     let (at, array) = archive.array(whole)?;
-    let (found, mut notes, range) = clips(&at, name, &array, options)?;
+    let (mut found, mut notes, range) = clips(&at, name, &array, options)?;
+    if options.actions {
+        found = actions::attach(&mut archive, path, &[], found, None)?;
+    }
     notes.extend(archive.unread());
     Ok((found, notes, range))
 }
@@ -54,23 +57,30 @@ pub(super) fn read_parts(path: &Path, name: &str, options: &OpenOptions) -> Resu
     let bytes = read_file(path)?;
     foreign::refuse_but_zip(path, &bytes)?;
     let mut archive = Archive::open(path, &bytes)?;
-    let mut part = |names: &[&str], range: Option<Range>| -> Result<Option<(Clips, Option<Range>)>> {
+    let mut part = |names: &[&str],
+                    range: Option<Range>,
+                    told: Option<usize>|
+     -> Result<Option<(Clips, Option<Range>)>> {
         let kinds = ["x", "clips", "videos", "frames", "images", "data"];
         let with_kind = |name: &&str| kinds.map(|kind| [format!("{kind}_{name}"), format!("{name}_{kind}")]).concat();
         let wanted: Vec<String> = names.iter().flat_map(|n| [vec![(*n).to_string()], with_kind(n)].concat()).collect();
         let Some(index) = archive.find(&wanted) else { return Ok(None) };
         let (at, array) = archive.array(index)?;
         let options = OpenOptions { range: range.unwrap_or(options.range), ..options.clone() };
-        let (found, notes, range) = clips(&at, names[0], &array, &options)?;
+        let (mut found, notes, range) = clips(&at, names[0], &array, &options)?;
+        if options.actions {
+            found = actions::attach(&mut archive, path, names, found, told)?;
+        }
         Ok(Some((Clips::new(found, at.display().to_string())?.with_notes(notes), range)))
     };
-    let Some((train, range)) = part(&["train", "training"], None)? else {
+    let Some((train, range)) = part(&["train", "training"], None, None)? else {
         let (found, notes, _) = read_npz(path, name, options)?;
         return Ok(Parts::whole(Clips::new(found, path.display().to_string())?.with_notes(notes)));
     };
-    // Floats of all parts mean the same.
-    let validation = part(&["validation", "val", "valid"], range)?.map(|(set, _)| set);
-    let test = part(&["test", "testing"], range)?.map(|(set, _)| set);
+    // Floats of all parts mean the same, and so do the numbers of classes.
+    let told = options.actions.then_some(train.action_size());
+    let validation = part(&["validation", "val", "valid"], range, told)?.map(|(set, _)| set);
+    let test = part(&["test", "testing"], range, told)?.map(|(set, _)| set);
     Ok(Parts { train: train.with_notes(archive.unread()), validation, test })
 }
 

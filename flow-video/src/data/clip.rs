@@ -15,6 +15,8 @@ pub struct Clip {
     values: Vec<u8>,
     shape: FrameShape,
     fps: Option<f64>,
+    /// `[T, A]`, empty where nothing is told beside the frames.
+    actions: Vec<f32>,
 }
 
 impl Clip {
@@ -32,7 +34,36 @@ impl Clip {
             let reason = format!("{} values are no whole number of frames of shape {shape:?}", values.len());
             return Err(Error::config(name, reason));
         }
-        Ok(Clip { name, values, shape, fps })
+        Ok(Clip { name, values, shape, fps, actions: Vec::new() })
+    }
+
+    /// The same clip with what is told beside its frames, `[T, A]`: what was done before each of them, or what the clip is,
+    /// the same for all. A frame with NaN is told nothing.
+    ///
+    /// # Errors
+    /// Numbers that are not as many for every frame, or infinite.
+    pub fn with_actions(mut self, actions: Vec<f32>) -> Result<Self> {
+        if actions.is_empty() || !actions.len().is_multiple_of(self.frames()) {
+            let reason =
+                format!("{} numbers beside {} frames: as many are needed for each", actions.len(), self.frames());
+            return Err(Error::config(self.name, reason));
+        }
+        if let Some(place) = actions.iter().position(|v| v.is_infinite()) {
+            let frame = place / (actions.len() / self.frames());
+            return Err(Error::config(self.name, format!("the action of frame {frame} is infinite")));
+        }
+        self.actions = actions;
+        Ok(self)
+    }
+
+    /// `A`, how many numbers are told beside a frame; zero if none are.
+    pub fn action_size(&self) -> usize {
+        self.actions.len() / self.frames()
+    }
+
+    /// What is told beside the frames, `[T, A]`.
+    pub fn actions(&self) -> &[f32] {
+        &self.actions
     }
 
     /// Where it was read from, relative to what was opened.
@@ -98,10 +129,13 @@ impl Clip {
         if frames == 0 || self.frames() <= frames {
             return vec![self];
         }
+        let told = frames * self.action_size();
         let piece = |(index, values): (usize, &[u8])| Clip {
             name: format!("{}#{}", self.name, index * frames),
             values: values.to_vec(),
-            ..Clip { values: Vec::new(), name: String::new(), ..self }
+            actions: self.actions.chunks(told.max(1)).nth(index).unwrap_or_default().to_vec(),
+            shape: self.shape,
+            fps: self.fps,
         };
         self.values.chunks(frames * self.frame_size()).enumerate().map(piece).collect()
     }

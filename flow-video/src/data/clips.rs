@@ -42,6 +42,16 @@ impl Clips {
             );
             return Err(Error::config(source, reason));
         }
+        if let Some(other) = clips.iter().find(|clip| clip.action_size() != first.action_size()) {
+            let reason = format!(
+                "{} numbers are told beside a frame of {} but {} in {}",
+                first.action_size(),
+                first.name(),
+                other.action_size(),
+                other.name()
+            );
+            return Err(Error::config(source, reason));
+        }
         let colour = clips.iter().map(|clip| clip.shape()[0]).max().unwrap_or(1) == 3;
         let clips: Vec<Clip> = if colour { clips.into_iter().map(Clip::into_colour).collect() } else { clips };
         let shape = clips.first().map_or([0; 3], Clip::shape);
@@ -143,6 +153,44 @@ impl Clips {
         Ok(Tensor::from_vec(values, (windows.len(), frames, c, h, w), &Device::Cpu)?)
     }
 
+    /// `A`, how many numbers are told beside every frame; zero if none are.
+    pub fn action_size(&self) -> usize {
+        self.clips.first().map_or(0, Clip::action_size)
+    }
+
+    /// `(B, T, A)` in f32: what is told beside the frames of [`Clips::batch`]; `None` if nothing is.
+    ///
+    /// # Errors
+    /// Those of [`Clips::batch`].
+    pub fn batch_actions(&self, windows: &[(usize, usize)], frames: usize) -> Result<Option<Tensor>> {
+        let size = self.action_size();
+        if size == 0 {
+            return Ok(None);
+        }
+        let mut actions = Vec::new();
+        for &(clip, from) in windows {
+            // The frames are there if this is no error.
+            self.values(clip, from, frames)?;
+            let all = self.clips.get(clip).map_or(&[][..], Clip::actions);
+            actions.extend_from_slice(all.get(from * size..(from + frames) * size).unwrap_or_default());
+        }
+        Ok(Some(Tensor::from_vec(actions, (windows.len(), frames, size), &Device::Cpu)?))
+    }
+
+    /// Mean and deviation of each number that is told; of one that never changes, mean zero and deviation one.
+    pub fn action_scale(&self) -> Vec<(f64, f64)> {
+        let size = self.action_size();
+        let scale = |index: usize| {
+            let all = self.clips.iter().flat_map(move |clip| clip.actions().iter().skip(index).step_by(size));
+            let known: Vec<f64> = all.map(|v| f64::from(*v)).filter(|v| v.is_finite()).collect();
+            let count = known.len().max(1) as f64;
+            let mean = known.iter().sum::<f64>() / count;
+            let deviation = (known.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt();
+            if deviation > 0.0 { (mean, deviation) } else { (0.0, 1.0) }
+        };
+        (0..size).map(scale).collect()
+    }
+
     fn values(&self, clip: usize, from: usize, frames: usize) -> Result<&[u8]> {
         let beyond = || Error::config("clip index", format!("{clip} of {} ({})", self.len(), self.source));
         let clip = self.clips.get(clip).ok_or_else(beyond)?;
@@ -238,7 +286,8 @@ impl Clips {
         let word = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| (word << 8) | u32::from(byte));
         let shape = self.shape.iter().map(|&d| d as u32);
         self.clips.iter().fold(Fnv::new().words(shape), |hash, clip| {
-            hash.words([clip.frames() as u32]).words(clip.values().chunks(4).map(word))
+            let hash = hash.words([clip.frames() as u32]).words(clip.values().chunks(4).map(word));
+            hash.words(clip.actions().iter().map(|v| v.to_bits()))
         })
     }
 }

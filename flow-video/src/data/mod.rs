@@ -16,6 +16,7 @@
 //! Every reader trusts nothing: a length is compared with the file before memory is taken for it, and a malformed file is
 //! one line naming file and position. What is left out, dropped, rounded or guessed stands in [`Clips::notes`].
 
+mod actions;
 mod animation;
 mod arrays;
 mod clip;

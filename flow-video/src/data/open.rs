@@ -33,6 +33,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Splits> {
     if let Some(splits) = generated(path, options)? {
         return splits.map(|set| reduced(set, options));
     }
+    told(path, options)?;
     let parts = read(path, options)?;
     for part in [&parts.validation, &parts.test].into_iter().flatten() {
         if part.shape() != parts.train.shape() {
@@ -56,6 +57,7 @@ pub fn open_all(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Clips> 
     let sets = match generated(path, options)? {
         Some(Splits { train, validation, test }) => vec![train, validation, test],
         None => {
+            told(path, options)?;
             let Parts { train, validation, test } = read(path, options)?;
             [Some(train), validation, test].into_iter().flatten().collect()
         }
@@ -84,6 +86,19 @@ pub fn holds_arrays(path: impl AsRef<Path>) -> bool {
     first_bytes(path).is_ok_and(|s| s.starts_with(flow_image::data::array::MAGIC) || npz::looks_like(&s))
 }
 
+/// Refuses to read actions where no format holds any.
+fn told(path: &Path, options: &OpenOptions) -> Result<()> {
+    let is_archive = path.is_file() && npz::looks_like(&first_bytes(path)?);
+    match options.actions && path.exists() && !is_archive {
+        true => Err(Error::config(
+            path.display().to_string(),
+            "tells nothing beside its frames: actions are read from one .npz file, as `actions` [N, T, A] or `labels` [N], \
+             and are the directions of `shapes`",
+        )),
+        false => Ok(()),
+    }
+}
+
 fn is_name(path: &Path, name: &str) -> bool {
     path == Path::new(name) && !path.exists()
 }
@@ -107,7 +122,9 @@ fn generated(path: &Path, options: &OpenOptions) -> Result<Option<Splits>> {
     if is_name(path, SHAPES) {
         options.check_generated(SHAPES)?;
         refuse(options.digits.is_some(), "how digits move")?;
-        return options.shapes.unwrap_or_default().splits(options.seed).and_then(|s| long_enough(s, options)).map(Some);
+        let shapes = options.shapes.unwrap_or_default();
+        let splits = if options.actions { shapes.told_splits(options.seed) } else { shapes.splits(options.seed) };
+        return splits.and_then(|s| long_enough(s, options)).map(Some);
     }
     refuse(options.shapes.is_some(), "how shapes move")?;
     let (digits, moving) = if is_name(path, DIGITS) {
@@ -119,6 +136,9 @@ fn generated(path: &Path, options: &OpenOptions) -> Result<Option<Splits>> {
     } else {
         return refuse(options.digits.is_some(), "how digits move").map(|()| None);
     };
+    if options.actions {
+        return Err(Error::config(words, "nothing is told beside digits that move"));
+    }
     options.check_generated(&words)?;
     moving.splits(&digits, options.seed).and_then(|splits| long_enough(splits, options)).map(Some)
 }

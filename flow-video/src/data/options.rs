@@ -77,6 +77,9 @@ pub struct OpenOptions {
     pub range: Range,
     /// Keep only the highest bits of each value.
     pub bits: Option<u32>,
+    /// Whether what is told beside the frames is read as well: `actions` or `labels` of a `.npz` file, the direction of shapes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub actions: bool,
     /// Leave out, and count, clips that cannot be read, rather than refusing the folder.
     pub skip_broken: bool,
     /// How digits move, where the source is a set of digits; [`MovingDigits::builtin`] or [`MovingDigits::mnist`] if
@@ -105,6 +108,7 @@ impl Default for OpenOptions {
             layout: Layout::default(),
             range: Range::default(),
             bits: None,
+            actions: false,
             skip_broken: false,
             digits: None,
             shapes: None,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{mean_and_error, psnr, ssim};
 use crate::Result;
-use crate::model::{Predictor, VideoFlow};
+use crate::model::{Footage, Predictor, VideoFlow};
 
 /// How predictions are compared with what happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -126,9 +126,28 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// As [`VideoFlow::log_prob`].
-pub fn bits_per_frame(model: &VideoFlow, clips: &Tensor, rng: &mut FlowRng) -> Result<Vec<Vec<f64>>> {
+pub fn bits_per_frame<'a>(
+    model: &VideoFlow,
+    footage: impl Into<Footage<'a>>,
+    rng: &mut FlowRng,
+) -> Result<Vec<Vec<f64>>> {
     model.set_training(false);
-    Ok(model.bits_per_dim(clips, rng)?.to_dtype(DType::F64)?.to_vec2()?)
+    Ok(model.bits_per_dim(footage, rng)?.to_dtype(DType::F64)?.to_vec2()?)
+}
+
+/// One clip to evaluate: its frames `(T, C, H, W)`, and what is told of them, `(T, A)`.
+#[derive(Debug, Clone)]
+pub struct Take {
+    /// The frames.
+    pub frames: Tensor,
+    /// What is told of them.
+    pub actions: Option<Tensor>,
+}
+
+impl From<Tensor> for Take {
+    fn from(frames: Tensor) -> Self {
+        Take { frames, actions: None }
+    }
 }
 
 /// Evaluates `clips`, each `(context + horizon, C, H, W)` of levels on the CPU; `progress` is told the clips done.
@@ -137,7 +156,7 @@ pub fn bits_per_frame(model: &VideoFlow, clips: &Tensor, rng: &mut FlowRng) -> R
 /// Clips of another length or size, none at all, and samples that diverge.
 pub fn evaluate(
     model: &VideoFlow,
-    clips: &[Tensor],
+    clips: &[Take],
     protocol: &Protocol,
     rng: &mut FlowRng,
     mut progress: impl FnMut(usize),
@@ -148,20 +167,23 @@ pub fn evaluate(
     }
     let mut sums = Sums::new(protocol, model.config().levels);
     let mut bits = Vec::with_capacity(clips.len());
-    for (done, clip) in clips.iter().enumerate() {
+    for (done, take) in clips.iter().enumerate() {
+        let clip = &take.frames;
         if clip.dim(0)? != frames {
             let reason = format!("a clip has {} frames, the protocol takes {frames}", clip.dim(0)?);
             return Err(Error::config("evaluation", reason).into());
         }
         let clip = clip.to_dtype(DType::U8)?.to_device(&Device::Cpu)?;
         let one = clip.unsqueeze(0)?;
-        let scored = bits_per_frame(model, &one, rng)?.swap_remove(0).split_off(protocol.context);
+        let actions = take.actions.as_ref().map(|actions| actions.unsqueeze(0)).transpose()?;
+        let footage = Footage::new(&one, actions.as_ref());
+        let scored = bits_per_frame(model, footage, rng)?.swap_remove(0).split_off(protocol.context);
         sums.frames.iter_mut().zip(&scored).for_each(|(sum, b)| *sum += b);
         bits.push(scored.iter().sum::<f64>() / protocol.horizon as f64);
-        for (level, noise) in model.noise(&one, rng)?.iter().enumerate() {
+        for (level, noise) in model.noise(footage, rng)?.iter().enumerate() {
             sums.levels[level].add(noise)?;
         }
-        sums.compare(model, &clip, protocol, rng)?;
+        sums.compare(model, footage, protocol, rng)?;
         progress(done + 1);
     }
     Ok(sums.finish(protocol, &bits))
@@ -220,11 +242,11 @@ impl Sums {
     }
 
     /// Draws futures of a clip and compares them with what happened.
-    fn compare(&mut self, model: &VideoFlow, clip: &Tensor, protocol: &Protocol, rng: &mut FlowRng) -> Result<()> {
+    fn compare(&mut self, model: &VideoFlow, clip: Footage<'_>, protocol: &Protocol, rng: &mut FlowRng) -> Result<()> {
         let shape = model.spec().event_shape();
         let peak = model.spec().levels as f64 - 1.0;
         let size = model.spec().dims();
-        let bytes: Vec<u8> = clip.flatten_all()?.to_vec1()?;
+        let bytes: Vec<u8> = clip.clips.flatten_all()?.to_vec1()?;
         let (given, truth) = bytes.split_at(protocol.context * size);
         let curves = |frames: &dyn Fn(usize) -> Vec<u8>| -> Result<Curves> {
             let mut curves = Curves::default();
@@ -304,9 +326,12 @@ fn add(sum: &mut Curves, term: &Curves, weight: f64) {
 }
 
 /// Futures of one clip as bytes `(horizon, C, H, W)` each.
-fn futures(model: &VideoFlow, clip: &Tensor, protocol: &Protocol, rng: &mut FlowRng) -> Result<Vec<Vec<u8>>> {
+fn futures(model: &VideoFlow, clip: Footage<'_>, protocol: &Protocol, rng: &mut FlowRng) -> Result<Vec<Vec<u8>>> {
     let mut seen = Predictor::new(model);
-    seen.observe(&clip.narrow(0, 0, protocol.context)?.unsqueeze(0)?)?;
+    seen.observe(&clip.clips.narrow(1, 0, protocol.context)?)?;
+    if let Some(actions) = clip.actions {
+        seen = seen.tell(&actions.narrow(1, protocol.context, protocol.horizon)?)?;
+    }
     let mut all = Vec::with_capacity(protocol.futures);
     while all.len() < protocol.futures {
         let count = protocol.batch.max(1).min(protocol.futures - all.len());

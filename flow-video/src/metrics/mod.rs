@@ -4,7 +4,7 @@ mod evaluation;
 mod pictures;
 
 pub use evaluation::{
-    BestOf, Calibration, Curves, Evaluation, Margin, MeanAndError, Protocol, bits_per_frame, evaluate,
+    BestOf, Calibration, Curves, Evaluation, Margin, MeanAndError, Protocol, Take, bits_per_frame, evaluate,
 };
 pub use flow_core::numerics::mean_and_error;
 pub use pictures::{PSNR_LIMIT, psnr, ssim};

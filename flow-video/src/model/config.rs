@@ -5,18 +5,37 @@ use flow_core::{Error, Result};
 use flow_image::model::{GlowConfig, GlowCoupling, ImageSpec};
 use serde::{Deserialize, Serialize};
 
+/// What the prior over time makes of the past latents of a level (`latent_dist_encoder` of the authors' code).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PriorEncoder {
+    /// Residual blocks of causal convolutions over time and space, the paper's.
+    #[default]
+    Conv3dNet,
+    /// Residual blocks of convolutions over space, which see the past latents side by side as channels.
+    ConvNet,
+    /// A convolutional LSTM that reads the past latents one after the other.
+    ConvLstm,
+    /// A multiple of the last latent, entry by entry. It reads one past frame and none of the network's sizes.
+    Pointwise,
+}
+
 /// The prior of a frame's latents given those of the frames before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PriorConfig {
+    /// What looks at the past.
+    #[serde(skip_serializing_if = "is_default")]
+    pub encoder: PriorEncoder,
     /// `n`, how many past frames it sees.
     pub past: usize,
-    /// Residual blocks of the network.
+    /// Residual blocks of the network; an LSTM has none.
     pub blocks: usize,
     /// Hidden channels of the network.
     pub width: usize,
-    /// Whether each block adds branches of dilation 2 and 4 where the latent is large enough.
+    /// Whether each block of [`PriorEncoder::Conv3dNet`] adds branches of dilation 2 and 4 where the latent is large enough.
     pub dilations: bool,
     /// Whether the mean is predicted as a change of the last latent.
     pub skip: bool,
@@ -25,7 +44,7 @@ pub struct PriorConfig {
 impl Default for PriorConfig {
     /// The paper's.
     fn default() -> Self {
-        PriorConfig { past: 3, blocks: 5, width: 256, dilations: true, skip: true }
+        PriorConfig { encoder: PriorEncoder::Conv3dNet, past: 3, blocks: 5, width: 256, dilations: true, skip: true }
     }
 }
 
@@ -34,6 +53,14 @@ impl PriorConfig {
     pub fn new(blocks: usize, width: usize) -> Self {
         PriorConfig { blocks, width, ..PriorConfig::default() }
     }
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+fn is_default(encoder: &PriorEncoder) -> bool {
+    *encoder == PriorEncoder::default()
 }
 
 /// VideoFlow: `levels × (squeeze, steps × (actnorm, 1×1 convolution, coupling), split)` for every frame, and an
@@ -57,6 +84,14 @@ pub struct VideoConfig {
     /// Whether a learned histogram of levels makes every value normal before the first level
     /// ([`Gaussianize`](flow_core::layers::Gaussianize)); beyond the paper, for frames of which most values are the same.
     pub gaussianize: bool,
+    /// Hidden channels of the network that shapes the noise of dequantization (variational dequantization, Ho et al. 2019,
+    /// Flow++), 0 for uniform noise; beyond the paper.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub noise_width: usize,
+    /// `A`, how many numbers are told beside each frame (actions, or a label as numbers of which one is one) and seen by the
+    /// prior over time; 0 for none. Beyond the paper.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub actions: usize,
     /// The prior over time.
     pub prior: PriorConfig,
 }
@@ -71,6 +106,8 @@ impl Default for VideoConfig {
             coupling: GlowCoupling::Affine,
             activation: HiddenActivation::Gated,
             gaussianize: false,
+            noise_width: 0,
+            actions: 0,
             prior: PriorConfig::default(),
         }
     }
@@ -96,6 +133,14 @@ impl VideoConfig {
                  {past} and {prior}"
             );
             return Err(Error::config("videoflow", reason));
+        }
+        if self.prior.encoder == PriorEncoder::Pointwise && self.prior.past != 1 {
+            let reason =
+                format!("a pointwise prior reads the last latent only, got {} past frames; set 1", self.prior.past);
+            return Err(Error::config("videoflow", reason));
+        }
+        if self.prior.encoder == PriorEncoder::Pointwise && self.actions > 0 {
+            return Err(Error::config("videoflow", "a pointwise prior sees no actions; choose another encoder"));
         }
         spec.check_scales("videoflow", self.levels, self.levels)
     }

@@ -4,16 +4,21 @@
 //! clip frame by frame.
 
 mod config;
+mod encoder;
+mod footage;
 pub mod latent;
+mod noise;
 mod predictor;
 mod presets;
 mod prior;
 mod video_flow;
+mod windows;
 
-pub use config::{PriorConfig, VideoConfig};
+pub use config::{PriorConfig, PriorEncoder, VideoConfig};
 /// What a frame is to a model: its size and how many values a pixel can take.
 pub use flow_image::model::ImageSpec;
 pub use flow_image::model::{GlowCoupling, GlowPermutation};
+pub use footage::Footage;
 pub use predictor::Predictor;
 pub use presets::{PRESETS, Preset, Recipe, preset};
 pub use prior::LatentPrior;

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use flow_core::{Error, FlowRng, Result};
 
 use super::VideoFlow;
-use super::prior::MeanAndLogStd;
+use super::encoder::MeanAndLogStd;
 
 /// The last `n` frames of a batch of clips as latents, and what comes next.
 ///
@@ -36,12 +36,16 @@ pub struct Predictor<'a> {
     past: Vec<VecDeque<Tensor>>,
     /// Clips side by side; known with the first frame.
     rows: Option<usize>,
+    /// What is told of the frames to come, `(B, F, A)`, and how many of them have been drawn.
+    told: Option<(Tensor, usize)>,
+    /// How much what is told counts.
+    guidance: f64,
 }
 
 impl<'a> Predictor<'a> {
     /// Knows no frame yet.
     pub fn new(model: &'a VideoFlow) -> Self {
-        Predictor { model, past: vec![VecDeque::new(); model.priors.len()], rows: None }
+        Predictor { model, past: vec![VecDeque::new(); model.priors.len()], rows: None, told: None, guidance: 1.0 }
     }
 
     /// Takes in frames `(B, T, C, H, W)` of levels, the oldest first; only the last `n` matter.
@@ -71,7 +75,53 @@ impl<'a> Predictor<'a> {
             Ok(latent.unsqueeze(1)?.broadcast_as((rows, times, c, h, w))?.reshape((rows * times, c, h, w))?)
         };
         let past = self.past.iter().map(|level| level.iter().map(repeated).collect()).collect::<Result<_>>()?;
-        Ok(Predictor { model: self.model, past, rows: self.rows.map(|rows| rows * times) })
+        let told = match &self.told {
+            Some((told, drawn)) => {
+                let (rows, frames, size) = told.dims3()?;
+                let told = told.unsqueeze(1)?.broadcast_as((rows, times, frames, size))?;
+                Some((told.reshape((rows * times, frames, size))?, *drawn))
+            }
+            None => None,
+        };
+        let rows = self.rows.map(|rows| rows * times);
+        Ok(Predictor { model: self.model, past, rows, told, guidance: self.guidance })
+    }
+
+    /// Tells of the frames to come, `(B, F, A)` ([`Footage`](super::Footage)); no more than these can be drawn then. Without
+    /// it nothing is told of them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model that takes no actions, [`Error::Shape`] for those of other clips.
+    pub fn tell(mut self, actions: &Tensor) -> Result<Self> {
+        let (rows, frames) = (self.known_rows()?, actions.dims().get(1).copied().unwrap_or(0));
+        self.model.told(Some(actions), rows, frames)?;
+        self.told = Some((actions.clone(), 0));
+        Ok(self)
+    }
+
+    /// Lets what is told count `weight` times: means go from those of a model that is told nothing by `weight` times the
+    /// difference that it makes (guidance without a classifier, Ho & Salimans 2022, arXiv 2207.12598, at the means of the
+    /// latents). One, the start, is the model itself; more follows more closely at the expense of variety.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a weight that is not finite.
+    pub fn guide(mut self, weight: f64) -> Result<Self> {
+        if !weight.is_finite() {
+            return Err(Error::config("guidance", format!("must be finite, got {weight}")));
+        }
+        self.guidance = weight;
+        Ok(self)
+    }
+
+    /// What the priors see of the next frame's action.
+    fn seen(&self, rows: usize) -> Result<Option<Tensor>> {
+        let Some((told, drawn)) = &self.told else { return self.model.told(None, rows, 1) };
+        let frames = told.dim(1)?;
+        if *drawn >= frames {
+            let reason = format!("those of {frames} frames were told, and more frames are to be drawn");
+            return Err(Error::config("actions", reason));
+        }
+        self.model.told(Some(&told.narrow(1, *drawn, 1)?), rows, 1)
     }
 
     /// The next `frames` frames as bytes `(B, frames, C, H, W)`; one temperature, or one for each level, finest first.
@@ -182,27 +232,43 @@ impl<'a> Predictor<'a> {
         mut noise: impl FnMut(usize, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let _paused = self.model.store().no_grad();
+        let seen = self.seen(rows)?;
         let mut latents = vec![None; self.past.len()];
         let y = self.model.frame.decode_with(|level, kept| {
-            let (mean, log_std) = self.parameters(level, rows, kept)?;
+            let (mean, log_std) = self.parameters(level, rows, kept, seen.as_ref())?;
             let noise = noise(level, &mean)?.affine(temperatures[level], 0.0)?;
             let latent = ((noise * log_std.exp()?)? + mean)?;
             latents[level] = Some(latent.clone());
             Ok(latent)
         })?;
         let frame = self.model.preprocess().quantize(&y)?;
+        if let Some((_, drawn)) = &mut self.told {
+            *drawn += 1;
+        }
         self.push(latents.into_iter().flatten().collect());
         Ok(frame)
     }
 
     /// Mean and `ln σ` of the next frame's latents of one level.
-    fn parameters(&self, level: usize, rows: usize, kept: Option<&Tensor>) -> Result<MeanAndLogStd> {
+    fn parameters(
+        &self,
+        level: usize,
+        rows: usize,
+        kept: Option<&Tensor>,
+        seen: Option<&Tensor>,
+    ) -> Result<MeanAndLogStd> {
         let (prior, past) = (&self.model.priors[level], &self.past[level]);
         let alone = prior.alone(rows, kept)?;
         if past.len() < self.model.past() || rows == 0 {
             return Ok(alone);
         }
-        prior.given(&Tensor::stack(&past.iter().collect::<Vec<_>>(), 1)?, &alone.0)
+        let past = Tensor::stack(&past.iter().collect::<Vec<_>>(), 1)?;
+        let (mean, log_std) = prior.given(&past, &alone, seen)?;
+        if self.guidance == 1.0 || self.told.is_none() {
+            return Ok((mean, log_std));
+        }
+        let (unguided, _) = prior.given(&past, &alone, self.model.told(None, rows, 1)?.as_ref())?;
+        Ok(((&unguided + ((mean - &unguided)? * self.guidance)?)?, log_std))
     }
 
     fn push(&mut self, latents: Vec<Tensor>) {

@@ -5,7 +5,7 @@ use flow_core::{Error, Result};
 use flow_image::model::{GlowCoupling, ImageSpec};
 use serde::{Deserialize, Serialize};
 
-use super::{PriorConfig, VideoConfig};
+use super::{PriorConfig, PriorEncoder, VideoConfig};
 
 /// How a model is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -122,7 +122,14 @@ pub fn preset(name: &str) -> Result<Preset> {
             "the authors' first defaults: rectifiers, one past frame",
             rectified(VideoConfig {
                 steps: 32,
-                prior: PriorConfig { past: 1, blocks: 2, width: 512, dilations: false, skip: false },
+                prior: PriorConfig {
+                    encoder: PriorEncoder::ConvNet,
+                    past: 1,
+                    blocks: 2,
+                    width: 512,
+                    dilations: false,
+                    skip: false,
+                },
                 ..paper
             }),
             [3, 64, 64],

@@ -2,15 +2,12 @@
 
 use candle_core::Tensor;
 use flow_core::distribution::ConditionalGaussian;
-use flow_core::nn::{ConvGeometry, HiddenActivation, ZeroConv, conv2d};
-use flow_core::{Error, Init, Param, ParamPath, Result};
+use flow_core::nn::{HiddenActivation, ZeroConv};
+use flow_core::{Error, ParamPath, Result};
 use flow_image::model::TopPrior;
 
 use super::PriorConfig;
-use super::latent::{LatentNet, LatentNetConfig};
-
-/// Log-scales are stored divided by this, as Glow's.
-const LOG_SCALE_FACTOR: f64 = 3.0;
+use super::encoder::{Encoder, MeanAndLogStd, last};
 
 /// A level's prior where there are too few frames before: Glow's own.
 pub(super) enum Alone {
@@ -20,11 +17,9 @@ pub(super) enum Alone {
     Top(std::sync::Arc<TopPrior>),
 }
 
-/// Mean and `ln σ` of Gaussian latents, each `(B, C, H, W)`.
-pub(super) type MeanAndLogStd = (Tensor, Tensor);
-
 /// `p(z_t | z_{t-n} … z_{t-1}, h_t) = N(μ, diag σ²)` of one level: a residual network over the past latents, joined by the mean
-/// that the frame's coarser part `h_t` predicts (Kumar et al. 2020, section 4.2 and appendix; the authors' code).
+/// that the frame's coarser part `h_t` predicts (Kumar et al. 2020, section 4.2 and appendix; the authors' code), or another
+/// [`PriorEncoder`](super::PriorEncoder).
 ///
 /// With fewer than `n` frames before, the prior is Glow's: a convolution of `h_t`, or at the top a learned one.
 ///
@@ -33,41 +28,29 @@ pub(super) type MeanAndLogStd = (Tensor, Tensor);
 pub struct LatentPrior {
     channels: usize,
     alone: Alone,
-    net: LatentNet,
-    out: Pointwise,
+    encoder: Encoder,
     skip: bool,
 }
 
 impl LatentPrior {
-    /// The prior of latents of `shape` with its network under `path`.
+    /// The prior of latents of `shape` with its network under `path`, which sees `told` channels more.
     pub(super) fn new(
         path: &ParamPath,
-        [channels, height, width]: [usize; 3],
+        shape: [usize; 3],
         config: &PriorConfig,
         activation: HiddenActivation,
+        told: usize,
         alone: Alone,
     ) -> Result<Self> {
-        let joined = match alone {
-            Alone::Split(_) => 2 * channels,
-            Alone::Top(_) => channels,
-        };
-        let net = LatentNetConfig {
-            channels: joined,
-            steps: config.past,
-            height,
-            width,
-            hidden: config.width,
-            blocks: config.blocks,
-            dilations: config.dilations,
-            gated: activation == HiddenActivation::Gated,
-        };
-        Ok(LatentPrior {
-            channels,
-            alone,
-            net: LatentNet::new(path, &net)?,
-            out: Pointwise::new(&path.pp("out"), joined, 2 * channels)?,
-            skip: config.skip,
-        })
+        let channels = shape[0];
+        let joined = told
+            + match alone {
+                Alone::Split(_) => 2 * channels,
+                Alone::Top(_) => channels,
+            };
+        let encoder = Encoder::new(path, shape, joined, config, activation)?;
+        let skip = config.skip && encoder.sees_mean();
+        Ok(LatentPrior { channels, alone, encoder, skip })
     }
 
     /// Mean and `ln σ` without a past.
@@ -86,62 +69,38 @@ impl LatentPrior {
         }
     }
 
-    /// Mean and `ln σ` given the past; `mean` is that of [`LatentPrior::alone`].
-    pub(super) fn given(&self, past: &Tensor, mean: &Tensor) -> Result<MeanAndLogStd> {
-        let h = self.net.forward(&self.joined(past, mean)?)?;
-        let (batch, _, height, width) = h.dims4()?;
-        let h = self.out.forward(&h)?.reshape((batch, self.channels, 2, height, width))?;
-        let (mean, log_std) = (h.narrow(2, 0, 1)?.squeeze(2)?, h.narrow(2, 1, 1)?.squeeze(2)?);
+    /// Mean and `ln σ` given the past and what [`LatentPrior::alone`] predicts.
+    pub(super) fn given(&self, past: &Tensor, alone: &MeanAndLogStd, told: Option<&Tensor>) -> Result<MeanAndLogStd> {
+        let (mean, log_std) = self.encoder.forward(&self.joined(past, &alone.0, told)?, alone)?;
         if !self.skip {
             return Ok((mean, log_std));
         }
-        let last = past.narrow(1, past.dim(1)? - 1, 1)?.squeeze(1)?;
-        Ok(((mean + last)?, log_std))
+        Ok(((mean + last(past)?)?, log_std))
     }
 
     /// Data-dependent initialisation of the network.
-    pub(super) fn initialize(&self, past: &Tensor, mean: &Tensor) -> Result<()> {
-        self.net.initialize(&self.joined(past, mean)?)?;
-        Ok(())
+    pub(super) fn initialize(&self, past: &Tensor, mean: &Tensor, told: Option<&Tensor>) -> Result<()> {
+        self.encoder.initialize(&self.joined(past, mean, told)?)
     }
 
-    /// What the network sees: the past, at every step beside the mean that the frame itself predicts.
-    fn joined(&self, past: &Tensor, mean: &Tensor) -> Result<Tensor> {
+    /// What the network sees: the past, at every step beside the mean that the frame itself predicts and what is told of the
+    /// frame, `(B, A + 1, 1, 1)`.
+    fn joined(&self, past: &Tensor, mean: &Tensor, told: Option<&Tensor>) -> Result<Tensor> {
         let (batch, steps, channels, height, width) = past.dims5()?;
         if channels != self.channels {
             let expected = format!("(B, n, {}, H, W)", self.channels);
             return Err(Error::Shape { layer: "latent prior".into(), expected, actual: past.dims().to_vec() });
         }
-        match self.alone {
-            Alone::Top(_) => Ok(past.contiguous()?),
-            Alone::Split(_) => {
-                let mean = mean.unsqueeze(1)?.broadcast_as((batch, steps, channels, height, width))?;
-                Ok(Tensor::cat(&[past, &mean], 2)?)
-            }
+        let mut parts = vec![past.clone()];
+        if matches!(self.alone, Alone::Split(_)) && self.encoder.sees_mean() {
+            parts.push(mean.unsqueeze(1)?.broadcast_as((batch, steps, channels, height, width))?);
         }
-    }
-}
-
-/// `out = (W x + b) · exp(3 l)` at every pixel, everything zero at the start.
-struct Pointwise {
-    weight: Param,
-    bias: Param,
-    log_scale: Param,
-}
-
-impl Pointwise {
-    fn new(path: &ParamPath, inputs: usize, outputs: usize) -> Result<Self> {
-        let zero = Init::Const(0.0);
-        Ok(Pointwise {
-            weight: path.param("weight", (outputs, inputs, 1, 1), zero)?,
-            bias: path.param("bias", outputs, zero)?,
-            log_scale: path.param("log_scale", outputs, zero)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = conv2d(x, &self.weight.tensor(), Some(&self.bias.tensor()), &ConvGeometry::new([1, 1]))?;
-        let scale = self.log_scale.tensor().affine(LOG_SCALE_FACTOR, 0.0)?.exp()?;
-        Ok(h.broadcast_mul(&scale.reshape((1, (), 1, 1))?)?)
+        if let Some(told) = told {
+            parts.push(told.unsqueeze(1)?.broadcast_as((batch, steps, told.dim(1)?, height, width))?);
+        }
+        match &parts[..] {
+            [past] => Ok(past.contiguous()?),
+            _ => Ok(Tensor::cat(&parts, 2)?),
+        }
     }
 }

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use flow_core::autodiff::pair;
 use flow_core::bijector::Chain;
-use flow_core::density::{LatentPriors, Level};
-use flow_core::distribution::{ConditionalGaussian, gaussian_log_prob};
+use flow_core::density::Level;
+use flow_core::distribution::ConditionalGaussian;
 use flow_core::layers::Gaussianize;
 use flow_core::nn::ZeroConv;
 use flow_core::{Backprop, Bijector, Density, Error, FlowRng, Gradients, MultiScale, ParamPath, ParamStore, Result};
 use flow_image::model::{ImageSpec, PixelScaling, Preprocess, TopPrior};
 
 use super::VideoConfig;
-use super::prior::{Alone, LatentPrior, MeanAndLogStd};
+use super::footage::{ActionScale, Footage};
+use super::noise::{LearnedNoise, learned_noise};
+use super::prior::{Alone, LatentPrior};
+use super::windows::{ClipPriors, Frames, Windows};
 
 /// What a training step computed.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +33,14 @@ pub struct VideoStep {
 /// of the last `n` frames and from the coarser part of the frame itself (Kumar et al. 2020, equations 3 to 5).
 ///
 /// # Shapes
-/// - clips are levels `(B, T, C, H, W)`, integers `0 … levels - 1` of any type; log-probabilities `(B, T)` in nats, one for
+/// - footage: clips, alone or with what is told of their frames ([`Footage`]); clips are levels `(B, T, C, H, W)`, integers `0 … levels - 1` of any type; log-probabilities `(B, T)` in nats, one for
 ///   each frame given those before it.
 pub struct VideoFlow {
     config: VideoConfig,
     spec: ImageSpec,
     preprocess: Preprocess,
+    noise: Option<LearnedNoise>,
+    actions: Option<ActionScale>,
     pub(super) frame: MultiScale,
     pub(super) priors: Vec<LatentPrior>,
 }
@@ -57,7 +63,8 @@ impl VideoFlow {
             Ok(Box::new(Chain::new(vec![Box::new(front), flow])?))
         };
         let latent = |path: &ParamPath, shape, alone| {
-            LatentPrior::new(&path.pp("time"), shape, &config.prior, config.activation, alone)
+            let told = if config.actions > 0 { config.actions + 1 } else { 0 };
+            LatentPrior::new(&path.pp("time"), shape, &config.prior, config.activation, told, alone)
         };
         for i in 1..config.levels {
             let path = root.pp(format!("level{}", i - 1));
@@ -78,7 +85,15 @@ impl VideoFlow {
         let frame = MultiScale::new(store, levels, Box::new(top))?;
         let scaling = if config.gaussianize { PixelScaling::Unit } else { PixelScaling::Centered };
         let preprocess = Preprocess::new(scaling, spec, store.dtype(), store.device())?;
-        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, frame, priors })
+        let noise = match config.noise_width {
+            0 => None,
+            width => Some(learned_noise(&root.pp("noise"), spec, width, config.activation)?),
+        };
+        let actions = match config.actions {
+            0 => None,
+            size => Some(ActionScale::new(&root.pp("actions"), size)?),
+        };
+        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, noise, actions, frame, priors })
     }
 
     /// The hyper-parameters.
@@ -94,6 +109,28 @@ impl VideoFlow {
     /// How many frames the prior looks back.
     pub fn past(&self) -> usize {
         self.config.prior.past
+    }
+
+    /// Sets mean and deviation of every number that is told beside frames: what those of the training clips have
+    /// ([`Clips::action_scale`](crate::data::Clips::action_scale)), before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of them than the model takes.
+    pub fn scale_actions(&self, scale: &[(f64, f64)]) -> Result<()> {
+        match &self.actions {
+            Some(actions) => actions.set(scale),
+            None if scale.is_empty() => Ok(()),
+            None => Err(untold()),
+        }
+    }
+
+    /// What the priors see of actions `(B, T, A)`, `(B·T, A + 1, 1, 1)`; `None` for a model that takes none.
+    pub(super) fn told(&self, actions: Option<&Tensor>, clips: usize, steps: usize) -> Result<Option<Tensor>> {
+        match (&self.actions, actions) {
+            (Some(scale), actions) => scale.seen(actions, clips, steps).map(Some),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(untold()),
+        }
     }
 
     /// The parameters.
@@ -114,14 +151,15 @@ impl VideoFlow {
     /// A lower bound of `ln P` of every frame given those before it, `(B, T)` in nats, tracked; the first `n` frames by the
     /// priors that know no past.
     ///
-    /// The noise of dequantization comes from `rng`.
+    /// The noise of dequantization comes from `rng`; where it is learned the bound is of the whole clip, of which the numbers
+    /// are the terms.
     ///
     /// # Errors
     /// [`Error::Shape`] for frames of another size, [`Error::Config`] for values that are not levels.
-    pub fn log_prob(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Tensor> {
-        let Frames { y, log_det, clips, steps } = self.dequantize(clips, rng)?;
-        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps })? + log_det)?;
-        Ok(log_prob.reshape((clips, steps))?)
+    pub fn log_prob<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Tensor> {
+        let frames = self.dequantize(footage.into(), rng)?;
+        let log_prob = self.frame.log_prob_under(&frames.y, &self.clip_priors(&frames))?;
+        Ok(frames.bound(log_prob)?.reshape((frames.clips, frames.steps))?)
     }
 
     /// The latents of every frame as they are, finest level first, `(B·T, C, H, W)` each, and `ln P` `(B, T)` with the noise
@@ -129,11 +167,13 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`].
-    pub fn encode(&self, clips: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
+    pub fn encode<'a>(&self, footage: impl Into<Footage<'a>>) -> Result<(Vec<Tensor>, Tensor)> {
         let _paused = self.store().no_grad();
+        let Footage { clips, actions } = footage.into();
         let (count, steps, frames) = self.flat(clips)?;
+        let told = self.told(actions, count, steps)?;
         let (y, log_det) = self.preprocess.center(&frames)?;
-        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps })? + log_det)?;
+        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps, told })? + log_det)?;
         Ok((self.frame.factors(&y)?.latents, log_prob.reshape((count, steps))?))
     }
 
@@ -141,9 +181,9 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`].
-    pub fn bits_per_dim(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Tensor> {
+    pub fn bits_per_dim<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Tensor> {
         let _paused = self.store().no_grad();
-        Ok(self.log_prob(clips, rng)?.affine(-self.bits(), 0.0)?)
+        Ok(self.log_prob(footage, rng)?.affine(-self.bits(), 0.0)?)
     }
 
     /// Adds the gradient of the mean bits/dim of the frames from number `first` on to `gradients`; those before are given.
@@ -152,15 +192,16 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`]; [`Error::Config`] when no frame is left to predict.
-    pub fn backward(
+    pub fn backward<'a>(
         &self,
-        clips: &Tensor,
+        footage: impl Into<Footage<'a>>,
         first: usize,
         rng: &mut FlowRng,
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<VideoStep> {
-        let Frames { y, log_det, clips, steps } = self.dequantize(clips, rng)?;
+        let frames = self.dequantize(footage.into(), rng)?;
+        let (y, clips, steps) = (&frames.y, frames.clips, frames.steps);
         if first >= steps {
             return Err(Error::config(
                 "clips",
@@ -171,9 +212,14 @@ impl VideoFlow {
         let each = -self.bits() / count.max(1) as f64;
         let weight: Vec<f64> = (0..clips * steps).map(|row| if row % steps < first { 0.0 } else { each }).collect();
         let weight = Tensor::from_vec(weight, clips * steps, y.device())?.to_dtype(y.dtype())?;
-        let priors = ClipPriors { model: self, steps };
-        let scored = self.frame.log_prob_backward_under(&y, &priors, &weight, mode, gradients)?;
-        let log_prob = (scored.log_prob + log_det)?;
+        let priors = self.clip_priors(&frames);
+        let scored = self.frame.log_prob_backward_under(y, &priors, &weight, mode, gradients)?;
+        if let Some(log_q) = &frames.log_q {
+            let noise = (pair(y, &scored.grad_x)? - pair(log_q, &weight)?)?;
+            gradients.check_variables(&noise, &[])?;
+            gradients.accumulate(&noise.backward()?)?;
+        }
+        let log_prob = frames.bound(scored.log_prob)?.detach();
         let total = (log_prob * weight)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
         Ok(VideoStep { bits_per_dim: total, fell_back: scored.fell_back })
     }
@@ -183,16 +229,17 @@ impl VideoFlow {
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`]; [`Error::Config`] for clips of `n` frames or fewer.
-    pub fn noise(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Vec<Tensor>> {
+    pub fn noise<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Vec<Tensor>> {
         let _paused = self.store().no_grad();
-        let Frames { y, clips, steps, .. } = self.dequantize(clips, rng)?;
+        let Frames { y, clips, steps, told, .. } = self.dequantize(footage.into(), rng)?;
         self.enough(steps)?;
         let factors = self.frame.factors(&y)?;
         let levels = self.priors.iter().zip(&factors.latents).enumerate();
         let noise = levels.map(|(i, (prior, latent))| {
-            let (mean, _) = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
+            let alone = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
             let windows = Windows::new(latent, clips, steps, self.past())?;
-            let (mean, log_std) = prior.given(&windows.past, &windows.targets(&mean)?)?;
+            let told = told.as_ref().map(|told| windows.targets(told)).transpose()?;
+            let (mean, log_std) = prior.given(&windows.past, &windows.both(&alone)?, told.as_ref())?;
             Ok(((windows.targets(latent)? - mean)? * log_std.neg()?.exp()?)?)
         });
         noise.collect()
@@ -211,9 +258,9 @@ impl VideoFlow {
     ///
     /// # Errors
     /// For clips of fewer than `n + 1` frames, or values from which it cannot be done; nothing is changed then.
-    pub fn initialize(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<()> {
+    pub fn initialize<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<()> {
         let _paused = self.store().no_grad();
-        let Frames { y, clips, steps, .. } = self.dequantize(clips, rng)?;
+        let Frames { y, clips, steps, told, .. } = self.dequantize(footage.into(), rng)?;
         self.enough(steps)?;
         let before = self.store().snapshot()?;
         let outcome = self.frame.initialize(&y, None).and_then(|()| {
@@ -221,7 +268,8 @@ impl VideoFlow {
             for (i, (prior, latent)) in self.priors.iter().zip(&factors.latents).enumerate() {
                 let (mean, _) = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
                 let windows = Windows::new(latent, clips, steps, self.past())?;
-                prior.initialize(&windows.past, &windows.targets(&mean)?)?;
+                let told = told.as_ref().map(|told| windows.targets(told)).transpose()?;
+                prior.initialize(&windows.past, &windows.targets(&mean)?, told.as_ref())?;
             }
             Ok(())
         });
@@ -241,10 +289,26 @@ impl VideoFlow {
         1.0 / (self.spec.dims() as f64 * std::f64::consts::LN_2)
     }
 
-    fn dequantize(&self, clips: &Tensor, rng: &mut FlowRng) -> Result<Frames> {
+    fn clip_priors(&self, frames: &Frames) -> ClipPriors<'_> {
+        ClipPriors { model: self, steps: frames.steps, told: frames.told.clone() }
+    }
+
+    fn dequantize(&self, Footage { clips, actions }: Footage<'_>, rng: &mut FlowRng) -> Result<Frames> {
         let (clips_count, steps, frames) = self.flat(clips)?;
-        let (y, log_det) = self.preprocess.dequantize(&frames, rng)?;
-        Ok(Frames { y, log_det, clips: clips_count, steps })
+        let told = self.told(actions, clips_count, steps)?;
+        let (y, log_det, log_q) = match &self.noise {
+            None => {
+                let (y, log_det) = self.preprocess.dequantize(&frames, rng)?;
+                (y, log_det, None)
+            }
+            Some(noise) => {
+                let frames = frames.to_device(self.store().device())?;
+                let drawn = noise.dequantize(&frames, self.store().dtype(), rng)?;
+                let (y, log_det) = self.preprocess.scale(&drawn.x)?;
+                (y, log_det, Some(drawn.log_q))
+            }
+        };
+        Ok(Frames { y, log_det, log_q, told, clips: clips_count, steps })
     }
 
     /// Clips `(B, T, C, H, W)` as `B`, `T` and frames `(B·T, C, H, W)`.
@@ -263,74 +327,7 @@ impl VideoFlow {
     }
 }
 
-/// Dequantized frames `(B·T, C, H, W)` with the log-determinants of that.
-struct Frames {
-    y: Tensor,
-    log_det: Tensor,
-    clips: usize,
-    steps: usize,
-}
-
-/// The latents of clips as targets with what precedes them.
-struct Windows {
-    clips: usize,
-    steps: usize,
-    past_steps: usize,
-    /// `(B·(T - n), n, C, H, W)`.
-    past: Tensor,
-}
-
-impl Windows {
-    fn new(latent: &Tensor, clips: usize, steps: usize, past_steps: usize) -> Result<Self> {
-        let (_, c, h, w) = latent.dims4()?;
-        let targets = steps - past_steps;
-        let latent = latent.reshape((clips, steps, c, h, w))?;
-        let shifted = (0..past_steps).map(|j| Ok(latent.narrow(1, j, targets)?)).collect::<Result<Vec<_>>>()?;
-        let past = Tensor::stack(&shifted, 2)?.reshape((clips * targets, past_steps, c, h, w))?;
-        Ok(Windows { clips, steps, past_steps, past })
-    }
-
-    /// The rows of frames `n … T - 1` of `(B·T, …)`.
-    fn targets(&self, rows: &Tensor) -> Result<Tensor> {
-        self.part(rows, self.past_steps, self.steps - self.past_steps)
-    }
-
-    /// The rows of frames `0 … n - 1` of `(B·T, …)`.
-    fn first(&self, rows: &Tensor) -> Result<Tensor> {
-        self.part(rows, 0, self.past_steps)
-    }
-
-    fn part(&self, rows: &Tensor, from: usize, count: usize) -> Result<Tensor> {
-        let (_, c, h, w) = rows.dims4()?;
-        let rows = rows.reshape((self.clips, self.steps, c, h, w))?.narrow(1, from, count)?;
-        Ok(rows.reshape((self.clips * count, c, h, w))?)
-    }
-
-    /// The values of the first frames `(B·n)` and of the targets `(B·(T - n))` in the order of the clips, `(B·T)`.
-    fn join(&self, first: &Tensor, targets: &Tensor) -> Result<Tensor> {
-        let first = first.reshape((self.clips, self.past_steps))?;
-        let targets = targets.reshape((self.clips, self.steps - self.past_steps))?;
-        Ok(Tensor::cat(&[first, targets], 1)?.flatten_all()?)
-    }
-}
-
-/// The densities of the latents of clips of `steps` frames, one clip after the other.
-struct ClipPriors<'a> {
-    model: &'a VideoFlow,
-    steps: usize,
-}
-
-impl LatentPriors for ClipPriors<'_> {
-    fn log_prob(&self, level: usize, latent: &Tensor, kept: Option<&Tensor>) -> Result<Tensor> {
-        let (prior, past) = (&self.model.priors[level], self.model.past());
-        let rows = latent.dim(0)?;
-        let (mean, log_std) = prior.alone(rows, kept)?;
-        if self.steps <= past || rows == 0 {
-            return gaussian_log_prob(latent, &mean, &log_std);
-        }
-        let windows = Windows::new(latent, rows / self.steps, self.steps, past)?;
-        let first = gaussian_log_prob(&windows.first(latent)?, &windows.first(&mean)?, &windows.first(&log_std)?)?;
-        let (mean, log_std): MeanAndLogStd = prior.given(&windows.past, &windows.targets(&mean)?)?;
-        windows.join(&first, &gaussian_log_prob(&windows.targets(latent)?, &mean, &log_std)?)
-    }
+/// Why actions are of no use.
+fn untold() -> Error {
+    Error::config("actions", "the model takes none; build one that does (`VideoConfig::actions`)")
 }

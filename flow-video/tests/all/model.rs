@@ -2,7 +2,7 @@
 
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_video::candle_core::{DType, Device, Tensor};
-use flow_video::model::{ImageSpec, Predictor, PriorConfig, VideoConfig, VideoFlow, preset};
+use flow_video::model::{Footage, ImageSpec, Predictor, PriorConfig, PriorEncoder, VideoConfig, VideoFlow, preset};
 
 /// A small model whose parameters are not those of the start, at which half of the networks are zero.
 fn model(dtype: DType) -> VideoFlow {
@@ -10,10 +10,25 @@ fn model(dtype: DType) -> VideoFlow {
 }
 
 fn model_of(dtype: DType, gaussianize: bool) -> VideoFlow {
+    changed(dtype, |config| config.gaussianize = gaussianize)
+}
+
+/// What looks at the past.
+const ENCODERS: [PriorEncoder; 4] =
+    [PriorEncoder::Conv3dNet, PriorEncoder::ConvNet, PriorEncoder::ConvLstm, PriorEncoder::Pointwise];
+
+fn encoding(dtype: DType, encoder: PriorEncoder) -> VideoFlow {
+    changed(dtype, |config| {
+        config.prior.encoder = encoder;
+        config.prior.past = if encoder == PriorEncoder::Pointwise { 1 } else { 2 };
+    })
+}
+
+pub(crate) fn changed(dtype: DType, change: impl FnOnce(&mut VideoConfig)) -> VideoFlow {
     let mut prior = PriorConfig::new(1, 6);
     prior.past = 2;
     let mut config = VideoConfig::new(2, 2, 8, prior);
-    config.gaussianize = gaussianize;
+    change(&mut config);
     let store = ParamStore::new(3, dtype, &Device::Cpu);
     let spec = ImageSpec::new(1, 8, 12, 256).unwrap();
     let model = VideoFlow::new(&config, &spec, &store).unwrap();
@@ -25,20 +40,30 @@ fn model_of(dtype: DType, gaussianize: bool) -> VideoFlow {
     model
 }
 
+/// Actions `(2, frames, 3)`.
+pub(crate) fn actions(frames: usize) -> Tensor {
+    FlowRng::seed_from(8).normal((2, frames, 3), DType::F64, &Device::Cpu).unwrap()
+}
+
 /// Clips `(2, frames, 1, 8, 12)` of levels.
-fn clips(frames: usize, seed: u64) -> Tensor {
+pub(crate) fn clips(frames: usize, seed: u64) -> Tensor {
     let mut rng = FlowRng::seed_from(seed);
     let values: Vec<u8> = (0..2 * frames * 96).map(|_| rng.below(256) as u8).collect();
     Tensor::from_vec(values, (2, frames, 1, 8, 12), &Device::Cpu).unwrap()
 }
 
-fn rows(t: &Tensor) -> Vec<Vec<f64>> {
+pub(crate) fn rows(t: &Tensor) -> Vec<Vec<f64>> {
     t.to_dtype(DType::F64).unwrap().to_vec2().unwrap()
 }
 
 #[test]
 fn a_frame_changes_nothing_before_it() {
-    let (model, before) = (model(DType::F64), clips(6, 1));
+    ENCODERS.into_iter().for_each(check_causality);
+}
+
+fn check_causality(encoder: PriorEncoder) {
+    let (model, before) = (encoding(DType::F64, encoder), clips(6, 1));
+    let past = model.past();
     let score = |x: &Tensor| rows(&model.log_prob(x, &mut FlowRng::seed_from(9)).unwrap());
     let known = score(&before);
     for t in 0..6 {
@@ -47,9 +72,8 @@ fn a_frame_changes_nothing_before_it() {
         let changed = score(&Tensor::from_vec(values, before.shape(), &Device::Cpu).unwrap());
         assert_eq!(changed[1], known[1], "clips are independent");
         for s in 0..6 {
-            // The prior looks two frames back.
-            let reaches = (t..=t + 2).contains(&s) && (s >= 2 || s == t);
-            assert_eq!(changed[0][s] != known[0][s], reaches, "frame {t} on frame {s}");
+            let reaches = (t..=t + past).contains(&s) && (s >= past || s == t);
+            assert_eq!(changed[0][s] != known[0][s], reaches, "{encoder:?}: frame {t} on frame {s}");
         }
     }
 }
@@ -88,14 +112,19 @@ fn a_histogram_of_levels_costs_constant_values_nearly_nothing() {
 
 #[test]
 fn both_ways_of_back_propagation_agree_with_each_other_and_with_differences() {
-    [false, true].into_iter().for_each(check_gradients);
+    check_gradients(&model_of(DType::F64, true), None);
+    check_gradients(&changed(DType::F64, |config| config.actions = 3), Some(&actions(5)));
+    check_gradients(&changed(DType::F64, |config| config.noise_width = 5), None);
+    check_gradients(&changed(DType::F64, |config| (config.gaussianize, config.noise_width) = (true, 5)), None);
+    ENCODERS.into_iter().for_each(|encoder| check_gradients(&encoding(DType::F64, encoder), None));
 }
 
-fn check_gradients(gaussianize: bool) {
-    let (model, x) = (model_of(DType::F64, gaussianize), clips(5, 5));
+fn check_gradients(model: &VideoFlow, actions: Option<&Tensor>) {
+    let x = &clips(5, 5);
+    let footage = Footage::new(x, actions);
     let gradient = |mode, first| {
         let mut gradients = Gradients::new(model.store());
-        let step = model.backward(&x, first, &mut FlowRng::seed_from(6), mode, &mut gradients).unwrap();
+        let step = model.backward(footage, first, &mut FlowRng::seed_from(6), mode, &mut gradients).unwrap();
         assert!(!step.fell_back);
         (step.bits_per_dim, gradients)
     };
@@ -107,7 +136,7 @@ fn check_gradients(gaussianize: bool) {
             let targets: Vec<f64> = rows.into_iter().flat_map(|row| row[first..].to_vec()).collect();
             targets.iter().sum::<f64>() / targets.len() as f64
         };
-        let score = || mean(rows(&model.bits_per_dim(&x, &mut FlowRng::seed_from(6)).unwrap()));
+        let score = || mean(rows(&model.bits_per_dim(footage, &mut FlowRng::seed_from(6)).unwrap()));
         assert!((bits - score()).abs() < 1e-12);
         for (k, param) in model.store().trainable().into_iter().enumerate() {
             let flat = |g: &Gradients| -> Option<Vec<f64>> {
@@ -140,9 +169,13 @@ fn check_gradients(gaussianize: bool) {
 
 #[test]
 fn futures_go_on_where_they_were_left() {
-    let (model, seen) = (model(DType::F32), clips(3, 7));
+    ENCODERS.into_iter().for_each(|encoder| check_futures(&encoding(DType::F32, encoder)));
+}
+
+fn check_futures(model: &VideoFlow) {
+    let seen = clips(3, 7);
     let begin = || {
-        let mut predictor = Predictor::new(&model);
+        let mut predictor = Predictor::new(model);
         predictor.observe(&seen).unwrap();
         predictor
     };
@@ -159,7 +192,7 @@ fn futures_go_on_where_they_were_left() {
         assert_eq!(bytes(&same.get(row).unwrap()), bytes(&one.get(row / 3).unwrap()), "{row}");
     }
     // Only the last frames matter.
-    let mut short = Predictor::new(&model);
+    let mut short = Predictor::new(model);
     short.observe(&seen.narrow(1, 1, 2).unwrap().contiguous().unwrap()).unwrap();
     assert_eq!(bytes(&short.predict(2, &[0.0], &mut FlowRng::seed_from(3)).unwrap()), bytes(&one));
 }
@@ -219,18 +252,25 @@ fn what_cannot_be_predicted_is_refused() {
     assert!(model.initialize(&clips(2, 1), &mut rng).is_err());
     assert_eq!(model.store().fingerprint("").unwrap(), before);
     assert!(VideoFlow::new(&VideoConfig::new(3, 1, 4, PriorConfig::new(1, 4)), model.spec(), model.store()).is_err());
+    let mut config = model.config().clone();
+    config.prior.encoder = PriorEncoder::Pointwise;
+    assert!(
+        config.check(model.spec()).unwrap_err().to_string().contains("a pointwise prior reads the last latent only")
+    );
     assert!(preset("video").unwrap_err().to_string().contains("bair-quant"));
 }
 
 #[test]
 fn initialisation_makes_noise_of_the_latents() {
-    let (x, mut rng) = (clips(6, 8), FlowRng::seed_from(2));
-    let model = model(DType::F64);
-    model.initialize(&x, &mut rng).unwrap();
-    for noise in model.noise(&x, &mut FlowRng::seed_from(3)).unwrap() {
-        assert_eq!(noise.dim(0).unwrap(), 2 * 4);
-        let all: Vec<f64> = noise.flatten_all().unwrap().to_vec1().unwrap();
-        assert!(all.iter().all(|v| v.is_finite()));
+    for encoder in ENCODERS {
+        let (x, mut rng) = (clips(6, 8), FlowRng::seed_from(2));
+        let model = encoding(DType::F64, encoder);
+        model.initialize(&x, &mut rng).unwrap();
+        for noise in model.noise(&x, &mut FlowRng::seed_from(3)).unwrap() {
+            assert_eq!(noise.dim(0).unwrap(), 2 * (6 - model.past()));
+            let all: Vec<f64> = noise.flatten_all().unwrap().to_vec1().unwrap();
+            assert!(all.iter().all(|v| v.is_finite()));
+        }
     }
 }
 

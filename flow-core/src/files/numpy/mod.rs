@@ -86,9 +86,21 @@ impl Fault {
     pub fn found(&self) -> String {
         match self {
             Fault::Header { found, .. } => found.clone(),
-            Fault::Elements { descr } => format!("elements '{descr}'"),
+            // The file's own text: a line feed in it would end the message.
+            Fault::Elements { descr } => format!("elements '{}'", descr.escape_debug()),
             Fault::Length { bytes, .. } => format!("{bytes} bytes of data"),
         }
+    }
+}
+
+/// The name of an archive's member without `.npy`.
+///
+/// # Errors
+/// A name with control characters, as it would be written in a program: it stands in messages, of one line each.
+pub fn member_name(name: &str) -> Result<&str, String> {
+    match name.chars().any(char::is_control) {
+        true => Err(format!("a member named '{}'", name.escape_debug())),
+        false => Ok(name.strip_suffix(".npy").unwrap_or(name)),
     }
 }
 

@@ -53,10 +53,17 @@ fn what_is_no_array_is_refused_with_its_place() {
         (floats("(0, 9999999999999999999, 3)", 0), "found 0 bytes"),
         (floats("(0, 3)", 0), "found 0 bytes"),
         (npy("'<c8'", "False", "(1,)", &[0; 8]), "expected elements of type bool, integer or float"),
+        (npy("'\nu1'", "False", "(1,)", &[0; 8]), "found elements '\\nu1'"),
     ] {
         let error = Array::parse(&bytes).unwrap_err().to_string();
-        assert!(error.contains(said) && error.len() < 300, "{said}: {error}");
+        assert!(error.contains(said) && error.len() < 300 && !error.contains('\n'), "{said}: {error}");
     }
+}
+
+#[test]
+fn names_of_members_fit_a_line() {
+    assert_eq!([member_name("x.npy"), member_name("y")], [Ok("x"), Ok("y")]);
+    assert_eq!(member_name("a\nb.npy"), Err("a member named 'a\\nb.npy'".into()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read as _};
 
-use flow_core::files::numpy::{self, Header, Literal, Scalar, shown, unfold};
+use flow_core::files::numpy::{self, Header, Literal, Scalar, member_name, shown, unfold};
 use zip::ZipArchive;
 
 use super::fault::{Fault, Read};
@@ -182,7 +182,11 @@ fn members(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Read<Vec<Member>> {
             |name: String, e: String| Fault::whole(format!("member '{name}' cannot be read ({e})"), "an array");
         let member = archive.by_index(index).map_err(|e| broken(index.to_string(), e.to_string()))?;
         let file = member.name().to_string();
-        let Some(name) = file.strip_suffix(".npy").map(str::to_string) else { continue };
+        let name = member_name(&file).map_err(|odd| Fault::whole(odd, "names without control characters"))?;
+        if name == file {
+            continue;
+        }
+        let name = name.to_string();
         let mut start = Vec::new();
         member.take(HEADER).read_to_end(&mut start).map_err(|e| broken(file, e.to_string()))?;
         members.push(Member { index, name, header: Header::parse(&start).map(|(header, _)| header).map_err(fault) });

@@ -76,11 +76,27 @@ impl Shapes {
     /// # Errors
     /// Those of [`Shapes::check`].
     pub fn clip(&self, part: &str, index: usize, seed: u64) -> Result<Clip> {
+        Ok(self.clip_and_direction(part, index, seed)?.0)
+    }
+
+    /// The same clip with its direction told beside every frame: eight numbers, of which one is one.
+    ///
+    /// # Errors
+    /// Those of [`Shapes::check`].
+    pub fn told(&self, part: &str, index: usize, seed: u64) -> Result<Clip> {
+        let (clip, direction) = self.clip_and_direction(part, index, seed)?;
+        let one = |k: usize| if k == direction { 1.0 } else { 0.0 };
+        let actions = (0..clip.frames()).flat_map(|_| (0..DIRECTIONS.len()).map(one)).collect();
+        clip.with_actions(actions)
+    }
+
+    fn clip_and_direction(&self, part: &str, index: usize, seed: u64) -> Result<(Clip, usize)> {
         self.check()?;
         let mut rng = FlowRng::named(seed, &format!("shapes/{part}/{index}"));
         let (kind, colour) = (rng.below(3), COLOURS[rng.below(COLOURS.len())]);
         let half = (0.5 + rng.next_uniform()) * f64::from(self.size) / 10.0;
-        let [right, down] = DIRECTIONS[rng.below(DIRECTIONS.len())];
+        let direction = rng.below(DIRECTIONS.len());
+        let [right, down] = DIRECTIONS[direction];
         let size = self.size as usize;
         let first = self.first(kind, half, colour);
         let mut values = Vec::with_capacity(self.frames * first.len());
@@ -96,7 +112,7 @@ impl Shapes {
                 }));
             }
         }
-        Clip::new(format!("{part}/{index}"), values, [3, size, size], Some(FPS))
+        Ok((Clip::new(format!("{part}/{index}"), values, [3, size, size], Some(FPS))?, direction))
     }
 
     /// The first frame `[3, H, W]`: the shape in the middle.
@@ -120,6 +136,21 @@ impl Shapes {
     pub fn clips(&self, part: &str, count: usize, seed: u64) -> Result<Clips> {
         self.check()?;
         made(count, format!("moving shapes (seed {seed})"), |index| self.clip(part, index, seed))
+    }
+
+    /// Training, validation and test clips whose directions are told.
+    ///
+    /// # Errors
+    /// Those of [`Shapes::check`].
+    pub fn told_splits(&self, seed: u64) -> Result<Splits> {
+        self.check()?;
+        let source = format!("moving shapes (seed {seed}) with their directions");
+        let part = |name: &str, count: usize| made(count, source.clone(), |index| self.told(name, index, seed));
+        Ok(Splits {
+            train: part("train", self.clips)?,
+            validation: part("validation", self.validation)?,
+            test: part("test", self.test)?,
+        })
     }
 
     /// Training, validation and test clips.
