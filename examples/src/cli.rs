@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
+use flow_core::train::launch::PANICKED;
 use flow_core::train::{
     Decay, Fingerprint, Rule, RunState, TrainConfig, find_checkpoint, load_fingerprint, load_train_config,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::ranks;
 
 /// Exit code for bad arguments and bad input.
 const BAD_INPUT: u8 = 2;
@@ -28,11 +31,22 @@ pub fn main(run: impl FnOnce() -> Result<()>) -> ExitCode {
         panics(panic);
     }));
     let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let whole = || ranks::begin().and_then(|()| run());
+    // A panic of one rank ends the others too, which wait for it.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
+        ranks::give_up(PANICKED);
+        std::panic::resume_unwind(panic)
+    });
+    match outcome {
+        Ok(()) => {
+            ranks::finish();
+            ExitCode::SUCCESS
+        }
         Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(closed) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            let line = one_line(&error);
+            ranks::give_up(&line);
+            eprintln!("error: {line}");
             ExitCode::from(BAD_INPUT)
         }
     }

@@ -11,6 +11,7 @@ use clap::{Arg, Args, ValueEnum};
 use flow_core::train::{Checkpoints, Decay, EmaConfig, ScheduleConfig, TrainConfig, load_train_config};
 
 use crate::cli::{DeviceArg, at_least_one, refuse};
+use crate::ranks;
 use crate::training::{RunArg, TimeLimit};
 
 /// How the learning rate goes on after the warm-up.
@@ -116,10 +117,11 @@ impl EngineArgs {
     /// A time limit that is not positive, a folder that holds a run already, or none to resume.
     pub fn place<'a>(&self, out: &'a Path) -> Result<RunArg<'a>> {
         let checkpoints = Checkpoints::new(out);
-        if self.resume {
-            checkpoints.to_resume().map(drop)?
-        } else {
-            checkpoints.check_free()?
+        // Only the first of several processes needs to see the folder.
+        match ranks::is_first() {
+            true if self.resume => checkpoints.to_resume().map(drop)?,
+            true => checkpoints.check_free()?,
+            false => {}
         }
         Ok(RunArg { out, resume: self.resume, limit: TimeLimit::new(self.minutes)? })
     }
@@ -141,7 +143,7 @@ impl EngineArgs {
         config.seed = self.seed;
         config.optimizer.learning_rate = self.learning_rate.unwrap_or(config.optimizer.learning_rate);
         let kept = match place.resume {
-            true => load_train_config(&Checkpoints::new(place.out).to_resume()?)?,
+            true => ranks::from_first(|| Ok(load_train_config(&Checkpoints::new(place.out).to_resume()?)?))?,
             false => None,
         };
         config.schedule = self.schedule(kept.map_or(config.schedule, |kept| kept.schedule))?;
@@ -198,6 +200,7 @@ impl EngineArgs {
             ("--minutes", self.minutes.is_some()),
             ("--checkpoint-every", self.checkpoint_every.is_some()),
             ("--log-every", self.log_every.is_some()),
+            ("mpirun", ranks::are_several()),
         ];
         refuse(&flags, reason)
     }

@@ -11,6 +11,7 @@ pub mod info;
 mod paths;
 pub mod plot;
 pub mod pointflow;
+pub mod ranks;
 mod settings;
 pub mod solver;
 pub mod training;

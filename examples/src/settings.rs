@@ -11,6 +11,8 @@ use clap::{Command, CommandFactory, Parser};
 use flow_core::files::atomic_write;
 use serde::{Deserialize, Serialize};
 
+use crate::ranks;
+
 const FILE: &str = "command.json";
 const RESUME: &str = "--resume";
 
@@ -86,13 +88,21 @@ fn flag(group: &[String]) -> &str {
 /// A file of settings that cannot be read; clap exits by itself, with code 2, on arguments that do not parse.
 pub fn parse<P: Parser + CommandFactory>() -> Result<P> {
     let Some(given) = Settings::of(std::env::args_os()).filter(Settings::resumes) else {
-        return Ok(P::parse());
+        return Ok(parsed(std::env::args_os()));
     };
-    let merged = merged(given.clone(), &folder(&given, &P::command()))?;
+    let merged = ranks::from_first(|| merged(given.clone(), &folder(&given, &P::command())))?;
     if merged != given {
         eprintln!("note: with the settings of the run: {}", merged.flags.join(" "));
     }
-    Ok(P::parse_from([merged.program, merged.verb].into_iter().chain(merged.flags)))
+    Ok(parsed([merged.program, merged.verb].into_iter().chain(merged.flags)))
+}
+
+/// Parses arguments; of several processes that refuse them the first says so.
+fn parsed<P: Parser, A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> P {
+    P::try_parse_from(arguments).unwrap_or_else(|refusal| {
+        ranks::let_first_speak();
+        refusal.exit()
+    })
 }
 
 fn merged(given: Settings, out: &Path) -> Result<Settings> {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use flow_core::train::{Bar, StopFlag, Summary, Task, TrainConfig, Trainer};
 
 use crate::cli::create_folder;
-use crate::settings;
+use crate::{ranks, settings};
 
 /// How long a training may take.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,7 +60,8 @@ pub struct Trained<T> {
     pub report: bool,
 }
 
-/// Trains with a progress bar; `begun` runs once the run is accepted and its folder is there, before the first step.
+/// Trains with a progress bar; `begun` runs once the run is accepted and its folder is there, before the first step. Of
+/// several processes ([`ranks`]) only the first returns.
 ///
 /// # Errors
 /// Those of the engine and of `begun`.
@@ -72,22 +73,28 @@ pub fn train<T: Task>(
 ) -> Result<Trained<T>> {
     let stop = StopFlag::on_ctrl_c()?;
     let trainer = match run.resume {
+        // Where the first of several processes begins, the others do.
+        _ if !ranks::is_first() => Trainer::in_memory(config, task)?,
         true => Trainer::resume(config, run.out, task)?,
         false => Trainer::new(config, run.out, task)?,
     };
-    create_folder(run.out)?;
-    settings::keep(run.out)?;
-    begun()?;
+    if ranks::is_first() {
+        create_folder(run.out)?;
+        settings::keep(run.out)?;
+        begun()?;
+    }
     let start = Instant::now();
     run.limit.start(&stop);
-    let mut trainer = trainer.with_stop(stop);
+    let mut trainer = ranks::join(trainer.with_stop(stop));
     let mut summary = trainer.run(&mut Bar::new().with_limit(run.limit.0))?;
-    let is_up = run.limit.0.is_some_and(|time| start.elapsed() >= time);
+    let is_up = ranks::from_first(|| Ok(run.limit.0.is_some_and(|time| start.elapsed() >= time)))?;
+    if summary.interrupted && is_up {
+        summary.validation = trainer.validate_last(&mut Bar::new())?.or(summary.validation);
+        summary.best = trainer.state().best_so_far();
+    }
+    // What follows is for one process: the others end here.
+    ranks::finish();
     if summary.interrupted {
-        if is_up {
-            summary.validation = trainer.validate_last(&mut Bar::new())?.or(summary.validation);
-            summary.best = trainer.state().best_so_far();
-        }
         let reason = if is_up { "time is up" } else { "stopped" };
         println!("{reason} at step {}; go on with --out {} --resume", summary.step, run.out.display());
     }

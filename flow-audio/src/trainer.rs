@@ -7,10 +7,10 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::train::{
-    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task,
-    TrainConfig,
+    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Rule, Run, ScheduleConfig,
+    Task, TrainConfig,
 };
-use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{OpenOptions, Segments, Splits};
@@ -141,6 +141,7 @@ pub struct WaveTask {
     train: Segments,
     validation: Segments,
     cursor: EpochCursor,
+    ranks: Ranks,
 }
 
 impl WaveTask {
@@ -159,7 +160,7 @@ impl WaveTask {
             return Err(Error::config("training batch", reason));
         }
         let cursor = EpochCursor::new(train.len(), run.batch, run.seed)?;
-        Ok(WaveTask { run, model, splits, train, validation, cursor })
+        Ok(WaveTask { run, model, splits, train, validation, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -184,16 +185,26 @@ impl WaveTask {
 /// # Errors
 /// No segment, and those of [`Vocoder::log_prob`].
 pub fn log_prob_of(model: &Vocoder, set: &Segments, count: usize, rng: &mut FlowRng) -> Result<Vec<f64>> {
+    log_prob_of_share(model, set, Share::whole(count.min(set.len())), rng)
+}
+
+/// As [`log_prob_of`], of a share of the first segments. Given a generator for rows ([`FlowRng::for_rows`]), a segment has
+/// the noise that it has in any other share.
+///
+/// # Errors
+/// As [`log_prob_of`].
+fn log_prob_of_share(model: &Vocoder, set: &Segments, share: Share, rng: &mut FlowRng) -> Result<Vec<f64>> {
     let _paused = model.store().no_grad();
-    if set.is_empty() || count == 0 {
+    if set.is_empty() || share.is_empty() {
         return Err(Error::config("likelihood", "there is no segment to score"));
     }
-    let one = |place: usize| -> Result<f64> {
-        let batch = set.fixed(&[place], Some(rng), model.store().device())?;
+    let one = |one: Share| -> Result<f64> {
+        let device = model.store().device();
+        let batch = rng.at_rows(one, |rng| set.fixed(&[one.first], Some(rng), device))?;
         let nats = model.log_prob_per_sample(&batch.audio, &batch.mel)?;
         Ok(nats.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?)
     };
-    (0..count.min(set.len())).map(one).collect()
+    share.parts(1).map(one).collect()
 }
 
 /// Log-likelihood over time of a whole clip up to its last whole frame: the mean over each frame's samples of their terms
@@ -247,21 +258,35 @@ impl Task for WaveTask {
         Some(self.splits.fingerprint())
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let device = self.model.store().device().clone();
         let places = self.cursor.next_batch();
-        let batch = self.train.random(&places.indices, true, rng, &device)?;
+        let share = self.ranks.share(places.indices.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let places = &places.indices[share.range()];
+        let batch = self.train.random(places, true, &mut rng.for_rows(share), &device)?;
         let (rows, samples) = batch.audio.dims2()?;
         let each = -1.0 / (rows * samples) as f64;
         let weight = Tensor::full(each, rows, &device)?.to_dtype(batch.audio.dtype())?;
         let scored = self.model.log_prob_backward(&batch.audio, &batch.mel, &weight, self.run.backprop, gradients)?;
         let total = scored.log_prob.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
-        Ok(metrics(each * total))
+        Ok(metrics(each * total).over(share.count as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
-        let nats = log_prob_of(&self.model, &self.validation, self.run.validation_segments, rng)?;
-        Ok(metrics(-nats.iter().sum::<f64>() / nats.len() as f64))
+        let share = self.ranks.share(self.run.validation_segments.min(self.validation.len()));
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let nats = log_prob_of_share(&self.model, &self.validation, share, &mut rng.for_rows(share))?;
+        Ok(metrics(-nats.iter().sum::<f64>() / nats.len() as f64).over(nats.len() as f64))
     }
 
     fn position(&self) -> CursorState {

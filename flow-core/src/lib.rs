@@ -124,7 +124,7 @@ pub use density::{Backprop, Density, Flow, MultiScale, Reparameterized, Scored};
 pub use distribution::Distribution;
 pub use error::{Direction, Error, Result};
 pub use param::{Gradients, Init, Param, ParamPath, ParamStore};
-pub use rng::FlowRng;
+pub use rng::{FlowRng, Share};
 pub use transformer::Transformer;
 
 /// The README's example, compiled and run with the documentation tests.

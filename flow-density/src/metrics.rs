@@ -11,7 +11,7 @@ use crate::data::{Classes, Data, Rows, Split, Standard, Toy};
 use crate::{Error, Result};
 
 /// Points scored at once.
-const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 /// What a report is of.
 const ALONE: &str = "negative log-likelihood, nats";
 const GIVEN: &str = "negative log-likelihood given the class, nats";

@@ -7,14 +7,14 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use flow_core::train::{
-    self, CursorState, EmaConfig, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig,
-    Task, TrainConfig,
+    self, CursorState, EmaConfig, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Run,
+    ScheduleConfig, Task, TrainConfig,
 };
 use flow_core::{FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
 
 pub use crate::model::random_order;
-use crate::model::{GraphAf, GraphAfConfig, SampleOptions, Sequence};
+use crate::model::{GraphAf, GraphAfConfig, SampleOptions, Scored, Sequence};
 use crate::{Error, Result};
 
 /// A training run's model and data: the part of `config.json` that makes a checkpoint self-describing.
@@ -79,6 +79,7 @@ pub struct GraphTask {
     train: Vec<Sequence>,
     validation: Vec<Sequence>,
     cursor: EpochCursor,
+    ranks: Ranks,
 }
 
 impl GraphTask {
@@ -89,7 +90,7 @@ impl GraphTask {
     pub fn new(run: GraphRun, train: Vec<Sequence>, validation: Vec<Sequence>, device: &Device) -> Result<Self> {
         let model = run.build(device)?;
         let cursor = EpochCursor::new(train.len(), run.batch, run.seed)?;
-        Ok(GraphTask { run, model, train, validation, cursor })
+        Ok(GraphTask { run, model, train, validation, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -99,7 +100,7 @@ impl GraphTask {
 
     /// Fresh orders of some molecules, such that every bond can be expressed.
     fn ordered(&self, molecules: &[&Sequence], rng: &mut FlowRng) -> Result<Vec<Sequence>> {
-        molecules.iter().map(|m| random_order(m, &self.run.model, rng)).collect()
+        rng.per_row(molecules.len(), |i, rng| random_order(molecules[i], &self.run.model, rng))
     }
 }
 
@@ -109,8 +110,9 @@ pub fn fingerprint(train: &[Sequence], validation: &[Sequence]) -> Fingerprint {
     Fingerprint::of_parts("molecules", &parts, |hash, molecule| molecule.hash(hash))
 }
 
-fn bits_per_atom(value: f64) -> Metric {
-    Metric::new("bits_per_atom", "bits/atom", value)
+/// The bits of an atom, a mean over atoms.
+fn atoms_metrics(scored: &Scored) -> Metrics {
+    Metrics::new(Metric::new("bits_per_atom", "bits/atom", scored.bits_per_atom()).over(scored.atoms as f64))
 }
 
 impl Task for GraphTask {
@@ -132,6 +134,11 @@ impl Task for GraphTask {
         Some(fingerprint(&self.train, &self.validation))
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         const MOLECULES: usize = 256;
         let order = rng.permutation(self.train.len());
@@ -141,20 +148,29 @@ impl Task for GraphTask {
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
-        let mut batch = self.cursor.next_batch();
-        let molecules: Vec<&Sequence> = batch.indices.iter().map(|&i| &self.train[i]).collect();
-        let ordered = self.ordered(&molecules, &mut batch.rng)?;
-        let scored = self.model.backward(&ordered, rng, gradients)?;
+        let batch = self.cursor.next_batch();
+        let share = self.ranks.share(batch.indices.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let molecules: Vec<&Sequence> = batch.indices[share.range()].iter().map(|&i| &self.train[i]).collect();
+        let ordered = self.ordered(&molecules, &mut batch.rng.for_rows(share))?;
+        let scored = self.model.backward(&ordered, &mut rng.for_rows(share), gradients)?;
         let per_molecule = Metric::new("nats_per_molecule", "nats/molecule", scored.nats_per_molecule());
-        Ok(Metrics::new(bits_per_atom(scored.bits_per_atom())).with(per_molecule))
+        // The gradient is the mean over decisions.
+        Ok(atoms_metrics(&scored).with(per_molecule.over(share.count as f64)).over(scored.decisions as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let held_out = if self.validation.is_empty() { &self.train } else { &self.validation };
         let some: Vec<&Sequence> = held_out.iter().take(self.run.validation_molecules).collect();
-        let ordered = self.ordered(&some, rng)?;
-        let scored = self.model.log_prob(&ordered, rng)?;
-        Ok(Metrics::new(bits_per_atom(scored.bits_per_atom())))
+        let share = self.ranks.share(some.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let rng = &mut rng.for_rows(share);
+        let ordered = self.ordered(&some[share.range()], rng)?;
+        Ok(atoms_metrics(&self.model.log_prob(&ordered, rng)?).over(share.count as f64))
     }
 
     fn position(&self) -> CursorState {

@@ -1,10 +1,10 @@
 //! Numbers about image models: bits/dim of held-out images, and how well likelihoods tell sets apart.
 
-use flow_core::FlowRng;
 pub use flow_core::numerics::mean_and_error;
+use flow_core::{FlowRng, Share};
 
 use crate::Result;
-use crate::data::{Dataset, sequential};
+use crate::data::Dataset;
 use crate::model::ImageModel;
 
 /// Images per evaluation batch.
@@ -26,20 +26,39 @@ pub fn bits_per_image(
     count: usize,
     draws: usize,
     rng: &mut FlowRng,
+    progress: impl FnMut(usize),
+) -> Result<Vec<f64>> {
+    bits_of_share(model, set, Share::whole(count.min(set.len())), draws, rng, progress)
+}
+
+/// As [`bits_per_image`], of a share of the first images. Given a generator for rows ([`FlowRng::for_rows`]), an image has
+/// the noise that it has in any other share.
+///
+/// # Errors
+/// As [`bits_per_image`].
+pub fn bits_of_share(
+    model: &ImageModel,
+    set: &Dataset,
+    share: Share,
+    draws: usize,
+    rng: &mut FlowRng,
     mut progress: impl FnMut(usize),
 ) -> Result<Vec<f64>> {
     model.set_training(false);
-    let mut bits = Vec::with_capacity(count);
-    for range in sequential(count.min(set.len()), BATCH) {
-        let indices: Vec<usize> = range.collect();
+    let mut bits = Vec::with_capacity(share.count);
+    for part in share.parts(BATCH) {
+        let indices: Vec<usize> = part.range().collect();
         let images = set.batch(&indices, model.store().device())?;
         let labels = set.labels_of(&indices);
         let mut scores = vec![Vec::with_capacity(draws.max(1)); indices.len()];
-        for _ in 0..draws.max(1) {
-            let b = model.bits_per_dim(&images, labels.as_deref(), rng)?;
-            let b: Vec<f64> = b.to_dtype(candle_core::DType::F64)?.to_vec1()?;
-            scores.iter_mut().zip(b).for_each(|(s, b)| s.push(b));
-        }
+        rng.at_rows(part, |rng| -> Result<()> {
+            for _ in 0..draws.max(1) {
+                let b = model.bits_per_dim(&images, labels.as_deref(), rng)?;
+                let b: Vec<f64> = b.to_dtype(candle_core::DType::F64)?.to_vec1()?;
+                scores.iter_mut().zip(b).for_each(|(s, b)| s.push(b));
+            }
+            Ok(())
+        })?;
         let scale = model.spec().dims() as f64 * std::f64::consts::LN_2;
         bits.extend(scores.iter().map(|s| importance_weighted(s, scale)));
         progress(bits.len());

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use flow_core::train::{
-    self, Fingerprint, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task, TrainConfig,
+    self, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Rule, Run, ScheduleConfig, Task, TrainConfig,
 };
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use image::RgbImage;
@@ -130,6 +130,7 @@ pub struct ImageTask {
     splits: Splits,
     cursor: BatchCursor,
     name_rows: Option<NameRows>,
+    ranks: Ranks,
 }
 
 impl ImageTask {
@@ -149,7 +150,7 @@ impl ImageTask {
         check_classes(&run, &splits.train)?;
         run.augment.as_ref().map_or(Ok(()), Augment::check)?;
         let cursor = BatchCursor::new(splits.train.len(), run.batch, run.seed)?;
-        Ok(ImageTask { run, model, splits, cursor, name_rows: None })
+        Ok(ImageTask { run, model, splits, cursor, name_rows: None, ranks: Ranks::alone() })
     }
 
     /// The same task, with the names of classes in its previews.
@@ -201,6 +202,16 @@ impl Task for ImageTask {
         Some(self.splits.fingerprint())
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        if self.run.model.uses_batch_statistics() {
+            let remedy =
+                "it normalises each image by the others of its batch; train a Glow, or start it as a single process";
+            ranks.only_alone(self.run.model.family(), remedy)?;
+        }
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let order = rng.permutation(self.splits.train.len());
         let indices = &order[..self.run.init_batch.min(order.len())];
@@ -212,9 +223,14 @@ impl Task for ImageTask {
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let device = self.model.store().device().clone();
-        let batch = self.cursor.next_batch(&self.splits.train, self.run.augment.as_ref(), &device)?;
+        let share = self.ranks.share(self.run.batch);
+        let batch = self.cursor.next_share(share, &self.splits.train, self.run.augment.as_ref(), &device)?;
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
         let labels = self.splits.train.labels_of(&batch.indices);
         self.model.set_training(true);
+        let rng = &mut rng.for_rows(share);
         let step = self.model.backward(&batch.images, labels.as_deref(), rng, self.run.backprop, gradients)?;
         let mut metrics = Metrics::new(bits_per_dim(step.bits_per_dim));
         if let Some(nats) = step.auxiliary {
@@ -226,14 +242,17 @@ impl Task for ImageTask {
         if step.penalty != 0.0 {
             metrics = metrics.with(Metric::new("penalty_nats", "nats", step.penalty));
         }
-        Ok(metrics)
+        Ok(metrics.over(share.count as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
-        let count = held_out.len().min(self.run.validation_images);
-        let bits = metrics::bits_per_image(&self.model, held_out, count, 1, rng, |_| ())?;
-        Ok(Metrics::new(bits_per_dim(metrics::mean_and_error(&bits).0)))
+        let share = self.ranks.share(held_out.len().min(self.run.validation_images));
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let bits = metrics::bits_of_share(&self.model, held_out, share, 1, &mut rng.for_rows(share), |_| ())?;
+        Ok(Metrics::new(bits_per_dim(metrics::mean_and_error(&bits).0)).over(share.count as f64))
     }
 
     fn position(&self) -> BatchState {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::train::{
-    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Rule, Run, ScheduleConfig, Task,
-    TrainConfig,
+    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Rule, Run, ScheduleConfig,
+    Task, TrainConfig,
 };
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use serde::{Deserialize, Serialize};
@@ -139,6 +139,7 @@ pub struct VideoTask {
     model: VideoFlow,
     splits: Splits,
     cursor: EpochCursor,
+    ranks: Ranks,
 }
 
 impl VideoTask {
@@ -179,7 +180,7 @@ impl VideoTask {
         }
         let model = run.build(device)?;
         let cursor = EpochCursor::new(splits.train.len(), run.batch, run.seed)?;
-        Ok(VideoTask { run, model, splits, cursor })
+        Ok(VideoTask { run, model, splits, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -195,8 +196,10 @@ impl VideoTask {
     /// Windows of clips that begin at random, `(B, frames, C, H, W)`, and what is told of them.
     fn windows(&self, clips: &[usize], frames: usize, rng: &mut FlowRng) -> Result<(Tensor, Option<Tensor>)> {
         let train = &self.splits.train;
-        let begins: Vec<(usize, usize)> =
-            clips.iter().map(|&clip| (clip, rng.below((length(train, clip) + 1).saturating_sub(frames)))).collect();
+        let begins: Vec<(usize, usize)> = rng.per_row(clips.len(), |row, rng| {
+            let clip = clips[row];
+            Ok::<_, Error>((clip, rng.below((length(train, clip) + 1).saturating_sub(frames))))
+        })?;
         self.read(train, &begins, frames)
     }
 
@@ -210,8 +213,9 @@ impl VideoTask {
     /// The actions without those of some clips.
     fn some_untold(&self, actions: Tensor, rng: &mut FlowRng) -> Result<Tensor> {
         let clips = actions.dim(0)?;
-        let factor: Vec<f32> =
-            (0..clips).map(|_| if rng.next_uniform() < self.run.untold { f32::NAN } else { 1.0 }).collect();
+        let factor =
+            |_, rng: &mut FlowRng| Ok::<_, Error>(if rng.next_uniform() < self.run.untold { f32::NAN } else { 1.0 });
+        let factor = rng.per_row(clips, factor)?;
         Ok(actions.broadcast_mul(&Tensor::from_vec(factor, (clips, 1, 1), &Device::Cpu)?)?)
     }
 }
@@ -250,6 +254,11 @@ impl Task for VideoTask {
         Some(self.splits.fingerprint())
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let order = rng.permutation(self.splits.train.len());
         if self.run.model.actions > 0 {
@@ -262,7 +271,12 @@ impl Task for VideoTask {
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let batch = self.cursor.next_batch();
-        let (clips, actions) = self.windows(&batch.indices, self.run.window(), rng)?;
+        let share = self.ranks.share(batch.indices.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let rng = &mut rng.for_rows(share);
+        let (clips, actions) = self.windows(&batch.indices[share.range()], self.run.window(), rng)?;
         let actions = actions.map(|actions| self.some_untold(actions, rng)).transpose()?;
         let footage = Footage::new(&clips, actions.as_ref());
         self.model.set_training(true);
@@ -272,22 +286,27 @@ impl Task for VideoTask {
         if self.run.backprop == Backprop::Reversible {
             metrics = metrics.with(Metric::new("plain_fallback", "", f64::from(u8::from(step.fell_back))));
         }
-        Ok(metrics)
+        Ok(metrics.over(share.count as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let held_out = if self.splits.validation.is_empty() { &self.splits.train } else { &self.splits.validation };
         let shortest = held_out.iter().map(Clip::frames).min().unwrap_or_default();
         let frames = shortest.min(self.run.context + self.run.horizon);
+        let share = self.ranks.share(held_out.len().min(self.run.validation_clips));
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
         let (mut total, mut count) = (0.0, 0.0);
-        for clip in 0..held_out.len().min(self.run.validation_clips) {
-            let (clip, actions) = self.read(held_out, &[(clip, 0)], frames)?;
-            for row in bits_per_frame(&self.model, Footage::new(&clip, actions.as_ref()), rng)? {
+        for one in share.parts(1) {
+            let (clip, actions) = self.read(held_out, &[(one.first, 0)], frames)?;
+            let footage = Footage::new(&clip, actions.as_ref());
+            for row in bits_per_frame(&self.model, footage, &mut rng.for_rows(one))? {
                 total += row[self.run.context..].iter().sum::<f64>();
                 count += (frames - self.run.context) as f64;
             }
         }
-        Ok(Metrics::new(bits_per_dim(total / count)))
+        Ok(Metrics::new(bits_per_dim(total / count)).over(count))
     }
 
     fn position(&self) -> CursorState {

@@ -7,6 +7,7 @@ mod dlgm;
 mod glow;
 mod graphaf;
 mod pointflow;
+mod ranks;
 mod resume;
 mod shared;
 mod videoflow;

@@ -141,11 +141,10 @@ impl Segments {
     /// # Errors
     /// No place, or one beyond [`Segments::len`].
     pub fn random(&self, places: &[usize], noise: bool, rng: &mut FlowRng, device: &Device) -> Result<Batch> {
-        let mut cuts = Vec::with_capacity(places.len());
-        for &place in places {
-            let (entry, _) = self.clip_of(place)?;
-            cuts.push((entry, rng.below(entry.frames(self.config.hop) - self.frames + 1)));
-        }
+        let cuts = rng.per_row(places.len(), |row, rng| -> Result<_> {
+            let (entry, _) = self.clip_of(places[row])?;
+            Ok((entry, rng.below(entry.frames(self.config.hop) - self.frames + 1)))
+        })?;
         self.batch(&cuts, self.frames, noise.then_some(rng), device)
     }
 
@@ -190,7 +189,7 @@ impl Segments {
         &self,
         cuts: &[(&Entry, usize)],
         frames: usize,
-        mut noise: Option<&mut FlowRng>,
+        noise: Option<&mut FlowRng>,
         device: &Device,
     ) -> Result<Batch> {
         if cuts.is_empty() {
@@ -200,12 +199,17 @@ impl Segments {
         let mut audio = Vec::with_capacity(cuts.len() * samples);
         let mut mel = Vec::with_capacity(cuts.len() * self.config.mels * frames);
         for (entry, frame) in cuts {
-            let start = audio.len();
             audio.extend(entry.aligned.samples.iter().skip(frame * hop).take(samples));
-            if let (Some(rng), Some(own)) = (noise.as_deref_mut(), audio.get_mut(start..)) {
-                dequantize(own, entry.bits, entry.aligned.gain, rng);
-            }
             mel.extend_from_slice(entry.aligned.mel.cut(*frame, frames)?.values());
+        }
+        if let Some(rng) = noise {
+            rng.per_row(cuts.len(), |row, rng| -> Result<()> {
+                let entry = cuts[row].0;
+                if let Some(own) = audio.get_mut(row * samples..(row + 1) * samples) {
+                    dequantize(own, entry.bits, entry.aligned.gain, rng);
+                }
+                Ok(())
+            })?;
         }
         Ok(Batch {
             audio: Tensor::from_vec(audio, (cuts.len(), samples), device)?,

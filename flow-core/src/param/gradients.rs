@@ -1,8 +1,6 @@
 //! Gradients of a whole model: ordered by parameter name and flattenable.
 //!
-//! The order makes every sum over parameters (global norm, all-reduce) reproducible, and
-//! [`Gradients::flatten`] / [`Gradients::unflatten`] are where a data-parallel all-reduce sits:
-//! between back-propagation and clipping.
+//! The order makes every sum over parameters (global norm, the sum over ranks of data-parallel training) reproducible.
 
 use std::collections::HashMap;
 
@@ -101,6 +99,11 @@ impl Gradients {
     /// Parameters with their gradients, in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&Param, Option<&Tensor>)> {
         self.params.iter().zip(self.values.iter().map(Option::as_ref))
+    }
+
+    /// As [`Gradients::iter`], the gradients to be changed.
+    pub(crate) fn slots(&mut self) -> impl Iterator<Item = (&Param, &mut Option<Tensor>)> {
+        self.params.iter().zip(&mut self.values)
     }
 
     /// Adds all gradients of `other`.

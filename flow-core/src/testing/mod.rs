@@ -36,7 +36,8 @@
 //! [`Case::reasons`] lists.
 //!
 //! [`registry`] lists every bijector of this crate, [`quadrature`] integrates densities, [`jacobian`]
-//! differentiates by central differences, [`fuzz`] damages files for the tests of readers.
+//! differentiates by central differences, [`fuzz`] damages files for the tests of readers, [`ThreadRanks`] are ranks of
+//! data-parallel training in one process.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -56,6 +57,7 @@ mod net;
 pub(crate) mod numbers;
 mod properties;
 pub mod quadrature;
+mod ranks;
 mod refusals;
 pub mod registry;
 mod sweep;
@@ -64,6 +66,7 @@ pub(crate) mod transformer;
 
 pub use case::{Case, Domain, randomise};
 pub use net::{SmoothNet, smooth_coupling};
+pub use ranks::ThreadRanks;
 
 use case::{Parameters, Subject};
 

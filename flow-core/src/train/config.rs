@@ -50,6 +50,16 @@ pub struct TrainConfig {
     pub max_non_finite: u64,
     /// Steps between lines of the log.
     pub log_every: u64,
+    /// Bytes of gradients that several ranks sum at a time: a bucket is full with the parameter that reaches it.
+    #[serde(skip_serializing_if = "is_default_bucket")]
+    pub bucket_bytes: usize,
+}
+
+/// Large enough for the wires to be busy, small enough to be copied in the cache's neighbourhood.
+const BUCKET: usize = 25_000_000;
+
+fn is_default_bucket(bytes: &usize) -> bool {
+    *bytes == BUCKET
 }
 
 impl Default for TrainConfig {
@@ -68,6 +78,7 @@ impl Default for TrainConfig {
             preview_every: None,
             max_non_finite: 10,
             log_every: 10,
+            bucket_bytes: BUCKET,
         }
     }
 }
@@ -86,6 +97,7 @@ impl TrainConfig {
         at_least_one("preview_every", self.preview_every)?;
         at_least_one("max_non_finite", Some(self.max_non_finite))?;
         at_least_one("log_every", Some(self.log_every))?;
+        at_least_one("bucket_bytes", Some(self.bucket_bytes as u64))?;
         if let Some(norm) = self.clip_norm {
             in_range("clip_norm", norm, norm > 0.0 && norm.is_finite(), "a finite number > 0")?;
         }

@@ -138,10 +138,31 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes tensors as a safetensors file; returns the CRC-32C of its bytes.
 pub(super) fn write_tensors(path: &Path, tensors: &Tensors) -> Result<u32> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let bytes = safetensors::serialize(tensors.iter(), Some(metadata)).map_err(|e| fault(path, e))?;
+    let bytes = to_bytes(path, tensors)?;
     write_durably(path, &bytes)?;
     Ok(crc32c::crc32c(&bytes))
+}
+
+/// The content of a safetensors file; `path` is named in errors.
+pub(super) fn to_bytes(path: &Path, tensors: &Tensors) -> Result<Vec<u8>> {
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize(tensors.iter(), Some(metadata)).map_err(|e| fault(path, e))
+}
+
+/// The inverse of [`to_bytes`].
+pub(super) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Tensors> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| fault(path, explain(&e, bytes.len() as u64)))?;
+    file.iter().map(|(name, view)| Ok((name.to_string(), tensor(path, name, &view)?))).collect()
+}
+
+/// CRC-32C of all parameters and buffers, by which the same weights are known.
+pub(super) fn checksum(store: &crate::ParamStore) -> Result<u32> {
+    let mut sum = 0;
+    for param in store.all() {
+        let one = Tensors::from([(param.name().to_string(), param.var().as_detached_tensor())]);
+        sum = crc32c::crc32c_append(sum, &to_bytes(Path::new("weights"), &one)?);
+    }
+    Ok(sum)
 }
 
 /// Reads a safetensors file onto the CPU; returns the CRC-32C of its bytes too.
@@ -150,9 +171,7 @@ pub(super) fn write_tensors(path: &Path, tensors: &Tensors) -> Result<u32> {
 /// [`Error::Checkpoint`] naming the file and what is wrong with it.
 pub(super) fn read_tensors(path: &Path) -> Result<(Tensors, u32)> {
     let bytes = read(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| fault(path, explain(&e, bytes.len() as u64)))?;
-    let tensors = file.iter().map(|(name, view)| Ok((name.to_string(), tensor(path, name, &view)?)));
-    Ok((tensors.collect::<Result<_>>()?, crc32c::crc32c(&bytes)))
+    Ok((from_bytes(path, &bytes)?, crc32c::crc32c(&bytes)))
 }
 
 fn tensor(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Tensor> {

@@ -58,6 +58,12 @@ impl Fingerprint {
         &self.kind
     }
 
+    /// By name, for a comparison that names what differs.
+    pub(super) fn by_name(&self) -> serde_json::Value {
+        let part = |part: &Part| (part.name.clone(), serde_json::json!({"count": part.count, "hash": part.hash}));
+        serde_json::json!({"kind": self.kind, "parts": serde_json::Map::from_iter(self.parts.iter().map(part))})
+    }
+
     /// How these data differ from those of an earlier time, in words; `None` if they are the same.
     pub fn difference(&self, then: &Self) -> Option<String> {
         if self.kind != then.kind {

@@ -23,12 +23,21 @@ pub struct Metric {
     pub unit: Cow<'static, str>,
     /// The number.
     pub value: f64,
+    /// What it is the mean over, where that is something else than the samples of [`Metrics::weight`].
+    pub over: Option<f64>,
 }
 
 impl Metric {
     /// `value` under a name, in a unit; the unit is empty for counts and ratios.
     pub fn new(name: impl Into<Cow<'static, str>>, unit: impl Into<Cow<'static, str>>, value: f64) -> Self {
-        Metric { name: name.into(), unit: unit.into(), value }
+        Metric { name: name.into(), unit: unit.into(), value, over: None }
+    }
+
+    /// The mean over so many things, of another kind than the samples of a step: what it counts by where several ranks
+    /// put their metrics together.
+    #[must_use]
+    pub fn over(self, count: f64) -> Self {
+        Metric { over: Some(count), ..self }
     }
 
     /// The name in words, without the unit that it may end with; empty if the name is the unit.
@@ -61,12 +70,26 @@ pub struct Metrics {
     pub objective: Metric,
     /// Everything else, in the order in which it is shown and logged.
     pub others: Vec<Metric>,
+    /// How many samples (or whatever the loss is the mean over) these are the means of. It is looked at where several
+    /// ranks take a step or validate together: gradients and metrics count by it.
+    pub weight: f64,
 }
 
 impl Metrics {
     /// An objective alone.
     pub fn new(objective: Metric) -> Self {
-        Metrics { objective, others: Vec::new() }
+        Metrics { objective, others: Vec::new(), weight: 1.0 }
+    }
+
+    /// The metrics of no samples: of a rank that has none of a batch.
+    pub fn of_nothing() -> Self {
+        Metrics { weight: 0.0, ..Metrics::new(Metric::new("", "", f64::NAN)) }
+    }
+
+    /// These metrics as means over so many samples.
+    #[must_use]
+    pub fn over(self, samples: f64) -> Self {
+        Metrics { weight: samples, ..self }
     }
 
     /// These metrics and one more.

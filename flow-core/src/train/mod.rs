@@ -44,7 +44,9 @@ pub use checkpoint::{
     load_train_config, load_weights, load_weights_as, save_model,
 };
 pub use clip::{Clipped, clip_global_norm};
-pub use communicator::{Communicator, Solo};
+#[cfg(feature = "mpi")]
+pub use communicator::mpi;
+pub use communicator::{Communicator, Ranks, Solo, Summands, launch};
 pub use config::TrainConfig;
 pub use cursor::{BatchIndices, CursorState, EpochCursor};
 pub use ema::{Ema, EmaConfig};

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::communicator::Ranks;
 use super::fingerprint::Fingerprint;
 use super::metrics::Metrics;
 use crate::{Error, FlowRng, Gradients, ParamStore};
@@ -16,9 +17,11 @@ use crate::{Error, FlowRng, Gradients, ParamStore};
 /// given; then a resumed run repeats the bits of an uninterrupted one.
 ///
 /// # Data parallelism
-/// Every rank runs the same task. [`Task::position`] is written by rank 0 and restored on all ranks, so
-/// it must describe a position in the *common* order of the data, of which a rank takes its own share. A
-/// step gets a different generator on every rank.
+/// Every rank runs the same task, and gets the same generator. A task that takes [`Ranks`] ([`Task::share_out`]) asks them
+/// in every step which rows of the *common* batch are its own ([`Ranks::share`]), advances its position by the whole batch,
+/// draws what is random about its rows by a generator for rows ([`FlowRng::for_rows`]), and says in
+/// [`Metrics::over`] how many there were. Then any number of ranks trains the model that one trains. A rank without rows
+/// adds no gradient and returns [`Metrics::of_nothing`]. [`Task::position`] is written by rank 0 and restored on all ranks.
 pub trait Task {
     /// Every hyper-parameter of model and data, written to `config.json` and compared on resume; for a model that is
     /// to be loaded again, its [`Run`](super::Run).
@@ -46,7 +49,19 @@ pub trait Task {
         None
     }
 
+    /// Takes note of the ranks that this one works with, once, before anything else, where there are several. The default
+    /// refuses: a task that knows nothing of ranks would train each on the same batches.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what cannot be shared out, with what helps.
+    fn share_out(&mut self, ranks: Ranks) -> Result<(), Error> {
+        ranks.only_alone("this training", "start it as a single process")
+    }
+
     /// Data-dependent initialisation, once, before the first step of a fresh run. The default does nothing.
+    ///
+    /// Every rank calls it with the same generator and for the whole batch of initialisation; all take what comes of it on
+    /// rank 0.
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<(), Self::Error> {
         Ok(())
     }
@@ -70,7 +85,7 @@ pub trait Task {
     /// Returns to a position given by [`Task::position`].
     fn restore(&mut self, position: Self::Position) -> Result<(), Self::Error>;
 
-    /// Samples that one step consumes on this rank, for the rate display.
+    /// Samples that one step consumes on all ranks together, for the rate display.
     fn samples_per_step(&self) -> usize;
 
     /// Writes pictures or the like into `folder`, every `preview_every` steps, on rank 0 only.

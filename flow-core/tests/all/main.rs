@@ -10,6 +10,8 @@ mod integral;
 mod kill;
 mod last_validation;
 mod matching;
+#[cfg(all(unix, feature = "mpi"))]
+mod mpi;
 mod ode;
 mod ranks;
 mod registry;

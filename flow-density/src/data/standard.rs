@@ -113,12 +113,17 @@ impl Standard {
         if !self.is_dequantized() {
             return self.apply(values, device);
         }
-        let one = |(i, &v): (usize, &T)| {
-            let column = i % self.columns();
-            let spread = self.lattice(column).map_or(0.0, |lattice| lattice.step * (rng.next_uniform() - 0.5));
-            self.seen(column, v.into() + spread)
+        let columns = self.columns().max(1);
+        let rows: Vec<&[T]> = values.chunks(columns).collect();
+        let spread = |row: usize, rng: &mut FlowRng| {
+            let one = |(column, &v): (usize, &T)| {
+                let spread = self.lattice(column).map_or(0.0, |lattice| lattice.step * (rng.next_uniform() - 0.5));
+                self.seen(column, v.into() + spread)
+            };
+            Ok::<_, Error>(rows[row].iter().enumerate().map(one).collect::<Vec<f32>>())
         };
-        self.tensor(values.iter().enumerate().map(one), device)
+        let seen = rng.per_row(rows.len(), spread)?.concat();
+        self.tensor(seen.into_iter(), device)
     }
 
     fn seen(&self, column: usize, value: f64) -> f32 {

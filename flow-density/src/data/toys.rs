@@ -115,7 +115,8 @@ impl Toy {
 
     /// `n` independent points.
     pub fn sample(self, n: usize, rng: &mut FlowRng) -> Vec<[f64; 2]> {
-        (0..n).map(|_| self.draw(rng)).collect()
+        let draw = |_, rng: &mut FlowRng| Ok::<_, std::convert::Infallible>(self.draw(rng));
+        rng.per_row(n, draw).unwrap_or_else(|never| match never {})
     }
 
     /// `n` independent points in f32, one after the other.

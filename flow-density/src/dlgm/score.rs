@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use flow_core::FlowRng;
 use flow_core::numerics::{mean_and_error, plus_minus};
+use flow_core::{FlowRng, Share};
 
 use super::images::BinaryImages;
 use super::model::{Dlgm, host};
@@ -56,6 +56,22 @@ impl fmt::Display for Report {
 /// [`flow_core::Error::Config`] without images or draws, and [`flow_core::Error::NonFinite`] naming an image whose weights
 /// are not finite.
 pub fn score(model: &Dlgm, images: &BinaryImages, count: usize, draws: usize, rng: &mut FlowRng) -> Result<Report> {
+    score_share(model, images, Share::whole(count.min(images.len())), draws, rng)
+}
+
+/// As [`score`], of a share of the first images. Given a generator for rows ([`FlowRng::for_rows`]), an image has the draws
+/// that it has in any other share.
+///
+/// # Errors
+/// As [`score`].
+pub(super) fn score_share(
+    model: &Dlgm,
+    images: &BinaryImages,
+    share: Share,
+    draws: usize,
+    rng: &mut FlowRng,
+) -> Result<Report> {
+    let count = share.count;
     if count == 0 || draws == 0 {
         return Err(Error::config(
             "score",
@@ -63,13 +79,12 @@ pub fn score(model: &Dlgm, images: &BinaryImages, count: usize, draws: usize, rn
         ));
     }
     let _paused = model.store().no_grad();
-    let count = count.min(images.len());
     let (mut bounds, mut kls, mut nlls, mut effective) = (vec![], vec![], vec![], 0.0);
     let group = (AT_ONCE / draws).max(1);
-    for first in (0..count).step_by(group) {
-        let places: Vec<usize> = (first..count.min(first + group)).collect();
+    for part in share.parts(group) {
+        let places: Vec<usize> = part.range().collect();
         let x = images.batch(&places, model.store().dtype(), model.store().device())?;
-        let noise = model.noise(places.len() * draws, rng)?;
+        let noise = rng.at_rows(part, |rng| model.noise(places.len() * draws, rng))?;
         let terms = model.terms(&x, &model.code(&x)?, &noise)?;
         let [log_q, log_x, log_z] = [&terms.log_q, &terms.log_x, &terms.log_z].map(host);
         let (log_q, log_x, log_z) = (log_q?, log_x?, log_z?);

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 use flow_core::train::{
-    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task,
+    self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Run, ScheduleConfig, Task,
     TrainConfig,
 };
 use flow_core::{FlowRng, Gradients, ParamStore};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::config::DlgmConfig;
 use super::images::BinaryImages;
 use super::model::{Dlgm, Terms, host};
-use super::score::score;
+use super::score::score_share;
 use crate::{Error, Result};
 
 /// The name in logs of the free energy, in nats per image, whatever the annealing.
@@ -121,6 +121,7 @@ pub struct DlgmTask {
     model: Dlgm,
     parts: Parts,
     cursor: EpochCursor,
+    ranks: Ranks,
 }
 
 impl DlgmTask {
@@ -141,7 +142,7 @@ impl DlgmTask {
             return Err(Error::config("validation", reason));
         }
         let cursor = EpochCursor::new(parts.train.len(), run.batch, run.seed)?;
-        Ok(DlgmTask { model: run.build(device)?, run, parts, cursor })
+        Ok(DlgmTask { model: run.build(device)?, run, parts, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -181,21 +182,37 @@ impl Task for DlgmTask {
         Some(self.parts.fingerprint())
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
-        let places = self.cursor.next_batch().indices;
-        let x = self.parts.train.batch(&places, self.model.store().dtype(), self.model.store().device())?;
-        let noise = self.model.noise(places.len(), rng)?;
+        let indices = self.cursor.next_batch().indices;
+        let share = self.ranks.share(indices.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let places = &indices[share.range()];
+        let x = self.parts.train.batch(places, self.model.store().dtype(), self.model.store().device())?;
+        let noise = self.model.noise(places.len(), &mut rng.for_rows(share))?;
         let beta = self.run.beta(step);
         let terms = self.model.free_energy_backward(&x, &noise, beta, gradients)?;
-        let metrics = metrics(&terms)?;
+        let metrics = metrics(&terms)?.over(share.count as f64);
         Ok(if self.run.anneal == 0 { metrics } else { metrics.with(Metric::new("beta", "", beta)) })
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let DlgmRun { validation_images, validation_draws, .. } = self.run;
-        let report = score(&self.model, &self.parts.validation, validation_images, validation_draws, rng)?;
+        let set = &self.parts.validation;
+        let share = self.ranks.share(validation_images.min(set.len()));
+        // Of no images at all `score` says what is wrong.
+        if share.is_empty() && share.of > 0 {
+            return Ok(Metrics::of_nothing());
+        }
+        let report = score_share(&self.model, set, share, validation_draws, &mut rng.for_rows(share))?;
         let kl = Metric::new("kl_nats", "nats", report.kl.0);
-        Ok(Metrics::new(Metric::new(FREE_ENERGY, "nats", report.bound.0)).with(kl))
+        Ok(Metrics::new(Metric::new(FREE_ENERGY, "nats", report.bound.0)).with(kl).over(share.count as f64))
     }
 
     fn position(&self) -> CursorState {

@@ -1,12 +1,12 @@
 //! What a training step of a density is.
 
 use candle_core::{Device, Tensor};
-use flow_core::train::{BatchIndices, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Task};
-use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
+use flow_core::train::{BatchIndices, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Ranks, Task};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore, Share};
 
 use super::DensityRun;
 use crate::data::{Data, Split};
-use crate::metrics::log_prob_given;
+use crate::metrics::{CHUNK, log_prob_given};
 use crate::model::{Kind, Model, Purpose};
 use crate::{Error, Result};
 
@@ -26,6 +26,7 @@ pub struct DensityTask {
     model: Model,
     data: Data,
     cursor: Option<EpochCursor>,
+    ranks: Ranks,
 }
 
 impl DensityTask {
@@ -49,7 +50,7 @@ impl DensityTask {
             Some(_) => None,
             None => Some(EpochCursor::new(data.train_rows(), run.batch, run.seed)?),
         };
-        Ok(DensityTask { run, model, data, cursor })
+        Ok(DensityTask { run, model, data, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -62,18 +63,23 @@ impl DensityTask {
         &self.data
     }
 
-    /// Standardised points with their context: fresh ones of a toy, the next rows of a table.
-    fn batch(&mut self, rng: &mut FlowRng) -> Result<(Tensor, Option<Tensor>)> {
+    /// Standardised points with their context, a share of the batch: fresh ones of a toy, the next rows of a table.
+    fn batch(&mut self, share: Share, rng: &mut FlowRng) -> Result<(Tensor, Option<Tensor>)> {
         match (&mut self.cursor, self.data.toy()) {
             (Some(cursor), None) => {
                 let BatchIndices { indices, .. } = cursor.next_batch();
-                self.picked(&indices, rng)
+                self.picked(&indices[share.range()], rng)
             }
             (_, toy) => {
-                let rows = toy.map_or(Vec::new(), |toy| toy.rows(self.run.batch, rng));
+                let rows = toy.map_or(Vec::new(), |toy| toy.rows(share.count, rng));
                 Ok((self.seen(&rows, rng)?, None))
             }
         }
+    }
+
+    /// Whether the model is trained by flow matching.
+    fn is_matched(&self) -> bool {
+        self.run.model.kind == Kind::Matching
     }
 
     /// Some of the training rows, standardised, with their context.
@@ -108,14 +114,34 @@ impl DensityTask {
         self.run.standard.std.iter().take(self.run.modelled()).map(|std| std.ln()).sum()
     }
 
-    /// The error of a matched field over rows; `None` for a model that is trained otherwise.
-    fn matching_error(&self, x: &Tensor, given: Option<&Tensor>, rng: &mut FlowRng) -> Result<Option<Tensor>> {
-        match (self.run.model.kind, self.model.field()) {
-            (Kind::Matching, Some(field)) => {
-                Ok(Some(self.run.model.matching.loss(&*field, x, given, x.dim(0)?, rng)?))
-            }
-            _ => Ok(None),
+    /// The error of a matched field over a share of rows, which are all given: transport goes over all of them. `None` for
+    /// a model that is trained otherwise.
+    fn matching_error(
+        &self,
+        x: &Tensor,
+        given: Option<&Tensor>,
+        share: Share,
+        rng: &mut FlowRng,
+    ) -> Result<Option<Tensor>> {
+        match self.model.field().filter(|_| self.is_matched()) {
+            Some(field) => Ok(Some(self.run.model.matching.loss_of_rows(&*field, x, given, share, rng)?)),
+            None => Ok(None),
         }
+    }
+
+    /// Mean negative log-likelihood in the data's units of a share of held-out rows, which are all given as seen.
+    fn held_out_nats(&self, x: &Tensor, given: Option<&Tensor>, share: Share, rng: &FlowRng) -> Result<f64> {
+        let density = self.model.density();
+        let (parted, context) = self.parted(x, given.cloned())?;
+        let mut sum = 0.0;
+        for part in share.parts(CHUNK) {
+            let rows = |t: &Tensor| t.narrow(0, part.first, part.count)?.contiguous();
+            let context = context.as_ref().map(rows).transpose()?;
+            // An estimate of a likelihood is drawn for the rows, wherever they are scored.
+            density.set_noise(&mut rng.for_rows(part));
+            sum += log_prob_given(density, &rows(&parted)?, context.as_ref())?.iter().sum::<f64>();
+        }
+        Ok(self.log_scale() - sum / share.count.max(1) as f64)
     }
 }
 
@@ -147,6 +173,11 @@ impl Task for DensityTask {
         self.data.fingerprint()
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         let (first, given) = match self.data.toy() {
             Some(toy) => (self.seen(&toy.rows(FIRST, rng), rng)?, None),
@@ -161,31 +192,40 @@ impl Task for DensityTask {
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
-        let (x, given) = self.batch(rng)?;
-        if let Some(error) = self.matching_error(&x, given.as_ref(), rng)? {
+        let share = self.ranks.share(self.run.batch);
+        // Pairs are drawn of the whole batch, which transport may go over.
+        let rows = if self.is_matched() { Share::whole(self.run.batch) } else { share };
+        let rng = &mut rng.for_rows(rows);
+        let (x, given) = self.batch(rows, rng)?;
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        if let Some(error) = self.matching_error(&x, given.as_ref(), share, rng)? {
             gradients.accumulate(&error.backward()?)?;
-            return Ok(Metrics::new(squared_error(&error)?));
+            return Ok(Metrics::new(squared_error(&error)?).over(share.count as f64));
         }
         let density = self.model.density();
         density.set_training(true);
         density.set_noise(rng);
-        let weight = Tensor::full(-1.0 / self.run.batch as f32, self.run.batch, x.device())?;
+        let weight = Tensor::full(-1.0 / share.count as f32, share.count, x.device())?;
         let (x, context) = self.parted(&x, given)?;
         let scored = density.log_prob_backward(&x, context.as_ref(), &weight, Backprop::Reversible, gradients)?;
         let mean = f64::from(scored.log_prob.mean(0)?.to_scalar::<f32>()?);
-        Ok(Metrics::new(nats(self.log_scale() - mean)))
+        Ok(Metrics::new(nats(self.log_scale() - mean)).over(share.count as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         self.model.density().set_training(false);
         let rows = self.data.rows(Split::Validation).first(VALIDATION);
         let (x, given) = (self.seen(rows.values(), rng)?, self.context(rows.classes())?);
-        let (parted, context) = self.parted(&x, given.clone())?;
-        let logs = log_prob_given(self.model.density(), &parted, context.as_ref())?;
-        let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
-        let metrics = Metrics::new(nats(self.log_scale() - mean));
+        let share = self.ranks.share(x.dim(0)?);
+        if share.is_empty() && share.of > 0 {
+            return Ok(Metrics::of_nothing());
+        }
+        let nll = self.held_out_nats(&x, given.as_ref(), share, &rng.fork())?;
+        let metrics = Metrics::new(nats(nll)).over(share.count as f64);
         let _paused = self.model.store().no_grad();
-        Ok(match self.matching_error(&x, given.as_ref(), rng)? {
+        Ok(match self.matching_error(&x, given.as_ref(), share, rng)? {
             Some(error) => metrics.with(squared_error(&error)?),
             None => metrics,
         })

@@ -1,13 +1,13 @@
 //! A variational fit as the training engine sees it.
 
 use candle_core::{DType, Tensor};
-use flow_core::train::{Metric, Metrics, Task};
-use flow_core::{Backprop, FlowRng, Gradients, ParamStore, Reparameterized};
+use flow_core::train::{Metric, Metrics, Ranks, Task};
+use flow_core::{Backprop, FlowRng, Gradients, ParamStore, Reparameterized, Share};
 use serde::Serialize;
 
 use super::constrained::Constraint;
 use super::location::Location;
-use super::objective::{Divergence, Estimator};
+use super::objective::{Divergence, Estimator, Terms};
 use super::options::Objective;
 use super::tails;
 use super::target::{LogDensityResult, Target};
@@ -28,6 +28,7 @@ pub struct VariationalTask<'a, Q: ?Sized, F, R> {
     run: R,
     backprop: Backprop,
     tails: bool,
+    ranks: Ranks,
     /// The domains of the parameters, if the density is to be found first.
     domains: Option<Vec<Constraint>>,
 }
@@ -45,7 +46,8 @@ where
     pub fn new(q: &'a Q, log_density: F, objective: Objective, run: R) -> Result<Self> {
         objective.check()?;
         let target = Target::new(log_density);
-        Ok(VariationalTask { q, target, objective, run, backprop: Backprop::default(), tails: true, domains: None })
+        let (backprop, ranks) = (Backprop::default(), Ranks::alone());
+        Ok(VariationalTask { q, target, objective, run, backprop, tails: true, ranks, domains: None })
     }
 
     /// How gradients are computed; both ways give the same ones.
@@ -104,25 +106,61 @@ where
         }
     }
 
-    /// Adds the gradient of the divergence, estimated by samples, to `gradients`; returns the estimate.
-    fn differentiate(&self, factor: f64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<f64> {
-        let Objective { divergence, estimator, samples, .. } = self.objective;
-        let drawn = self.q.draw(samples, None, self.backprop, rng)?;
-        let log_q = finite("log q of a sample", &drawn.log_prob)?;
-        let values = self.target.evaluate(&drawn.x)?;
-        if divergence.refuses_zero() {
-            values.refuse_zero()?;
+    /// The estimate from the log-weights of this rank's share of samples, with their coefficients in its own mean. `None`
+    /// are weights that could not be computed: a divergence that compares samples hears of those of other ranks, which all
+    /// have to say theirs.
+    fn terms(&self, log_weights: Option<&[f64]>, share: Share) -> Result<Terms> {
+        let Objective { divergence, estimator, .. } = self.objective;
+        let missing = vec![f64::NAN; share.count];
+        let own = log_weights.unwrap_or(&missing);
+        if divergence == Divergence::Reverse {
+            return Ok(divergence.terms(own, estimator));
         }
-        let log_weights: Vec<f64> = values.logs.iter().zip(&log_q).map(|(p, q)| factor * p - q).collect();
-        let terms = divergence.terms(&log_weights, estimator);
+        let all = self.ranks.gather(own)?;
+        if all.iter().any(|weight| weight.is_nan()) {
+            let what = "log-weight of a sample".into();
+            return Err(flow_core::Error::NonFinite { layer: "flow".into(), what, step: None }.into());
+        }
+        let Terms { loss, coefficients } = divergence.terms(&all, estimator);
+        // The engine takes the mean over samples of what each rank has the mean of.
+        let scale = share.of as f64 / share.count.max(1) as f64;
+        let own = coefficients.get(share.range()).unwrap_or_default();
+        Ok(Terms { loss, coefficients: own.iter().map(|c| c * scale).collect() })
+    }
+
+    /// Adds the gradient of the divergence, estimated by a share of samples, to `gradients`; returns the estimate.
+    fn differentiate(
+        &self,
+        factor: f64,
+        share: Share,
+        rng: &mut FlowRng,
+        gradients: &mut Gradients,
+    ) -> Result<Metrics> {
+        let Objective { divergence, estimator, .. } = self.objective;
+        let weigh = || -> Result<_> {
+            let drawn = self.q.draw(share.count, None, self.backprop, rng)?;
+            let log_q = finite("log q of a sample", &drawn.log_prob)?;
+            let values = self.target.evaluate(&drawn.x)?;
+            if divergence.refuses_zero() {
+                values.refuse_zero()?;
+            }
+            let log_weights: Vec<f64> = values.logs.iter().zip(&log_q).map(|(p, q)| factor * p - q).collect();
+            Ok((drawn, values, log_weights))
+        };
+        let weighed = (!share.is_empty()).then(weigh).transpose();
+        let terms = self.terms(weighed.as_ref().ok().map(|own| own.as_ref().map_or(&[][..], |own| &own.2)), share);
+        // What failed here comes before what came of it elsewhere.
+        let Some((drawn, values, _)) = weighed? else { return terms.map(|_| Metrics::of_nothing()) };
+        let terms = terms?;
+        let metrics = Metrics::new(loss_of(terms.loss)).over(share.count as f64);
         let like = |values: Vec<f64>| -> Result<Tensor> {
-            let t = Tensor::from_vec(values, samples, &candle_core::Device::Cpu)?;
+            let t = Tensor::from_vec(values, share.count, &candle_core::Device::Cpu)?;
             Ok(t.to_dtype(drawn.x.dtype())?.to_device(drawn.x.device())?)
         };
         let coefficients = like(terms.coefficients)?;
         if divergence == Divergence::Forward {
             self.q.log_prob_backward(&drawn.x, None, &coefficients, self.backprop, gradients)?;
-            return Ok(terms.loss);
+            return Ok(metrics);
         }
         let of_target = values.gradient(&(&coefficients * factor)?)?;
         let (grad_x, grad_log_q) = match estimator {
@@ -135,17 +173,26 @@ where
             }
         };
         self.q.draw_backward(drawn, &grad_x, &grad_log_q, gradients)?;
-        Ok(terms.loss)
+        Ok(metrics)
     }
 
     /// The estimate of the divergence by fresh samples, and the evidence lower bound.
     fn measure(&self, rng: &mut FlowRng) -> Result<Metrics> {
         let _paused = self.q.store().no_grad();
         let samples = VALIDATION.max(self.objective.samples);
-        let (x, log_q) = self.q.rsample_and_log_prob(samples, None, rng)?;
-        let log_q = finite("log q of a sample", &log_q)?;
-        let log_p = self.target.evaluate(&x)?.logs;
-        let log_weights: Vec<f64> = log_p.iter().zip(&log_q).map(|(p, q)| p - q).collect();
+        let share = self.ranks.share(samples);
+        let rng = &mut rng.for_rows(share);
+        self.q.set_noise(rng);
+        let mut weigh = || -> Result<Vec<f64>> {
+            let (x, log_q) = self.q.rsample_and_log_prob(share.count, None, rng)?;
+            let log_q = finite("log q of a sample", &log_q)?;
+            let log_p = self.target.evaluate(&x)?.logs;
+            Ok(log_p.iter().zip(&log_q).map(|(p, q)| p - q).collect())
+        };
+        let own = if share.is_empty() { Ok(Vec::new()) } else { weigh() };
+        // All ranks say what they have, also one that has failed.
+        let log_weights = self.ranks.gather(own.as_deref().unwrap_or_default())?;
+        own?;
         let loss = self.objective.divergence.terms(&log_weights, Estimator::Total).loss;
         let elbo = log_weights.iter().sum::<f64>() / samples as f64;
         Ok(Metrics::new(loss_of(loss)).with(Metric::new("elbo_nats", "nats", elbo)))
@@ -190,11 +237,18 @@ where
         self.prepare(rng).map(drop)
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
+        let share = self.ranks.share(self.objective.samples);
+        let rng = &mut rng.for_rows(share);
         self.q.set_training(true);
         self.q.set_noise(rng);
         let factor = self.objective.annealing.map_or(1.0, |annealing| annealing.factor(step));
-        Ok(Metrics::new(loss_of(self.differentiate(factor, rng, gradients)?)))
+        self.differentiate(factor, share, rng, gradients)
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {

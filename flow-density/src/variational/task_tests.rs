@@ -35,7 +35,9 @@ where
     F: Fn(&Tensor) -> LogDensityResult,
 {
     let mut gradients = Gradients::new(task.q.store());
-    let loss = task.differentiate(factor, &mut FlowRng::seed_from(9), &mut gradients).unwrap();
+    let share = Share::whole(task.objective.samples);
+    let metrics = task.differentiate(factor, share, &mut FlowRng::seed_from(9), &mut gradients).unwrap();
+    let loss = metrics.objective.value;
     let all = gradients.iter().flat_map(|(param, gradient)| match gradient {
         Some(gradient) => gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap(),
         None => vec![0.0; param.var().elem_count()],

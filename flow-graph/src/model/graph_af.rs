@@ -63,6 +63,25 @@ struct Chunk<T> {
     noise: Noise<T>,
 }
 
+/// The noise of a chunk: by one generator, or by one for each molecule, whose noise then does not depend on what else is in
+/// the chunk.
+fn draw_noise<T: Real>(config: &GraphAfConfig, pack: &Pack, mut generators: Vec<FlowRng>) -> Noise<T> {
+    let (atoms, bonds) = noise_lengths(config, pack);
+    // Numbers for one decision: none, or one for each class.
+    let [for_atom, for_bond] = [atoms / pack.atoms.len().max(1), bonds / pack.bonds.len().max(1)];
+    let whole = [(pack.atoms.len(), pack.bonds.len())];
+    let ends = if generators.len() == 1 { &whole[..] } else { &pack.ends };
+    let uniform = |rng: &mut FlowRng, n: usize| (0..n).map(|_| T::from_f64(rng.next_uniform())).collect::<Vec<T>>();
+    let mut noise = Noise { atoms: Vec::with_capacity(atoms), bonds: Vec::with_capacity(bonds) };
+    let mut from = (0, 0);
+    for (rng, &to) in generators.iter_mut().zip(ends) {
+        noise.atoms.extend(uniform(rng, (to.0 - from.0) * for_atom));
+        noise.bonds.extend(uniform(rng, (to.1 - from.1) * for_bond));
+        from = to;
+    }
+    noise
+}
+
 impl GraphAf {
     /// A model with fresh parameters in `store`.
     ///
@@ -173,14 +192,19 @@ impl GraphAf {
         rng: &mut FlowRng,
     ) -> Result<Vec<Chunk<T>>> {
         self.check(sequences)?;
-        // One generator per chunk, drawn in order: the bits do not depend on the number of threads.
-        let work: Vec<(&[Sequence], FlowRng)> = sequences.chunks(CHUNK).map(|part| (part, rng.fork())).collect();
+        // The generators before the work: the bits do not depend on the number of threads.
+        let parts = sequences.chunks(CHUNK);
+        let work: Vec<(&[Sequence], Vec<FlowRng>)> = match rng.is_for_rows() {
+            false => parts.map(|part| (part, vec![rng.fork()])).collect(),
+            true => {
+                let each = rng.per_row(sequences.len(), |_, rng| Ok::<_, Error>(rng.clone()))?;
+                parts.zip(each.chunks(CHUNK).map(<[FlowRng]>::to_vec)).collect()
+            }
+        };
         work.into_par_iter()
-            .map(|(part, mut rng)| {
+            .map(|(part, generators)| {
                 let pack = Pack::new(&self.config, part, rules);
-                let (atoms, bonds) = noise_lengths(&self.config, &pack);
-                let mut uniform = |n: usize| (0..n).map(|_| T::from_f64(rng.next_uniform())).collect();
-                let noise = Noise { atoms: uniform(atoms), bonds: uniform(bonds) };
+                let noise = draw_noise(&self.config, &pack, generators);
                 Ok(Chunk { pack, noise })
             })
             .collect()

@@ -7,6 +7,8 @@
 //! GraphAF, section 4.3). For a Gaussian head `p` is the density of one dequantized sample whose noise is the
 //! same for both, as in the reference implementation.
 
+use std::ops::Range;
+
 use flow_core::{FlowRng, Gradients};
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +88,8 @@ pub struct PolicyReport {
     pub clipped: f64,
     /// `Σ (log p_old − log p) / decisions`: how far the policy has moved on this batch.
     pub divergence: f64,
+    /// Decisions that were looked at.
+    pub decisions: usize,
 }
 
 /// Drawn molecules with what the policy said when it drew them.
@@ -125,19 +129,28 @@ pub(crate) fn advantages(rewards: &[f64]) -> Vec<f64> {
     rewards.iter().map(|r| if deviation > 1e-9 { (r - mean) / deviation } else { 0.0 }).collect()
 }
 
-/// Adds the gradient of the clipped objective to `gradients`.
+/// Adds the gradient of the clipped objective to `gradients`: of those molecules of the rollout that are in these chunks.
 pub(crate) fn update(
     model: &GraphAf,
     rules: &Rules,
     config: &PpoConfig,
     (sequences, rollout): (&[Sequence], &Rollout),
+    chunks: Range<usize>,
     gradients: &mut Gradients,
 ) -> Result<PolicyReport> {
+    let place = |chunk: usize| (chunk * crate::model::CHUNK).min(sequences.len());
+    let sequences = &sequences[place(chunks.start)..place(chunks.end)];
+    // Each chunk has the noise that it has among all.
+    let mut noise = rollout.rng.clone();
+    for _ in 0..chunks.start {
+        noise.fork();
+    }
+    let first = chunks.start;
     let tally = std::sync::Mutex::new(Vec::new());
     let worth = |total: usize| {
         let tally = &tally;
         move |pack: &Pack, scores: &DecisionValues, chunk: usize| {
-            let (weights, clipped, moved) = weigh(pack, scores, chunk, config, rollout);
+            let (weights, clipped, moved) = weigh(pack, scores, first + chunk, config, rollout);
             let scale = |v: Vec<f64>| v.into_iter().map(|w| -w / total as f64).collect();
             if let Ok(mut tally) = tally.lock() {
                 tally.push((chunk, clipped, moved / total as f64, scores.len()));
@@ -145,14 +158,15 @@ pub(crate) fn update(
             DecisionValues { atoms: scale(weights.atoms), bonds: scale(weights.bonds) }
         }
     };
-    model.differentiate::<f32, _>(sequences, Some(rules), &mut rollout.rng.clone(), worth, gradients)?;
+    model.differentiate::<f32, _>(sequences, Some(rules), &mut noise, worth, gradients)?;
     let mut parts = tally.into_inner().unwrap_or_default();
     // In the order of the chunks, so that the sums do not depend on the threads.
     parts.sort_by_key(|p| p.0);
-    let decisions = parts.iter().map(|p| p.3).sum::<usize>().max(1) as f64;
+    let decisions = parts.iter().map(|p| p.3).sum::<usize>();
     Ok(PolicyReport {
-        clipped: parts.iter().map(|p| p.1).sum::<usize>() as f64 / decisions,
+        clipped: parts.iter().map(|p| p.1).sum::<usize>() as f64 / decisions.max(1) as f64,
         divergence: parts.iter().map(|p| p.2).sum(),
+        decisions,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flow_core::train::{Metric, Metrics, Task};
+use flow_core::train::{Metric, Metrics, Ranks, Task};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,7 @@ pub struct PolicyTask<R> {
     rules: Rules,
     reward: R,
     memory: Memory,
+    ranks: Ranks,
 }
 
 impl<R: Reward> PolicyTask<R> {
@@ -57,7 +58,7 @@ impl<R: Reward> PolicyTask<R> {
         let model = model.with_max_atoms(config.max_atoms);
         run.model.max_atoms = config.max_atoms;
         let rules = Rules::new(model.config(), true, config.min_atoms);
-        Ok(PolicyTask { run, config, model, rules, reward, memory: Memory::default() })
+        Ok(PolicyTask { run, config, model, rules, reward, memory: Memory::default(), ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -170,18 +171,31 @@ impl<R: Reward> Task for PolicyTask<R> {
         &self.run
     }
 
+    /// Every rank draws the same molecules, and learns from its share of them.
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         if step.is_multiple_of(self.config.updates) || self.memory.rollout.is_none() {
             self.roll_out(rng)?;
         }
         let mut metrics = self.minus_mean(self.memory.mean_property);
         let Some(rollout) = &self.memory.rollout else { return Ok(metrics) };
-        let report = update(&self.model, &self.rules, &self.config, (&sequences(rollout), rollout), gradients)?;
+        let all = sequences(rollout);
+        let chunks = self.ranks.share(all.len().div_ceil(crate::model::CHUNK));
+        if chunks.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let drawn = (&all[..], rollout);
+        let report = update(&self.model, &self.rules, &self.config, drawn, chunks.range(), gradients)?;
         if let Some(best) = self.memory.best.first() {
             metrics = metrics.with(Metric::new(format!("best_{}", self.reward.name()), "", best.property));
         }
         let clipped = Metric::new("clipped", "", report.clipped);
-        Ok(metrics.with(clipped).with(Metric::new("divergence", "", report.divergence)))
+        let divergence = Metric::new("divergence", "", report.divergence);
+        Ok(metrics.with(clipped).with(divergence).over(report.decisions as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {

@@ -62,7 +62,7 @@ fn at_the_old_policy_the_gradient_is_that_of_the_weighted_likelihood() {
         let ppo = PpoConfig { discount: 1.0, ..PpoConfig::default() };
         let (sequences, rollout) = rollout(&model, &rules, (0..20).map(|i| f64::from(i % 3) - 1.0).collect());
         let mut gradients = Gradients::new(&store);
-        let report = update(&model, &rules, &ppo, (&sequences, &rollout), &mut gradients).unwrap();
+        let report = update(&model, &rules, &ppo, (&sequences, &rollout), 0..sequences.len(), &mut gradients).unwrap();
         assert_eq!(report.clipped, 0.0);
         assert!(report.divergence.abs() < 1e-4);
         // The same by finite differences of Σ_m A_m Σ log p, the most telling entry of each parameter.
@@ -118,14 +118,18 @@ fn moved_probabilities_are_cut() {
         atoms.iter_mut().chain(bonds).for_each(|x| *x -= 2f32.ln());
     }
     let mut gradients = Gradients::new(&store);
-    let report = update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), &mut gradients).unwrap();
+    let report =
+        update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), 0..sequences.len(), &mut gradients)
+            .unwrap();
     assert_eq!(report.clipped, 1.0);
     assert!(gradients.global_norm().unwrap() < 1e-12);
     // A negative advantage is not cut there.
     rollout.advantages = vec![-1.0; 10];
     let mut gradients = Gradients::new(&store);
     assert_eq!(
-        update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), &mut gradients).unwrap().clipped,
+        update(&model, &rules, &PpoConfig::default(), (&sequences, &rollout), 0..sequences.len(), &mut gradients)
+            .unwrap()
+            .clipped,
         0.0
     );
     assert!(gradients.global_norm().unwrap() > 1e-3);

@@ -2,13 +2,13 @@
 
 use candle_core::{DType, Device};
 use flow_core::train::{
-    self, EmaConfig, Fingerprint, Metric, Metrics, OptimizerConfig, Run, ScheduleConfig, Task, TrainConfig,
+    self, EmaConfig, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Run, ScheduleConfig, Task, TrainConfig,
 };
-use flow_core::{FlowRng, Gradients, ParamStore};
+use flow_core::{FlowRng, Gradients, ParamStore, Share};
 use serde::{Deserialize, Serialize};
 
 use super::{Idf, IdfConfig};
-use crate::data::{Augment, BatchCursor, BatchState, Dataset, fingerprint, sequential};
+use crate::data::{Augment, BatchCursor, BatchState, Dataset, fingerprint};
 use crate::{Error, Result};
 
 /// Images per batch of a validation.
@@ -80,6 +80,7 @@ pub struct IdfTask {
     train: Dataset,
     validation: Dataset,
     cursor: BatchCursor,
+    ranks: Ranks,
 }
 
 impl IdfTask {
@@ -101,7 +102,7 @@ impl IdfTask {
         }
         run.augment.as_ref().map_or(Ok(()), Augment::check)?;
         let cursor = BatchCursor::new(train.len(), run.batch, run.seed)?;
-        Ok(IdfTask { model: run.build(device)?, run, train, validation, cursor })
+        Ok(IdfTask { model: run.build(device)?, run, train, validation, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -118,8 +119,12 @@ impl IdfTask {
         self.model.shape().iter().product::<usize>() as f64
     }
 
-    fn loss(&mut self, gradients: &mut Gradients) -> Result<f64> {
-        let batch = self.cursor.next_batch(&self.train, self.run.augment.as_ref(), self.model.store().device())?;
+    fn loss(&mut self, share: Share, gradients: &mut Gradients) -> Result<f64> {
+        let (augment, device) = (self.run.augment.as_ref(), self.model.store().device());
+        let batch = self.cursor.next_share(share, &self.train, augment, device)?;
+        if share.is_empty() {
+            return Ok(f64::NAN);
+        }
         let loss = self.model.bits(&batch.images)?.mean_all()?.affine(1.0 / self.values_per_image(), 0.0)?;
         let value = scalar(&loss)?;
         // A loss that is not a number has no gradient worth the time; the engine's guard skips the step.
@@ -129,14 +134,15 @@ impl IdfTask {
         Ok(value)
     }
 
-    fn mean_bits(&self) -> Result<f64> {
+    /// Bits per value of some of the validation images; of none not a number.
+    fn mean_bits(&self, share: Share) -> Result<f64> {
         let _paused = self.model.store().no_grad();
         let mut total = 0.0;
-        for range in sequential(self.validation.len(), VALIDATION_BATCH) {
-            let images = self.validation.batch(&range.collect::<Vec<_>>(), self.model.store().device())?;
+        for part in share.parts(VALIDATION_BATCH) {
+            let images = self.validation.batch(&part.range().collect::<Vec<_>>(), self.model.store().device())?;
             total += scalar(&self.model.bits(&images)?.sum_all()?)?;
         }
-        Ok(total / (self.validation.len() as f64 * self.values_per_image()))
+        Ok(total / (share.count as f64 * self.values_per_image()))
     }
 }
 
@@ -163,12 +169,19 @@ impl Task for IdfTask {
         Some(fingerprint(&[("train", &self.train), ("validation", &self.validation)]))
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn step(&mut self, _step: u64, _rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
-        Ok(bits_per_value(self.loss(gradients)?))
+        let share = self.ranks.share(self.run.batch);
+        Ok(bits_per_value(self.loss(share, gradients)?).over(share.count as f64))
     }
 
     fn validate(&mut self, _rng: &mut FlowRng) -> Result<Metrics> {
-        Ok(bits_per_value(self.mean_bits()?))
+        let share = self.ranks.share(self.validation.len());
+        Ok(bits_per_value(self.mean_bits(share)?).over(share.count as f64))
     }
 
     fn position(&self) -> BatchState {

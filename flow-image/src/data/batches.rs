@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
+use flow_core::Share;
 use flow_core::train::{BatchIndices, CursorState, EpochCursor};
 
 use super::dataset::levels_tensor;
@@ -66,12 +67,28 @@ impl BatchCursor {
     /// # Errors
     /// A data set smaller than the cursor was made for, or a failure of the device.
     pub fn next_batch(&mut self, set: &Dataset, augment: Option<&Augment>, device: &Device) -> Result<Batch> {
-        let BatchIndices { indices, mut rng } = self.0.next_batch();
+        self.next_share(Share::whole(self.0.batch_size()), set, augment, device)
+    }
+
+    /// Some images of the next batch, the same that they are in the whole batch; the cursor passes over all of it.
+    ///
+    /// # Errors
+    /// As [`BatchCursor::next_batch`].
+    pub fn next_share(
+        &mut self,
+        share: Share,
+        set: &Dataset,
+        augment: Option<&Augment>,
+        device: &Device,
+    ) -> Result<Batch> {
+        let BatchIndices { indices, rng } = self.0.next_batch();
+        let indices = indices.get(share.range()).unwrap_or_default().to_vec();
         let mut values = set.gather(&indices)?;
         if let Some(augment) = augment {
-            for image in values.chunks_exact_mut(set.image_size()) {
-                augment.apply(image, set.shape(), &mut rng)?;
-            }
+            let size = set.image_size();
+            rng.for_rows(share).per_row(indices.len(), |row, rng| {
+                augment.apply(&mut values[row * size..(row + 1) * size], set.shape(), rng)
+            })?;
         }
         let images = levels_tensor(&values, set.shape(), device)?;
         Ok(Batch { images, labels: set.label_batch(&indices, device)?, indices })
@@ -116,6 +133,22 @@ mod tests {
             let b = resumed.next_batch(&set, Some(&augment), &Device::Cpu).unwrap();
             let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!((a.indices, values(&a.images)), (b.indices, values(&b.images)), "step {step}");
+        }
+    }
+
+    #[test]
+    fn shares_of_a_batch_are_the_batch() {
+        let set = Dataset::new((0..250).collect(), [1, 5, 5], 256, "x").unwrap();
+        let augment = Augment { flip: true, shift: 0.4, ..Augment::default() };
+        let values = |batch: Batch| batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut whole = BatchCursor::new(set.len(), 5, 9).unwrap();
+        let mut ranks = vec![whole.clone(); 3];
+        for _ in 0..4 {
+            let expected = values(whole.next_batch(&set, Some(&augment), &Device::Cpu).unwrap());
+            let parts = ranks.iter_mut().enumerate().flat_map(|(rank, cursor)| {
+                values(cursor.next_share(Share::part(5, rank, 3), &set, Some(&augment), &Device::Cpu).unwrap())
+            });
+            assert_eq!(parts.collect::<Vec<_>>(), expected);
         }
     }
 

@@ -11,6 +11,7 @@ mod search;
 
 pub use config::PointFlowConfig;
 pub use encoder::{Encoder, EncoderConfig, EncoderNorm, Posterior};
+pub(crate) use objective::{Batch, PRIOR_ERROR};
 pub use objective::{LikelihoodConfig, MatchingConfig, Objective, Term, Terms};
 pub use point_flow::{Draw, PointFlow};
 pub use search::{CompleteOptions, SearchOptions};

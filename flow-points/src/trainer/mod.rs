@@ -4,12 +4,12 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::hash::Fnv;
-use flow_core::train::{self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Run, Task, TrainConfig};
-use flow_core::{FlowRng, Gradients, ParamStore};
+use flow_core::train::{self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Ranks, Run, Task, TrainConfig};
+use flow_core::{FlowRng, Gradients, ParamStore, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Normalization, rotate_about_y, train_points, warp};
-use crate::model::{Draw, Objective, PointFlow, PointFlowConfig, Term, Terms};
+use crate::model::{Batch, Draw, EncoderNorm, Objective, PRIOR_ERROR, PointFlow, PointFlowConfig, Term, Terms};
 use crate::render::{RenderOptions, contact_sheet, write_png};
 use crate::{Cloud, Error, Point, Result};
 
@@ -166,6 +166,7 @@ pub struct PointTask {
     train: Vec<Vec<Point>>,
     validation: Vec<Vec<Point>>,
     cursor: EpochCursor,
+    ranks: Ranks,
 }
 
 impl PointTask {
@@ -200,7 +201,7 @@ impl PointTask {
         let cursor = EpochCursor::new(train.len(), run.batch, run.seed)?;
         let normal = |clouds: &[Vec<Point>]| clouds.iter().map(|c| run.normalization.apply(c)).collect();
         let (train, validation) = (normal(train), normal(validation));
-        Ok(PointTask { run, model, device: device.clone(), train, validation, cursor })
+        Ok(PointTask { run, model, device: device.clone(), train, validation, cursor, ranks: Ranks::alone() })
     }
 
     /// The model.
@@ -208,33 +209,39 @@ impl PointTask {
         &self.model
     }
 
-    /// The points of one step, and how many of its clouds, the first ones, are as they came.
-    fn batch(&mut self) -> Result<(Tensor, usize)> {
-        let mut batch = self.cursor.next_batch();
-        let mut clouds = Vec::with_capacity(batch.indices.len());
-        let plain = unwarped(&self.run);
-        for &i in &batch.indices {
-            let mut points = train_points(&self.train[i], self.run.points, self.run.replacement, &mut batch.rng)?;
+    /// The points of one step, this rank's share of its clouds, and those of them, the first ones, that are as they came.
+    fn batch(&mut self) -> Result<(Tensor, Share, Share)> {
+        let batch = self.cursor.next_batch();
+        let share = self.ranks.share(batch.indices.len());
+        let plain = share.within_first(unwarped(&self.run));
+        let indices = &batch.indices[share.range()];
+        let clouds = batch.rng.for_rows(share).per_row(share.count, |row, rng| -> Result<_> {
+            let mut points = train_points(&self.train[indices[row]], self.run.points, self.run.replacement, rng)?;
             if self.run.rotate {
-                rotate_about_y(&mut points, batch.rng.next_uniform() * std::f64::consts::TAU);
+                rotate_about_y(&mut points, rng.next_uniform() * std::f64::consts::TAU);
             }
-            if clouds.len() >= plain {
-                warp(&mut points, self.run.warp, &mut batch.rng);
+            if row >= plain.count {
+                warp(&mut points, self.run.warp, rng);
             }
-            clouds.push(points);
-        }
-        Ok((to_tensor(&clouds, &self.device)?, plain))
+            Ok(points)
+        })?;
+        Ok((to_tensor(&clouds, &self.device)?, share, plain))
     }
 
-    fn validation_terms(&self, rng: &mut FlowRng) -> Result<Terms> {
+    /// The terms of this rank's share of the validation clouds, and how many there are; `None` without any.
+    fn validation_terms(&self, rng: &FlowRng) -> Result<Option<(Terms, usize)>> {
         let held_out = if self.validation.is_empty() { &self.train } else { &self.validation };
         let some: Vec<Vec<Point>> = held_out.iter().take(self.run.validation_clouds.max(1)).cloned().collect();
+        let share = self.ranks.share(some.len());
+        if share.is_empty() && share.of > 0 {
+            return Ok(None);
+        }
         self.model.set_training(false);
-        let outcome = mean_terms(&some, self.run.batch, self.run.points, |clouds| {
-            self.model.evaluate(&to_tensor(clouds, &self.device)?, rng)
+        let outcome = mean_terms(&some, share, self.run.batch, self.run.points, |clouds, part| {
+            self.model.evaluate(&to_tensor(clouds, &self.device)?, &mut rng.for_rows(part))
         });
         self.model.set_training(true);
-        outcome
+        Ok(Some((outcome?, share.count)))
     }
 }
 
@@ -247,28 +254,30 @@ fn unwarped(run: &PointRun) -> usize {
     if run.warp > 0.0 { run.batch.div_ceil(2) } else { run.batch }
 }
 
-/// The mean of the terms over batches, each weighed by its clouds; every cloud is cut to its first `points`, or to as many
-/// as the smallest has.
+/// The mean of the terms of a share of clouds over batches, each weighed by its clouds; every cloud is cut to its first
+/// `points`, or to as many as the smallest has, of this share or another.
 fn mean_terms(
     clouds: &[Vec<Point>],
+    share: Share,
     batch: usize,
     points: usize,
-    mut of: impl FnMut(&[Vec<Point>]) -> Result<Terms>,
+    mut of: impl FnMut(&[Vec<Point>], Share) -> Result<Terms>,
 ) -> Result<Terms> {
     let points = clouds.iter().map(Vec::len).fold(points, usize::min);
     let mut batches = Vec::new();
-    for some in clouds.chunks(batch.max(1)) {
+    for part in share.parts(batch) {
+        let some = clouds.get(part.range()).unwrap_or_default();
         let cut: Vec<Vec<Point>> = some.iter().map(|c| c.iter().take(points).copied().collect()).collect();
-        batches.push((some.len() as f64 / clouds.len() as f64, of(&cut)?));
+        batches.push((part.count as f64 / share.count as f64, of(&cut, part)?));
     }
     Terms::mean(batches).ok_or_else(|| Error::config("validation", "has no clouds, must have at least one"))
 }
 
-/// The terms for the engine, the one that decides first.
-fn metrics(terms: &Terms, deciding: &str) -> Metrics {
+/// The terms for the engine, means over so many clouds, the one that decides first.
+fn metrics(terms: &Terms, deciding: &str, clouds: usize) -> Metrics {
     let metric = |term: Term| Metric::new(term.name, term.unit, term.value);
     let (first, others) = terms.led_by(deciding);
-    Metrics { objective: metric(first), others: others.into_iter().map(metric).collect() }
+    others.into_iter().fold(Metrics::new(metric(first)), |all, term| all.with(metric(term))).over(clouds as f64)
 }
 
 impl Task for PointTask {
@@ -291,15 +300,36 @@ impl Task for PointTask {
         Some(Fingerprint::of_parts("point clouds", &parts, |hash, cloud| with_cloud(hash, cloud)))
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        if self.run.model.objective.matching().is_none() || self.run.model.encoder.norm == EncoderNorm::Batch {
+            let remedy = "training by likelihood and encoders with batch normalization take statistics over the clouds of a \
+                          batch; train the preset `small` or `embedded`, or start it as a single process";
+            ranks.only_alone("this model", remedy)?;
+        }
+        if self.run.batch < ranks.count() {
+            let reason = format!("of {} clouds for {} ranks: each needs one at least", self.run.batch, ranks.count());
+            return Err(flow_core::Error::Config { what: "batch".into(), reason });
+        }
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
-        let (clouds, plain) = self.batch()?;
-        let terms = self.model.backward_with(&clouds, plain, rng, gradients)?;
-        Ok(metrics(&terms, self.run.model.objective.metric()))
+        let (clouds, share, plain) = self.batch()?;
+        let batch = Batch { clouds: &clouds, share, plain, ranks: &self.ranks };
+        let terms = self.model.backward_batch(&batch, &mut rng.for_rows(share), gradients)?;
+        let mut metrics = metrics(&terms, self.run.model.objective.metric(), share.count);
+        for metric in metrics.others.iter_mut().filter(|metric| metric.name == PRIOR_ERROR) {
+            // Warped clouds have no latents to learn.
+            metric.over = Some(plain.count as f64);
+        }
+        Ok(metrics)
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let terms = self.validation_terms(rng)?;
-        Ok(metrics(&terms, self.run.model.objective.deciding_metric()))
+        let deciding = self.run.model.objective.deciding_metric();
+        Ok(terms.map_or_else(Metrics::of_nothing, |(terms, clouds)| metrics(&terms, deciding, clouds)))
     }
 
     fn position(&self) -> CursorState {

@@ -24,7 +24,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{VectorField, groups};
-use crate::{Error, FlowRng, Result};
+use crate::{Error, FlowRng, Result, Share};
 
 pub use few_steps::{FewSteps, sample_few_steps, trajectory};
 pub use pairing::Pairing;
@@ -196,6 +196,31 @@ impl FlowMatching {
         let pairs = self.checked_pairs(field, x, context, count, rng)?;
         let error = field.squared_error(&pairs.time, &pairs.x_t, context, &pairs.target)?;
         Ok(error.affine(1.0 / pairs.target.elem_count().max(1) as f64, 0.0)?)
+    }
+
+    /// As [`FlowMatching::loss`] with a time for each row, over some rows of a batch that is drawn as a whole, transport and
+    /// all: the part of a rank that shares it with others, which all call it with the same generator.
+    ///
+    /// # Errors
+    /// As for [`FlowMatching::loss`]; [`Error::Config`] for rows that are not there.
+    pub fn loss_of_rows<F: VectorField + ?Sized>(
+        &self,
+        field: &F,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        share: Share,
+        rng: &mut FlowRng,
+    ) -> Result<Tensor> {
+        let count = rows(x)?;
+        if share.of != count || share.range().end > count {
+            return Err(Error::config("rows", format!("{share:?}, the batch has {count}")));
+        }
+        let all = self.checked_pairs(field, x, context, count, rng)?;
+        let part = |t: &Tensor| t.narrow(0, share.first, share.count);
+        let (time, x_t, target) = (part(&all.time)?, part(&all.x_t)?, part(&all.target)?);
+        let context = context.map(part).transpose()?;
+        let error = field.squared_error(&time, &x_t, context.as_ref(), &target)?;
+        Ok(error.affine(1.0 / target.elem_count().max(1) as f64, 0.0)?)
     }
 
     /// The mean squared error of each group, `(count,)`, tracked.

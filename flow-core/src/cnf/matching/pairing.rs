@@ -43,6 +43,10 @@ impl Pairing {
         let Pairing::MinibatchOt { block } = self else { return Ok(noise) };
         let count = x.dim(0)?;
         let pool = if per_group <= 1 { count.max(1) } else { per_group };
+        if per_group <= 1 && !rng.share_of(count).is_whole() {
+            let reason = "transport over all rows of a batch needs all of them; use independent pairs, or one process";
+            return Err(Error::config("coupling", reason));
+        }
         let pools: Vec<Range<usize>> = (0..count).step_by(pool).map(|start| start..start + pool).collect();
         let partners = partners(&Points::of(x)?, &Points::of(&noise)?, &pools, block, rng)?;
         Ok(noise.contiguous()?.index_select(&Tensor::from_vec(partners, count, x.device())?, 0)?)
@@ -76,11 +80,12 @@ pub(super) fn partners(
     block: usize,
     rng: &mut FlowRng,
 ) -> Result<Vec<u32>> {
-    let mut blocks: Vec<Vec<usize>> = Vec::new();
-    for pool in pools {
+    let cut = |number: usize, rng: &mut FlowRng| {
+        let pool = &pools[number];
         let order: Vec<usize> = rng.permutation(pool.len()).into_iter().map(|i| pool.start + i).collect();
-        blocks.extend(order.chunks(block.max(1)).map(<[usize]>::to_vec));
-    }
+        Ok::<_, Error>(order.chunks(block.max(1)).map(<[usize]>::to_vec).collect::<Vec<_>>())
+    };
+    let blocks = rng.per_row(pools.len(), cut)?.concat();
     let solved: Vec<Vec<usize>> = blocks.par_iter().map(|rows| matched(x, noise, rows)).collect::<Result<_>>()?;
     let mut partners = vec![0; blocks.iter().map(Vec::len).sum()];
     for (rows, matched) in blocks.iter().zip(&solved) {

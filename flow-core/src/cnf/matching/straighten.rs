@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use serde::Serialize;
 
 use super::{FlowMatching, TimeSampling, VectorField, distillation_loss, repeat_rows};
-use crate::train::{Metric, Metrics, Task};
+use crate::train::{Metric, Metrics, Ranks, Task};
 use crate::{Error, FlowRng, Gradients, ParamStore, Result};
 
 /// Noise and what a trained flow makes of it, in groups that share a context.
@@ -61,11 +61,15 @@ impl ReflowPairs {
         Err(Error::config("pairs", reason))
     }
 
-    /// `count` groups at random, with replacement.
-    fn some(&self, count: usize, rng: &mut FlowRng) -> Result<Self> {
+    /// The numbers of `count` groups at random, with replacement.
+    fn draw(&self, count: usize, rng: &mut FlowRng) -> Result<Vec<u32>> {
         let groups = self.noise.dim(0)?;
-        let index: Vec<u32> = (0..count).map(|_| rng.below(groups) as u32).collect();
-        let index = Tensor::new(index, self.noise.device())?;
+        Ok((0..count).map(|_| rng.below(groups) as u32).collect())
+    }
+
+    /// Groups by their numbers.
+    fn some(&self, numbers: &[u32]) -> Result<Self> {
+        let index = Tensor::new(numbers, self.noise.device())?;
         let pick = |t: &Tensor| t.index_select(&index, 0);
         let context = self.context.as_ref().map(pick).transpose()?;
         Ok(ReflowPairs { noise: pick(&self.noise)?, data: pick(&self.data)?, context })
@@ -127,6 +131,7 @@ pub struct ReflowTask<R> {
     first: BTreeMap<String, Tensor>,
     pairs: ReflowPairs,
     held_out: ReflowPairs,
+    ranks: Ranks,
 }
 
 impl<R> ReflowTask<R> {
@@ -153,7 +158,7 @@ impl<R> ReflowTask<R> {
             some.check(&*field, config.times_per_group)?;
         }
         let first = teacher.snapshot()?;
-        Ok(ReflowTask { run, config, store: store.clone(), field, first, pairs, held_out })
+        Ok(ReflowTask { run, config, store: store.clone(), field, first, pairs, held_out, ranks: Ranks::alone() })
     }
 
     /// The pairs that validations look at.
@@ -191,19 +196,34 @@ impl<R: Serialize> Task for ReflowTask<R> {
         &self.run
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
         self.store.restore(&self.first)
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
-        let error = self.error(&self.pairs.some(self.config.batch, rng)?, rng)?;
+        let numbers = self.pairs.draw(self.config.batch, rng)?;
+        let share = self.ranks.share(numbers.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let error = self.error(&self.pairs.some(&numbers[share.range()])?, &mut rng.for_rows(share))?;
         gradients.accumulate(&error.backward()?)?;
-        measured(&error)
+        measured(&error, share.count)
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let _paused = self.store.no_grad();
-        measured(&self.error(&self.held_out, rng)?)
+        let share = self.ranks.share(self.held_out.noise.dim(0)?);
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let numbers: Vec<u32> = share.range().map(|group| group as u32).collect();
+        measured(&self.error(&self.held_out.some(&numbers)?, &mut rng.for_rows(share))?, share.count)
     }
 
     fn position(&self) {}
@@ -217,7 +237,8 @@ impl<R: Serialize> Task for ReflowTask<R> {
     }
 }
 
-fn measured(error: &Tensor) -> Result<Metrics> {
+/// The error as a mean over so many groups.
+fn measured(error: &Tensor, groups: usize) -> Result<Metrics> {
     let value = error.to_dtype(DType::F64)?.to_scalar()?;
-    Ok(Metrics::new(Metric::new("error", "squared error", value)))
+    Ok(Metrics::new(Metric::new("error", "squared error", value)).over(groups as f64))
 }

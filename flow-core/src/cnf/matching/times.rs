@@ -37,8 +37,14 @@ impl TimeSampling {
         }
     }
 
-    /// `count` values of `s`.
+    /// `count` values of `s`; given a generator for rows, those of a larger batch that belong to the rows at hand.
     pub(super) fn draw(self, count: usize, rng: &mut FlowRng) -> Vec<f64> {
+        let share = rng.share_of(count);
+        let mut whole = self.draw_whole(share.of, rng);
+        whole.drain(share.range()).collect()
+    }
+
+    fn draw_whole(self, count: usize, rng: &mut FlowRng) -> Vec<f64> {
         match self {
             TimeSampling::Uniform => (0..count).map(|_| rng.next_uniform()).collect(),
             TimeSampling::LogitNormal { mean, std } => {

@@ -33,7 +33,7 @@ use crate::{Error, ParamStore, Result};
 pub use config_file::CHECKPOINT_VERSION;
 use config_file::ConfigFile;
 pub use list::{Checkpoints, find_checkpoint};
-pub(super) use resume::Resumption;
+pub(super) use resume::{Resumption, differences};
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";

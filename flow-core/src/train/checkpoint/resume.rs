@@ -79,17 +79,35 @@ impl Resumption<'_> {
                 fields.join(", ")
             ));
         }
-        let mut differences = Vec::new();
-        list_differences("", &saved, &asked, &mut differences);
+        let mut found = Vec::new();
+        list_differences("", &saved, &asked, SIDES, &mut found);
         if let Some(train) = &file.train {
             let json = |config: &TrainConfig| config.binding().map_err(|e| e.to_string());
-            list_differences("", &json(train)?, &through_text(&json(self.train)?)?, &mut differences);
+            list_differences("", &json(train)?, &through_text(&json(self.train)?)?, SIDES, &mut found);
         }
-        match differences.len().saturating_sub(LISTED) {
-            _ if differences.is_empty() => Ok(()),
-            0 => Err(format!("was made with other settings: {}", differences.join("; "))),
-            more => Err(format!("was made with other settings: {}; and {more} more", differences[..LISTED].join("; "))),
+        match in_one_line(&found) {
+            Some(differences) => Err(format!("was made with other settings: {differences}")),
+            None => Ok(()),
         }
+    }
+}
+
+/// What the two sides of a resume are called.
+const SIDES: [&str; 2] = ["checkpoint", "asked"];
+
+/// Where two JSON values differ, `name: FIRST a, SECOND b` for the names of the two sides; `None` if they do not.
+pub(in crate::train) fn differences(first: &Value, second: &Value, sides: [&str; 2]) -> Option<String> {
+    let mut found = Vec::new();
+    list_differences("", first, second, sides, &mut found);
+    in_one_line(&found)
+}
+
+/// The first differences, and how many more there are.
+fn in_one_line(found: &[String]) -> Option<String> {
+    match found.len().saturating_sub(LISTED) {
+        _ if found.is_empty() => None,
+        0 => Some(found.join("; ")),
+        more => Some(format!("{}; and {more} more", found[..LISTED].join("; "))),
     }
 }
 
@@ -104,19 +122,19 @@ fn through_text(value: &Value) -> Outcome<Value, String> {
     serde_json::from_str(&value.to_string()).map_err(|e| e.to_string())
 }
 
-/// Appends `name: checkpoint A, asked B` for every leaf in which two JSON values differ.
-fn list_differences(name: &str, saved: &Value, asked: &Value, out: &mut Vec<String>) {
+/// Appends `name: FIRST a, SECOND b` for every leaf in which two JSON values differ.
+fn list_differences(name: &str, saved: &Value, asked: &Value, sides: [&str; 2], out: &mut Vec<String>) {
     match (saved, asked) {
         (Value::Object(a), Value::Object(b)) => {
             let added = b.keys().filter(|key| !a.contains_key(*key));
             for key in a.keys().chain(added) {
                 let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
                 let side = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-                list_differences(&name, &side(a), &side(b), out);
+                list_differences(&name, &side(a), &side(b), sides, out);
             }
         }
         _ if saved == asked => {}
-        _ => out.push(format!("{name}: checkpoint {}, asked {}", shown(saved), shown(asked))),
+        _ => out.push(format!("{name}: {} {}, {} {}", sides[0], shown(saved), sides[1], shown(asked))),
     }
 }
 

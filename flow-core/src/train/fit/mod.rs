@@ -6,6 +6,7 @@ mod recorder;
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 
+use super::communicator::Ranks;
 use super::cursor::{CursorState, EpochCursor};
 use super::metrics::{Metric, Metrics};
 use super::summary::Summary;
@@ -59,7 +60,8 @@ pub struct Fit {
 /// [`Error::NonFiniteRow`] naming the first row that holds a NaN or an infinity; [`Error::NonFinite`] when training
 /// diverges; with a folder, [`Error::Io`] and [`Error::Checkpoint`].
 pub fn fit<D: Density + ?Sized>(density: &D, x: &Tensor, options: FitOptions<'_>) -> Result<Fit> {
-    let FitOptions { mut config, batch, context, validation, initialize, backprop, progress, stop, folder } = options;
+    let FitOptions { mut config, batch, context, validation, initialize, backprop, progress, stop, folder, ranks } =
+        options;
     let rows = check("data", x, context)?;
     if let Some((x, context)) = validation {
         check("held-out data", x, context)?;
@@ -68,12 +70,13 @@ pub fn fit<D: Density + ?Sized>(density: &D, x: &Tensor, options: FitOptions<'_>
     }
     let run = FitRun { rows, batch: batch.min(rows), seed: config.seed, checksum: checksum(x)?, initialize };
     let cursor = EpochCursor::new(rows, run.batch, run.seed)?;
-    let task = FitTask { density, x, context, validation, run, backprop, cursor };
+    let task = FitTask { density, x, context, validation, run, backprop, cursor, ranks: ranks.clone() };
     let every = config.log_every;
-    let mut trainer = match folder {
+    let mut trainer = match folder.filter(|_| ranks.rank() == 0) {
         Some(folder) => Trainer::resume_or_start(config, folder, task)?,
         None => Trainer::in_memory(config, task)?,
     }
+    .with_ranks(&ranks)
     .with_stop(stop);
     let mut recorder = CurveRecorder::new(every, progress);
     let summary = trainer.run(&mut recorder)?;
@@ -128,6 +131,7 @@ struct FitTask<'a, D: ?Sized> {
     run: FitRun,
     backprop: Backprop,
     cursor: EpochCursor,
+    ranks: Ranks,
 }
 
 impl<D: Density + ?Sized> FitTask<'_, D> {
@@ -167,6 +171,11 @@ impl<D: Density + ?Sized> Task for FitTask<'_, D> {
         &self.run
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, rng: &mut FlowRng) -> Result<()> {
         if !self.run.initialize {
             return Ok(());
@@ -180,30 +189,37 @@ impl<D: Density + ?Sized> Task for FitTask<'_, D> {
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let indices = self.cursor.next_batch().indices;
-        let (x, context) = self.rows(&indices)?;
+        let share = self.ranks.share(indices.len());
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let (x, context) = self.rows(&indices[share.range()])?;
         self.density.set_training(true);
-        self.density.set_noise(rng);
-        let weight = Tensor::full(-1.0 / indices.len() as f64, indices.len(), x.device())?.to_dtype(x.dtype())?;
+        self.density.set_noise(&mut rng.for_rows(share));
+        let weight = Tensor::full(-1.0 / share.count as f64, share.count, x.device())?.to_dtype(x.dtype())?;
         let scored = self.density.log_prob_backward(&x, context.as_ref(), &weight, self.backprop, gradients)?;
-        Ok(nats(-scored.log_prob.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?))
+        let mean = scored.log_prob.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?;
+        Ok(nats(-mean).over(share.count as f64))
     }
 
-    fn validate(&mut self, _rng: &mut FlowRng) -> Result<Metrics> {
+    fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let (x, context) = self.validation.unwrap_or((self.x, self.context));
         let _paused = self.density.store().no_grad();
         self.density.set_training(false);
         let rows = x.dim(0)?;
+        let share = self.ranks.share(rows);
         let mut sum = 0.0;
-        for start in (0..rows).step_by(CHUNK) {
-            let count = CHUNK.min(rows - start);
+        for part in share.parts(CHUNK) {
             let context = context.map(|c| match c.dim(0)? {
-                1 if rows > 1 => repeated(c, count),
-                _ => Ok(c.narrow(0, start, count)?),
+                1 if rows > 1 => repeated(c, part.count),
+                _ => Ok(c.narrow(0, part.first, part.count)?),
             });
-            let scores = self.density.log_prob(&x.narrow(0, start, count)?, context.transpose()?.as_ref())?;
+            // An estimate of a likelihood is drawn for the rows, wherever they are scored.
+            self.density.set_noise(&mut rng.for_rows(part));
+            let scores = self.density.log_prob(&x.narrow(0, part.first, part.count)?, context.transpose()?.as_ref())?;
             sum += scores.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
         }
-        Ok(nats(-sum / rows as f64))
+        Ok(nats(-sum / share.count.max(1) as f64).over(share.count as f64))
     }
 
     fn position(&self) -> CursorState {

@@ -1,10 +1,12 @@
 //! What a fit can be told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use crate::Backprop;
+use crate::train::communicator::{Communicator, Ranks};
 use crate::train::config::TrainConfig;
 use crate::train::optimizer::OptimizerConfig;
 use crate::train::progress::Progress;
@@ -25,6 +27,7 @@ pub struct FitOptions<'a> {
     pub(super) progress: Option<Box<dyn Progress + 'a>>,
     pub(super) stop: StopFlag,
     pub(super) folder: Option<PathBuf>,
+    pub(super) ranks: Ranks,
 }
 
 impl<'a> FitOptions<'a> {
@@ -49,6 +52,7 @@ impl<'a> FitOptions<'a> {
             progress: None,
             stop: StopFlag::new(),
             folder: None,
+            ranks: Ranks::alone(),
         }
     }
 
@@ -129,6 +133,15 @@ impl<'a> FitOptions<'a> {
     #[must_use]
     pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
         self.folder = Some(path.into());
+        self
+    }
+
+    /// Fits together with the other ranks of a channel, each of which has all of the data: they share out every batch and
+    /// end with the same weights. Rank 0 alone reads and writes the folder. Layers that normalise by the statistics of a
+    /// batch cannot be fitted so.
+    #[must_use]
+    pub fn communicator(mut self, channel: impl Communicator + 'static) -> Self {
+        self.ranks = Ranks::new(Arc::new(channel));
         self
     }
 

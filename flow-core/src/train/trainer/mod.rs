@@ -1,14 +1,16 @@
 //! The loop.
 
 mod output;
+mod ranks;
 mod step;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::checkpoint::{Checkpoints, Resumption};
-use super::communicator::{Communicator, Solo, average_metrics, broadcast_weights};
+use super::communicator::{Agreed, Alarm, Communicator, Ranks, Solo, agree};
 use super::config::{TrainConfig, due};
 use super::ema::Ema;
 use super::events::{EventLog, RecordKind};
@@ -40,7 +42,11 @@ pub struct Trainer<T> {
     data: Option<Fingerprint>,
     /// What is to be said before the first step.
     notes: Vec<String>,
-    channel: Box<dyn Communicator>,
+    channel: Arc<dyn Communicator>,
+    /// Whether the ranks know each other.
+    joined: bool,
+    /// Whether the first rank has a folder, which keeps the best weights.
+    first_keeps: bool,
     stop: StopFlag,
     gradients: Gradients,
     optimizer: Optimizer,
@@ -121,10 +127,20 @@ impl<T: Task> Trainer<T> {
         }
     }
 
-    /// Trains together with the other ranks of `channel`; they share `out`, into which rank 0 writes.
+    /// Trains together with the other ranks of `channel`.
+    ///
+    /// Rank 0 alone reads and writes the folder: where it begins or goes on, the others do so with it, whatever they were
+    /// made with. They need not see the folder and are best made by [`Trainer::in_memory`].
     #[must_use]
     pub fn with_communicator(mut self, channel: impl Communicator + 'static) -> Self {
-        self.channel = Box::new(channel);
+        self.channel = Arc::new(channel);
+        self
+    }
+
+    /// As [`Trainer::with_communicator`].
+    #[must_use]
+    pub(in crate::train) fn with_ranks(mut self, ranks: &Ranks) -> Self {
+        self.channel = ranks.channel();
         self
     }
 
@@ -182,7 +198,9 @@ impl<T: Task> Trainer<T> {
         let store = task.store();
         let state = RunState::fresh(config.seed, json("position in the data", &task.position())?);
         Ok(Trainer {
-            channel: Box::new(Solo),
+            channel: Arc::new(Solo),
+            joined: false,
+            first_keeps: out.is_some(),
             stop: StopFlag::new(),
             described: json("description of the run", task.run())?,
             data: task.fingerprint(),
@@ -211,23 +229,45 @@ impl<T: Task> Trainer<T> {
             optimizer: &mut self.optimizer,
             ema: self.ema.as_mut(),
         };
-        self.state = resumption.load(folder)?;
-        let position = serde_json::from_value(self.state.data.clone())
-            .map_err(|e| fault(folder, format!("position in the data: {e}")))?;
-        self.task.restore(position).map_err(Into::into)?;
+        let state = resumption.load(folder)?;
+        self.go_on(state).map_err(|reason| fault(folder, reason))?
+    }
+
+    /// Takes the counters of a run that goes on and its place in the data; the outer error is of a place that is none.
+    fn go_on(&mut self, state: RunState) -> std::result::Result<Result<()>, String> {
+        let position = serde_json::from_value(state.data.clone()).map_err(|e| format!("position in the data: {e}"))?;
+        self.state = state;
         self.schedule = Schedule::new(self.config.schedule.clone(), self.config.steps, self.state.schedule.clone());
         self.initialized = true;
-        Ok(())
+        Ok(self.task.restore(position).map_err(Into::into))
     }
 
     /// Trains until the configured number of steps, an early stop or a request to stop.
     ///
     /// # Errors
     /// What the task returns; [`Error::NonFinite`] after too many non-finite steps in a row; [`Error::Io`]
-    /// naming the file that could not be written. The checkpoints written before stay valid.
+    /// naming the file that could not be written. The checkpoints written before stay valid. With several ranks also
+    /// [`Error::Config`] when they differ in what they were started with or the task cannot be shared out; an error of one
+    /// rank ends all of them ([`Communicator::abort`]).
     pub fn run(&mut self, progress: &mut dyn Progress) -> Result<Summary> {
+        self.together(|trainer| trainer.run_as_rank(progress))
+    }
+
+    /// Does something that the ranks do together: the failure of one is the failure of all.
+    fn together<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let channel = self.channel.clone();
+        let _alarm = Alarm(channel.as_ref());
+        let outcome = work(self);
+        if let Err(error) = &outcome {
+            channel.abort(&error.to_string());
+        }
+        outcome
+    }
+
+    fn run_as_rank(&mut self, progress: &mut dyn Progress) -> Result<Summary> {
         let lead = self.channel.rank() == 0;
         let _lock = if lead { self.claim_folder()? } else { None };
+        self.join()?;
         if !self.initialized {
             self.initialize()?;
         }
@@ -282,6 +322,10 @@ impl<T: Task> Trainer<T> {
     /// # Errors
     /// As [`Trainer::run`].
     pub fn validate_last(&mut self, progress: &mut dyn Progress) -> Result<Option<Metrics>> {
+        self.together(|trainer| trainer.validate_as_rank(progress))
+    }
+
+    fn validate_as_rank(&mut self, progress: &mut dyn Progress) -> Result<Option<Metrics>> {
         let Some(every) = self.config.validate_every else { return Ok(None) };
         if self.state.validated == self.state.step || due(Some(every), self.state.step) || self.finished() {
             return Ok(None);
@@ -289,6 +333,8 @@ impl<T: Task> Trainer<T> {
         let lead = self.channel.rank() == 0;
         let _lock = if lead { self.claim_folder()? } else { None };
         let mut log = if lead { self.open_log()? } else { None };
+        let mut unseen = ();
+        let progress = if lead { progress } else { &mut unseen };
         let metrics = self.validate(Counted::No, log.as_mut(), progress)?;
         // The newest checkpoint has to know of the best one.
         self.checkpoint(log.as_mut())?;
@@ -306,7 +352,7 @@ impl<T: Task> Trainer<T> {
     /// Data-dependent initialisation, the same on all ranks.
     fn initialize(&mut self) -> Result<()> {
         self.task.initialize(&mut FlowRng::named(self.config.seed, "initialization")).map_err(Into::into)?;
-        broadcast_weights(self.channel.as_ref(), self.task.store())?;
+        self.share_weights()?;
         let fresh = |ema| Ema::new(ema, self.task.store());
         self.ema = self.config.ema.clone().map(fresh).transpose()?;
         self.initialized = true;
@@ -322,11 +368,11 @@ impl<T: Task> Trainer<T> {
     ) -> Result<Metrics> {
         let mut rng = FlowRng::named(self.config.seed, "validation");
         let task = &mut self.task;
-        let mut metrics = match &mut self.ema {
+        let own = match &mut self.ema {
             Some(ema) => ema.during(|| task.validate(&mut rng).map_err(Into::into))?,
             None => task.validate(&mut rng).map_err(Into::into)?,
         };
-        average_metrics(self.channel.as_ref(), &mut metrics)?;
+        let metrics = agree(self.channel.as_ref(), Agreed::of(own))?.metrics;
         let objective = metrics.objective.value;
         if counted == Counted::Yes {
             self.schedule.observe(objective);

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 
 use super::{Trainer, json};
 use crate::train::checkpoint::Snapshot;
+use crate::train::communicator::check_same_weights;
 use crate::train::ema::Ema;
 use crate::train::events::EventLog;
 use crate::train::task::Task;
@@ -54,6 +55,7 @@ impl<T: Task> Trainer<T> {
     }
 
     pub(super) fn checkpoint(&mut self, log: Option<&mut EventLog>) -> Result<()> {
+        check_same_weights(self.channel.as_ref(), self.task.store())?;
         if let Some(log) = log {
             // The log first: it may run ahead of the checkpoint, which cuts it off on resume, but not lag behind.
             log.flush()?;
@@ -64,7 +66,7 @@ impl<T: Task> Trainer<T> {
 
     /// Keeps the weights that validated best so far, in the folder or in memory.
     pub(super) fn keep_best(&mut self) -> Result<()> {
-        if self.out.is_some() {
+        if self.first_keeps {
             return if self.channel.rank() == 0 { self.save(Kind::Best) } else { Ok(()) };
         }
         let mut best = self.task.store().snapshot()?;
@@ -78,11 +80,18 @@ impl<T: Task> Trainer<T> {
     }
 
     /// Puts the weights of the best validation in place, averaged ones where averaging is on; without a validation the
-    /// last ones. Not to be followed by more steps.
+    /// last ones. Not to be followed by more steps. With ranks, all of them call it.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the best checkpoint has been damaged or removed meanwhile.
     pub fn take_best(&mut self) -> Result<()> {
+        if self.channel.rank() == 0 {
+            self.take_own_best()?;
+        }
+        self.share_weights()
+    }
+
+    fn take_own_best(&mut self) -> Result<()> {
         let store = self.task.store();
         if let Some(best) = &self.best {
             return store.restore(best);

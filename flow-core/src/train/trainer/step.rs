@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Trainer;
 use crate::train::clip::clip_global_norm;
-use crate::train::communicator::average;
+use crate::train::communicator::{Agreed, agree, sum_weighed};
 use crate::train::config::due;
 use crate::train::ema::Ema;
 use crate::train::events::{EventLog, RecordKind};
@@ -21,6 +21,8 @@ pub(super) struct Taken {
     learning_rate: f64,
     norm: f64,
     verdict: Verdict,
+    /// Seconds of exchange with the other ranks, waiting for them included.
+    exchange: f64,
 }
 
 /// Nothing would ever be learned, and a run would end as if something had been.
@@ -35,27 +37,20 @@ impl<T: Task> Trainer<T> {
     pub(super) fn advance(&mut self) -> Result<Taken> {
         let started = Instant::now();
         let step = self.state.step;
-        // Every rank draws the same child from the common generator and descends to its own.
-        let mut rng = (0..self.channel.rank()).fold(self.state.rng.fork(), |mut rng, _| rng.fork());
-        self.gradients.clear();
-        let (mut metrics, source) = match self.task.step(step, &mut rng, &mut self.gradients).map_err(Into::into) {
-            Ok(metrics) => (metrics, None),
-            Err(error @ (Error::NonFinite { .. } | Error::Solver { .. })) => {
-                (Metrics::new(Metric::new("loss", "", f64::NAN)), Some(error))
-            }
-            Err(error) => return Err(error),
-        };
-        let flag = |set: bool| f64::from(u8::from(set));
-        let mut shared = [metrics.objective.value, flag(self.stop.is_set()), flag(!self.gradients.is_empty())];
-        average(self.channel.as_ref(), &mut self.gradients, &mut shared)?;
-        let [loss, stop, moved] = shared;
-        if loss.is_finite() && moved == 0.0 {
+        let own = self.own_part(step)?;
+        let exchanging = Instant::now();
+        let Agreed { metrics, weight, stop, moved, fault } = agree(self.channel.as_ref(), own)?;
+        let loss = metrics.objective.value;
+        if loss.is_finite() && !moved {
             return Err(no_gradient(step));
         }
-        metrics.objective.value = loss;
+        if loss.is_finite() && self.channel.world_size() > 1 {
+            sum_weighed(self.channel.as_ref(), &mut self.gradients, weight, self.config.bucket_bytes)?;
+        }
+        let exchange = exchanging.elapsed().as_secs_f64();
         let norm = clip_global_norm(&mut self.gradients, self.config.clip_norm)?.norm;
         let limit = self.config.max_non_finite;
-        let verdict = self.state.non_finite.judge(step, loss, norm, &self.gradients, source.as_ref(), limit)?;
+        let verdict = self.state.non_finite.judge(step, loss, norm, &self.gradients, fault.as_ref(), limit)?;
         let factor = self.schedule.factor(step);
         if verdict == Verdict::Update {
             self.optimizer.step(&self.gradients, factor)?;
@@ -64,9 +59,24 @@ impl<T: Task> Trainer<T> {
         self.state.step += 1;
         let seconds = started.elapsed().as_secs_f64();
         self.state.seconds += seconds;
-        self.rate.add(self.task.samples_per_step() * self.channel.world_size(), seconds);
+        self.rate.add(self.task.samples_per_step(), seconds);
         let learning_rate = self.config.optimizer.learning_rate * factor;
-        Ok(Taken { metrics, learning_rate, norm, verdict, stop: stop > 0.0 })
+        Ok(Taken { metrics, learning_rate, norm, verdict, stop, exchange })
+    }
+
+    /// What this rank makes of its part of a batch; its gradients are left in place.
+    fn own_part(&mut self, step: u64) -> Result<Agreed> {
+        let mut rng = self.state.rng.fork();
+        self.gradients.clear();
+        let (metrics, fault) = match self.task.step(step, &mut rng, &mut self.gradients).map_err(Into::into) {
+            Ok(metrics) => (metrics, None),
+            Err(error @ (Error::NonFinite { .. } | Error::Solver { .. })) => {
+                (Metrics::new(Metric::new("loss", "", f64::NAN)), Some(error))
+            }
+            Err(error) => return Err(error),
+        };
+        let moved = !self.gradients.is_empty();
+        Ok(Agreed { stop: self.stop.is_set(), moved, fault, ..Agreed::of(metrics) })
     }
 
     /// Shows a step, and logs it where due.
@@ -91,6 +101,9 @@ impl<T: Task> Trainer<T> {
         values.push(("gradient_norm".into(), report.gradient_norm));
         values.push(("samples_per_second".into(), report.samples_per_second));
         values.push(("skipped_steps".into(), report.skipped as f64));
+        if self.channel.world_size() > 1 {
+            values.push(("exchange_seconds".into(), taken.exchange));
+        }
         log.record(RecordKind::Train, report.step, values)
     }
 }

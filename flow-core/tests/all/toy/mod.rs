@@ -12,16 +12,17 @@ use flow_core::layers::{ActNorm, Coupling, Partition};
 use flow_core::nn::Conditioner;
 use flow_core::param::Init;
 use flow_core::train::{
-    EmaConfig, Fingerprint, Metric, Metrics, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig,
+    EmaConfig, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, ScheduleConfig, StopFlag, Task, TrainConfig,
 };
 use flow_core::transformer::{Affine, ScaleBound};
 use flow_core::{
-    Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, Param, ParamPath, ParamStore, Result,
+    Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradients, Param, ParamPath, ParamStore, Result, Share,
 };
 use serde::{Deserialize, Serialize};
 
-/// Points in the data set.
+/// Points in the data set, and of a step, unless bent.
 const POINTS: usize = 64;
+const BATCH: usize = 16;
 
 /// One hidden layer of `width` units.
 struct Net {
@@ -62,8 +63,14 @@ pub(crate) struct Bend {
     pub(crate) objective: Option<fn(u64) -> f64>,
     /// How long a step sleeps.
     pub(crate) nap: Duration,
-    /// Rank and number of ranks: each takes its share of every batch.
-    pub(crate) share: Option<(usize, usize)>,
+    /// A step that panics.
+    pub(crate) panic_at: Option<u64>,
+    /// A step that ends the run with an error.
+    pub(crate) error_at: Option<u64>,
+    /// Points in the data set and points of a step.
+    pub(crate) sizes: Option<(usize, usize)>,
+    /// Every rank initialises from points of its own, and keeps what comes of it: wrong, to see that a test sees it.
+    pub(crate) own_initialization: bool,
     /// Where the data lie, as the description says.
     pub(crate) source: &'static str,
     /// What the data are.
@@ -75,14 +82,22 @@ pub(crate) struct Toy {
     flow: Flow<Chain, StandardGaussian>,
     run: ToyRun,
     points: Tensor,
+    batch: usize,
     order: Vec<usize>,
     taken: u64,
+    ranks: Ranks,
     pub(crate) bend: Bend,
 }
 
 impl Toy {
     pub(crate) fn new(width: usize, bend: Bend) -> Self {
-        let store = ParamStore::new(5, DType::F32, &Device::Cpu);
+        Self::of(DType::F32, width, bend)
+    }
+
+    /// The same in another precision.
+    pub(crate) fn of(dtype: DType, width: usize, bend: Bend) -> Self {
+        let store = ParamStore::new(5, dtype, &Device::Cpu);
+        let (count, batch) = bend.sizes.unwrap_or((POINTS, BATCH));
         let root = store.root();
         let affine = || Affine::new(ScaleBound::SoftClamp(2.0));
         let coupling = |i: usize| {
@@ -94,16 +109,22 @@ impl Toy {
             Box::new(coupling(0)),
             Box::new(coupling(1)),
         ];
-        let base = StandardGaussian::new(&[2], DType::F32, &Device::Cpu);
+        let base = StandardGaussian::new(&[2], dtype, &Device::Cpu);
         let flow = Flow::new(&store, Chain::new(layers).unwrap(), base).unwrap();
         let arc = |i: usize| [(i as f32 * 0.05).cos() * 2.0 + 1.0, (i as f32 * 0.05).sin() * 3.0 - 0.5];
-        let points = Tensor::from_vec((0..POINTS).flat_map(arc).collect::<Vec<f32>>(), (POINTS, 2), &Device::Cpu);
+        let points = Tensor::from_vec((0..count).flat_map(arc).collect::<Vec<f32>>(), (count, 2), &Device::Cpu);
+        let points = points.unwrap().to_dtype(dtype).unwrap();
         let run = ToyRun { model: ToyModel { width, clamp: 0.1 + 0.2 }, source: bend.source.into() };
-        Toy { flow, run, points: points.unwrap(), order: Vec::new(), taken: 0, bend }
+        Toy { flow, run, points, batch, order: Vec::new(), taken: 0, ranks: Ranks::alone(), bend }
     }
 
     pub(crate) fn plain() -> Self {
         Self::new(8, Bend::default())
+    }
+
+    /// The flow itself.
+    pub(crate) fn flow(&self) -> &Flow<Chain, StandardGaussian> {
+        &self.flow
     }
 
     /// All parameters and buffers, flat, in name order.
@@ -111,22 +132,23 @@ impl Toy {
         weights(self.flow.store())
     }
 
-    /// The next batch: rows in shuffled order, and a little noise unless the batch is shared between ranks.
-    fn batch(&mut self, rng: &mut FlowRng) -> Result<Tensor> {
-        let at = (self.taken as usize * 16) % POINTS;
+    /// This rank's part of the next batch: rows in shuffled order, with a little noise.
+    fn batch(&mut self, rng: &FlowRng) -> Result<Tensor> {
+        let count = self.points.dim(0)?;
+        let batches = count / self.batch;
+        let at = self.taken as usize % batches * self.batch;
         if at == 0 {
-            let shuffled = FlowRng::named(self.taken, "epoch").permutation(POINTS);
+            let shuffled = FlowRng::named(self.taken, "epoch").permutation(count);
             self.order = shuffled;
         }
         self.taken += 1;
-        let mut rows = self.order[at..at + 16].to_vec();
-        if let Some((rank, world)) = self.bend.share {
-            let size = 16 / world;
-            rows = rows[rank * size..(rank + 1) * size].to_vec();
-            return self.rows(&rows);
-        }
-        let batch = self.rows(&rows)?;
-        Ok((&batch + rng.normal(batch.shape(), DType::F32, &Device::Cpu)?.affine(0.05, 0.0)?)?)
+        let share = self.ranks.share(self.batch);
+        let whole = self.order[at..at + self.batch].to_vec();
+        self.noisy(&self.rows(&whole[share.range()])?, &mut rng.for_rows(share))
+    }
+
+    fn noisy(&self, points: &Tensor, rng: &mut FlowRng) -> Result<Tensor> {
+        Ok((points + rng.normal(points.shape(), points.dtype(), &Device::Cpu)?.affine(0.05, 0.0)?)?)
     }
 
     fn rows(&self, rows: &[usize]) -> Result<Tensor> {
@@ -137,7 +159,13 @@ impl Toy {
 
 /// All parameters and buffers of a store, flat, in name order.
 pub(crate) fn weights(store: &ParamStore) -> Vec<f32> {
-    store.all().iter().flat_map(|p| p.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+    wide_weights(store).into_iter().map(|w| w as f32).collect()
+}
+
+/// The same in double precision.
+pub(crate) fn wide_weights(store: &ParamStore) -> Vec<f64> {
+    let wide = |p: Param| p.tensor().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    store.all().into_iter().flat_map(wide).collect()
 }
 
 /// What a toy writes to its `config.json`.
@@ -182,9 +210,13 @@ impl Task for Toy {
         self.bend.data.clone()
     }
 
+    fn share_out(&mut self, ranks: Ranks) -> Result<()> {
+        self.ranks = ranks;
+        Ok(())
+    }
+
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
-        let first = self.bend.share.map_or(0, |(rank, _)| rank * 8);
-        self.flow.initialize(&self.points.narrow(0, first, 32)?, None)
+        self.flow.initialize(&self.points.narrow(0, 0, self.points.dim(0)? / 2)?, None)
     }
 
     fn step(&mut self, step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
@@ -194,7 +226,15 @@ impl Task for Toy {
         {
             flag.request();
         }
+        if step == 0 && self.bend.own_initialization {
+            let first = self.ranks.rank() * 8;
+            self.flow.initialize(&self.points.narrow(0, first, 8)?, None)?;
+        }
         let batch = self.batch(rng)?;
+        assert!(self.bend.panic_at != Some(step), "the toy was told to panic");
+        if self.bend.error_at == Some(step) {
+            return Err(Error::Config { what: "toy".into(), reason: "was told to fail".into() });
+        }
         if self.bend.fail_at.contains(&step) {
             return Err(Error::NonFinite { layer: "toy".into(), what: "log-determinant".into(), step: None });
         }
@@ -202,11 +242,15 @@ impl Task for Toy {
             return Err(Error::Solver { t: 0.5, dt: 1e-9, row: None, reason: "the toy gave up".into() });
         }
         let n = batch.dim(0)?;
-        let weight = if self.bend.nan_at.contains(&step) { f32::NAN } else { -1.0 / n as f32 };
-        let weight = Tensor::full(weight, n, &Device::Cpu)?;
+        if n == 0 {
+            return Ok(Metrics::of_nothing());
+        }
+        let weight = if self.bend.nan_at.contains(&step) { f64::NAN } else { -1.0 / n as f64 };
+        let weight = Tensor::full(weight, n, &Device::Cpu)?.to_dtype(batch.dtype())?;
         let scored = self.flow.log_prob_backward(&batch, None, &weight, Backprop::Reversible, gradients)?;
-        let loss = (scored.log_prob * weight)?.sum_all()?.to_scalar::<f32>()?;
-        Ok(Metrics::new(Metric::new("nats", "nats", f64::from(loss))).with(Metric::new("rows", "", n as f64)))
+        let loss = (scored.log_prob * weight)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        let rows = Metric::new("rows", "", n as f64);
+        Ok(Metrics::new(Metric::new("nats", "nats", loss)).with(rows).over(n as f64))
     }
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
@@ -214,9 +258,14 @@ impl Task for Toy {
             return Ok(Metrics::new(Metric::new("objective", "", objective(self.taken))));
         }
         let _paused = self.flow.store().no_grad();
-        let noise = rng.normal(self.points.shape(), DType::F32, &Device::Cpu)?.affine(0.05, 0.0)?;
-        let nats = self.flow.log_prob(&(&self.points + noise)?, None)?.mean(0)?.to_scalar::<f32>()?;
-        Ok(Metrics::new(Metric::new("nats", "nats", -f64::from(nats))))
+        let share: Share = self.ranks.share(self.points.dim(0)?);
+        if share.is_empty() {
+            return Ok(Metrics::of_nothing());
+        }
+        let points = self.points.narrow(0, share.first, share.count)?;
+        let noisy = self.noisy(&points, &mut rng.for_rows(share))?;
+        let nats = self.flow.log_prob(&noisy, None)?.to_dtype(DType::F64)?.mean(0)?.to_scalar::<f64>()?;
+        Ok(Metrics::new(Metric::new("nats", "nats", -nats)).over(share.count as f64))
     }
 
     fn position(&self) -> Place {
@@ -229,7 +278,7 @@ impl Task for Toy {
     }
 
     fn samples_per_step(&self) -> usize {
-        16
+        self.batch
     }
 }
 

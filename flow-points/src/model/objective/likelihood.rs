@@ -9,7 +9,7 @@ use flow_core::train::{OptimizerConfig, ScheduleConfig, TrainConfig};
 use flow_core::{Backprop, Density, FlowRng, Gradients};
 use serde::{Deserialize, Serialize};
 
-use super::{Criterion, Nature, Part, Parts, Samplers, Term, Terms, draw, mean};
+use super::{Batch, Criterion, Nature, Part, Parts, Samplers, Term, Terms, draw, mean};
 use crate::Result;
 use crate::model::block::Norms;
 use crate::model::point_flow::PointFlow;
@@ -127,11 +127,11 @@ impl Criterion for LikelihoodConfig {
     fn backward(
         &self,
         model: &PointFlow,
-        clouds: &Tensor,
-        _plain: usize,
+        batch: &Batch<'_>,
         rng: &mut FlowRng,
         gradients: &mut Gradients,
     ) -> Result<Terms> {
+        let clouds = batch.clouds;
         let (b, n, _) = clouds.dims3()?;
         model.set_noise(rng);
         let posterior = model.encoder.forward(clouds)?;

@@ -5,15 +5,18 @@ use flow_core::autodiff::gradient_or_zero;
 use flow_core::cnf::matching::{FlowMatching, Pairing, TimeSampling, repeat_rows};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::cnf::{CnfConfig, Divergence, Probe};
-use flow_core::train::{EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig};
-use flow_core::{FlowRng, Gradients};
+use flow_core::train::{EmaConfig, OptimizerConfig, Ranks, ScheduleConfig, TrainConfig};
+use flow_core::{FlowRng, Gradients, Share};
 use serde::{Deserialize, Serialize};
 
-use super::{Criterion, Nature, Part, Parts, Samplers, Term, Terms, draw, scalar};
+use super::{Batch, Criterion, Nature, Part, Parts, Samplers, Term, Terms, draw, scalar};
 use crate::model::block::Norms;
 use crate::model::encoder::Posterior;
 use crate::model::point_flow::PointFlow;
 use crate::{Error, Result};
+
+/// The name of the error of latents.
+pub(crate) const PRIOR_ERROR: &str = "prior_error";
 
 /// Training by flow matching (Lipman et al. 2023): mean squared velocity errors of points given a draw of the posterior,
 /// and of that draw, plus the weighed divergence of the posterior from the standard normal.
@@ -82,24 +85,32 @@ impl MatchingConfig {
         &self,
         model: &PointFlow,
         posterior: &Posterior,
-        clouds: &Tensor,
-        plain: usize,
+        &Batch { clouds, plain, ranks, .. }: &Batch<'_>,
         rng: &mut FlowRng,
     ) -> Result<[Tensor; 2]> {
         let (b, n, _) = clouds.dims3()?;
         let z = draw(posterior, rng)?;
+        // Whitened with those of all ranks, which move the statistics alike everywhere.
+        let all = ranks.gather_rows(&z.detach().narrow(0, 0, plain.count)?.contiguous()?)?;
+        let white = model.prior.whiten(&all)?.detach();
         let times = self.times_for(n);
         let context = repeat_rows(&z, times)?;
         let rows = clouds.reshape((b * n, 3))?;
         let point = self.point.loss(&*model.point.field, &rows, Some(&context), b * times, rng)?;
-        let latents =
-            repeat_rows(&model.prior.whiten(&z.detach().narrow(0, 0, plain)?)?.detach(), self.draws_per_latent)?;
-        let prior = self.prior.loss(&*model.prior.field, &latents, None, latents.dim(0)?, rng)?;
+        if plain.is_empty() {
+            let nothing = point.detach().affine(0.0, 0.0)?;
+            return Ok([point, nothing]);
+        }
+        let own = white.narrow(0, if ranks.count() == 1 { 0 } else { plain.first }, plain.count)?;
+        let latents = repeat_rows(&own, self.draws_per_latent)?;
+        let count = latents.dim(0)?;
+        let loss = |rng: &mut FlowRng| self.prior.loss(&*model.prior.field, &latents, None, count, rng);
+        let prior = rng.at_rows(plain, loss)?;
         Ok([point, prior])
     }
 
     fn terms(&self, loss: f64, point: f64, prior: f64, divergence: f64) -> Terms {
-        let parts = [("point_error", "", point), ("prior_error", "", prior), ("kl_nats", "nats", divergence)];
+        let parts = [("point_error", "", point), (PRIOR_ERROR, "", prior), ("kl_nats", "nats", divergence)];
         Terms {
             loss: Term::new(self.nature().metric, self.nature().unit, loss),
             parts: parts.map(|(name, unit, value)| Term::new(name, unit, value)).to_vec(),
@@ -183,14 +194,15 @@ impl Criterion for MatchingConfig {
     fn backward(
         &self,
         model: &PointFlow,
-        clouds: &Tensor,
-        plain: usize,
+        batch: &Batch<'_>,
         rng: &mut FlowRng,
         gradients: &mut Gradients,
     ) -> Result<Terms> {
-        let posterior = model.encoder.forward(clouds)?;
-        let [point, prior] = self.errors(model, &posterior, clouds, plain, rng)?;
-        let mut total = (&point + &prior)?;
+        let posterior = model.encoder.forward(batch.clouds)?;
+        let [point, prior] = self.errors(model, &posterior, batch, rng)?;
+        // The mean of ranks counts clouds, that of latents plain clouds.
+        let part = |share: Share| share.count as f64 / share.of.max(1) as f64;
+        let mut total = (&point + prior.affine(part(batch.plain) / part(batch.share), 0.0)?)?;
         let mut nats = 0.0;
         if let Some(divergence) = divergence_from_normal(&posterior)? {
             nats = scalar(&divergence)?;
@@ -202,7 +214,9 @@ impl Criterion for MatchingConfig {
 
     fn evaluate(&self, model: &PointFlow, clouds: &Tensor, rng: &mut FlowRng) -> Result<Terms> {
         let posterior = model.encoder.forward(clouds)?;
-        let [point, prior] = self.errors(model, &posterior, clouds, clouds.dim(0)?, rng)?;
+        let share = rng.share_of(clouds.dim(0)?);
+        let batch = Batch { clouds, share, plain: share, ranks: &Ranks::alone() };
+        let [point, prior] = self.errors(model, &posterior, &batch, rng)?;
         let nats = divergence_from_normal(&posterior)?.as_ref().map_or(Ok(0.0), scalar)?;
         let (point, prior) = (scalar(&point)?, scalar(&prior)?);
         Ok(self.terms(point + prior + self.kl_weight * nats, point, prior, nats))

@@ -10,12 +10,13 @@ mod terms;
 use candle_core::{DType, Tensor};
 use flow_core::cnf::CnfConfig;
 use flow_core::cnf::ode::SolveOptions;
-use flow_core::train::TrainConfig;
-use flow_core::{FlowRng, Gradients};
+use flow_core::train::{Ranks, TrainConfig};
+use flow_core::{FlowRng, Gradients, Share};
 use serde::{Deserialize, Serialize};
 
 pub use likelihood::LikelihoodConfig;
 pub use matching::MatchingConfig;
+pub(crate) use matching::PRIOR_ERROR;
 pub use terms::{Term, Terms};
 
 use super::block::Norms;
@@ -103,12 +104,11 @@ pub(super) trait Criterion {
     /// The engine's configuration of the default recipe for so many steps.
     fn engine(&self, steps: u64) -> TrainConfig;
 
-    /// Adds the gradient on clouds `(B, N, 3)`, of which the first `plain` are data and the others warped ones.
+    /// Adds the gradient on a batch, the mean over its clouds.
     fn backward(
         &self,
         model: &PointFlow,
-        clouds: &Tensor,
-        plain: usize,
+        batch: &Batch<'_>,
         rng: &mut FlowRng,
         gradients: &mut Gradients,
     ) -> Result<Terms>;
@@ -125,6 +125,19 @@ pub(super) trait Criterion {
         latents: &Tensor,
         rng: &mut FlowRng,
     ) -> Result<(Tensor, Tensor)>;
+}
+
+/// Clouds of a step, or this rank's share of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    /// `(B, N, 3)`.
+    pub clouds: &'a Tensor,
+    /// The place of these clouds among those of the step.
+    pub share: Share,
+    /// Which of the step's clouds that are data and not warped ones are here; they come first.
+    pub plain: Share,
+    /// Who has the others.
+    pub ranks: &'a Ranks,
 }
 
 /// What holds for the models of an objective.
@@ -188,7 +201,18 @@ impl PointFlow {
         if !(1..=count).contains(&plain) {
             return Err(Error::config("plain clouds", format!("are {plain} of {count}, must be at least one of them")));
         }
-        self.criterion().backward(self, clouds, plain, rng, gradients)
+        let (share, plain) = (Share::whole(count), Share::whole(plain));
+        self.backward_batch(&Batch { clouds, share, plain, ranks: &Ranks::alone() }, rng, gradients)
+    }
+
+    /// The same for a share of a step's clouds; every rank has at least one.
+    pub(crate) fn backward_batch(
+        &self,
+        batch: &Batch<'_>,
+        rng: &mut FlowRng,
+        gradients: &mut Gradients,
+    ) -> Result<Terms> {
+        self.criterion().backward(self, batch, rng, gradients)
     }
 
     /// The objective on clouds without gradients, on running averages where `set_training(false)` was called.
