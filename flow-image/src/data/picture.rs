@@ -5,9 +5,10 @@ use std::path::Path;
 
 use image::codecs::gif::GifDecoder;
 use image::codecs::webp::WebPDecoder;
+use image::error::DecodingError;
 use image::imageops::FilterType;
 use image::metadata::Orientation;
-use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use super::{Channels, FolderOptions, Resize, foreign, read_file};
 use crate::{Error, Result};
@@ -23,6 +24,10 @@ pub fn is_picture(path: &Path) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
+
+/// Pixels that a byte of a JPEG file may stand for. An empty block of 8×8 takes a bit at the least, 512 pixels a byte; a
+/// reserve of eight times that.
+const JPEG_PIXELS: u64 = 4096;
 
 /// One decoded picture: bytes `[H, W, C]`, and what was lost of the file.
 pub(super) struct Picture {
@@ -84,10 +89,22 @@ fn decode_bytes(bytes: &[u8]) -> image::ImageResult<(DynamicImage, bool)> {
     let format = reader.format();
     let mut decoder = reader.into_decoder()?;
     image::Limits::default().reserve(decoder.total_bytes())?;
+    if format == Some(ImageFormat::Jpeg) {
+        check_jpeg(decoder.dimensions(), bytes.len())?;
+    }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
     Ok((picture, has_frames(bytes, format)))
+}
+
+/// Refuses a JPEG file that promises more pixels than its bytes can hold: its decoder fills up what is missing.
+fn check_jpeg((width, height): (u32, u32), bytes: usize) -> image::ImageResult<()> {
+    if u64::from(width) * u64::from(height) <= JPEG_PIXELS * bytes as u64 {
+        return Ok(());
+    }
+    let found = format!("{width}x{height} pixels in {bytes} bytes: damaged or cut off");
+    Err(ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), found)))
 }
 
 /// Whether an animation has a second frame, or a TIFF file a second page.

@@ -320,6 +320,17 @@ fn npz(images: &[u8], method: zip::CompressionMethod) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// A decoder of JPEG fills up what is missing, with as many pixels as the header promises.
+#[test]
+fn a_jpeg_file_of_more_pixels_than_its_bytes_hold_is_refused() {
+    let (_, _, mut bytes) = good_files().into_iter().find(|(_, name, _)| name.ends_with(".jpg")).unwrap();
+    let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[9000_u16.to_be_bytes(), 9000_u16.to_be_bytes()].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let error = PICTURE(&write(folder.path(), "x.jpg", &bytes)).unwrap_err().to_string();
+    assert!(error.contains("9000x9000 pixels in") && error.contains("damaged or cut off"), "{error}");
+}
+
 /// `FLOW_FUZZ=1000000 cargo test --release -p flow-image --test all damaged` tries a million inputs for each format.
 #[test]
 fn damaged_files_never_panic() {
@@ -336,9 +347,12 @@ fn damaged_files_never_panic() {
                 Ok(set) => {
                     // Deflate expands 1,032 times at most, a picture of one bit a pixel eight times more. Formats that
                     // repeat colours or lines are bounded by their decoders' limits alone.
-                    let repeats =
-                        [".bmp", ".tiff", ".gif", ".webp", ".jpg", ".ppm"].iter().any(|end| name.ends_with(end));
-                    let bound = if repeats { 3 << 27 } else { 8 * 1032 * bytes.len() };
+                    let repeats = [".bmp", ".tiff", ".gif", ".webp", ".ppm"].iter().any(|end| name.ends_with(end));
+                    let bound = match repeats {
+                        true => 1 << 29,
+                        false if name.ends_with(".jpg") => 3 * 4096 * bytes.len(),
+                        false => 8 * 1032 * bytes.len(),
+                    };
                     assert!(set.images().len() <= bound, "{name}: {} values", set.images().len());
                     accepted += 1;
                 }
