@@ -75,7 +75,7 @@ fn reason(fault: &Fault) -> String {
                 true => "save clouds of different sizes with np.savez, an array each",
                 false => "convert it to float32",
             };
-            format!("holds {descr}, expected floating-point or whole numbers: {remedy}")
+            format!("holds {}, expected floating-point or whole numbers: {remedy}", descr.escape_debug())
         }
         Fault::Length { shape, size, bytes } => {
             match shape.iter().try_fold(*size, |product, &axis| product.checked_mul(axis)) {

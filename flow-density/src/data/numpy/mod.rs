@@ -100,7 +100,8 @@ fn fault(fault: numpy::Fault) -> Fault {
         Some(b'f' | b'g') => "floats of 2, 4 or 8 bytes: save them with astype('float64')",
         _ => "floats of 2, 4 or 8 bytes, integers or truth values",
     };
-    Fault::whole(format!("numbers of type '{descr}'"), expected)
+    // The file's own text: a line feed in it would end the message.
+    Fault::whole(format!("numbers of type '{}'", descr.escape_debug()), expected)
 }
 
 fn too_few(header: &Header) -> String {
