@@ -11,16 +11,17 @@ use flow_density::metrics::evaluate;
 use flow_density::model::{Kind, ModelConfig};
 use flow_density::trainer::{DensityRun, DensityTask, NLL, train_config};
 
-/// Family, data, layers, hidden layers, and held-out nats after each of three steps.
+/// Family, data, layers, hidden layers, and held-out nats after each of three steps. Those of tables are from before; those of
+/// toys, whose points are drawn, from when each row of a batch got a stream of its own.
 type Trained = (Kind, &'static str, usize, &'static [usize], [f64; 3]);
 
 const RUNS: [Trained; 9] = [
-    (Kind::Realnvp, "moons", 2, &[8], [3.378249, 3.370373, 3.370295]),
-    (Kind::Maf, "moons", 2, &[8], [3.380275, 3.375427, 3.375378]),
-    (Kind::Spline, "moons", 2, &[8], [3.335362, 3.304153, 3.303938]),
-    (Kind::Planar, "moons", 4, &[], [3.457025, 3.443853, 3.443743]),
-    (Kind::Ffjord, "moons", 1, &[8], [3.390085, 3.385264, 3.385220]),
-    (Kind::Matching, "moons", 1, &[8], [3.350879, 3.349390, 3.349380]),
+    (Kind::Realnvp, "moons", 2, &[8], [3.375874, 3.368609, 3.368541]),
+    (Kind::Maf, "moons", 2, &[8], [3.378882, 3.374769, 3.374733]),
+    (Kind::Spline, "moons", 2, &[8], [3.330960, 3.299574, 3.299339]),
+    (Kind::Planar, "moons", 4, &[], [3.457066, 3.445735, 3.445629]),
+    (Kind::Ffjord, "moons", 1, &[8], [3.390153, 3.385605, 3.385561]),
+    (Kind::Matching, "moons", 1, &[8], [3.350754, 3.349337, 3.349324]),
     (Kind::Realnvp, "three.csv", 2, &[8], [4.274310, 4.268592, 4.268519]),
     (Kind::Maf, "three.csv", 2, &[8], [4.277875, 4.274560, 4.274538]),
     (Kind::Ffjord, "three.csv", 1, &[8], [4.379378, 4.370789, 4.370692]),
@@ -90,10 +91,6 @@ fn the_same_seed_trains_the_same_model() {
         let validated = log.iter().filter(|record| record.kind == RecordKind::Validation);
         let found: Vec<f64> = validated.map(|record| record.get(NLL).unwrap()).collect();
         assert_eq!(found.len(), 3, "{kind} of {name}");
-        println!("NEW {kind} {name} {found:.6?} {nats:?}");
-        if true {
-            continue;
-        }
         found.into_iter().zip(nats).for_each(|(found, nats)| close(found, nats, &format!("{kind} of {name}")));
     }
 }

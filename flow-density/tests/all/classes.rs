@@ -162,7 +162,6 @@ fn families_learn_the_classes() {
         let likeliest = likeliest_classes(density, standard, &rows, classes, 0).unwrap();
         let hits = likeliest.iter().zip(rows.classes()).filter(|(a, b)| a == b).count();
         let least = if kind.is_continuous() { 6 } else { 9 };
-        println!("{kind}: {hits} of {}", rows.len());
         assert!(hits * 10 > rows.len() * least, "{kind}: {hits} of {}", rows.len());
         assert!(score_rows(density, standard, &rows, None, 0).is_err(), "{kind}: a class is needed");
     }
