@@ -14,6 +14,9 @@ const DRAWS: usize = 128;
 const STEPS: usize = 400;
 /// Draws by which parameters are described.
 const SHOWN: usize = 4096;
+/// In so many last steps the divergence may fall by no more than this, in nats, where a place was found.
+const LATE: usize = 100;
+const SETTLED: f64 = 1.0;
 /// How a step grows while the sign of its derivative stays, and shrinks when it turns (Riedmiller & Braun 1993).
 const GROW: f64 = 1.2;
 const SHRINK: f64 = 0.5;
@@ -44,25 +47,26 @@ pub struct Location {
 }
 
 impl Location {
-    /// Looks for a density of parameters with these domains, as numbers of the type and on the device of `store`, that of the
+    /// Looks for a density of parameters with these domains; `None` where there is nothing to be found: it is no number at the
+    /// start, or goes on growing, or widening, without end, as one without an integral does. Draws are numbers of the type and on the device of `store`, that of the
     /// flow to be fitted; `log_density` is that of [`fit_reverse_kl`](super::fit_reverse_kl).
     ///
     /// # Errors
-    /// [`Error::LogDensity`] for a density that fails, returns another shape, or is not a number at the start;
-    /// [`flow_core::Error::Config`] for numbers that make no domain.
+    /// [`Error::LogDensity`] for a density that fails or returns another shape; [`flow_core::Error::Config`] for numbers that
+    /// make no domain.
     pub fn find(
         constraints: &[Constraint],
         log_density: impl Fn(&Tensor) -> LogDensityResult,
         store: &ParamStore,
         rng: &mut FlowRng,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let domain = domain(constraints)?;
         let features = domain.latent_shape().iter().product();
         let noise = opposites(DRAWS, features, rng)?.to_dtype(store.dtype())?.to_device(store.device())?;
         let objective = MeanField { domain: &domain, log_density, noise };
-        let (mean, logs) = objective.minimise(features)?;
+        let Some((mean, logs)) = objective.minimise(features)? else { return Ok(None) };
         let deviation = logs.iter().map(|l| l.exp()).collect();
-        Ok(Location { mean, deviation, constraints: constraints.to_vec() })
+        Ok(Some(Location { mean, deviation, constraints: constraints.to_vec() }))
     }
 
     /// Whether every coordinate is of order one: mean within ±2, deviation from 0.2 to 5. A flow reaches such a density from
@@ -161,14 +165,17 @@ impl<B: Bijector, F: Fn(&Tensor) -> LogDensityResult> MeanField<'_, B, F> {
         Ok(by.iter().all(|g| g.is_finite()).then_some(Slope { value, by }))
     }
 
-    /// Means and logarithms of deviations where the divergence is least, of the places visited.
-    fn minimise(&self, features: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    /// Means and logarithms of deviations where the divergence is least, of the places visited; `None` if there is no such place.
+    fn minimise(&self, features: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
         let start = vec![0.0; 2 * features];
-        let unusable = || Error::log_density("is no number at the start, zero", "a number wherever samples lie");
-        let mut slope = self.slope(&start)?.ok_or_else(unusable)?;
+        let Some(mut slope) = self.slope(&start)? else { return Ok(None) };
         let (mut best, mut least) = (start.clone(), slope.value);
         let (mut at, mut steps) = (start, vec![0.1; 2 * features]);
-        for _ in 0..STEPS {
+        let mut late = least;
+        for done in 0..STEPS {
+            if done == STEPS - LATE {
+                late = least;
+            }
             let moved: Vec<f64> = at.iter().zip(&steps).zip(&slope.by).map(|((a, s), g)| a - s * sign(*g)).collect();
             let Some(next) = self.slope(&moved)? else {
                 // Beyond what the density can say: from here again, more carefully.
@@ -193,8 +200,11 @@ impl<B: Bijector, F: Fn(&Tensor) -> LogDensityResult> MeanField<'_, B, F> {
                 (best, least) = (at.clone(), slope.value);
             }
         }
+        if late - least > SETTLED {
+            return Ok(None);
+        }
         let logs = best.split_off(features);
-        Ok((best, logs))
+        Ok(Some((best, logs)))
     }
 }
 
@@ -214,7 +224,7 @@ mod tests {
 
     fn find(problem: Problem) -> Location {
         let log_density = |x: &Tensor| problem.log_density(x);
-        Location::find(&problem.constraints(), log_density, &store(), &mut FlowRng::seed_from(1)).unwrap()
+        Location::find(&problem.constraints(), log_density, &store(), &mut FlowRng::seed_from(1)).unwrap().unwrap()
     }
 
     /// Of a normal the nearest one with independent coordinates has its means, and deviations `1/√Λ_ii`.
@@ -227,7 +237,7 @@ mod tests {
             x.broadcast_sub(&wide(&means)?)?.broadcast_div(&wide(&deviations)?)?.sqr()?.sum(1)? * -0.5
         };
         let parts = [Constraint::Real(far.len())];
-        let found = Location::find(&parts, log_density, &store(), &mut FlowRng::seed_from(3)).unwrap();
+        let found = Location::find(&parts, log_density, &store(), &mut FlowRng::seed_from(3)).unwrap().unwrap();
         for (i, (mean, deviation)) in far.into_iter().enumerate() {
             let (m, s) = (found.mean[i], found.deviation[i]);
             assert!((m - mean).abs() < 0.3 * deviation, "{i}: mean {m} of {mean}");
@@ -244,6 +254,16 @@ mod tests {
         assert!(find(Problem::Banana).is_of_order_one());
         let many = find(Problem::Gaussian);
         assert!(many.mean.iter().zip(&many.deviation).all(|(m, s)| (m - 1.0).abs() < 0.5 * s), "{many:?}");
+    }
+
+    #[test]
+    fn what_has_no_integral_has_no_place() {
+        let found = |log_density: fn(&Tensor) -> LogDensityResult| {
+            Location::find(&[Constraint::Real(2)], log_density, &store(), &mut FlowRng::seed_from(1)).unwrap()
+        };
+        assert_eq!(found(|x| x.sqr()?.sum(1)), None);
+        assert_eq!(found(|x| x.narrow(1, 0, 1)?.sqr()?.neg()?.sum(1)), None);
+        assert_eq!(found(|x| (x.log()? - x)?.sum(1)), None);
     }
 
     #[test]

@@ -81,7 +81,7 @@ where
         let mut found = None;
         if let Some(domains) = &self.domains {
             let location = Location::find(domains, self.target.function(), self.q.store(), rng)?;
-            if !location.is_of_order_one() {
+            if let Some(location) = location.filter(|location| !location.is_of_order_one()) {
                 self.q.initialize(&location.draws(LOCATED, self.q.store(), rng)?, None)?;
                 found = Some(location);
             }
