@@ -81,7 +81,8 @@ where
         let mut found = None;
         if let Some(domains) = &self.domains {
             let location = Location::find(domains, self.target.function(), self.q.store(), rng)?;
-            if !location.is_of_order_one() {
+            // A density that does not fall off lies nowhere, which the look at its tails says.
+            if !location.is_of_order_one() && location.is_bounded() {
                 self.q.initialize(&location.draws(LOCATED, self.q.store(), rng)?, None)?;
                 found = Some(location);
             }
