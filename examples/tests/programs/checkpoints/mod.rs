@@ -101,6 +101,8 @@ fn densities() {
     }
 }
 
+/// The weights are of a later version than the checkpoint: since each row of a batch has a stream of its own, the noise of
+/// dequantization is another.
 #[test]
 fn a_run_goes_on_to_the_weights_that_it_reached_then() {
     let folder = tempfile::tempdir().unwrap();
