@@ -22,8 +22,6 @@ const GROW: f64 = 1.2;
 const SHRINK: f64 = 0.5;
 /// The largest change of the logarithm of a deviation in a step.
 const MOST: f64 = 1.0;
-/// Means and deviations beyond this belong to no density; their squares are far from the end of f32.
-const ENDLESS: f64 = 1e15;
 /// A mean or a deviation is of order one between these.
 const NEAR: f64 = 2.0;
 const DEVIATIONS: std::ops::RangeInclusive<f64> = 0.2..=5.0;
@@ -75,11 +73,6 @@ impl Location {
     /// where it begins, and begins wide enough to see several modes.
     pub fn is_of_order_one(&self) -> bool {
         self.mean.iter().all(|m| m.abs() <= NEAR) && self.deviation.iter().all(|s| DEVIATIONS.contains(s))
-    }
-
-    /// Whether the normal has an end: that of a density which does not fall off grows as long as it is looked for.
-    pub fn is_bounded(&self) -> bool {
-        self.mean.iter().chain(&self.deviation).all(|value| value.abs() <= ENDLESS)
     }
 
     /// Mean and deviation of each parameter in its domain, by draws of the normal.
