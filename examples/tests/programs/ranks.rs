@@ -69,6 +69,8 @@ mod together {
                 command
             }
         };
+        // Sessions of several `mpirun` in one folder get into each other's way when one of them tidies up.
+        command.env("OMPI_MCA_orte_tmpdir_base", folder);
         command.current_dir(folder).args(arguments).env("RAYON_NUM_THREADS", "1");
         command
     }
@@ -249,7 +251,8 @@ mod together {
         assert!(!output.status.success() && message.matches("error: ").count() == 1, "{message}");
         // The second rank is given another rate.
         let mut command = Command::new("mpirun");
-        command.current_dir(folder).args(["--allow-run-as-root", "--oversubscribe"]);
+        command.current_dir(folder).env("OMPI_MCA_orte_tmpdir_base", folder);
+        command.args(["--allow-run-as-root", "--oversubscribe"]);
         for rate in ["0.01", "0.02"] {
             let part = words(&["train", TINY, "--steps 4 --out b --learning-rate", rate]);
             command

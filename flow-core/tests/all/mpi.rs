@@ -29,6 +29,9 @@ fn mpirun(ranks: usize, body: &str, variables: &[(&str, &str)]) -> Option<Output
         "--test-threads=1",
     ]);
     command.env("RAYON_NUM_THREADS", "1").envs(variables.iter().copied());
+    // Sessions of several `mpirun` in one folder get into each other's way when one of them tidies up.
+    let session = folder();
+    command.env("OMPI_MCA_orte_tmpdir_base", session.path());
     Some(command.output().unwrap())
 }
 

@@ -22,6 +22,8 @@ const GROW: f64 = 1.2;
 const SHRINK: f64 = 0.5;
 /// The largest change of the logarithm of a deviation in a step.
 const MOST: f64 = 1.0;
+/// Means and deviations beyond this belong to no density; their squares are far from the end of f32.
+const ENDLESS: f64 = 1e15;
 /// A mean or a deviation is of order one between these.
 const NEAR: f64 = 2.0;
 const DEVIATIONS: std::ops::RangeInclusive<f64> = 0.2..=5.0;
@@ -65,8 +67,10 @@ impl Location {
         let noise = opposites(DRAWS, features, rng)?.to_dtype(store.dtype())?.to_device(store.device())?;
         let objective = MeanField { domain: &domain, log_density, noise };
         let Some((mean, logs)) = objective.minimise(features)? else { return Ok(None) };
-        let deviation = logs.iter().map(|l| l.exp()).collect();
-        Ok(Some(Location { mean, deviation, constraints: constraints.to_vec() }))
+        let deviation: Vec<f64> = logs.iter().map(|l| l.exp()).collect();
+        // In single precision the divergence stops falling where the numbers end, which is no place either.
+        let ends = mean.iter().chain(&deviation).all(|value| value.abs() <= ENDLESS);
+        Ok(ends.then(|| Location { mean, deviation, constraints: constraints.to_vec() }))
     }
 
     /// Whether every coordinate is of order one: mean within ±2, deviation from 0.2 to 5. A flow reaches such a density from
