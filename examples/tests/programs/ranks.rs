@@ -292,7 +292,8 @@ mod together {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         // The only checkpoint is that of the stop.
-        let arguments = words(&["train", TINY, "--steps 1000000 --checkpoint-every 1000000 --log-every 1 --out run"]);
+        let arguments =
+            words(&["train", TINY, "--steps 1000000 --warmup 1 --checkpoint-every 1000000 --log-every 1 --out run"]);
         let mut child = ranks(2, "glow", folder, &arguments)
             // Open MPI waits so long before it passes the signal on, and again before it kills.
             .env("OMPI_MCA_odls_base_sigkill_timeout", "4")
