@@ -124,6 +124,7 @@ where
         let Terms { loss, coefficients } = divergence.terms(&all, estimator);
         // The engine takes the mean over samples of what each rank has the mean of.
         let scale = share.of as f64 / share.count.max(1) as f64;
+        // A share of as many rows as there are coefficients lies within them.
         let own = coefficients.get(share.range()).unwrap_or_default();
         Ok(Terms { loss, coefficients: own.iter().map(|c| c * scale).collect() })
     }

@@ -10,7 +10,7 @@ use flow_core::train::{BatchIndices, CursorState, EpochCursor};
 
 use super::dataset::levels_tensor;
 use super::{Augment, Dataset};
-use crate::Result;
+use crate::{Error, Result};
 
 /// The serialisable place of a [`BatchCursor`].
 pub type BatchState = CursorState;
@@ -73,7 +73,7 @@ impl BatchCursor {
     /// Some images of the next batch, the same that they are in the whole batch; the cursor passes over all of it.
     ///
     /// # Errors
-    /// As [`BatchCursor::next_batch`].
+    /// As [`BatchCursor::next_batch`], and for a share of another batch.
     pub fn next_share(
         &mut self,
         share: Share,
@@ -82,7 +82,8 @@ impl BatchCursor {
         device: &Device,
     ) -> Result<Batch> {
         let BatchIndices { indices, rng } = self.0.next_batch();
-        let indices = indices.get(share.range()).unwrap_or_default().to_vec();
+        let beyond = || Error::config("share of a batch", format!("{:?} of {}", share.range(), indices.len()));
+        let indices = indices.get(share.range()).ok_or_else(beyond)?.to_vec();
         let mut values = set.gather(&indices)?;
         if let Some(augment) = augment {
             let size = set.image_size();

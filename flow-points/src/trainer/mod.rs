@@ -266,6 +266,7 @@ fn mean_terms(
     let points = clouds.iter().map(Vec::len).fold(points, usize::min);
     let mut batches = Vec::new();
     for part in share.parts(batch) {
+        // A part of the share of these clouds lies within them.
         let some = clouds.get(part.range()).unwrap_or_default();
         let cut: Vec<Vec<Point>> = some.iter().map(|c| c.iter().take(points).copied().collect()).collect();
         batches.push((part.count as f64 / share.count as f64, of(&cut, part)?));

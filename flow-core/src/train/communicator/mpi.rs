@@ -69,6 +69,7 @@ impl Mpi {
             .ok_or_else(|| Error::config("MPI", "was started before in this process"))?;
         *locked(&UNIVERSE) = Some(universe);
         let world = SimpleCommunicator::world();
+        // MPI has no negative ranks and sizes.
         let number = |n: i32| usize::try_from(n).unwrap_or_default();
         let (rank, ranks) = (number(world.rank()), number(world.size()));
         let before = std::panic::take_hook();
