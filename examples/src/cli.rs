@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
-use flow_core::train::launch::PANICKED;
+use flow_core::train::launch::{Launch, PANICKED};
 use flow_core::train::{
     Decay, Fingerprint, Rule, RunState, TrainConfig, find_checkpoint, load_fingerprint, load_train_config,
 };
@@ -79,22 +79,31 @@ impl DeviceArg {
     /// # Errors
     /// An unknown name, or a device that this build or machine does not have.
     pub fn open(&self) -> Result<Device> {
-        match self.device.split_once(':').unwrap_or((&self.device, "0")) {
-            ("cpu", _) => Ok(Device::Cpu),
-            ("cuda", n) => {
-                let n = n.parse().with_context(|| format!("--device {}: '{n}' is not a number", self.device))?;
-                Device::new_cuda(n).map_err(|e| {
-                    let reason = e.to_string().lines().next().unwrap_or_default().to_string();
-                    anyhow::anyhow!("--device {}: {reason} (was the program built with --features cuda?)", self.device)
-                })
+        let (kind, number) = self.device.split_once(':').map_or((self.device.as_str(), None), |(k, n)| (k, Some(n)));
+        match (kind, number) {
+            ("cpu", None) => Ok(Device::Cpu),
+            ("cuda", number) => {
+                // Ranks on one machine take one GPU each.
+                let own = Launch::of_this_process().and_then(|launch| launch.local).unwrap_or(0);
+                let n = number.map_or(Ok(own), str::parse);
+                let n = n.with_context(|| format!("--device {}: not the number of a GPU", self.device))?;
+                Device::new_cuda(n).map_err(|e| absent(&format!("cuda:{n}"), cfg!(feature = "cuda"), &e))
             }
-            ("metal", _) => Device::new_metal(0).map_err(|e| {
-                let reason = e.to_string().lines().next().unwrap_or_default().to_string();
-                anyhow::anyhow!("--device metal: {reason} (was the program built with --features metal?)")
-            }),
+            ("metal", None) => Device::new_metal(0).map_err(|e| absent("metal", cfg!(feature = "metal"), &e)),
             _ => bail!("--device {}: expected cpu, cuda, cuda:N or metal", self.device),
         }
     }
+}
+
+/// A device that cannot be opened, and what would help.
+fn absent(device: &str, built: bool, error: &candle_core::Error) -> anyhow::Error {
+    let kind = device.split(':').next().unwrap_or_default();
+    let reason = error.to_string().lines().next().unwrap_or_default().to_string();
+    let remedy = match built {
+        true => "has this machine such a GPU, and its driver?".into(),
+        false => format!("the program was built without it: --features {kind}"),
+    };
+    anyhow::anyhow!("--device {device}: {reason} ({remedy})")
 }
 
 /// A number of things in words: `1 image`, `12 images`.

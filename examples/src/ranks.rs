@@ -68,8 +68,11 @@ pub fn from_first<T: Serialize + DeserializeOwned>(make: impl FnOnce() -> Result
     connected::from_first(make)
 }
 
-/// The training of this process as one of all.
-pub fn join<T: Task>(trainer: Trainer<T>) -> Trainer<T> {
+/// The training of this process as one of all. All ranks call it.
+///
+/// # Errors
+/// GPUs that cannot be brought together.
+pub fn join<T: Task>(trainer: Trainer<T>) -> Result<Trainer<T>> {
     connected::join(trainer)
 }
 
@@ -121,11 +124,17 @@ mod connected {
         Ok(serde_json::from_slice(&world.broadcast(own)?)?)
     }
 
-    pub(super) fn join<T: Task>(trainer: Trainer<T>) -> Trainer<T> {
-        match WORLD.get() {
-            Some(world) => trainer.with_communicator(world.clone()),
-            None => trainer,
+    pub(super) fn join<T: Task>(trainer: Trainer<T>) -> Result<Trainer<T>> {
+        let Some(world) = WORLD.get() else { return Ok(trainer) };
+        #[cfg(feature = "nccl")]
+        if trainer.task().store().device().is_cuda() {
+            let devices = flow_core::train::nccl::Nccl::over(
+                std::sync::Arc::new(world.clone()),
+                trainer.task().store().device(),
+            )?;
+            return Ok(trainer.with_communicator(devices));
         }
+        Ok(trainer.with_communicator(world.clone()))
     }
 
     pub(super) fn finish() {
@@ -164,8 +173,8 @@ mod connected {
         make()
     }
 
-    pub(super) fn join<T: Task>(trainer: Trainer<T>) -> Trainer<T> {
-        trainer
+    pub(super) fn join<T: Task>(trainer: Trainer<T>) -> Result<Trainer<T>> {
+        Ok(trainer)
     }
 
     pub(super) fn finish() {}

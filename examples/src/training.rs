@@ -85,7 +85,7 @@ pub fn train<T: Task>(
     }
     let start = Instant::now();
     run.limit.start(&stop);
-    let mut trainer = ranks::join(trainer.with_stop(stop));
+    let mut trainer = ranks::join(trainer.with_stop(stop))?;
     let mut summary = trainer.run(&mut Bar::new().with_limit(run.limit.0))?;
     let is_up = ranks::from_first(|| Ok(run.limit.0.is_some_and(|time| start.elapsed() >= time)))?;
     if summary.interrupted && is_up {

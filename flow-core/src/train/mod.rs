@@ -40,12 +40,14 @@ mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{
-    CHECKPOINT_VERSION, Cast, Checkpoints, find_checkpoint, load_averaged, load_config, load_fingerprint,
-    load_train_config, load_weights, load_weights_as, save_model,
+    CHECKPOINT_VERSION, Cast, Checkpoints, Packed, Precision, find_checkpoint, load_averaged, load_config,
+    load_fingerprint, load_train_config, load_weights, load_weights_as, pack_model, save_model,
 };
 pub use clip::{Clipped, clip_global_norm};
 #[cfg(feature = "mpi")]
 pub use communicator::mpi;
+#[cfg(feature = "nccl")]
+pub use communicator::nccl;
 pub use communicator::{Communicator, Ranks, Solo, Summands, launch};
 pub use config::TrainConfig;
 pub use cursor::{BatchIndices, CursorState, EpochCursor};

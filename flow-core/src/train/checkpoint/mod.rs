@@ -15,10 +15,12 @@
 
 mod config_file;
 mod list;
+mod pack;
 mod resume;
 
 use std::path::Path;
 
+use candle_core::DType;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -33,6 +35,7 @@ use crate::{Error, ParamStore, Result};
 pub use config_file::CHECKPOINT_VERSION;
 use config_file::ConfigFile;
 pub use list::{Checkpoints, find_checkpoint};
+pub use pack::{Packed, Precision, pack_model};
 pub(super) use resume::{Resumption, differences};
 
 const MODEL: &str = "model.safetensors";
@@ -110,8 +113,9 @@ pub fn load_weights_as(folder: &Path, store: &ParamStore, ema: bool, cast: Cast)
         return Err(fault(path, "is missing: the run kept no average of the weights; load the weights themselves"));
     }
     let mut tensors = config.read_tensors(folder, name)?;
-    if cast == Cast::Allow {
-        for value in tensors.values_mut() {
+    for value in tensors.values_mut() {
+        // To widen half precision loses nothing.
+        if cast == Cast::Allow || matches!(value.dtype(), DType::BF16 | DType::F16) {
             *value = value.to_dtype(store.dtype())?;
         }
     }

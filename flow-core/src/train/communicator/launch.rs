@@ -5,9 +5,26 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 /// The reason to end all ranks that stands for the message of a panic.
 pub const PANICKED: &str = "panicked";
+
+/// So long a rank waits for the others in one exchange, in seconds, unless `FLOW_RANKS_TIMEOUT` says otherwise. The first
+/// rank may write a checkpoint or draw previews meanwhile.
+const PATIENCE: u64 = 1800;
+
+/// How long a rank waits for the others in one exchange before it ends the job.
+pub fn patience() -> Duration {
+    let set = std::env::var("FLOW_RANKS_TIMEOUT").ok().and_then(|seconds| seconds.trim().parse().ok());
+    Duration::from_secs(set.unwrap_or(PATIENCE))
+}
+
+/// The reason to end the job after that.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(super) fn heard_nothing(patience: Duration) -> String {
+    format!("heard nothing of the other ranks for {} s", patience.as_secs())
+}
 
 /// The place of this process among those that a launcher (`mpirun`, `srun`) started together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +35,17 @@ pub struct Launch {
     pub ranks: usize,
     /// Those on this machine, where the launcher says so.
     pub on_host: Option<usize>,
+    /// This process among those on this machine, where the launcher says so: the number of its GPU.
+    pub local: Option<usize>,
 }
 
-/// Names of the variables for rank, ranks and ranks on this machine: Open MPI, MPICH and Intel MPI, MVAPICH, Slurm.
-const LAUNCHERS: [[&str; 3]; 4] = [
-    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"],
-    ["PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"],
-    ["MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"],
-    ["PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_ON_NODE"],
+/// Names of the variables for rank, ranks, ranks on this machine and the rank among these: Open MPI, MPICH and Intel MPI,
+/// MVAPICH, Slurm.
+const LAUNCHERS: [[&str; 4]; 4] = [
+    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"],
+    ["PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"],
+    ["MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"],
+    ["PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_ON_NODE", "SLURM_LOCALID"],
 ];
 
 impl Launch {
@@ -36,9 +56,10 @@ impl Launch {
 
     fn of(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let number = |name: &str| variable(name)?.trim().parse::<usize>().ok();
-        LAUNCHERS.iter().find_map(|[rank, ranks, on_host]| {
+        LAUNCHERS.iter().find_map(|[rank, ranks, on_host, local]| {
             let ranks = number(ranks).filter(|&ranks| ranks > 1)?;
-            Some(Launch { rank: number(rank)?, ranks, on_host: number(on_host).filter(|&count| count > 0) })
+            let on_host = number(on_host).filter(|&count| count > 0);
+            Some(Launch { rank: number(rank)?, ranks, on_host, local: number(local) })
         })
     }
 
@@ -85,10 +106,15 @@ mod tests {
         let of = |pairs: &'static [(&'static str, &'static str)]| {
             Launch::of(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
         };
-        let open_mpi =
-            of(&[("OMPI_COMM_WORLD_RANK", "3"), ("OMPI_COMM_WORLD_SIZE", "4"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "2")]);
-        assert_eq!(open_mpi, Some(Launch { rank: 3, ranks: 4, on_host: Some(2) }));
-        assert_eq!(of(&[("PMI_RANK", "0"), ("PMI_SIZE", "2")]), Some(Launch { rank: 0, ranks: 2, on_host: None }));
+        let open_mpi = of(&[
+            ("OMPI_COMM_WORLD_RANK", "3"),
+            ("OMPI_COMM_WORLD_SIZE", "4"),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
+        ]);
+        assert_eq!(open_mpi, Some(Launch { rank: 3, ranks: 4, on_host: Some(2), local: Some(1) }));
+        let hydra = Launch { rank: 0, ranks: 2, on_host: None, local: None };
+        assert_eq!(of(&[("PMI_RANK", "0"), ("PMI_SIZE", "2")]), Some(hydra));
         assert_eq!(of(&[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1")]), None);
         assert_eq!(of(&[("SLURM_STEP_NUM_TASKS", "2")]), None, "a batch script is no rank");
         assert_eq!(of(&[]), None);
@@ -97,7 +123,7 @@ mod tests {
     #[test]
     fn a_rank_has_its_part_of_the_threads_and_at_least_one() {
         let all = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = |on_host| Launch { rank: 0, ranks: 64, on_host: Some(on_host) }.threads();
+        let threads = |on_host| Launch { rank: 0, ranks: 64, on_host: Some(on_host), local: None }.threads();
         assert_eq!((threads(1), threads(2 * all)), (all, 1));
     }
 

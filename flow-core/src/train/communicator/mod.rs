@@ -9,10 +9,14 @@ mod agreement;
 pub mod launch;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod ranks;
 mod reduction;
 
-use crate::Result;
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Error, Result};
 
 pub(super) use agreement::{Agreed, Description, agree, check_alike, check_same_weights};
 pub use ranks::Ranks;
@@ -34,6 +38,29 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// A rank that is gone.
     fn all_reduce_sum(&self, values: Summands<'_>) -> Result<()>;
+
+    /// The sums of a tensor of f32 or f64 over all ranks, where it lies. It goes through the host's memory, unless the
+    /// channel knows of a way between devices.
+    ///
+    /// # Errors
+    /// Another type of numbers; a rank that is gone.
+    fn all_reduce_tensor(&self, values: &Tensor) -> Result<Tensor> {
+        let flat = values.detach().to_device(&Device::Cpu)?.flatten_all()?;
+        let sum = match values.dtype() {
+            DType::F32 => {
+                let mut numbers = flat.to_vec1()?;
+                self.all_reduce_sum(Summands::F32(&mut numbers))?;
+                Tensor::from_vec(numbers, values.shape(), &Device::Cpu)?
+            }
+            DType::F64 => {
+                let mut numbers = flat.to_vec1()?;
+                self.all_reduce_sum(Summands::F64(&mut numbers))?;
+                Tensor::from_vec(numbers, values.shape(), &Device::Cpu)?
+            }
+            other => return Err(Error::config("ranks", format!("sum f32 and f64, not {other:?}"))),
+        };
+        Ok(sum.to_device(values.device())?)
+    }
 
     /// What every rank has to say, in the order of ranks; the lengths may differ.
     ///

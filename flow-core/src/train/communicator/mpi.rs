@@ -24,7 +24,7 @@ use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator as _, CommunicatorCollectives, Equivalence, Root};
 
-use super::launch::PANICKED;
+use super::launch::{PANICKED, heard_nothing, patience};
 use super::{Communicator, Summands};
 use crate::{Error, Result};
 
@@ -35,9 +35,6 @@ const EXIT_CODE: i32 = 2;
 /// So long the other ranks leave the word to the first: what went wrong on all of them is said once. A launcher that is told
 /// to end the job by then does so within about a second.
 const FIRST_SPEAKS: Duration = Duration::from_secs(3);
-/// So long a rank waits for the others in one exchange, in seconds, unless `FLOW_RANKS_TIMEOUT` says otherwise. The first
-/// rank may write a checkpoint or draw previews meanwhile.
-const PATIENCE: u64 = 1800;
 
 /// MPI, from start to finish.
 static UNIVERSE: Mutex<Option<Universe>> = Mutex::new(None);
@@ -124,13 +121,12 @@ impl Mpi {
 
     /// Ends the job when an exchange has taken too long: a machine may be gone without a word.
     fn keep_watch(self) {
-        let set = std::env::var("FLOW_RANKS_TIMEOUT").ok().and_then(|seconds| seconds.trim().parse().ok());
-        let patience = Duration::from_secs(set.unwrap_or(PATIENCE));
+        let patience = patience();
         std::thread::spawn(move || {
             while !self.watch.is_longer_than(patience) {
                 std::thread::sleep(Duration::from_millis(500));
             }
-            self.abort(&format!("heard nothing of the other ranks for {} s", patience.as_secs()));
+            self.abort(&heard_nothing(patience));
         });
     }
 }
