@@ -8,6 +8,7 @@ pub mod engine;
 pub mod glow;
 pub mod graphaf;
 pub mod info;
+pub mod pack;
 mod paths;
 pub mod plot;
 pub mod pointflow;

@@ -19,6 +19,7 @@ mod straighten;
 mod target;
 mod train;
 
+use crate::pack::PackArgs;
 use crate::settings;
 
 /// Normalizing flows as densities of points and tables
@@ -55,6 +56,8 @@ enum Verb {
     Straighten(straighten::StraightenArgs),
     /// Measure the likelihood of held-out points, or score the rows of another table
     Eval(eval::EvalArgs),
+    /// Write a trained model alone, with weights of half the bytes
+    Pack(PackArgs),
     /// Describe a checkpoint, or list the toys with their entropies and the models
     Info(info::DensityInfoArgs),
 }
@@ -71,6 +74,7 @@ pub fn run() -> Result<()> {
         Verb::Sample(args) => args.run(),
         Verb::Straighten(args) => args.run(),
         Verb::Eval(args) => args.run(),
+        Verb::Pack(args) => args.run(common::PROGRAM),
         Verb::Info(args) => args.run(),
     }
 }

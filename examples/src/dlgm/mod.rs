@@ -12,6 +12,7 @@ mod sample;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::pack::PackArgs;
 use crate::settings;
 
 pub use common::read_images;
@@ -50,6 +51,8 @@ enum Verb {
     Sample(sample::SampleArgs),
     /// Encode images and decode them again
     Reconstruct(reconstruct::ReconstructArgs),
+    /// Write a trained model alone, with weights of half the bytes
+    Pack(PackArgs),
     /// Describe a checkpoint or the models of the paper
     Info(InfoArgs),
 }
@@ -64,6 +67,7 @@ pub fn run() -> Result<()> {
         Verb::Eval(args) => args.run(),
         Verb::Sample(args) => args.run(),
         Verb::Reconstruct(args) => args.run(),
+        Verb::Pack(args) => args.run(common::PROGRAM),
         Verb::Info(args) => info::run(&args),
     }
 }

@@ -20,6 +20,7 @@ mod sheet;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::pack::PackArgs;
 use crate::settings;
 
 /// Normalizing flows of images: Glow, RealNVP and NICE
@@ -63,6 +64,8 @@ enum Verb {
     Compress(codec::CompressArgs),
     /// Restore the images of an archive, bit for bit
     Decompress(codec::DecompressArgs),
+    /// Write a trained model alone, with weights of half the bytes
+    Pack(PackArgs),
     /// Describe a checkpoint or a preset
     Info(InfoArgs),
 }
@@ -84,6 +87,7 @@ pub fn run() -> Result<()> {
         Verb::Inspect(args) => args.run(),
         Verb::Compress(args) => args.run(),
         Verb::Decompress(args) => args.run(),
+        Verb::Pack(args) => args.run(common::PROGRAM),
         Verb::Info(args) => info::run(&args),
     }
 }

@@ -17,6 +17,7 @@ mod split;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::pack::PackArgs;
 use crate::settings;
 
 /// Autoregressive flows of molecules: GraphAF
@@ -52,6 +53,8 @@ enum Verb {
     Reconstruct(reconstruct::ReconstructArgs),
     /// Log-likelihood of given molecules
     Score(score::ScoreArgs),
+    /// Write a trained model alone, with weights of half the bytes
+    Pack(PackArgs),
     /// Describe a checkpoint, or list the presets
     Info(InfoArgs),
 }
@@ -69,6 +72,7 @@ pub fn run() -> Result<()> {
         Verb::Complete(args) => args.run(),
         Verb::Reconstruct(args) => args.run(),
         Verb::Score(args) => args.run(),
+        Verb::Pack(args) => args.run(common::PROGRAM),
         Verb::Info(args) => info::run(&args),
     }
 }

@@ -18,6 +18,7 @@ mod straighten;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::pack::PackArgs;
 use crate::settings;
 
 /// Continuous flows of point clouds: PointFlow
@@ -57,6 +58,8 @@ enum Verb {
     Likelihood(likelihood::LikelihoodArgs),
     /// Draw pictures of clouds or meshes: contact sheet and turntable
     Render(render::RenderArgs),
+    /// Write a trained model alone, with weights of half the bytes
+    Pack(PackArgs),
     /// Describe a checkpoint, or list the presets
     Info(InfoArgs),
 }
@@ -76,6 +79,7 @@ pub fn run() -> Result<()> {
         Verb::Eval(args) => args.run(),
         Verb::Likelihood(args) => args.run(),
         Verb::Render(args) => args.run(),
+        Verb::Pack(args) => args.run(common::PROGRAM),
         Verb::Info(args) => info::run(&args),
     }
 }

@@ -16,6 +16,7 @@ mod score;
 mod train;
 
 use crate::info::InfoArgs;
+use crate::pack::PackArgs;
 use crate::settings;
 
 /// VideoFlow: what comes next in a video, with exact likelihoods
@@ -56,6 +57,8 @@ enum Verb {
     Interpolate(interpolate::InterpolateArgs),
     /// Write clips of a data set as animations or pictures
     Render(render::RenderArgs),
+    /// Write a trained model alone, with weights of half the bytes
+    Pack(PackArgs),
     /// Describe a checkpoint or a preset
     Info(InfoArgs),
 }
@@ -73,6 +76,7 @@ pub fn run() -> Result<()> {
         Verb::Score(args) => args.run(),
         Verb::Interpolate(args) => args.run(),
         Verb::Render(args) => args.run(),
+        Verb::Pack(args) => args.run(common::PROGRAM),
         Verb::Info(args) => info::run(&args),
     }
 }

@@ -14,6 +14,7 @@ mod train;
 mod vocode;
 
 use crate::info::InfoArgs;
+use crate::pack::PackArgs;
 use crate::settings;
 
 /// WaveFlow and WaveGlow: waveforms from mel spectrograms, with exact likelihoods
@@ -54,6 +55,8 @@ enum Verb {
     Score(score::ScoreArgs),
     /// Write mel spectrograms of recordings
     Mel(mel::MelArgs),
+    /// Write a trained model alone, with weights of half the bytes
+    Pack(PackArgs),
     /// Describe a checkpoint or a preset
     Info(InfoArgs),
 }
@@ -70,6 +73,7 @@ pub fn run() -> Result<()> {
         Verb::Eval(args) => args.run(),
         Verb::Score(args) => args.run(),
         Verb::Mel(args) => args.run(),
+        Verb::Pack(args) => args.run(common::PROGRAM),
         Verb::Info(args) => info::run(&args),
     }
 }
