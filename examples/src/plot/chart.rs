@@ -146,10 +146,12 @@ pub(super) fn axes<'a, 'b>(
     Ok(chart)
 }
 
-pub(super) fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>) -> Result<()> {
+/// The names of the curves, on the right: above, or below.
+pub(super) fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, below: bool) -> Result<()> {
+    let corner = if below { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(corner)
         .margin(14 * SCALE)
         .legend_area_size(34 * SCALE)
         .background_style(WHITE.mix(0.85))

@@ -81,8 +81,16 @@ pub fn loss_curve(series: &[Series], title: &str, x_label: &str, y_label: &str, 
             let mut same = series.iter().filter(|s| s.look == look).enumerate();
             same.try_for_each(|(index, s)| curve(&mut chart, s, colour(series, look, index), &y))?;
         }
-        legend(&mut chart)
+        legend(&mut chart, ends_above(series, &x, &y))
     })
+}
+
+/// Whether curves run through the upper right corner, where the legend would hide them, and not through the lower one.
+fn ends_above(series: &[Series], x: &Range<f64>, y: &Range<f64>) -> bool {
+    let at = |value: f64, range: &Range<f64>| (value - range.start) / (range.end - range.start);
+    let right =
+        || series.iter().flat_map(|s| &s.points).filter(|point| at(point.0, x) > 0.7).map(|point| at(point.1, y));
+    right().any(|height| height > 0.75) && !right().any(|height| height < 0.3)
 }
 
 /// Draws one metric of a run's log, in training and in validation, as `loss.png` in the run's folder; a run that was
@@ -144,7 +152,7 @@ pub fn histogram(samples: &[Sample], title: &str, x_label: &str, path: &Path) ->
             };
             chart.draw_series(line)?.label(format!("{}, mean {mean:.3}", sample.name)).legend(key);
         }
-        legend(&mut chart)
+        legend(&mut chart, false)
     })
 }
 
@@ -226,6 +234,16 @@ fn span(values: &[f64], margin: f64) -> Option<Range<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_legend_leaves_the_corner_that_curves_run_through() {
+        let line =
+            |end: f64| [Series::new("line", vec![(0.0, 1.0 - end), (0.8, 0.2 + 0.6 * end), (1.0, end)], Look::Smooth)];
+        let whole = 0.0..1.0;
+        assert!(ends_above(&line(1.0), &whole, &whole) && !ends_above(&line(0.0), &whole, &whole));
+        let both: Vec<_> = line(1.0).into_iter().chain(line(0.0)).collect();
+        assert!(!ends_above(&both, &whole, &whole));
+    }
 
     /// A curve that decays from 8 to 3.6 bits/dim with noise that shrinks.
     fn decay(step: f64) -> f64 {
