@@ -1,11 +1,10 @@
 //! Speed and memory of Glow on this machine, one JSON line: the numbers of `BENCHMARKS.md`.
 
-use std::time::Instant;
-
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use clap::Parser;
-use examples::bench::{median, memory};
+use examples::bench::{median, memory, timed};
+use examples::cli::DeviceArg;
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_image::model::{GlowConfig, GlowCoupling, ImageModel, ImageSpec, ModelConfig};
@@ -37,20 +36,23 @@ struct Args {
     /// Image side.
     #[arg(long, default_value_t = 32)]
     size: usize,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let device = args.device.open()?;
     let idle = memory("VmHWM");
     let spec = ImageSpec::new(3, args.size, args.size, 256)?;
     let coupling = if args.additive { GlowCoupling::Additive } else { GlowCoupling::Affine };
     let mut config = GlowConfig::new(args.levels, args.steps_per_level, args.width);
     config.coupling = coupling;
-    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let store = ParamStore::new(0, DType::F32, &device);
     let model = ImageModel::new(&ModelConfig::Glow(config), &spec, &store)?;
     let mut rng = FlowRng::seed_from(1);
     let draw = |n: usize, rng: &mut FlowRng| -> Result<Tensor> {
-        Ok(rng.uniform((n, 3, args.size, args.size), DType::F32, &Device::Cpu)?.affine(256.0, 0.0)?.floor()?)
+        Ok(rng.uniform((n, 3, args.size, args.size), DType::F32, &device)?.affine(256.0, 0.0)?.floor()?)
     };
     // As many images as a step has: otherwise initialisation, not training, would set the peak.
     model.initialize(&draw(args.batch, &mut rng)?, None, &mut rng)?;
@@ -61,20 +63,21 @@ fn main() -> Result<()> {
     let mut fallbacks = 0;
     for _ in 0..args.train_steps {
         let x = draw(args.batch, &mut rng)?;
-        let start = Instant::now();
-        gradients.clear();
-        fallbacks += usize::from(model.backward(&x, None, &mut rng, mode, &mut gradients)?.fell_back);
-        clip_global_norm(&mut gradients, Some(100.0))?;
-        optimizer.step(&gradients, 1.0)?;
-        times.push(start.elapsed().as_secs_f64());
+        let (fell_back, seconds) = timed(&device, || {
+            gradients.clear();
+            let fell_back = model.backward(&x, None, &mut rng, mode, &mut gradients)?.fell_back;
+            clip_global_norm(&mut gradients, Some(100.0))?;
+            optimizer.step(&gradients, 1.0)?;
+            Ok(fell_back)
+        })?;
+        fallbacks += usize::from(fell_back);
+        times.push(seconds);
     }
     let peak = memory("VmHWM");
     let mut time = |f: &mut dyn FnMut(&mut FlowRng) -> Result<()>| -> Result<f64> {
         let mut times = Vec::new();
         for _ in 0..7 {
-            let start = Instant::now();
-            f(&mut rng)?;
-            times.push(start.elapsed().as_secs_f64());
+            times.push(timed(&device, || f(&mut rng))?.1);
         }
         Ok(median(times))
     };

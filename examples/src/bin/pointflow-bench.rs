@@ -3,19 +3,17 @@
 //! Clouds are random: the cost of a step does not depend on what they show, but for the steps that an adaptive solver
 //! takes, so comparisons of likelihood steps use a fixed number of steps or report evaluations.
 
-use std::process::ExitCode;
-use std::time::Instant;
-
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use clap::{Parser, ValueEnum};
-use examples::bench::{median, memory};
-use examples::cli::at_least_one;
+use examples::bench::{median, memory, timed};
+use examples::cli::{DeviceArg, at_least_one};
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
 use flow_core::cnf::{Divergence, OdeGradient, Probe};
 use flow_core::train::{Optimizer, OptimizerConfig};
 use flow_core::{Backprop, Density, FlowRng, Gradients, ParamStore};
 use flow_points::model::{Draw, Objective, PointFlow, PointFlowConfig};
+use std::process::ExitCode;
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,6 +57,8 @@ struct Args {
     /// Gradients by the adjoint equation instead of through the steps
     #[arg(long)]
     adjoint: bool,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 fn main() -> ExitCode {
@@ -70,29 +70,31 @@ impl Args {
         for (flag, value) in [("--batch", self.batch), ("--points", self.points), ("--repeats", self.repeats)] {
             at_least_one(flag, value)?;
         }
+        let device = self.device.open()?;
         let idle = memory("VmHWM");
-        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        let store = ParamStore::new(0, DType::F32, &device);
         let model = PointFlow::new(self.config(), &store)?;
         let mut rng = FlowRng::seed_from(1);
-        let clouds = rng.normal((self.batch, self.points, 3), DType::F32, &Device::Cpu)?;
-        let latents = rng.normal((self.batch, 128), DType::F32, &Device::Cpu)?;
+        let clouds = rng.normal((self.batch, self.points, 3), DType::F32, &device)?;
+        let latents = rng.normal((self.batch, 128), DType::F32, &device)?;
         let mut optimizer = Optimizer::new(OptimizerConfig::adam(1e-3), &store)?;
         let (mut times, mut value) = (Vec::new(), 0.0);
         for repeat in 0..=self.repeats {
-            let begun = Instant::now();
-            value = match self.what {
+            let work = || match self.what {
                 What::Matching | What::Bound => {
                     let mut gradients = Gradients::new(&store);
                     let terms = model.backward(&clouds, &mut rng, &mut gradients)?;
                     optimizer.step(&gradients, 1.0)?;
-                    terms.loss.value
+                    Ok(terms.loss.value)
                 }
-                What::Sampling | What::PaperSampling => self.sample(&model, &latents, &mut rng)?,
-                What::Likelihood => self.likelihood(&model, &clouds, &latents, &mut rng)?,
+                What::Sampling | What::PaperSampling => self.sample(&model, &latents, &mut rng),
+                What::Likelihood => self.likelihood(&model, &clouds, &latents, &mut rng),
             };
+            let (found, seconds) = timed(&device, work)?;
+            value = found;
             // The first repetition warms up.
             if repeat > 0 {
-                times.push(begun.elapsed().as_secs_f64());
+                times.push(seconds);
             }
         }
         let seconds = median(times);
@@ -135,7 +137,7 @@ impl Args {
 
     fn likelihood(&self, model: &PointFlow, clouds: &Tensor, latents: &Tensor, rng: &mut FlowRng) -> Result<f64> {
         let rows = clouds.reshape((self.batch * self.points, 3))?;
-        let weight = Tensor::full(-1.0_f32 / self.batch as f32, rows.dim(0)?, &Device::Cpu)?;
+        let weight = Tensor::full(-1.0_f32 / self.batch as f32, rows.dim(0)?, rows.device())?;
         let mut gradients = Gradients::new(model.store());
         model.set_noise(rng);
         let scored = model.point_flow().log_prob_backward(

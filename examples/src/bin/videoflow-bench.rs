@@ -1,11 +1,10 @@
 //! Speed and memory of VideoFlow on this machine, one JSON line: the numbers of `BENCHMARKS.md`.
 
-use std::time::Instant;
-
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use clap::Parser;
-use examples::bench::{median, memory};
+use examples::bench::{median, memory, timed};
+use examples::cli::DeviceArg;
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_video::model::{ImageSpec, PRESETS, Predictor, VideoFlow, preset};
@@ -38,22 +37,25 @@ struct Args {
     /// One graph over the whole model instead of reversible back-propagation.
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let device = args.device.open()?;
     let idle = memory("VmHWM");
     let mut preset = preset(&args.model)?;
     preset.model.steps = args.steps_per_level.unwrap_or(preset.model.steps);
     let [channels, height, width] = preset.spec.event_shape();
     let spec = ImageSpec::new(if args.grey { 1 } else { channels }, height, width, 256)?;
-    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let store = ParamStore::new(0, DType::F32, &device);
     let model = VideoFlow::new(&preset.model, &spec, &store)?;
     let [channels, height, width] = spec.event_shape();
     let mut rng = FlowRng::seed_from(1);
     let draw = |clips: usize, frames: usize, rng: &mut FlowRng| -> Result<Tensor> {
         let shape = (clips, frames, channels, height, width);
-        Ok(rng.uniform(shape, DType::F32, &Device::Cpu)?.affine(256.0, 0.0)?.floor()?.to_dtype(DType::U8)?)
+        Ok(rng.uniform(shape, DType::F32, &device)?.affine(256.0, 0.0)?.floor()?.to_dtype(DType::U8)?)
     };
     let past = model.past();
     model.initialize(&draw(1, past + 1, &mut rng)?, &mut rng)?;
@@ -65,12 +67,13 @@ fn main() -> Result<()> {
         let mode = if args.plain { Backprop::Plain } else { Backprop::Reversible };
         for _ in 0..args.train_steps {
             let clips = draw(args.batch, args.frames, &mut rng)?;
-            let start = Instant::now();
-            gradients.clear();
-            model.backward(&clips, past.min(args.frames - 1), &mut rng, mode, &mut gradients)?;
-            clip_global_norm(&mut gradients, Some(100.0))?;
-            optimizer.step(&gradients, 1.0)?;
-            steps.push(start.elapsed().as_secs_f64());
+            let step = || {
+                gradients.clear();
+                model.backward(&clips, past.min(args.frames - 1), &mut rng, mode, &mut gradients)?;
+                clip_global_norm(&mut gradients, Some(100.0))?;
+                Ok(optimizer.step(&gradients, 1.0)?)
+            };
+            steps.push(timed(&device, step)?.1);
         }
     }
     let peak = memory("VmHWM");
@@ -79,12 +82,10 @@ fn main() -> Result<()> {
     let mut times = (Vec::new(), Vec::new());
     let clip = draw(1, past + 1, &mut rng)?;
     for _ in 0..args.repeats {
-        let start = Instant::now();
-        seen.repeat(1)?.predict(1, &[0.7], &mut rng)?;
-        times.0.push(1e3 * start.elapsed().as_secs_f64());
-        let start = Instant::now();
-        model.bits_per_dim(&clip, &mut rng)?;
-        times.1.push(1e3 * start.elapsed().as_secs_f64() / (past + 1) as f64);
+        let (_, seconds) = timed(&device, || Ok(seen.repeat(1)?.predict(1, &[0.7], &mut rng)?))?;
+        times.0.push(1e3 * seconds);
+        let (_, seconds) = timed(&device, || Ok(model.bits_per_dim(&clip, &mut rng)?))?;
+        times.1.push(1e3 * seconds / (past + 1) as f64);
     }
     let least = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
     println!(

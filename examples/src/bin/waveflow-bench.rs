@@ -5,7 +5,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
-use examples::bench::{median, memory};
+use examples::bench::{median, memory, timed};
+use examples::cli::DeviceArg;
 use flow_audio::mel::MelConfig;
 use flow_audio::model::{ModelConfig, PRESETS, Vocoder};
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
@@ -42,18 +43,21 @@ struct Args {
     /// Frames of a piece of the stream.
     #[arg(long, default_value_t = 16)]
     piece: usize,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let device = args.device.open()?;
     let idle = memory("VmHWM");
     let (mel, config) = (MelConfig::tacotron2(), ModelConfig::preset(&args.model)?);
-    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let store = ParamStore::new(0, DType::F32, &device);
     let model = Vocoder::new(&store, &config)?;
     let mut rng = FlowRng::seed_from(1);
     let draw = |batch: usize, frames: usize, rng: &mut FlowRng| -> Result<(Tensor, Tensor)> {
-        let audio = rng.normal((batch, frames * mel.hop), DType::F32, &Device::Cpu)?.affine(0.1, 0.0)?;
-        Ok((audio, rng.normal((batch, mel.mels, frames), DType::F32, &Device::Cpu)?))
+        let audio = rng.normal((batch, frames * mel.hop), DType::F32, &device)?.affine(0.1, 0.0)?;
+        Ok((audio, rng.normal((batch, mel.mels, frames), DType::F32, &device)?))
     };
     let mut steps = Vec::new();
     let (mut gradients, frames) = (Gradients::new(&store), (args.clip / mel.hop).max(1));
@@ -62,13 +66,14 @@ fn main() -> Result<()> {
     let mode = if args.plain { Backprop::Plain } else { Backprop::Reversible };
     for _ in 0..args.train_steps {
         let (audio, mel) = draw(args.batch, frames, &mut rng)?;
-        let weight = Tensor::full(-1.0 / samples as f32, args.batch, &Device::Cpu)?;
-        let start = Instant::now();
-        gradients.clear();
-        model.log_prob_backward(&audio, &mel, &weight, mode, &mut gradients)?;
-        clip_global_norm(&mut gradients, Some(5.0))?;
-        optimizer.step(&gradients, 1.0)?;
-        steps.push(samples as f64 / start.elapsed().as_secs_f64());
+        let weight = Tensor::full(-1.0 / samples as f32, args.batch, &device)?;
+        let step = || {
+            gradients.clear();
+            model.log_prob_backward(&audio, &mel, &weight, mode, &mut gradients)?;
+            clip_global_norm(&mut gradients, Some(5.0))?;
+            Ok(optimizer.step(&gradients, 1.0)?)
+        };
+        steps.push(samples as f64 / timed(&device, step)?.1);
     }
     let peak = memory("VmHWM");
     let mut real_time = Vec::new();
@@ -77,13 +82,11 @@ fn main() -> Result<()> {
         let (_, mel_spectrogram) = draw(1, frames, &mut rng)?;
         let synthesizer = model.synthesizer()?;
         for _ in 0..args.repeats {
-            let start = Instant::now();
-            synthesizer.synthesize(&mel_spectrogram, 0.6, &mut rng)?;
-            let made = model.samples(frames) as f64 / f64::from(mel.rate);
-            real_time.push(made / start.elapsed().as_secs_f64());
+            let (_, seconds) = timed(&device, || Ok(synthesizer.synthesize(&mel_spectrogram, 0.6, &mut rng)?))?;
+            real_time.push(model.samples(frames) as f64 / f64::from(mel.rate) / seconds);
         }
     }
-    let stream = if args.stream_minutes > 0.0 { Some(stream(&args, &mel, config.clone())?) } else { None };
+    let stream = if args.stream_minutes > 0.0 { Some(stream(&args, &mel, config.clone(), &device)?) } else { None };
     let middle = |times: Vec<f64>| if times.is_empty() { None } else { Some(median(times)) };
     println!(
         "{}",
@@ -101,7 +104,7 @@ fn main() -> Result<()> {
 }
 
 /// Latency and memory of a stream: what is held after a tenth of it and at its end, and how long a piece takes.
-fn stream(args: &Args, mel: &MelConfig, config: ModelConfig) -> Result<serde_json::Value> {
+fn stream(args: &Args, mel: &MelConfig, config: ModelConfig, device: &Device) -> Result<serde_json::Value> {
     let ModelConfig::WaveFlow(mut config) = config else {
         bail!("--stream-minutes: {} has no exact stream", args.model)
     };
@@ -109,7 +112,7 @@ fn stream(args: &Args, mel: &MelConfig, config: ModelConfig) -> Result<serde_jso
         bail!("--piece must be at least one frame");
     }
     config.causal_width = true;
-    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let store = ParamStore::new(0, DType::F32, device);
     let model = Vocoder::new(&store, &config.into())?;
     let mut rng = FlowRng::seed_from(2);
     let mut stream = model.synthesizer()?.stream(0.6, FlowRng::seed_from(3))?;
@@ -118,7 +121,7 @@ fn stream(args: &Args, mel: &MelConfig, config: ModelConfig) -> Result<serde_jso
     let (mut times, mut samples, mut first, mut early) = (Vec::with_capacity(pieces), 0, None, 0.0);
     let begun = Instant::now();
     for piece in 0..pieces {
-        let frames = rng.normal((1, mel.mels, args.piece), DType::F32, &Device::Cpu)?;
+        let frames = rng.normal((1, mel.mels, args.piece), DType::F32, device)?;
         let start = Instant::now();
         if let Some(made) = stream.push(&frames)? {
             samples += made.dim(1)?;
