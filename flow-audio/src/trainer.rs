@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
+use flow_core::numerics::host;
 use flow_core::train::{
     self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, Rule, Run, ScheduleConfig,
     Task, TrainConfig,
@@ -202,7 +203,7 @@ fn log_prob_of_share(model: &Vocoder, set: &Segments, share: Share, rng: &mut Fl
         let device = model.store().device();
         let batch = rng.at_rows(one, |rng| set.fixed(&[one.first], Some(rng), device))?;
         let nats = model.log_prob_per_sample(&batch.audio, &batch.mel)?;
-        Ok(nats.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?)
+        Ok(host::sum(&nats)?)
     };
     share.parts(1).map(one).collect()
 }
@@ -217,7 +218,7 @@ pub fn log_prob_over_time(model: &Vocoder, set: &Segments, clip: usize, rng: &mu
     let batch = set.whole_batch(clip, Some(rng), model.store().device())?;
     let terms = model.log_prob_by_sample(&batch.audio, &batch.mel)?;
     let frames = terms.dim(1)? / set.config().hop;
-    Ok(terms.to_dtype(DType::F64)?.reshape((frames, set.config().hop))?.mean(1)?.to_vec1()?)
+    Ok(host::wide(&terms)?.reshape((frames, set.config().hop))?.mean(1)?.to_vec1()?)
 }
 
 /// The waveform of a spectrogram, as numbers.
@@ -274,9 +275,9 @@ impl Task for WaveTask {
         let batch = self.train.random(places, true, &mut rng.for_rows(share), &device)?;
         let (rows, samples) = batch.audio.dims2()?;
         let each = -1.0 / (rows * samples) as f64;
-        let weight = Tensor::full(each, rows, &device)?.to_dtype(batch.audio.dtype())?;
+        let weight = host::full(each, rows, batch.audio.dtype(), &device)?;
         let scored = self.model.log_prob_backward(&batch.audio, &batch.mel, &weight, self.run.backprop, gradients)?;
-        let total = scored.log_prob.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        let total = host::sum(&scored.log_prob)?;
         Ok(metrics(each * total).over(share.count as f64))
     }
 

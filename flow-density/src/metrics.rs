@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
+use flow_core::numerics::host;
 use flow_core::numerics::{mean_and_error, plus_minus};
 use flow_core::{Density, FlowRng};
 use serde::Serialize;
@@ -38,7 +39,7 @@ pub fn log_prob_given<D: Density + ?Sized>(density: &D, x: &Tensor, context: Opt
         let rows = CHUNK.min(total - start);
         let part = x.narrow(0, start, rows)?;
         let given = context.map(|context| context.narrow(0, start, rows)).transpose()?;
-        out.extend(density.log_prob(&part, given.as_ref())?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+        out.extend(host::numbers(&density.log_prob(&part, given.as_ref())?)?);
     }
     Ok(out)
 }
@@ -258,7 +259,7 @@ pub fn evaluate(density: &dyn Density, standard: &Standard, data: &Data, most: u
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use flow_core::distribution::StandardGaussian;
     use flow_core::layers::ActNorm;
     use flow_core::{Flow, ParamStore};

@@ -1,5 +1,6 @@
 //! Numbers about image models: bits/dim of held-out images, and how well likelihoods tell sets apart.
 
+use flow_core::numerics::host;
 pub use flow_core::numerics::mean_and_error;
 use flow_core::{FlowRng, Share};
 
@@ -54,7 +55,7 @@ pub fn bits_of_share(
         rng.at_rows(part, |rng| -> Result<()> {
             for _ in 0..draws.max(1) {
                 let b = model.bits_per_dim(&images, labels.as_deref(), rng)?;
-                let b: Vec<f64> = b.to_dtype(candle_core::DType::F64)?.to_vec1()?;
+                let b = host::numbers(&b)?;
                 scores.iter_mut().zip(b).for_each(|(s, b)| s.push(b));
             }
             Ok(())

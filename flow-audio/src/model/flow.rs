@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use flow_core::autodiff::pair;
 use flow_core::bijector::{backprop_locally, check_batch_as, check_context, sum_event};
-use flow_core::kernels::{Real, accepts, read};
+use flow_core::kernels::{Real, accepts, read, read_on_host};
 use flow_core::{Bijector, Direction, Gradients, ParamPath, Pullback, Result, Tape};
 
 use super::WaveFlowConfig;
@@ -150,16 +150,16 @@ impl Past {
 }
 
 impl Step {
-    /// Packs the weights. Call it with tracking paused.
+    /// Packs the weights for the CPU. Call it with tracking paused.
     pub fn prepare(&self) -> Result<Packed> {
         let (packed, shape) = (self.network.packed()?, self.network.shape(1));
         Ok(match packed.dtype() {
-            DType::F64 => Packed::F64(read(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
-            _ => Packed::F32(read(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
+            DType::F64 => Packed::F64(read_on_host(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
+            _ => Packed::F32(read_on_host(&packed, |packed| Ok(Weights::new(&shape, packed)))?),
         })
     }
 
-    /// The inverse of permutation and transform, and the log-determinant of the inverse.
+    /// The inverse of permutation and transform, and the log-determinant of the inverse, on the CPU wherever `z` lies.
     pub fn decode_with(
         &self,
         packed: &Packed,
@@ -184,7 +184,8 @@ fn decode_as<T: Real>(
     context: &Tensor,
     past: Option<&mut History<T>>,
 ) -> Result<(Tensor, Tensor)> {
-    let (x, sums) = read(z, |z| read(context, |context| Ok(kernel::decode(shape, weights, z, context, past))))?;
+    let decode = |z: &[T]| read_on_host(context, |context| Ok(kernel::decode(shape, weights, z, context, past)));
+    let (x, sums) = read_on_host(z, decode)?;
     let batch = sums.len();
     Ok((Tensor::from_vec(x, z.shape(), z.device())?, Tensor::from_vec(sums, batch, z.device())?.neg()?))
 }

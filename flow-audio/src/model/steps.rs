@@ -75,7 +75,8 @@ impl AnyStep {
         past: Option<&mut Past>,
     ) -> Result<Tensor> {
         match (self, prepared) {
-            (AnyStep::Rows(step), Prepared::Rows(packed)) if accepts(z) && z.elem_count() > 0 => {
+            // A continuation has no other form: the kernel takes it on every device.
+            (AnyStep::Rows(step), Prepared::Rows(packed)) if (past.is_some() || accepts(z)) && z.elem_count() > 0 => {
                 Ok(step.decode_with(packed, z, context, past)?.0)
             }
             (AnyStep::Rows(step), _) => Ok(step.decode_composed(&step.permute(z)?, context)?.0),

@@ -15,7 +15,8 @@ use super::vocoder::to_line;
 ///
 /// Each layer of each flow keeps the last `2 d_w` columns of every row of its input, so memory is constant. A piece ends
 /// [`Stream::look_ahead`] samples before its last frame does, rounded down to whole columns, since the conditioner sees the
-/// next frame from there on; [`Stream::finish`] gives the rest.
+/// next frame from there on; [`Stream::finish`] gives the rest. The flows of a piece are inverted on the CPU, whatever the
+/// model's device: row by row they are many small steps.
 pub struct Stream<'m> {
     synthesizer: Synthesizer<'m>,
     conditioner: &'m Conditioner,
@@ -32,8 +33,7 @@ impl<'m> Synthesizer<'m> {
     /// waveform.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that is not width-causal, one that does not compute on the CPU, or a temperature that is
-    /// not a number of at least zero.
+    /// [`Error::Config`] for a model that is not width-causal, or a temperature that is not a number of at least zero.
     pub fn stream(self, temperature: f64, rng: FlowRng) -> Result<Stream<'m>> {
         check_temperature("vocoder", temperature)?;
         let model = self.model;
@@ -45,9 +45,6 @@ impl<'m> Synthesizer<'m> {
             return refused(reason);
         }
         let Upsample::Staged(conditioner) = &model.upsampling else { return refused("only a WaveFlow has one") };
-        if !model.store.device().is_cpu() {
-            return Err(Error::config("stream", "is computed on the CPU only"));
-        }
         let rows = model.steps.iter().filter_map(|step| match step {
             AnyStep::Rows(step) => Some(Past::new(&step.network.shape(1), model.store.dtype())),
             AnyStep::Groups(_) => None,

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use flow_core::bijector::{check_dtype, first_non_finite_row};
 use flow_core::distribution::check_temperature;
+use flow_core::numerics::host;
 use flow_core::{Error, FlowRng, Result};
 
 use super::Vocoder;
@@ -156,7 +157,7 @@ impl<'m> Synthesizer<'m> {
 fn fade(before: &Tensor, after: &Tensor, shared: usize) -> Result<Tensor> {
     let (kept, rest) = (before.dim(1)? - shared, after.dim(1)? - shared);
     let rising: Vec<f64> = (0..shared).map(|i| (i as f64 + 0.5) / shared as f64).collect();
-    let rising = Tensor::from_vec(rising, shared, after.device())?.to_dtype(after.dtype())?;
+    let rising = host::tensor_like(&rising, shared, after)?;
     let falling = rising.affine(-1.0, 1.0)?;
     let old = before.narrow(1, kept, shared)?.broadcast_mul(&falling)?;
     let mixed = (old + after.narrow(1, 0, shared)?.broadcast_mul(&rising)?)?;

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use crate::numerics::host;
 use crate::{Error, Result};
 
 /// Checks that `x` is `(B, event…)` in single or double precision and returns `B`.
@@ -91,7 +92,7 @@ pub fn first_non_finite_row(x: &Tensor) -> Result<Option<usize>> {
         return Ok(None);
     }
     // `0 · x` is zero for finite `x` and NaN otherwise, so that the sums cannot overflow.
-    let zeros = x.reshape((rows, ()))?.to_dtype(DType::F64)?.affine(0.0, 0.0)?.sum(1)?.to_vec1::<f64>()?;
+    let zeros = host::numbers(&host::wide(&x.reshape((rows, ()))?)?.affine(0.0, 0.0)?.sum(1)?)?;
     Ok(zeros.iter().position(|zero| !zero.is_finite()))
 }
 

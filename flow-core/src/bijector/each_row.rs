@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::Bijector;
 use crate::error::Direction;
+use crate::numerics::host;
 use crate::{Error, Result};
 
 /// What came of each row of a batch.
@@ -77,7 +78,7 @@ fn context_of(rows: &[usize], context: &Tensor, batch: usize) -> Result<Tensor> 
 fn spread(rows: &[usize], t: &Tensor, batch: usize) -> Result<Tensor> {
     let mut dims = t.dims().to_vec();
     dims[0] = 1;
-    let missing = Tensor::full(f64::NAN, dims, t.device())?.to_dtype(t.dtype())?;
+    let missing = host::full(f64::NAN, dims, t.dtype(), t.device())?;
     let mut place = vec![rows.len(); batch];
     rows.iter().enumerate().for_each(|(i, &row)| place[row] = i);
     let all = if rows.is_empty() { missing } else { Tensor::cat(&[t, &missing], 0)? };

@@ -4,9 +4,10 @@
 //! matrix that is nearly singular amplifies rounding errors. [`Bijector::describe`](super::Bijector::describe) shows both, layer by
 //! layer, with the round-trip error that they cause.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::Result;
+use crate::numerics::host;
 
 /// What one layer does to a batch; [`LayerReport::of`] measures it.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +42,7 @@ impl LayerReport {
 /// A failure of the device.
 pub fn largest(t: &Tensor) -> Result<f64> {
     // A maximum on the device may drop NaN, which is what this is looking for.
-    let values: Vec<f64> = t.detach().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    let values = host::numbers(t)?;
     Ok(values.iter().map(|v| v.abs()).fold(0.0, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }))
 }
 
@@ -58,7 +59,7 @@ mod tests {
     use crate::testing::smooth_coupling;
     use crate::transformer::{Affine, ScaleBound};
     use crate::{Bijector, Chain, FlowRng, ParamStore};
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     fn chain(store: &ParamStore) -> Chain {
         let (root, shape) = (store.root(), [4, 2, 2]);

@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 use super::VectorField;
 use super::pieces::{Cut, ROWS, cut, join, narrow};
 use crate::Result;
+use crate::numerics::host;
 
 /// The end of the time interval, as a number for the solver and, if it is learned, as a tensor for the graph.
 #[derive(Debug, Clone)]
@@ -110,7 +111,7 @@ impl<'a, F: VectorField> Dynamics<'a, F> {
     fn times(&self, s: &[f64], like: &Tensor) -> Result<Tensor> {
         let scale = if self.end.learned.is_some() { 1.0 } else { self.end.value };
         let t: Vec<f64> = s.iter().map(|&s| self.beside_jumps(s, like.dtype()) * scale).collect();
-        let t = Tensor::from_vec(t, s.len(), like.device())?.to_dtype(like.dtype())?;
+        let t = host::tensor_like(&t, s.len(), like)?;
         Ok(match &self.end.learned {
             Some(end) => t.broadcast_mul(end)?,
             None => t,

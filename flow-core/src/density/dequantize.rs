@@ -15,6 +15,7 @@ use super::reversible::Backprop;
 use crate::autodiff::pair;
 use crate::bijector::{Bijector, sum_event};
 use crate::distribution::{Distribution, StandardGaussian};
+use crate::numerics::host;
 use crate::numerics::softmax::log_sigmoid;
 use crate::{Error, FlowRng, Gradients, Result};
 
@@ -37,10 +38,11 @@ const MARGIN: f64 = 1.0 / 32768.0;
 pub fn uniform(k: &Tensor, levels: u32, dtype: DType, rng: &mut FlowRng) -> Result<Tensor> {
     check_entries(k, levels)?;
     let cells = 0.5 / MARGIN;
-    let cell = rng.uniform(k.shape(), DType::F64, k.device())?.affine(cells, 0.0)?.floor()?;
+    let wide = host::wide(k)?;
+    let cell = rng.uniform(k.shape(), DType::F64, wide.device())?.affine(cells, 0.0)?.floor()?;
     let noise = cell.affine(1.0 / cells, MARGIN)?;
-    let x = (k.to_dtype(DType::F64)? + noise)?.affine(1.0 / f64::from(levels), 0.0)?;
-    Ok(x.to_dtype(dtype)?)
+    let x = (wide + noise)?.affine(1.0 / f64::from(levels), 0.0)?;
+    Ok(x.to_dtype(dtype)?.to_device(k.device())?)
 }
 
 /// `k = ⌊n x⌋`, limited to `0..n`: the level whose bin holds `x`, as `U32`.
@@ -51,12 +53,12 @@ pub fn uniform(k: &Tensor, levels: u32, dtype: DType, rng: &mut FlowRng) -> Resu
 /// [`Error::Config`] for a number of levels outside `2..=256`, [`Error::NonFinite`] for NaN or infinity.
 pub fn quantize(x: &Tensor, levels: u32) -> Result<Tensor> {
     check_levels(levels)?;
-    let scaled = x.detach().to_dtype(DType::F64)?.affine(f64::from(levels), 0.0)?;
+    let scaled = host::wide(&x.detach())?.affine(f64::from(levels), 0.0)?;
     let total = (&scaled * 0.0)?.sum_all()?.to_scalar::<f64>()?;
     if total != 0.0 {
         return Err(Error::NonFinite { layer: "quantize".into(), what: "value".into(), step: None });
     }
-    Ok(scaled.floor()?.clamp(0.0, f64::from(levels - 1))?.to_dtype(DType::U32)?)
+    Ok(scaled.floor()?.clamp(0.0, f64::from(levels - 1))?.to_dtype(DType::U32)?.to_device(x.device())?)
 }
 
 pub(crate) fn check_levels(levels: u32) -> Result<()> {
@@ -69,7 +71,7 @@ pub(crate) fn check_levels(levels: u32) -> Result<()> {
 /// Every entry of `k` must be an integer in `0..levels`.
 fn check_entries(k: &Tensor, levels: u32) -> Result<()> {
     check_levels(levels)?;
-    let entries = k.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let entries = host::numbers(k)?;
     match entries.iter().find(|v| v.fract() != 0.0 || !(0.0..f64::from(levels)).contains(*v)) {
         Some(v) => Err(Error::config("dequantize", format!("found {v}, expected integers in 0..{levels}"))),
         None => Ok(()),

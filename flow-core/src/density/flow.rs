@@ -7,6 +7,7 @@ use super::reversible::{self, Backprop, DRIFT_TOLERANCE};
 use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, first_non_finite_row};
 use crate::distribution::{Distribution, check_temperature};
+use crate::numerics::host;
 use crate::param::ParamStore;
 use crate::{Error, FlowRng, Gradients, Result};
 
@@ -260,7 +261,7 @@ pub(crate) fn all_or_nothing(store: &ParamStore, initialize: impl FnOnce() -> Re
 /// # Errors
 /// [`Error::NonFiniteRow`] naming the row of the batch.
 pub(crate) fn refuse_non_finite_rows(x: &Tensor, scored: &Scored) -> Result<()> {
-    let total = scored.log_prob.to_dtype(candle_core::DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+    let total = host::sum(&scored.log_prob)?;
     match if total.is_finite() { None } else { first_non_finite_row(x)? } {
         Some(row) => Err(Error::NonFiniteRow { what: "the batch".into(), row }),
         None => Ok(()),

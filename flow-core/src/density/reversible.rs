@@ -7,9 +7,10 @@
 //! extended by the log-determinant). Gradients equal those of plain back-propagation up to the
 //! round-off of the reconstruction.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::Result;
+use crate::numerics::host;
 
 /// The largest reconstruction error of the input, relative to `max(1, max |x|)`, that is accepted.
 ///
@@ -26,8 +27,8 @@ pub fn drift(x: &Tensor, reconstructed: &Tensor) -> Result<f64> {
     let largest = |t: &Tensor| -> Result<f64> {
         // A sum keeps NaN, which a maximum may lose.
         let flat = t.abs()?.flatten_all()?;
-        let sum = flat.sum(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        let max = flat.max(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let sum = host::sum(&flat.sum(0)?)?;
+        let max = host::sum(&flat.max(0)?)?;
         Ok(if sum.is_nan() { f64::NAN } else { max })
     };
     Ok(largest(&(x - reconstructed)?)? / largest(x)?.max(1.0))

@@ -1,9 +1,10 @@
 //! A mixture of diagonal Gaussians with everything learned.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::bijector::check_batch_as;
 use crate::distribution::{Distribution, HALF_LN_2PI, batched, check_temperature};
+use crate::numerics::host;
 use crate::numerics::softmax::{log_softmax, log_sum_exp};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, FlowRng, Result};
@@ -70,7 +71,7 @@ impl GaussianMixture {
     /// `n` component indices drawn from the weights.
     fn choose(&self, n: usize, rng: &mut FlowRng) -> Result<Vec<u32>> {
         let weights = log_softmax(&self.logits.var().as_detached_tensor(), 0)?.exp()?;
-        let weights = weights.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let weights = host::numbers(&weights)?;
         let last = weights.len().saturating_sub(1);
         let draw = |_| {
             let mut rest = rng.next_uniform();
@@ -111,6 +112,8 @@ impl Distribution for GaussianMixture {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
     use crate::ParamStore;
     use crate::testing::distribution as check;

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::bijector::check_batch;
 use crate::distribution::{Distribution, batched, in_floats};
+use crate::numerics::host;
 use crate::{Error, FlowRng, Result};
 
 /// `p(z) = (b - a)^-D` on `[a, b)^D`, zero elsewhere.
@@ -51,7 +52,7 @@ impl Distribution for Uniform {
         let batch = check_batch("uniform", z, &self.shape)?;
         let size: usize = self.shape.iter().product();
         let inside = -(self.high - self.low).ln() * size as f64;
-        let rows = z.detach().to_dtype(DType::F64)?.reshape((batch, size))?.to_vec2::<f64>()?;
+        let rows = host::wide(&z.detach().reshape((batch, size))?)?.to_vec2::<f64>()?;
         let log_density = |row: &Vec<f64>| {
             if row.iter().any(|v| v.is_nan()) {
                 f64::NAN

@@ -8,6 +8,9 @@
 //! finite differences, f32 where it must be fast. It splits its batch in the same way, and [`fuse`] makes an operation of
 //! Candle of the two passes.
 //!
+//! Kernels are for what [`accepts`] takes; whoever calls one has another way in Candle's operations for everything else,
+//! which is what runs on GPUs.
+//!
 //! ```
 //! use flow_core::kernels::{Size, Start, View, gemm};
 //!
@@ -32,6 +35,7 @@ pub(crate) mod panels;
 pub(crate) mod patches;
 pub(crate) mod planar;
 pub(crate) mod product;
+mod reach;
 mod simd;
 pub(crate) mod sparse;
 pub(crate) mod spline;
@@ -39,8 +43,12 @@ pub(crate) mod spline;
 use candle_core::{Layout, Storage, Tensor};
 pub use coupling_net::{gate, gate_backward};
 pub use gemm::{Size, Start, View, gemm, transpose};
+pub(crate) use op::fuse_on_host;
 pub use op::{Fused, Kept, fuse};
 pub use panels::Panels;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use reach::without;
+pub use reach::{accepts, refuse_if_off, runs_on};
 
 use crate::{Error, Result};
 
@@ -275,11 +283,25 @@ pub(crate) fn run_vectorized<P: Pass>(pass: P) -> P::Output {
     pass.run()
 }
 
-/// Lends the elements of a CPU tensor, made contiguous first if it is strided.
+/// Lends the elements of a CPU tensor to a kernel, made contiguous first if it is strided. For what [`accepts`] takes.
 ///
 /// # Errors
 /// A tensor of another device or type, and what `f` returns.
+#[track_caller]
 pub fn read<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+    refuse_if_off(std::panic::Location::caller())?;
+    lend(t, f)
+}
+
+/// [`read`] for a kernel that has no other form: the elements of a tensor of another device are copied to the CPU.
+///
+/// # Errors
+/// A tensor of another type, and what `f` returns.
+pub fn read_on_host<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+    lend(&t.to_device(&candle_core::Device::Cpu)?, f)
+}
+
+fn lend<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
     let t = t.contiguous()?;
     let (storage, layout) = t.storage_and_layout();
     match &*storage {
@@ -296,11 +318,6 @@ pub(crate) fn contiguous<'a, T>(data: &'a [T], layout: &Layout) -> candle_core::
         Some((start, end)) => Ok(&data[start..end]),
         None => candle_core::bail!("a fused kernel was given a strided tensor; call contiguous() first"),
     }
-}
-
-/// Whether the kernels take this tensor: f32 or f64 on the CPU.
-pub fn accepts(t: &Tensor) -> bool {
-    t.device().is_cpu() && matches!(t.dtype(), candle_core::DType::F32 | candle_core::DType::F64)
 }
 
 #[cfg(test)]

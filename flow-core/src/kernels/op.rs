@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor};
 
-use super::{Real, contiguous};
+use super::{Real, contiguous, refuse_if_off};
 
 /// A function of `N` tensors, computed over slices of f32 or f64, and its vector-Jacobian product.
 ///
@@ -71,12 +71,36 @@ pub fn fuse<F, const N: usize>(function: F, operands: [&Tensor; N]) -> crate::Re
 where
     Op<F, N>: Apply<N>,
 {
-    Ok(Op(function).apply(operands)?)
+    Ok(Op { function, host: false }.apply(operands)?)
+}
+
+/// [`fuse`] for a function that has no other form: operands of another device are brought to the CPU, the value is brought
+/// back, and so are gradients.
+///
+/// # Errors
+/// As for [`fuse`].
+pub(crate) fn fuse_on_host<F, const N: usize>(function: F, operands: [&Tensor; N]) -> crate::Result<Tensor>
+where
+    Op<F, N>: Apply<N>,
+{
+    let mut here = operands.map(Clone::clone);
+    for operand in &mut here {
+        *operand = operand.to_device(&Device::Cpu)?;
+    }
+    let value = Op { function, host: true }.apply(here.each_ref())?;
+    match operands.first() {
+        Some(operand) => Ok(value.to_device(operand.device())?),
+        None => Ok(value),
+    }
 }
 
 /// A fused function as Candle sees it.
 #[doc(hidden)]
-pub struct Op<F, const N: usize>(F);
+pub struct Op<F, const N: usize> {
+    function: F,
+    /// Whether its operands were brought to the CPU for it, wherever they come from.
+    host: bool,
+}
 
 /// Candle has one trait for each number of operands.
 #[doc(hidden)]
@@ -85,13 +109,18 @@ pub trait Apply<const N: usize> {
 }
 
 impl<F: Fused<N>, const N: usize> Op<F, N> {
+    fn refuse_if_off(&self) -> candle_core::Result<()> {
+        if self.host { Ok(()) } else { refuse_if_off(self.function.name()) }
+    }
+
     fn value(&self, operands: [(&CpuStorage, &Layout); N]) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.refuse_if_off()?;
         let storage = match operands.first() {
             Some((CpuStorage::F32(_), _)) => CpuStorage::F32(self.value_as(operands)?),
             Some((CpuStorage::F64(_), _)) => CpuStorage::F64(self.value_as(operands)?),
-            _ => candle_core::bail!("{}: operands must be all f32 or all f64", self.0.name()),
+            _ => candle_core::bail!("{}: operands must be all f32 or all f64", self.function.name()),
         };
-        Ok((storage, self.0.shape()))
+        Ok((storage, self.function.shape()))
     }
 
     fn value_as<T: Real>(&self, operands: [(&CpuStorage, &Layout); N]) -> candle_core::Result<Vec<T>> {
@@ -99,10 +128,11 @@ impl<F: Fused<N>, const N: usize> Op<F, N> {
         for (slice, (storage, layout)) in slices.iter_mut().zip(operands) {
             *slice = contiguous(storage.as_slice()?, layout)?;
         }
-        self.0.forward(slices)
+        self.function.forward(slices)
     }
 
     fn gradients(&self, operands: [&Tensor; N], grad: &Tensor) -> candle_core::Result<[Option<Tensor>; N]> {
+        self.refuse_if_off()?;
         match grad.dtype() {
             DType::F32 => self.gradients_as::<f32>(operands, grad),
             _ => self.gradients_as::<f64>(operands, grad),
@@ -117,7 +147,7 @@ impl<F: Fused<N>, const N: usize> Op<F, N> {
             *slice = self.elements(storage, layout)?;
         }
         let (storage, layout) = grad.storage_and_layout();
-        let found = self.0.backward(slices, self.elements(&storage, layout)?)?;
+        let found = self.function.backward(slices, self.elements(&storage, layout)?)?;
         let mut gradients = [const { None }; N];
         for ((slot, values), operand) in gradients.iter_mut().zip(found).zip(operands) {
             *slot = values.map(|v| Tensor::from_vec(v, operand.shape(), operand.device())).transpose()?;
@@ -128,7 +158,7 @@ impl<F: Fused<N>, const N: usize> Op<F, N> {
     fn elements<'a, T: Real>(&self, storage: &'a Storage, layout: &Layout) -> candle_core::Result<&'a [T]> {
         match storage {
             Storage::Cpu(cpu) => contiguous(cpu.as_slice()?, layout),
-            _ => candle_core::bail!("{}: was given a tensor of another device", self.0.name()),
+            _ => candle_core::bail!("{}: was given a tensor of another device", self.function.name()),
         }
     }
 }
@@ -141,7 +171,7 @@ impl<F: Fused<1>> Apply<1> for Op<F, 1> {
 
 impl<F: Fused<1>> CustomOp1 for Op<F, 1> {
     fn name(&self) -> &'static str {
-        self.0.name()
+        self.function.name()
     }
 
     fn cpu_fwd(&self, a: &CpuStorage, la: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
@@ -162,7 +192,7 @@ impl<F: Fused<2>> Apply<2> for Op<F, 2> {
 
 impl<F: Fused<2>> CustomOp2 for Op<F, 2> {
     fn name(&self) -> &'static str {
-        self.0.name()
+        self.function.name()
     }
 
     fn cpu_fwd(
@@ -195,7 +225,7 @@ impl<F: Fused<3>> Apply<3> for Op<F, 3> {
 
 impl<F: Fused<3>> CustomOp3 for Op<F, 3> {
     fn name(&self) -> &'static str {
-        self.0.name()
+        self.function.name()
     }
 
     fn cpu_fwd(
@@ -256,7 +286,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     use super::*;
 

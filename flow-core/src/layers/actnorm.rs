@@ -5,6 +5,7 @@ use candle_core::{DType, Tensor};
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch_as, scale_range};
 use crate::kernels::{LOG_SCALE_FACTOR, Real, accepts, channels as kernel, read};
 use crate::nn::statistics::whitening;
+use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
 
@@ -46,7 +47,7 @@ impl ActNorm {
 
     /// Whether data-dependent initialisation has taken place (or was loaded).
     pub fn is_initialized(&self) -> Result<bool> {
-        Ok(self.initialized.tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()? > 0.0)
+        Ok(host::sum(&self.initialized.tensor())? > 0.0)
     }
 
     /// Bias and log-scale of the channels.
@@ -64,8 +65,7 @@ impl ActNorm {
 
     /// Scale and shift of each channel as numbers: `z = x·scale + shift`, or the inverse map.
     fn folded(&self, inverse: bool) -> Result<(Vec<f64>, Vec<f64>)> {
-        let numbers = |p: &Param| -> Result<Vec<f64>> { Ok(p.var().to_dtype(DType::F64)?.to_vec1()?) };
-        let (bias, log) = (numbers(&self.bias)?, numbers(&self.log_scale)?);
+        let (bias, log) = (host::numbers(self.bias.var())?, host::numbers(self.log_scale.var())?);
         let sign = if inverse { -LOG_SCALE_FACTOR } else { LOG_SCALE_FACTOR };
         let scale: Vec<f64> = log.iter().map(|l| (sign * l).exp()).collect();
         let shift = bias.iter().zip(&scale).map(|(b, s)| if inverse { -b } else { b * s }).collect();
@@ -122,7 +122,7 @@ impl Bijector for ActNorm {
     }
 
     fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
-        let logs: Vec<f64> = self.log_scale.var().to_dtype(DType::F64)?.to_vec1()?;
+        let logs = host::numbers(self.log_scale.var())?;
         let scale = scale_range(logs.iter().map(|l| LOG_SCALE_FACTOR * l));
         Ok(vec![LayerReport { scale, ..LayerReport::of(self, x, context)? }])
     }
@@ -147,11 +147,11 @@ impl Bijector for ActNorm {
         // ∂/∂b = Σ grad_x, and ∂/∂l = 3 (Σ grad_z·z + HW Σ_b grad_log_det).
         let moments = channel_sums(grad_z, z, &self.shape)?;
         let pixels = self.shape[1..].iter().product::<usize>() as f64;
-        let volume = pixels * grad_log_det.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        let volume = pixels * host::sum(grad_log_det)?;
         let grad_bias: Vec<f64> = moments.iter().zip(&scale).map(|((sum, _), s)| sum * s).collect();
         let grad_log: Vec<f64> = moments.iter().map(|(_, dot)| LOG_SCALE_FACTOR * (dot + volume)).collect();
         for (param, grad) in [(&self.bias, grad_bias), (&self.log_scale, grad_log)] {
-            gradients.add(param, &Tensor::from_vec(grad, self.shape[0], z.device())?.to_dtype(z.dtype())?)?;
+            gradients.add(param, &host::tensor_like(&grad, self.shape[0], z)?)?;
         }
         Ok(Pullback { x, grad_x, grad_context: None })
     }

@@ -1,11 +1,12 @@
 //! Batch normalization as a flow layer.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, backprop_locally, check_batch_as, scale_range};
 use crate::layers::Partition;
 use crate::layers::coupling::check_mask;
 use crate::nn::statistics::{BatchStatistics, Moments, from_rows, to_rows};
+use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
 
@@ -61,7 +62,7 @@ impl BatchNorm {
         let mask = match partition {
             Partition::Mask(kept) => {
                 check_mask("batch norm mask", kept, &self.shape)?;
-                kept.to_dtype(DType::F64)?.affine(-1.0, 1.0)?
+                host::wide(kept)?.affine(-1.0, 1.0)?
             }
             Partition::Channels { swap } => {
                 let (kept, moved) = (channels.div_ceil(2), channels / 2);
@@ -162,7 +163,7 @@ impl Bijector for BatchNorm {
 
     fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
         let (log_scale, _) = self.log_scale_and_shift(&self.statistics.running()?)?;
-        let logs: Vec<f64> = log_scale.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        let logs = host::numbers(&log_scale)?;
         Ok(vec![LayerReport { scale: scale_range(logs), ..LayerReport::of(self, x, context)? }])
     }
 

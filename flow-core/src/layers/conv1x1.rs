@@ -1,13 +1,13 @@
 //! The invertible 1×1 convolution: a learned mixing of channels.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::autodiff::pair;
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch_as};
 use crate::kernels::{Real, accepts, contiguous, mix, read};
 use crate::nn::matmul;
-use crate::numerics::linalg;
+use crate::numerics::{host, linalg};
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Gradients, Result};
 
@@ -80,7 +80,8 @@ impl InvertibleConv {
             return Err(Error::config(NAME, "needs an event with at least one channel"));
         };
         let rotation = linalg::random_rotation(c, &mut path.rng("rotation"))?;
-        let device = path.store().device();
+        // The store has its own type and device; f64 there is not on every device.
+        let device = &Device::Cpu;
         let matrix = |values: Vec<f64>| Tensor::from_vec(values, (c, c), device);
         let form = match parametrization {
             Parametrization::Plu => {
@@ -153,7 +154,7 @@ impl InvertibleConv {
                 let (l, u) = (l.tensor(), u.tensor());
                 let like = |f: fn(usize, usize) -> bool| -> Result<Tensor> {
                     let ones = masked(&vec![1.0; c * c], c, f);
-                    Ok(Tensor::from_vec(ones, (c, c), l.device())?.to_dtype(l.dtype())?)
+                    host::tensor_like(&ones, (c, c), &l)
                 };
                 let eye = like(|i, j| i == j)?;
                 let lower = ((l.clone() * like(|i, j| j < i)?)? + &eye)?;
@@ -171,7 +172,7 @@ impl InvertibleConv {
     }
 
     fn weight_f64(&self) -> Result<Vec<f64>> {
-        Ok(self.weight()?.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+        host::numbers(&self.weight()?)
     }
 
     fn inverse_f64(&self) -> Result<Vec<f64>> {
@@ -183,7 +184,7 @@ impl InvertibleConv {
         let scale = sign * self.pixels() as f64;
         let per_sample = match &self.form {
             Form::Plu { log_s, .. } => log_s.tensor().sum_all()?,
-            Form::Full { w } => w.tensor().apply_op1(LogAbsDet)?,
+            Form::Full { w } => on_host(&w.tensor(), LogAbsDet)?,
             Form::Householder { start, .. } => {
                 return Ok(Tensor::zeros(batch, start.var().dtype(), start.var().device())?);
             }
@@ -202,7 +203,7 @@ impl InvertibleConv {
 
     fn matrix(&self, values: &[f64], like: &Tensor) -> Result<Tensor> {
         let c = self.channels();
-        Ok(Tensor::from_slice(values, (c, c), like.device())?.to_dtype(like.dtype())?)
+        host::tensor_like(values, (c, c), like)
     }
 
     /// Sends the gradient of `W`, and `volume = P·Σ_b grad_log_det`, to the parameters.
@@ -219,8 +220,7 @@ impl InvertibleConv {
                 gradients.accumulate(&store)
             }
             Form::Plu { p, sign, l, u, log_s } => {
-                let numbers =
-                    |t: &Param| -> Result<Vec<f64>> { Ok(t.var().flatten_all()?.to_dtype(DType::F64)?.to_vec1()?) };
+                let numbers = |t: &Param| host::numbers(t.var());
                 let s: Vec<f64> =
                     numbers(sign)?.iter().zip(numbers(log_s)?).map(|(sign, log)| sign * log.exp()).collect();
                 let with_diagonal = |strict: Vec<f64>, diagonal: &dyn Fn(usize) -> f64| -> Vec<f64> {
@@ -235,7 +235,7 @@ impl InvertibleConv {
                 let grad_log: Vec<f64> = (0..c).map(|i| grad_v[i * c + i] * s[i] + volume).collect();
                 gradients.add(l, &self.matrix(&grad_l, like)?)?;
                 gradients.add(u, &self.matrix(&masked(&grad_v, c, |i, j| j > i), like)?)?;
-                gradients.add(log_s, &Tensor::from_vec(grad_log, c, like.device())?.to_dtype(like.dtype())?)
+                gradients.add(log_s, &host::tensor_like(&grad_log, c, like)?)
             }
         }
     }
@@ -282,7 +282,7 @@ impl Bijector for InvertibleConv {
         let batch = check_batch_as(NAME, z, &self.shape, self.dtype())?;
         let weight = self.weight()?;
         let inverse =
-            if weight.track_op() { weight.apply_op1(Inverse)? } else { self.matrix(&self.inverse_f64()?, z)? };
+            if weight.track_op() { on_host(&weight, Inverse)? } else { self.matrix(&self.inverse_f64()?, z)? };
         Ok((self.mix(&inverse, z)?, self.log_det(batch, -1.0)?))
     }
 
@@ -311,10 +311,15 @@ impl Bijector for InvertibleConv {
             DType::F32 => read::<f32, _>(grad_z, |g| read::<f32, _>(&x, |x| Ok(mix::outer(g, x, c, pixels))))?,
             _ => read::<f64, _>(grad_z, |g| read::<f64, _>(&x, |x| Ok(mix::outer(g, x, c, pixels))))?,
         };
-        let volume = pixels as f64 * grad_log_det.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        let volume = pixels as f64 * host::sum(grad_log_det)?;
         self.weight_gradient(grad, volume, z, gradients)?;
         Ok(Pullback { x, grad_x, grad_context: None })
     }
+}
+
+/// A function of a small matrix, computed on the CPU wherever the matrix lies: Candle has no factorisations.
+fn on_host(matrix: &Tensor, function: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
+    Ok(matrix.to_device(&Device::Cpu)?.contiguous()?.apply_op1(function)?.to_device(matrix.device())?)
 }
 
 /// A square matrix as f64 numbers, and its side.
@@ -382,7 +387,6 @@ mod tests {
     use crate::bijector::backprop_locally;
     use crate::testing::numbers::distance;
     use crate::{FlowRng, ParamStore};
-    use candle_core::Device;
 
     #[test]
     fn proper_rotations_have_determinant_one_and_are_shared_by_other_sizes() {

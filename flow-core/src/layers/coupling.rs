@@ -1,10 +1,11 @@
 //! Coupling layers, generic over partition, transformer and conditioner.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch, check_context, scale_range, sum_event};
 use crate::nn::Conditioner;
+use crate::numerics::host;
 use crate::transformer::Transformer;
 use crate::{Error, Gradients, Result};
 
@@ -77,7 +78,7 @@ pub(super) fn check_mask(name: &str, mask: &Tensor, shape: &[usize]) -> Result<V
     if mask.dims() != shape {
         return Err(Error::config(name, format!("has shape {:?}, the event {shape:?}", mask.dims())));
     }
-    let entries: Vec<f64> = mask.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    let entries = host::numbers(mask)?;
     match entries.iter().find(|&&m| m != 0.0 && m != 1.0) {
         Some(other) => Err(Error::config(name, format!("contains {other}, only zeros and ones are allowed"))),
         None => Ok(entries),
@@ -223,12 +224,11 @@ impl<T: Transformer, C: Conditioner> Coupling<T, C> {
         }
         let params = self.as_params(&self.net.forward(&kept, self.declared(context))?, &moved)?;
         let (_, log) = self.transformer.encode(&moved, &params)?;
-        let numbers = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?) };
-        let logs = numbers(&log)?;
+        let logs = host::numbers(&log)?;
         Ok(match &self.partition {
             Partition::Channels { .. } => scale_range(logs),
             Partition::Mask(mask) => {
-                let kept = numbers(mask)?;
+                let kept = host::numbers(mask)?;
                 let moved = logs.iter().zip(kept.iter().cycle()).filter(|(_, kept)| **kept == 0.0);
                 scale_range(moved.map(|(log, _)| *log))
             }

@@ -1,10 +1,11 @@
 //! A learned histogram that makes bounded data normal, channel by channel.
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use crate::bijector::{Bijector, check_batch_as, check_domain, sum_event};
-use crate::kernels::fuse;
+use crate::kernels::fuse_on_host;
 use crate::kernels::gaussianize::Gaussianize as Kernel;
+use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
 
@@ -70,14 +71,10 @@ impl Gaussianize {
 
     fn map(&self, input: &Tensor, inverse: bool) -> Result<(Tensor, Tensor)> {
         check_batch_as("gaussianize", input, &self.shape, self.logits.dtype())?;
-        let device = input.device();
-        let [input, logits] = [input, &self.logits.tensor()].map(|t| t.to_device(&Device::Cpu));
-        let (input, logits) = (input?, logits?);
         let (shape, channels) = (input.shape().clone(), self.shape[0]);
         let kernel = Kernel { shape, channels, bins: self.bins, low: self.low, high: self.high, inverse };
-        let both = fuse(kernel, [&input, &logits])?;
-        let (value, log) = (both.get(0)?, both.get(1)?);
-        Ok((value.to_device(device)?, sum_event(&log)?.to_device(device)?))
+        let both = fuse_on_host(kernel, [input, &self.logits.tensor()])?;
+        Ok((both.get(0)?, sum_event(&both.get(1)?)?))
     }
 
     /// How many entries of each channel fall into each bin, and one more: logarithms, `(C, bins)`.
@@ -85,10 +82,10 @@ impl Gaussianize {
         let channels = self.shape[0];
         let mut counts = vec![1.0; channels * self.bins];
         let rows = x.dim(0)?;
-        let x = x.reshape((rows, channels, ()))?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        let x = x.reshape((rows, channels, ()))?.to_device(&Device::Cpu)?;
         for channel in 0..channels {
             let counts = &mut counts[channel * self.bins..][..self.bins];
-            for value in x.narrow(1, channel, 1)?.flatten_all()?.to_vec1::<f64>()? {
+            for value in host::numbers(&x.narrow(1, channel, 1)?)? {
                 let at = (value - self.low) / (self.high - self.low) * self.bins as f64;
                 counts[(at as usize).min(self.bins - 1)] += 1.0;
             }
@@ -132,6 +129,8 @@ impl Bijector for Gaussianize {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
     use crate::ParamStore;
 

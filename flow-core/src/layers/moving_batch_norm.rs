@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch_as, scale_range};
 use crate::nn::RunningStatistics;
 use crate::nn::statistics::{Moments, RUNNING};
+use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, Gradients, Result};
 
@@ -157,7 +158,7 @@ impl Bijector for MovingBatchNorm {
     }
 
     fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
-        let logs: Vec<f64> = self.log_factor(&self.used()?)?.to_dtype(DType::F64)?.to_vec1()?;
+        let logs = host::numbers(&self.log_factor(&self.used()?)?)?;
         Ok(vec![LayerReport { scale: scale_range(logs), ..LayerReport::of(self, x, context)? }])
     }
 

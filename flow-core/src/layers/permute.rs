@@ -1,8 +1,9 @@
 //! A fixed permutation of channels or vector entries.
 
-use candle_core::{DType, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::bijector::{Bijector, Pullback, Tape, check_batch, zero_log_det};
+use crate::numerics::host;
 use crate::param::{Param, ParamPath};
 use crate::{Error, Gradients, Result};
 
@@ -39,14 +40,14 @@ impl Permute {
             return Err(Error::config("permutation", reason));
         }
         let values: Vec<f64> = order.iter().map(|&i| i as f64).collect();
-        let order = path.buffer("order", &Tensor::from_vec(values, shape[0], path.store().device())?)?;
+        let order = path.buffer("order", &Tensor::from_vec(values, shape[0], &Device::Cpu)?)?;
         Ok(Permute { shape: shape.to_vec(), order })
     }
 
     /// `x` in the stored order, or in the inverse of it.
     fn select(&self, x: &Tensor, inverse: bool) -> Result<Tensor> {
         check_batch("permutation", x, &self.shape)?;
-        let order: Vec<f64> = self.order.var().to_dtype(DType::F64)?.to_vec1()?;
+        let order = host::numbers(self.order.var())?;
         let mut index: Vec<u32> = order.iter().map(|&i| i as u32).collect();
         if inverse {
             for (i, &from) in order.iter().enumerate() {

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::bijector::{Bijector, check_batch_as};
 use crate::error::Direction;
+use crate::numerics::host;
 use crate::numerics::root;
 use crate::numerics::softmax::{log_sigmoid, max_keepdim};
 use crate::param::{Init, Param, ParamPath};
@@ -139,11 +140,11 @@ impl Ball {
 
     /// The distance before the map where it is `after` behind it, in the same units, tracked.
     fn before(&self, after: Distance) -> Result<Distance> {
-        let (alphas, betas) = (root::host(&self.alpha)?, root::host(&self.beta)?);
+        let (alphas, betas) = (host::numbers(&self.alpha)?, host::numbers(&self.beta)?);
         let at = |values: &[f64], i: usize| values.get(i % values.len().max(1)).copied().unwrap_or(f64::NAN);
-        let units = root::host(&after.unit)?;
+        let units = host::numbers(&after.unit)?;
         let targets: Vec<f64> =
-            root::host(&after.square)?.iter().zip(&units).map(|(s, unit)| s.sqrt() * unit).collect();
+            host::numbers(&after.square)?.iter().zip(&units).map(|(s, unit)| s.sqrt() * unit).collect();
         let solve = |i: usize, target: f64| {
             let (alpha, beta) = (at(&alphas, i), at(&betas, i));
             let f = |d: f64| {

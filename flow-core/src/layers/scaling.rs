@@ -1,9 +1,10 @@
 //! A learned scale for every entry.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::Result;
 use crate::bijector::{Bijector, LayerReport, check_batch_as, scale_range};
+use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath};
 
 /// `z = x · exp(s)` with one learned `s` for every entry of the event, and `log |det| = Σ s`.
@@ -55,7 +56,7 @@ impl Bijector for Scaling {
     }
 
     fn describe(&self, x: &Tensor, context: Option<&Tensor>) -> Result<Vec<LayerReport>> {
-        let logs: Vec<f64> = self.log_scale.var().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        let logs = host::numbers(self.log_scale.var())?;
         Ok(vec![LayerReport { scale: scale_range(logs), ..LayerReport::of(self, x, context)? }])
     }
 }

@@ -6,6 +6,7 @@ use super::conv1x1::reflected;
 use crate::bijector::{Bijector, check_batch_as, zero_log_det};
 use crate::error::Direction;
 use crate::nn::matmul;
+use crate::numerics::host;
 use crate::numerics::root;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
@@ -80,7 +81,7 @@ impl Sylvester {
         let triangle = |i: usize| -> Result<(Tensor, Tensor)> {
             let diagonal = self.diagonal[i].tensor().tanh()?.affine(1.0 - SLACK, 0.0)?;
             let upper = self.upper[i].tensor();
-            let mask = Tensor::from_slice(&strictly_upper, (width, width), upper.device())?.to_dtype(upper.dtype())?;
+            let mask = host::tensor_like(&strictly_upper, (width, width), &upper)?;
             let eye = Tensor::eye(width, upper.dtype(), upper.device())?;
             let matrix = ((upper * mask)? + eye.broadcast_mul(&diagonal)?)?;
             Ok((matrix.t()?.contiguous()?, diagonal))
@@ -135,8 +136,8 @@ impl TanhRoot<'_> {
     /// It is found outside the graph, in f64, and then takes one Newton step in tracked operations, whose value is
     /// zero and whose derivative is that of the implicit function.
     pub(super) fn solve(&self, c: &Tensor) -> Result<Tensor> {
-        let slopes = root::host(self.slope)?;
-        let a = root::all(self.layer, c, &root::host(c)?, |i, c| {
+        let slopes = host::numbers(self.slope)?;
+        let a = root::all(self.layer, c, &host::numbers(c)?, |i, c| {
             let s = slopes.get(i % slopes.len().max(1)).copied().unwrap_or(0.0);
             let f = |a: f64| (a + s * a.tanh(), 1.0 + s * (1.0 - a.tanh().powi(2)));
             root::increasing(f, c, [c - s.abs(), c + s.abs()])

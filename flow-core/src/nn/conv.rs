@@ -105,7 +105,9 @@ pub fn conv2d_composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: &C
     }
     let [[top, bottom], [left, right]] = g.padding;
     let x = x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
-    let y = if g.dilation[0] == g.dilation[1] {
+    let y = if x.device().is_metal() {
+        by_patches(&x, weight, g)?
+    } else if g.dilation[0] == g.dilation[1] {
         x.contiguous()?.conv2d(&weight.contiguous()?, 0, 1, g.dilation[0], 1)?
     } else {
         // Candle has one dilation for both axes: one convolution per kernel row, each on its own slice.
@@ -122,6 +124,22 @@ pub fn conv2d_composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: &C
         Some(b) => Ok(y.broadcast_add(&b.reshape((1, o, 1, 1))?)?),
         None => Ok(y),
     }
+}
+
+/// The convolution of a padded `x` as one product with its patches.
+///
+/// On Metal, Candle 0.11.1 reads the numbers of a strided kernel as if it were not, and the gradient of a weight is a
+/// convolution with such a kernel: it would be wrong without a word.
+fn by_patches(x: &Tensor, weight: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
+    let ((b, c, h, w), (o, _, kh, kw)) = (x.dims4()?, weight.dims4()?);
+    let (rows, columns) = (h - g.dilation[0] * (kh - 1), w - g.dilation[1] * (kw - 1));
+    let patch = |tap: usize| {
+        let (down, right) = (tap / kw * g.dilation[0], tap % kw * g.dilation[1]);
+        x.narrow(2, down, rows)?.narrow(3, right, columns)?.contiguous()?.reshape((b, c, rows * columns))
+    };
+    let patches = Tensor::cat(&(0..kh * kw).map(patch).collect::<candle_core::Result<Vec<_>>>()?, 1)?;
+    let weight = weight.permute((0, 2, 3, 1))?.contiguous()?.reshape((1, o, kh * kw * c))?;
+    Ok(weight.broadcast_matmul(&patches)?.reshape((b, o, rows, columns))?)
 }
 
 /// A convolution with its parameters `weight` and, if wanted, `bias`.
@@ -200,6 +218,25 @@ mod tests {
                         assert!(distance(a.get(t).unwrap(), b.get(t).unwrap()) < 10.0 * tolerance, "{g:?} gradient");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn products_with_patches_are_the_same_convolution() {
+        let mut rng = FlowRng::seed_from(5);
+        for (g, [b, c, o, h, w]) in cases() {
+            let mut draw =
+                |shape: &[usize]| Var::from_tensor(&rng.normal(shape, DType::F64, &Device::Cpu).unwrap()).unwrap();
+            let (x, k) = (draw(&[b, c, h, w]), draw(&[o, c, g.kernel[0], g.kernel[1]]));
+            let [[top, bottom], [left, right]] = g.padding;
+            let padded = x.pad_with_zeros(2, top, bottom).unwrap().pad_with_zeros(3, left, right).unwrap();
+            let (got, want) = (by_patches(&padded, &k, &g).unwrap(), conv2d_composed(&x, &k, None, &g).unwrap());
+            assert!(distance(&got, &want) < 1e-11, "{g:?}");
+            let cotangent = draw(want.dims());
+            let [a, b] = [got, want].map(|y| pair(&y, &cotangent).unwrap().backward().unwrap());
+            for t in [&x, &k] {
+                assert!(distance(a.get(t).unwrap(), b.get(t).unwrap()) < 1e-10, "{g:?} gradient");
             }
         }
     }

@@ -11,6 +11,7 @@ use candle_core::{DType, Tensor};
 
 use crate::bijector::first_non_finite_row;
 use crate::kernels::LOG_SCALE_FACTOR;
+use crate::numerics::host;
 use crate::param::{Param, ParamPath, ParamStore};
 use crate::{Error, Result};
 
@@ -168,11 +169,12 @@ pub(crate) fn from_rows(rows: &Tensor, like: &Tensor) -> Result<Tensor> {
 /// Candle's reductions over leading dimensions are slow and accumulate in f32; the transposed copy
 /// makes this one a sum over the last dimension.
 pub(crate) fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let rows = x.transpose(0, 1)?.contiguous()?.flatten_from(1)?.to_dtype(DType::F64)?;
+    let rows = host::wide(&x.transpose(0, 1)?.contiguous()?.flatten_from(1)?)?;
     let mean = rows.mean(1)?;
     let centred = rows.broadcast_sub(&mean.unsqueeze(1)?)?;
     let std = centred.sqr()?.mean(1)?.sqrt()?;
-    Ok((mean.to_dtype(x.dtype())?, std.to_dtype(x.dtype())?))
+    let back = |t: &Tensor| t.to_dtype(x.dtype())?.to_device(x.device());
+    Ok((back(&mean)?, back(&std)?))
 }
 
 /// The shift `b` and the log-scale `l` with which `(x + b) · exp(3 l)` has mean zero and deviation one in every channel:

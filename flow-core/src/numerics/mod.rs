@@ -1,5 +1,6 @@
 //! Numbers without flows: roots, softmax, small matrices, optimal assignments.
 
+pub mod host;
 pub(crate) mod linalg;
 pub mod normal;
 pub(crate) mod root;

@@ -1,6 +1,6 @@
 //! The root of an increasing function of one variable: what has no closed inverse is inverted by this.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Direction;
@@ -65,15 +65,6 @@ pub(crate) fn all(
     let target = unsolved.first().and_then(|&i| targets.get(i)).copied().unwrap_or(f64::NAN);
     let reason = format!("no root of f(x) = {target} within {MAX_STEPS} steps; are input and parameters finite?");
     Err(Error::NotInvertible { layer: layer.to_string(), direction: Direction::Decode, rows, reason })
-}
-
-/// All entries as f64 on the host, in row-major order.
-pub(crate) fn host(t: &Tensor) -> Result<Vec<f64>> {
-    // A part of an empty tensor begins behind its end, which Candle does not expect.
-    if t.elem_count() == 0 {
-        return Ok(Vec::new());
-    }
-    Ok(t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, TensorId};
 use rayon::prelude::*;
 
+use crate::kernels::accepts;
+use crate::numerics::host;
 use crate::param::{NoGrad, Param, ParamStore};
 use crate::{Error, Result};
 
@@ -187,7 +189,7 @@ fn foreign(parameter: &str) -> Error {
 
 /// `Σ g²`, in one pass over contiguous CPU memory.
 fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
-    {
+    if accepts(gradient) {
         let (storage, layout) = gradient.storage_and_layout();
         if let (Storage::Cpu(cpu), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
             match cpu {
@@ -197,7 +199,7 @@ fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
             }
         }
     }
-    Ok(gradient.to_dtype(DType::F64)?.sqr()?.flatten_all()?.sum(0)?.to_scalar::<f64>()?)
+    Ok(host::wide(gradient)?.sqr()?.flatten_all()?.sum(0)?.to_scalar::<f64>()?)
 }
 
 /// Sums squares chunk by chunk, then the chunks in order: the same bits on any number of threads.

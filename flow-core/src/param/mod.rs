@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
 use crate::hash::Fnv;
+use crate::numerics::host;
 use crate::{Error, FlowRng, Result};
 
 mod gradients;
@@ -315,14 +316,15 @@ impl ParamPath {
         if !size.is_finite() {
             return Err(Error::config(format!("parameter '{}'", self.join(name)), format!("cannot begin as {init:?}")));
         }
-        let (shape, dtype, device) = (shape.into(), self.store.dtype, &self.store.device);
+        // On the CPU to the last bit, so that a seed means the same numbers on every device.
+        let (shape, dtype, device) = (shape.into(), self.store.dtype, &Device::Cpu);
         let mut rng = self.rng(name);
         let value = match init {
-            Init::Const(c) => Tensor::full(c, shape, device)?.to_dtype(dtype)?,
+            Init::Const(c) => host::full(c, shape, dtype, device)?,
             Init::Normal(std) => rng.normal(shape, dtype, device)?.affine(std, 0.0)?,
             Init::Uniform(bound) => rng.uniform(shape, dtype, device)?.affine(2.0 * bound, -bound)?,
         };
-        self.store.insert(self.join(name), value, true)
+        self.store.insert(self.join(name), value.to_device(&self.store.device)?, true)
     }
 
     /// A new trainable parameter with a given value, converted to the store's type.

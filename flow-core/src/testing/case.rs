@@ -300,7 +300,7 @@ impl<'a> Subject<'a> {
 }
 
 /// Numbers that were drawn as data, brought into a domain that is known by decoding alone.
-fn decoded(domain: Domain, layer: &dyn Bijector, drawn: Tensor, context: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn decoded(domain: Domain, layer: &dyn Bijector, drawn: Tensor, context: Option<&Tensor>) -> Result<Tensor> {
     match domain {
         Domain::Decoded => Ok(layer.decode(&drawn, context)?.0.detach()),
         _ => Ok(drawn),

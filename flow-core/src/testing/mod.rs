@@ -37,18 +37,21 @@
 //!
 //! [`registry`] lists every bijector of this crate, [`quadrature`] integrates densities, [`jacobian`]
 //! differentiates by central differences, [`fuzz`] damages files for the tests of readers, [`ThreadRanks`] are ranks of
-//! data-parallel training in one process.
+//! data-parallel training in one process, [`Elsewhere`] holds the CPU's kernels against composed operations and against a
+//! GPU.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::Error;
 
+mod apart;
 mod case;
 #[cfg(test)]
 pub(crate) mod distribution;
+mod elsewhere;
 pub mod fuzz;
 mod gradient;
 pub mod jacobian;
@@ -65,6 +68,7 @@ mod sweep;
 pub(crate) mod transformer;
 
 pub use case::{Case, Domain, randomise};
+pub use elsewhere::{DEVICE_VARIABLE, Elsewhere, Found, on_second_device, second_device, without_kernels};
 pub use net::{SmoothNet, smooth_coupling};
 pub use ranks::ThreadRanks;
 
@@ -229,7 +233,8 @@ fn message(payload: Box<dyn Any + Send>) -> String {
 
 /// All entries in f64.
 fn values(t: &Tensor) -> crate::Result<Vec<f64>> {
-    Ok(t.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?)
+    // To the CPU first: not every device has f64.
+    Ok(t.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?)
 }
 
 /// The worst deviation of `got` from `expected`, relative to `1 + |expected|`.

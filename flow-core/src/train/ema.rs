@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fused::{self, FusedLerp};
 use super::range::in_range;
+use crate::kernels::accepts;
 use crate::param::{Param, ParamStore};
 use crate::{Error, Result};
 
@@ -69,7 +70,7 @@ impl Ema {
             let value = param.var().as_detached_tensor();
             if weight == 1.0 {
                 *average = value.copy()?;
-            } else if value.device().is_cpu() {
+            } else if accepts(&value) {
                 fused::apply(average, &value, &FusedLerp { weight })?;
             } else {
                 *average = (&*average + (value - &*average)?.affine(weight, 0.0)?)?.detach();

@@ -9,6 +9,8 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
+use crate::kernels::refuse_if_off;
+
 /// Elements per task: small enough to share, large enough that sharing costs nothing.
 const CHUNK: usize = 16 * 1024;
 
@@ -168,6 +170,7 @@ fn window_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> candle_core::Result<
 ///
 /// Candle refuses such a source; a hand-written gradient that *is* its parameter deserves a copy instead.
 pub(super) fn apply(target: &Tensor, source: &Tensor, op: &impl InplaceOp2) -> candle_core::Result<()> {
+    refuse_if_off(op.name())?;
     let source = source.contiguous()?;
     target.inplace_op2(&source, op).or_else(|_| target.inplace_op2(&source.copy()?, op))
 }

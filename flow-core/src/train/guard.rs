@@ -1,8 +1,8 @@
 //! The guard against steps whose loss or gradient is not finite.
 
-use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
+use crate::numerics::host;
 use crate::{Error, Gradients, Result};
 
 /// What the loop does with a step.
@@ -70,7 +70,7 @@ impl NonFiniteGuard {
 fn first_non_finite(gradients: &Gradients) -> Result<Option<String>> {
     for (param, gradient) in gradients.iter() {
         let Some(g) = gradient else { continue };
-        let zero = g.affine(0.0, 0.0)?.flatten_all()?.sum(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let zero = host::sum(&g.affine(0.0, 0.0)?.flatten_all()?.sum(0)?)?;
         if !zero.is_finite() {
             return Ok(Some(param.name().to_string()));
         }
@@ -82,7 +82,7 @@ fn first_non_finite(gradients: &Gradients) -> Result<Option<String>> {
 mod tests {
     use super::*;
     use crate::param::{Init, ParamStore};
-    use candle_core::{Device, Tensor};
+    use candle_core::{DType, Device, Tensor};
 
     #[test]
     fn skips_counts_forgives_and_gives_up() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use flow_core::numerics::host;
 use flow_core::{Density, FlowRng};
 use serde::Serialize;
 
@@ -136,14 +137,14 @@ impl<D: Density + ?Sized> Posterior<'_, D> {
         let truth = self.scores(&theta, &x)?;
         let (width, at_once) = (pairs.parameters(), (CHUNK / draws).max(1));
         let (mut ranks, mut likelier) = (vec![Vec::new(); width], Vec::with_capacity(pairs.len()));
-        let seen = theta.to_dtype(candle_core::DType::F64)?.to_vec2::<f64>()?;
+        let seen = host::wide(&theta)?.to_vec2::<f64>()?;
         for start in (0..pairs.len()).step_by(at_once) {
             let count = at_once.min(pairs.len() - start);
             let rows: Vec<u32> = (0..count * draws).map(|k| (start + k / draws) as u32).collect();
             let context = x.index_select(&candle_core::Tensor::from_vec(rows, count * draws, x.device())?, 0)?;
             let drawn = self.density.sample(count * draws, Some(&context), 1.0, rng)?;
             let logs = self.scores(&drawn, &context)?;
-            let drawn = drawn.to_dtype(candle_core::DType::F64)?.to_vec2::<f64>()?;
+            let drawn = host::wide(&drawn)?.to_vec2::<f64>()?;
             for pair in 0..count {
                 let (true_theta, true_log) = (&seen[start + pair], truth[start + pair]);
                 let mine = pair * draws..(pair + 1) * draws;

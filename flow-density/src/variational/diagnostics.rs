@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
+use flow_core::numerics::host;
 use flow_core::numerics::mean_and_error;
 use flow_core::{FlowRng, Reparameterized};
 use serde::Serialize;
@@ -198,7 +199,7 @@ impl Weighted {
             let (layer, expected) = ("mean under the density".into(), format!("[{}]", self.shares.len()));
             return Err(flow_core::Error::Shape { layer, expected, actual: values.dims().to_vec() }.into());
         }
-        let values = values.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let values = host::numbers(&values)?;
         let mean: f64 = values.iter().zip(&self.shares).map(|(v, w)| v * w).sum();
         let error: f64 = values.iter().zip(&self.shares).map(|(v, w)| (w * (v - mean)).powi(2)).sum();
         Ok((mean, error.sqrt()))
@@ -248,7 +249,7 @@ pub(super) fn weigh<Q: Reparameterized + ?Sized, F: Fn(&Tensor) -> LogDensityRes
     let (mut parts, mut log_weights) = (Vec::new(), Vec::with_capacity(draws));
     for start in (0..draws).step_by(CHUNK) {
         let (x, log_q) = q.rsample_and_log_prob(CHUNK.min(draws - start), None, rng)?;
-        let log_q = log_q.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let log_q = host::numbers(&log_q)?;
         if let Some(row) = log_q.iter().position(|l| !l.is_finite()) {
             let what = format!("log q = {} of sample {}", log_q[row], start + row);
             return Err(flow_core::Error::NonFinite { layer: "flow".into(), what, step: None }.into());

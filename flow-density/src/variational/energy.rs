@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::Density;
+use flow_core::numerics::host;
 
 use super::objective::normalised;
 use super::target::LogDensityResult;
@@ -160,8 +161,8 @@ fn divergence<Q: Density + ?Sized>(
     let (mut sum, mut total) = (0.0, 0.0);
     for points in grid() {
         let points = points?.to_dtype(q.store().dtype())?.to_device(q.store().device())?;
-        let log_q = q.log_prob(&points, None)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        let log_p = log_density(&points)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let log_q = host::numbers(&q.log_prob(&points, None)?)?;
+        let log_p = host::numbers(&log_density(&points)?)?;
         for (log_q, log_p) in log_q.iter().zip(&log_p).filter(|(log_q, _)| **log_q > -80.0) {
             sum += log_q.exp() * (log_q - log_p);
             total += log_q.exp();

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use flow_core::autodiff::gradient_or_zero;
+use flow_core::numerics::host;
 use flow_core::{Bijector, FlowRng, ParamStore};
 
 use super::constrained::{Constraint, domain};
@@ -152,7 +153,7 @@ impl<B: Bijector, F: Fn(&Tensor) -> LogDensityResult> MeanField<'_, B, F> {
             return Err(Error::log_density(found, "one number for each sample; sum over the entries"));
         }
         let loss = ((log_p + log_det)?.mean(0)?.neg()? - logs.as_tensor().sum_all()?)?;
-        let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let value = host::sum(&loss)?;
         if !value.is_finite() {
             return Ok(None);
         }

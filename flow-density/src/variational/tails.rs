@@ -1,7 +1,8 @@
 //! Whether a density falls off: one that does not has no integral, and nothing can be fitted to it.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use flow_core::Density;
+use flow_core::numerics::host;
 
 use super::target::{LogDensityResult, Target};
 use crate::Result;
@@ -25,7 +26,7 @@ pub(super) fn does_not_decay<Q: Density + ?Sized, F: Fn(&Tensor) -> LogDensityRe
         return Ok(None);
     }
     let _paused = q.store().no_grad();
-    let starts = x.narrow(0, 0, rows)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let starts = host::wide(&x.narrow(0, 0, rows)?)?.to_vec2::<f64>()?;
     for coordinate in 0..features.min(COORDINATES) {
         let mean = starts.iter().map(|row| row[coordinate]).sum::<f64>() / rows as f64;
         let spread = starts.iter().map(|row| (row[coordinate] - mean).powi(2)).sum::<f64>() / rows as f64;
@@ -33,7 +34,7 @@ pub(super) fn does_not_decay<Q: Density + ?Sized, F: Fn(&Tensor) -> LogDensityRe
             let moved = |far: f64| -> Result<Option<Vec<f64>>> {
                 let mut points = starts.clone();
                 points.iter_mut().for_each(|row| row[coordinate] += sign * far * spread.sqrt().max(1e-3));
-                let points = Tensor::new(points, x.device())?.to_dtype(x.dtype())?;
+                let points = host::tensor_like(&points.concat(), (rows, features), x)?;
                 Ok(reached(q, target, &points))
             };
             let (Some(near), Some(far)) = (moved(FAR[0])?, moved(FAR[1])?) else { continue };
@@ -52,7 +53,7 @@ fn reached<Q: Density + ?Sized, F: Fn(&Tensor) -> LogDensityResult>(
     target: &Target<F>,
     points: &Tensor,
 ) -> Option<Vec<f64>> {
-    let of_flow = q.log_prob(points, None).ok()?.to_dtype(DType::F64).ok()?.to_vec1::<f64>().ok()?;
+    let of_flow = host::numbers(&q.log_prob(points, None).ok()?).ok()?;
     let logs = target.evaluate(points).ok()?.logs;
     (of_flow.iter().all(|l| l.is_finite()) && logs.iter().all(|l| l.is_finite())).then_some(logs)
 }

@@ -1,7 +1,8 @@
 //! The density that a flow is fitted to, as a function that somebody else wrote.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use flow_core::autodiff::{gradient_or_zero, pair};
+use flow_core::numerics::host;
 
 use crate::{Error, Result};
 
@@ -47,7 +48,7 @@ impl<F: Fn(&Tensor) -> LogDensityResult> Target<F> {
                 format!("one number for each sample, [{rows}]; sum over the entries"),
             ));
         }
-        let logs = graph.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let logs = host::numbers(&graph)?;
         let bad = |is: fn(f64) -> bool| logs.iter().position(|&l| is(l));
         for (row, name) in [(bad(f64::is_nan), "NaN"), (bad(|l| l == f64::INFINITY), "+∞")] {
             if let Some(row) = row {
@@ -105,7 +106,7 @@ impl Values {
 
 /// A sample in words.
 fn point(x: &Var, row: usize) -> Result<String> {
-    let entries = x.as_tensor().narrow(0, row, 1)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let entries = host::numbers(&x.as_tensor().narrow(0, row, 1)?)?;
     let shown: Vec<String> = entries.iter().take(6).map(|v| format!("{v:.4}")).collect();
     let more = if entries.len() > shown.len() { ", …" } else { "" };
     Ok(format!("[{}{more}]", shown.join(", ")))

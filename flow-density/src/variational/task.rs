@@ -1,6 +1,7 @@
 //! A variational fit as the training engine sees it.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
+use flow_core::numerics::host;
 use flow_core::train::{Metric, Metrics, Ranks, Task};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore, Reparameterized, Share};
 use serde::Serialize;
@@ -206,7 +207,7 @@ fn loss_of(value: f64) -> Metric {
 
 /// Values that must be numbers; a step that meets others is skipped and counted.
 fn finite(what: &str, t: &Tensor) -> Result<Vec<f64>> {
-    let values = t.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let values = host::numbers(t)?;
     match values.iter().all(|v| v.is_finite()) {
         true => Ok(values),
         false => Err(flow_core::Error::NonFinite { layer: "flow".into(), what: what.into(), step: None }.into()),

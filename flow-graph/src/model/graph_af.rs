@@ -1,7 +1,8 @@
 //! The model as a whole: likelihoods of molecules and their gradients.
 
 use candle_core::{DType, Tensor};
-use flow_core::kernels::Real;
+use flow_core::kernels::{Real, runs_on};
+use flow_core::numerics::host;
 use flow_core::{FlowRng, Gradients, ParamStore};
 use rayon::prelude::*;
 
@@ -89,13 +90,13 @@ impl GraphAf {
     /// [`flow_core::Error::Config`] naming the field of the configuration that is out of range.
     pub fn new(config: GraphAfConfig, store: &ParamStore) -> Result<Self> {
         let net = Net::new(&config, &store.root())?;
-        Ok(GraphAf { config, store: store.clone(), net, direct: !store.device().is_cpu() })
+        Ok(GraphAf { config, store: store.clone(), net, direct: !runs_on(store.device()) })
     }
 
     /// Chooses between the direct form and the fused pass, which is for the CPU only.
     #[must_use]
     pub fn with_direct_form(mut self, direct: bool) -> Self {
-        self.direct = direct || !self.store.device().is_cpu();
+        self.direct = direct || !runs_on(self.store.device());
         self
     }
 
@@ -329,8 +330,7 @@ impl GraphAf {
         let (atoms, bonds) = direct::log_probs(&self.config, &self.net, sequences, (&noise.0, &noise.1))?;
         let logs = Tensor::cat(&[&atoms, &bonds], 0)?;
         then(&logs, logs.elem_count())?;
-        let values = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.detach().to_dtype(DType::F64)?.to_vec1()?) };
-        let (atoms, bonds) = (values(&atoms)?, values(&bonds)?);
+        let (atoms, bonds) = (host::numbers(&atoms)?, host::numbers(&bonds)?);
         let (mut start, mut parts) = ((0, 0), Vec::new());
         for chunk in &chunks {
             let end = (start.0 + chunk.pack.atoms.len(), start.1 + chunk.pack.bonds.len());

@@ -1,6 +1,6 @@
 //! What a family of image models builds: a flow over scaled images, and what its training needs besides.
 
-use candle_core::DType;
+use flow_core::numerics::host;
 use flow_core::{Error, Gradients, MultiScale, Param, Result};
 
 use super::{ClassHead, PixelScaling};
@@ -62,7 +62,7 @@ impl Penalty {
         for param in &self.params {
             let value = param.var().as_detached_tensor();
             gradients.add(param, &value.affine(2.0 * scale * self.coefficient, 0.0)?)?;
-            total += value.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            total += host::sum(&value.sqr()?.sum_all()?)?;
         }
         Ok(self.coefficient * total)
     }

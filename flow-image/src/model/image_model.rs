@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use flow_core::density::Latents;
 use flow_core::density::bits::bits_per_dim_at;
+use flow_core::numerics::host;
 use flow_core::{Backprop, Density, Error, FlowRng, Gradients, MultiScale, ParamStore, Result, Scored};
 
 use super::preprocess::Preprocess;
@@ -255,5 +256,5 @@ impl ImageModel {
 
 /// The mean of `(B,)` in f64.
 fn mean(t: &Tensor) -> Result<f64> {
-    Ok(t.to_dtype(DType::F64)?.mean_all()?.to_scalar()?)
+    Ok(host::wide(t)?.mean_all()?.to_scalar()?)
 }

@@ -1,8 +1,9 @@
 //! Looking into a trained model: layers, latents, rounding errors and identity.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use flow_core::Result;
 use flow_core::bijector::{LayerReport, largest};
+use flow_core::numerics::host;
 
 use super::ImageModel;
 
@@ -25,7 +26,7 @@ impl LatentStatistics {
     /// # Errors
     /// A failure of the device.
     pub fn of(latent: &Tensor) -> Result<Self> {
-        let values: Vec<f64> = latent.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        let values = host::numbers(latent)?;
         let n = values.len().max(1) as f64;
         let mean = values.iter().sum::<f64>() / n;
         let moment = |k: i32| values.iter().map(|v| (v - mean).powi(k)).sum::<f64>() / n;
@@ -90,7 +91,7 @@ impl ImageModel {
 mod tests {
     use super::*;
     use crate::model::{GlowConfig, ImageSpec, ModelConfig, NiceConfig, RealNvpConfig};
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use flow_core::{FlowRng, ParamStore};
 
     fn images() -> Tensor {

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use flow_core::bijector::check_shape;
 use flow_core::density::dequantize;
 use flow_core::layers::Logit;
+use flow_core::numerics::host;
 use flow_core::{Bijector, Error, FlowRng, Result};
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +106,7 @@ impl Preprocess {
         let constant = -(self.spec.dims() as f64) * f64::from(self.levels()).ln();
         Ok(match &self.logit {
             None => {
-                let log_det = Tensor::full(constant, unit.dim(0)?, &self.device)?.to_dtype(self.dtype)?;
+                let log_det = host::full(constant, unit.dim(0)?, self.dtype, &self.device)?;
                 (unit.affine(1.0, self.shift)?, log_det)
             }
             Some(logit) => {

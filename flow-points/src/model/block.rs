@@ -7,6 +7,7 @@ use flow_core::cnf::ode::{SolveOptions, Statistics, solve};
 use flow_core::cnf::{Cnf, CnfConfig, ConcatSquash, Preconditioned, VectorField};
 use flow_core::distribution::StandardGaussian;
 use flow_core::layers::{MovingBatchNorm, MovingStatistics};
+use flow_core::numerics::host;
 use flow_core::{Bijector, Chain, Flow, ParamPath};
 
 use crate::Result;
@@ -101,7 +102,7 @@ impl Block {
         solver: &SolveOptions,
     ) -> Result<(Tensor, Statistics)> {
         let mut field = |t: f64, x: &Tensor| {
-            let t = Tensor::new(&[t], x.device())?.to_dtype(x.dtype())?;
+            let t = host::full(t, 1, x.dtype(), x.device())?;
             self.field.value(&t, x, context)
         };
         let solution = solve(&mut field, start, span, solver)?;

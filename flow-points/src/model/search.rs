@@ -1,7 +1,8 @@
 //! Search for latents: the one under which the points at hand are likeliest, of part of a shape or of all of it.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use flow_core::autodiff::gradient_or_zero;
+use flow_core::numerics::host;
 use flow_core::train::{Optimizer, OptimizerConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 
@@ -154,7 +155,7 @@ impl PointFlow {
         let z = Var::from_tensor(latents)?;
         let unusual = self.prior.whiten(z.as_tensor())?.sqr()?.mean(1)?.affine(0.5 * prior_weight, 0.0)?;
         let pull = gradient_or_zero(&unusual.sum_all()?.backward()?, &z)?;
-        let values = (values + unusual.detach())?.to_dtype(DType::F64)?.to_vec1()?;
+        let values = host::numbers(&(values + unusual.detach())?)?;
         Ok((values, (grad + pull)?))
     }
 }

@@ -1,6 +1,7 @@
 //! A model beside what happened, and beside two guesses that need no model.
 
 use candle_core::{DType, Device, Tensor};
+use flow_core::numerics::host;
 use flow_core::numerics::normal;
 use flow_core::{Error, FlowRng};
 use serde::Serialize;
@@ -132,7 +133,7 @@ pub fn bits_per_frame<'a>(
     rng: &mut FlowRng,
 ) -> Result<Vec<Vec<f64>>> {
     model.set_training(false);
-    Ok(model.bits_per_dim(footage, rng)?.to_dtype(DType::F64)?.to_vec2()?)
+    Ok(host::wide(&model.bits_per_dim(footage, rng)?)?.to_vec2()?)
 }
 
 /// One clip to evaluate: its frames `(T, C, H, W)`, and what is told of them, `(T, A)`.
@@ -363,7 +364,7 @@ struct Noise {
 
 impl Noise {
     fn add(&mut self, noise: &Tensor) -> Result<()> {
-        for value in noise.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()? {
+        for value in host::numbers(noise)? {
             self.count += 1.0;
             self.sum += value;
             self.square += value * value;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use flow_core::autodiff::pair;
 use flow_core::bijector::Chain;
 use flow_core::density::Level;
 use flow_core::distribution::ConditionalGaussian;
 use flow_core::layers::Gaussianize;
 use flow_core::nn::ZeroConv;
+use flow_core::numerics::host;
 use flow_core::{Backprop, Bijector, Density, Error, FlowRng, Gradients, MultiScale, ParamPath, ParamStore, Result};
 use flow_image::model::{ImageSpec, PixelScaling, Preprocess, TopPrior};
 
@@ -211,7 +212,7 @@ impl VideoFlow {
         let count = clips * (steps - first);
         let each = -self.bits() / count.max(1) as f64;
         let weight: Vec<f64> = (0..clips * steps).map(|row| if row % steps < first { 0.0 } else { each }).collect();
-        let weight = Tensor::from_vec(weight, clips * steps, y.device())?.to_dtype(y.dtype())?;
+        let weight = host::tensor_like(&weight, clips * steps, y)?;
         let priors = self.clip_priors(&frames);
         let scored = self.frame.log_prob_backward_under(y, &priors, &weight, mode, gradients)?;
         if let Some(log_q) = &frames.log_q {
@@ -220,7 +221,7 @@ impl VideoFlow {
             gradients.accumulate(&noise.backward()?)?;
         }
         let log_prob = frames.bound(scored.log_prob)?.detach();
-        let total = (log_prob * weight)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        let total = host::sum(&(log_prob * weight)?)?;
         Ok(VideoStep { bits_per_dim: total, fell_back: scored.fell_back })
     }
 

@@ -4,7 +4,7 @@ mod bijector;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::direct::Record;
 use super::dynamics::{Channels, Dynamics, End};
@@ -12,6 +12,7 @@ use super::ode::{self, RowStep, RowTimes, SolveOptions, Statistics, Step};
 use super::{CnfConfig, Divergence, EndTime, Probe, Regularization, VectorField, groups};
 use crate::bijector::{check_batch_as, zero_log_det};
 use crate::error::Direction;
+use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, FlowRng, Result};
 
@@ -102,7 +103,7 @@ impl<F: VectorField> Cnf<F> {
     /// A failure of the device.
     pub fn end_time(&self) -> Result<f64> {
         Ok(match (&self.end, self.config.end_time) {
-            (Some(root), _) => root.var().to_dtype(DType::F64)?.get(0)?.to_scalar::<f64>()?.powi(2),
+            (Some(root), _) => host::sum(root.var())?.powi(2),
             (None, EndTime::Fixed(end) | EndTime::Learned { initial: end }) => end,
         })
     }

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::{VectorField, check_end_time};
 use crate::Result;
 use crate::cnf::ode::{Method, SolveOptions, Stepping, solve_recorded};
+use crate::numerics::host;
 
 /// How noise at `t = T` is carried to data at 0: in a few equal steps.
 ///
@@ -42,7 +43,7 @@ pub(super) struct Motion<'a, F: ?Sized> {
 impl<F: VectorField + ?Sized> Motion<'_, F> {
     /// The velocity at a time that all rows share.
     pub(super) fn velocity(&self, t: f64, x: &Tensor) -> Result<Tensor> {
-        self.field.value(&Tensor::full(t, 1, x.device())?.to_dtype(x.dtype())?, x, self.context)
+        self.field.value(&host::full(t, 1, x.dtype(), x.device())?, x, self.context)
     }
 
     /// Solves from noise at `t = T` to data at 0 in equal steps; `seen` is shown place and velocity at the start of each.

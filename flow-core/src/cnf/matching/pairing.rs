@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::numerics::host;
 use crate::numerics::transport;
 use crate::{Error, FlowRng, Result};
 
@@ -62,7 +63,7 @@ pub(super) struct Points {
 impl Points {
     pub(super) fn of(t: &Tensor) -> Result<Self> {
         let (_, dims) = t.dims2()?;
-        let values = t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        let values = host::numbers(t)?;
         Ok(Points { values, dims })
     }
 

@@ -1,10 +1,11 @@
 //! Straightening a trained field, and a sampler of one evaluation.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::few_steps::{FewSteps, Motion};
 use super::{Pairs, VectorField, velocity_error};
 use crate::Result;
+use crate::numerics::host;
 
 /// The data, `(B, D)`, detached, that a trained field makes of `noise`: the pairs to match a field anew with
 /// ([`FlowMatching::pairs_with`](super::FlowMatching::pairs_with)).
@@ -41,7 +42,7 @@ pub fn straightness<F: VectorField + ?Sized>(
     let mut velocities = Vec::with_capacity(how.steps);
     let data = Motion { field, context }.solve(noise, how, |_, v| velocities.push(v.detach()))?;
     let mean = (noise - data)?.affine(1.0 / how.end_time, 0.0)?.detach();
-    let square = |t: &Tensor| -> Result<f64> { Ok(t.sqr()?.to_dtype(DType::F64)?.sum_all()?.to_scalar()?) };
+    let square = |t: &Tensor| host::sum(&t.sqr()?);
     let bent = velocities.iter().map(|v| square(&(v - &mean)?)).sum::<Result<f64>>()?;
     Ok(bent / how.steps as f64 / square(&mean)?.max(f64::MIN_POSITIVE))
 }
@@ -62,7 +63,7 @@ pub fn distillation_loss<F: VectorField + ?Sized>(
     context: Option<&Tensor>,
     end_time: f64,
 ) -> Result<Tensor> {
-    let time = Tensor::full(end_time, 1, noise.device())?.to_dtype(noise.dtype())?;
+    let time = host::full(end_time, 1, noise.dtype(), noise.device())?;
     let target = (noise - data)?.affine(1.0 / end_time, 0.0)?.detach();
     let pairs = Pairs { noise: noise.clone(), time, x_t: noise.clone(), target };
     Ok(velocity_error(field, &pairs, context)?.mean(0)?.affine(end_time * end_time, 0.0)?)

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde::Serialize;
 
 use super::{FlowMatching, TimeSampling, VectorField, distillation_loss, repeat_rows};
+use crate::numerics::host;
 use crate::train::{Metric, Metrics, Ranks, Task};
 use crate::{Error, FlowRng, Gradients, ParamStore, Result};
 
@@ -239,6 +240,6 @@ impl<R: Serialize> Task for ReflowTask<R> {
 
 /// The error as a mean over so many groups.
 fn measured(error: &Tensor, groups: usize) -> Result<Metrics> {
-    let value = error.to_dtype(DType::F64)?.to_scalar()?;
+    let value = host::sum(error)?;
     Ok(Metrics::new(Metric::new("error", "squared error", value)).over(groups as f64))
 }

@@ -4,7 +4,8 @@ use candle_core::{CpuStorage, DType, Storage, Tensor};
 
 use super::state::scaled_square;
 use super::{RowState, State, Tolerance};
-use crate::kernels::{Real, contiguous};
+use crate::kernels::{Real, accepts, contiguous, refuse_if_off};
+use crate::numerics::host;
 use crate::{Error, Result};
 
 /// Several tensors with the same rows, of which only the first `counted` decide on steps: pure integrals, which feed back
@@ -19,7 +20,7 @@ pub struct Parts {
 
 /// `y + Σ c·k` in one pass over memory, where no graph is asked for and all is contiguous on the CPU.
 fn fused(y: &Tensor, terms: &[(f64, &Tensor)]) -> Result<Option<Tensor>> {
-    let plain = |t: &Tensor| !t.track_op() && t.device().is_cpu() && t.is_contiguous() && t.dtype() == y.dtype();
+    let plain = |t: &Tensor| !t.track_op() && accepts(t) && t.is_contiguous() && t.dtype() == y.dtype();
     if !plain(y) || !terms.iter().all(|(_, k)| plain(k) && k.dims() == y.dims()) {
         return Ok(None);
     }
@@ -31,6 +32,7 @@ fn fused(y: &Tensor, terms: &[(f64, &Tensor)]) -> Result<Option<Tensor>> {
 }
 
 fn combine<T: Real>(y: &Tensor, terms: &[(f64, &Tensor)]) -> Result<Tensor> {
+    refuse_if_off("combination of slopes")?;
     let mut sum = copied::<T>(y)?;
     for (c, k) in terms {
         let (storage, layout) = k.storage_and_layout();
@@ -53,12 +55,15 @@ fn copied<T: Real>(t: &Tensor) -> Result<Vec<T>> {
 fn row_squares(error: &Tensor, before: &Tensor, after: &Tensor, tolerance: Tolerance) -> Result<(Vec<f64>, usize)> {
     let wide = |t: &Tensor| -> Result<Vec<f64>> {
         let t = t.detach().contiguous()?;
+        if !accepts(&t) {
+            return host::numbers(&t);
+        }
         let (storage, layout) = t.storage_and_layout();
         if let Storage::Cpu(CpuStorage::F32(data)) = &*storage {
             return Ok(contiguous(data, layout)?.iter().map(|&v| f64::from(v)).collect());
         }
         drop(storage);
-        Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+        host::numbers(&t)
     };
     let rows = if error.rank() == 0 { 1 } else { error.dim(0)? };
     let each = error.elem_count() / rows.max(1);
@@ -131,8 +136,7 @@ impl RowState for Tensor {
         let mut sum = self.clone();
         for (c, k) in terms {
             let factor: Vec<f64> = h.iter().map(|h| h * c).collect();
-            let factor = Tensor::from_vec(factor, dims.clone(), &candle_core::Device::Cpu)?;
-            sum = (sum + k.broadcast_mul(&factor.to_dtype(k.dtype())?.to_device(k.device())?)?)?;
+            sum = (sum + k.broadcast_mul(&host::tensor_like(&factor, dims.clone(), k)?)?)?;
         }
         Ok(sum)
     }

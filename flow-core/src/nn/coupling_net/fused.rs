@@ -4,7 +4,7 @@ use candle_core::{DType, Storage, Tensor};
 
 use super::CouplingNet;
 use crate::kernels::coupling_net::{self as kernel, Folded, PARAMETERS, Packed, Shape};
-use crate::kernels::{Fused, Real, contiguous, fuse, read};
+use crate::kernels::{Fused, Real, contiguous, fuse, read, refuse_if_off};
 use crate::nn::Evaluation;
 use crate::{Error, Gradients, Result};
 
@@ -40,6 +40,7 @@ impl CouplingNet {
 
     /// The parameters as they are now, folded where they lie.
     fn folded<T: Real>(&self) -> Result<Folded<T>> {
+        refuse_if_off("coupling-net")?;
         let lent: Vec<_> = self.params.iter().map(|p| p.var().storage_and_layout()).collect();
         let mut slices: [&[T]; PARAMETERS] = [&[]; PARAMETERS];
         for (slice, (storage, layout)) in slices.iter_mut().zip(&lent) {

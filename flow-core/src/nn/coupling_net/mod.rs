@@ -181,10 +181,10 @@ impl Conditioner for CouplingNet {
 
     fn evaluate<'a>(&'a self, x: &Tensor, context: Option<&Tensor>) -> Result<Evaluation<'a>> {
         self.check(x)?;
-        match (x.device().is_cpu(), x.dtype()) {
-            (true, DType::F32) => self.fused_evaluation::<f32>(x),
-            (true, DType::F64) => self.fused_evaluation::<f64>(x),
-            _ => super::evaluate_by_graph(self, x, context),
+        match x.dtype() {
+            _ if !accepts(x) => super::evaluate_by_graph(self, x, context),
+            DType::F32 => self.fused_evaluation::<f32>(x),
+            _ => self.fused_evaluation::<f64>(x),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod options;
 mod recorder;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde::Serialize;
 
 use super::communicator::Ranks;
@@ -13,6 +13,7 @@ use super::summary::Summary;
 use super::task::Task;
 use super::trainer::Trainer;
 use crate::bijector::first_non_finite_row;
+use crate::numerics::host;
 use crate::{Backprop, Density, Error, FlowRng, Gradients, ParamStore, Result};
 
 pub use options::FitOptions;
@@ -109,7 +110,7 @@ fn check(what: &str, x: &Tensor, context: Option<&Tensor>) -> Result<usize> {
 
 /// CRC-32C of the values, so that a folder's fit goes on with the data that it began with.
 fn checksum(x: &Tensor) -> Result<u32> {
-    let values = x.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let values = host::numbers(x)?;
     Ok(values.iter().fold(0, |sum, value| crc32c::crc32c_append(sum, &value.to_le_bytes())))
 }
 
@@ -143,7 +144,12 @@ impl<D: Density + ?Sized> FitTask<'_, D> {
             1 if self.run.rows > 1 => repeated(c, indices.len()),
             _ => Ok(c.index_select(&index, 0)?),
         });
-        Ok((self.x.index_select(&index, 0)?, context.transpose()?))
+        Ok((self.near(self.x.index_select(&index, 0)?)?, context.transpose()?.map(|c| self.near(c)).transpose()?))
+    }
+
+    /// Rows on the model's device: all data may be too much for it.
+    fn near(&self, rows: Tensor) -> Result<Tensor> {
+        Ok(rows.to_device(self.density.store().device())?)
     }
 }
 
@@ -196,9 +202,9 @@ impl<D: Density + ?Sized> Task for FitTask<'_, D> {
         let (x, context) = self.rows(&indices[share.range()])?;
         self.density.set_training(true);
         self.density.set_noise(&mut rng.for_rows(share));
-        let weight = Tensor::full(-1.0 / share.count as f64, share.count, x.device())?.to_dtype(x.dtype())?;
+        let weight = host::full(-1.0 / share.count as f64, share.count, x.dtype(), x.device())?;
         let scored = self.density.log_prob_backward(&x, context.as_ref(), &weight, self.backprop, gradients)?;
-        let mean = scored.log_prob.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?;
+        let mean = host::wide(&scored.log_prob)?.mean_all()?.to_scalar::<f64>()?;
         Ok(nats(-mean).over(share.count as f64))
     }
 
@@ -216,8 +222,10 @@ impl<D: Density + ?Sized> Task for FitTask<'_, D> {
             });
             // An estimate of a likelihood is drawn for the rows, wherever they are scored.
             self.density.set_noise(&mut rng.for_rows(part));
-            let scores = self.density.log_prob(&x.narrow(0, part.first, part.count)?, context.transpose()?.as_ref())?;
-            sum += scores.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            let (x, context) = (x.narrow(0, part.first, part.count)?.contiguous()?, context.transpose()?);
+            let context = context.map(|c| self.near(c.contiguous()?)).transpose()?;
+            let scores = self.density.log_prob(&self.near(x)?, context.as_ref())?;
+            sum += host::sum(&scores)?;
         }
         Ok(nats(-sum / share.count.max(1) as f64).over(share.count as f64))
     }

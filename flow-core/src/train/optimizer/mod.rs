@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fused::{self, FusedStep, HostMoments, StepConstants};
 use super::range::in_range;
+use crate::kernels::accepts;
 use crate::param::{Param, ParamStore};
 use crate::{Error, Gradients, Result};
 
@@ -180,7 +181,7 @@ impl Optimizer {
         let params = store.trainable();
         let zeros = |p: &Param| {
             let zero = p.var().zeros_like()?.detach();
-            Moments::from_tensors(&zero, &zero.copy()?, fused && p.var().device().is_cpu())
+            Moments::from_tensors(&zero, &zero.copy()?, fused && accepts(p.var()))
         };
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
         Ok(Optimizer { config, params, moments, steps: 0 })

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 
 use super::affine::soft_clamp;
 use super::{Transformer, check_params};
-use crate::numerics::root::{self, host};
+use crate::numerics::host::numbers;
+use crate::numerics::root;
 use crate::numerics::softmax::{log_sigmoid, log_softmax, log_sum_exp};
 use crate::{Error, Result};
 
@@ -78,9 +79,9 @@ impl LogisticMixture {
     /// `x` with `y(x) = y`, outside the graph.
     fn solve(&self, y: &Tensor, mixture: &Mixture) -> Result<Tensor> {
         let scale = mixture.log_scale.neg()?.exp()?;
-        let targets = host(&((y - &mixture.shift)? * scale)?)?;
+        let targets = numbers(&((y - &mixture.shift)? * scale)?)?;
         let [log_weights, means, log_scales] =
-            [host(&mixture.log_weights)?, host(&mixture.means)?, host(&mixture.log_scales)?];
+            [numbers(&mixture.log_weights)?, numbers(&mixture.means)?, numbers(&mixture.log_scales)?];
         let inner: usize = y.dims()[2..].iter().product();
         let solve = |i: usize, target: f64| {
             let start = i / inner * self.components * inner + i % inner;

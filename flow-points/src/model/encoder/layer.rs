@@ -1,7 +1,8 @@
 //! The encoder's layers: of points, and of the heads after the maximum.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use flow_core::nn::RunningStatistics;
+use flow_core::numerics::host;
 use flow_core::param::Init;
 use flow_core::{Param, ParamPath};
 
@@ -94,7 +95,7 @@ impl PointLayer {
 
     /// The running averages.
     pub(super) fn running(&self) -> Result<Option<Moments>> {
-        let read = |t: Tensor| -> Result<Vec<f64>> { Ok(t.to_dtype(DType::F64)?.to_vec1()?) };
+        let read = |t: Tensor| host::numbers(&t);
         let moments =
             |n: &BatchNorm| Ok(Moments { mean: read(n.running.mean())?, variance: read(n.running.variance())? });
         self.norm.as_ref().map(moments).transpose()
@@ -104,7 +105,7 @@ impl PointLayer {
     pub(super) fn advance(&self, moments: &Moments, rows: usize) -> Result<()> {
         let Some(norm) = &self.norm else { return Ok(()) };
         let like = norm.running.mean();
-        let tensor = |v: &[f64]| -> Result<Tensor> { Ok(Tensor::new(v, like.device())?.to_dtype(like.dtype())?) };
+        let tensor = |v: &[f64]| host::tensor_like(v, v.len(), &like);
         norm.advance(&tensor(&moments.mean)?, &tensor(&moments.variance)?, rows)
     }
 }

@@ -5,6 +5,7 @@ use flow_core::autodiff::{add_optional, pair};
 use flow_core::cnf::ode::SolveOptions;
 use flow_core::cnf::{CnfConfig, Divergence, EndTime, OdeGradient, Probe, Regularization};
 use flow_core::layers::MovingStatistics;
+use flow_core::numerics::host;
 use flow_core::train::{OptimizerConfig, ScheduleConfig, TrainConfig};
 use flow_core::{Backprop, Density, FlowRng, Gradients};
 use serde::{Deserialize, Serialize};
@@ -137,7 +138,7 @@ impl Criterion for LikelihoodConfig {
         let posterior = model.encoder.forward(clouds)?;
         let z = draw(&posterior, rng)?;
         let fixed = z.detach();
-        let weight = |rows: usize| Tensor::full(-1.0 / b as f64, rows, z.device())?.to_dtype(z.dtype());
+        let weight = |rows: usize| host::full(-1.0 / b as f64, rows, z.dtype(), z.device());
         let rows = clouds.reshape((b * n, 3))?;
         let points = model.point.flow.log_prob_backward(
             &rows,
@@ -191,7 +192,7 @@ impl Criterion for LikelihoodConfig {
         model.set_noise(rng);
         let (starts, count) = (latents.dim(0)?, points.dim(0)?);
         let each = count / starts;
-        let weight = Tensor::full(-1.0 / each as f64, count, points.device())?.to_dtype(points.dtype())?;
+        let weight = host::full(-1.0 / each as f64, count, points.dtype(), points.device())?;
         // The parameters' gradients are not wanted.
         let mut unused = Gradients::new(&model.store);
         let scored =

@@ -7,9 +7,10 @@ mod likelihood;
 mod matching;
 mod terms;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use flow_core::cnf::CnfConfig;
 use flow_core::cnf::ode::SolveOptions;
+use flow_core::numerics::host;
 use flow_core::train::{Ranks, TrainConfig};
 use flow_core::{FlowRng, Gradients, Share};
 use serde::{Deserialize, Serialize};
@@ -247,5 +248,5 @@ fn mean(t: &Tensor) -> Result<f64> {
 }
 
 fn scalar(t: &Tensor) -> Result<f64> {
-    Ok(t.detach().to_dtype(DType::F64)?.to_scalar::<f64>()?)
+    Ok(host::sum(t)?)
 }

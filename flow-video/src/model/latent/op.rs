@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use candle_core::{Layout, Storage, Tensor};
-use flow_core::kernels::{Fused, Real, transpose};
+use flow_core::kernels::{Fused, Real, refuse_if_off, transpose};
 use flow_core::{Error, Param, Result};
 
 use super::kernel::{self, Pool, Shape, Weights};
@@ -77,6 +77,7 @@ pub(super) fn evaluate<'p, T: Real>(
     blocks: impl Iterator<Item = (&'p Shape, Vec<&'p Param>)>,
     x: &Tensor,
 ) -> Result<Tensor> {
+    refuse_if_off("latent network")?;
     let (batch, steps, c, h, w) = x.dims5()?;
     let x = x.contiguous()?;
     let lent = lend(&x);
