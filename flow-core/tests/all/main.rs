@@ -5,6 +5,7 @@ mod cnf;
 mod common;
 mod continuous;
 mod density;
+mod device;
 mod integral;
 #[cfg(unix)]
 mod kill;

@@ -4,6 +4,7 @@
 mod before;
 mod builders;
 mod classes;
+mod device;
 mod far;
 mod fuzz;
 mod integral;

@@ -5,5 +5,6 @@ mod common;
 mod data_files;
 mod data_kinds;
 mod data_real;
+mod device;
 mod smiles_data;
 mod smiles_fuzz;

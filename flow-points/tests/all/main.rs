@@ -3,6 +3,7 @@
 
 mod common;
 mod data;
+mod device;
 mod fuzz;
 mod malformed;
 mod readers;
