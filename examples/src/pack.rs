@@ -57,11 +57,11 @@ impl PackArgs {
             rounding => format!("rounded by at most {:.2} % of the largest number of a tensor", 100.0 * rounding),
         };
         println!(
-            "{}: {} numbers{averaged}, {:.1} MB instead of {:.1}; {rounding}",
+            "{}: {} numbers{averaged}, {} bytes instead of {}; {rounding}",
             self.out.display(),
             packed.numbers,
-            packed.bytes as f64 / 1e6,
-            packed.bytes_before as f64 / 1e6,
+            packed.bytes,
+            packed.bytes_before,
         );
         Ok(())
     }

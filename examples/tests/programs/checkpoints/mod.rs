@@ -155,7 +155,8 @@ fn a_packed_model_is_the_model() {
     assert!(pictures[0] == std::fs::read(picture).unwrap());
     assert!((bits[1] - bits[0]).abs() < 0.05 && (bits[2] - bits[0]).abs() < 0.01, "{bits:?}");
     let size = |weights: &str| std::fs::metadata(folder.path().join(weights).join("model.safetensors")).unwrap().len();
-    assert!(size("bf16") < size("f32") * 3 / 5);
+    // Of 4,693 numbers; the rest is their names.
+    assert!(size("bf16") + 2 * 4600 < size("f32") && size("f16") <= size("bf16"));
 
     for program in [env!("CARGO_BIN_EXE_density"), env!("CARGO_BIN_EXE_pointflow"), env!("CARGO_BIN_EXE_graphaf")] {
         let (name, out) = match Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or_default() {
