@@ -14,6 +14,10 @@ pub(super) const NAME: &str = "planar";
 /// Keeps `w/|w|²` finite.
 pub(super) const TINY: f64 = 1e-12;
 
+/// The length of `w` at the start, root mean square, and how far from zero `b` is at most.
+pub(super) const START_WIDTH: f64 = 3.0;
+pub(super) const START_PLACES: f64 = 2.0;
+
 /// `z = x + û·tanh(wᵀx + b)` and `log |det| = ln(1 + wᵀû·(1 - tanh²(wᵀx + b)))` (Rezende & Mohamed 2015, arXiv
 /// 1505.05770, equations 10 to 12).
 ///
@@ -59,9 +63,9 @@ impl Planar {
         }
         Ok(Planar {
             shape: [dims],
-            w: path.param("w", dims, Init::Normal(3.0 / (dims as f64).sqrt()))?,
+            w: path.param("w", dims, Init::Normal(START_WIDTH / (dims as f64).sqrt()))?,
             u: path.param("u", dims, Init::Normal(0.1))?,
-            b: path.param("b", 1, Init::Uniform(2.0))?,
+            b: path.param("b", 1, Init::Uniform(START_PLACES))?,
         })
     }
 

@@ -1,9 +1,9 @@
 //! Many planar flows as one layer, with parameters of their own or from a network.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use super::amortized::{check_parameters, spread};
-use super::planar::{NAME as STEP, Planar, TINY};
+use super::planar::{NAME as STEP, Planar, START_PLACES, START_WIDTH, TINY};
 use super::sylvester::{SLACK, TanhRoot};
 use crate::bijector::{Bijector, check_batch_as, zero_log_det};
 use crate::error::Direction;
@@ -11,7 +11,7 @@ use crate::kernels::planar::PlanarSteps;
 use crate::kernels::{accepts, fuse};
 use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
-use crate::{Error, Result};
+use crate::{Error, FlowRng, Result};
 
 const NAME: &str = "planar chain";
 
@@ -75,8 +75,8 @@ impl PlanarChain {
         let chain = Self::amortized(dims, steps)?;
         let own = Own::Stacked {
             u: path.param("u", (steps, dims), Init::Normal(0.1))?,
-            w: path.param("w", (steps, dims), Init::Normal(3.0 / (dims as f64).sqrt()))?,
-            b: path.param("b", (steps, 1), Init::Uniform(2.0))?,
+            w: path.param("w", (steps, dims), Init::Normal(START_WIDTH / (dims as f64).sqrt()))?,
+            b: path.param("b", (steps, 1), Init::Uniform(START_PLACES))?,
         };
         Ok(PlanarChain { own: Some(own), ..chain })
     }
@@ -109,6 +109,27 @@ impl PlanarChain {
     /// `K·(2D + 1)`: how many parameters a row has.
     pub fn parameters_per_row(&self) -> usize {
         self.width[0]
+    }
+
+    /// Parameters by which every map is the identity, in the order of amortized ones: `w` and `b` drawn as those of
+    /// [`Planar`] begin, and `u` along `w` where the constraint makes zero of it, `wᵀu = ln(e^(1 - 10⁻³) - 1)`.
+    ///
+    /// With `u = 0` a map contracts along `w`, and many of them leave little of what they are given. A network whose last
+    /// layer begins with this bias and small weights makes posteriors that begin as their base, however many maps there are.
+    pub fn identity(&self, rng: &mut FlowRng) -> Result<Vec<f64>> {
+        let dims = self.shape[0];
+        let directions = rng.normal((self.steps, dims), DType::F64, &Device::Cpu)?.to_vec2::<f64>()?;
+        let places = rng.uniform(self.steps, DType::F64, &Device::Cpu)?.to_vec1::<f64>()?;
+        let along = (1.0 - SLACK).exp_m1().ln();
+        let mut parameters = Vec::with_capacity(self.width[0]);
+        for (direction, place) in directions.into_iter().zip(places) {
+            let w: Vec<f64> = direction.into_iter().map(|w| w * START_WIDTH / (dims as f64).sqrt()).collect();
+            let square = w.iter().map(|w| w * w).sum::<f64>() + TINY;
+            parameters.extend(w.iter().map(|w| along * w / square));
+            parameters.extend(w);
+            parameters.push(START_PLACES * (2.0 * place - 1.0));
+        }
+        Ok(parameters)
     }
 
     /// The parameters, `(G, K·(2D + 1))`, where `x` and they fit each other, and the number of rows.
@@ -252,6 +273,17 @@ mod tests {
                 assert!(relative(a, b) < 1e-11, "{what} of {rows} rows in {groups} groups: {}", relative(a, b));
             }
         }
+    }
+
+    #[test]
+    fn there_is_a_context_that_moves_nothing() {
+        let chain = PlanarChain::amortized(5, 80).unwrap();
+        let context = chain.identity(&mut FlowRng::seed_from(4)).unwrap();
+        let context = Tensor::from_vec(context, (1, chain.parameters_per_row()), &Device::Cpu).unwrap();
+        let x = normal(1, &[7, 5]);
+        let (z, log_det) = chain.encode(&x, Some(&context)).unwrap();
+        // A hair off: the layer keeps a tiny number away from dividing by zero.
+        assert!(distance(&z, &x) < 1e-9 && values(&log_det).iter().all(|l| l.abs() < 1e-9));
     }
 
     /// Far outside of where a network puts them too.

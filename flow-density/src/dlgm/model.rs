@@ -8,7 +8,7 @@ use flow_core::{Bijector, FlowRng, Gradients, ParamStore};
 
 use super::bernoulli::{log_likelihood, with_gradient};
 use super::config::DlgmConfig;
-use super::posterior::{maps, repeated};
+use super::posterior::{begin, maps, repeated};
 use crate::{Error, Result};
 
 /// `ln 2π`.
@@ -63,7 +63,8 @@ impl Terms {
 }
 
 impl Dlgm {
-    /// A model with parameters under the root of `store`, all affine layers uniform in `±1/√inputs` at the start.
+    /// A model with parameters under the root of `store`, all affine layers uniform in `±1/√inputs` at the start, and posteriors
+    /// of planar maps nearly their Gaussians.
     ///
     /// # Errors
     /// Those of [`DlgmConfig::check`].
@@ -71,12 +72,17 @@ impl Dlgm {
         config.check()?;
         let (root, &DlgmConfig { latents, hidden, pieces, .. }) = (store.root(), config);
         let maps = maps(&root.pp("posterior"), config)?;
+        let (maps, start) = maps.map_or((None, None), |maps| (Some(maps.bijector), maps.start));
         let context = maps.as_ref().and_then(|maps| maps.context_shape()).map_or(0, |shape| shape.iter().product());
+        let code = Linear::uniform(&root.pp("code"), hidden, 2 * latents + context)?;
+        if let Some(start) = start {
+            begin(&root.pp("code"), 2 * latents, &start)?;
+        }
         Ok(Dlgm {
             store: store.clone(),
             config: config.clone(),
             encoder: Maxout::new(&root.pp("encoder"), config.pixels(), hidden, pieces)?,
-            code: Linear::uniform(&root.pp("code"), hidden, 2 * latents + context)?,
+            code,
             maps,
             decoder: Maxout::new(&root.pp("decoder"), latents, hidden, pieces)?,
             logits: Linear::uniform(&root.pp("logits"), hidden, config.pixels())?,

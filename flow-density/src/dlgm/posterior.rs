@@ -3,11 +3,12 @@
 use candle_core::Tensor;
 use flow_core::layers::{Coupling, MaskedAutoregressive, Partition, Permute, PlanarChain, RadialChain, SylvesterChain};
 use flow_core::nn::{Mlp, MlpConfig};
+use flow_core::numerics::host::tensor_like;
 use flow_core::transformer::{Additive, Affine, ScaleBound};
 use flow_core::{Bijector, Chain, ParamPath};
 
 use super::config::{DlgmConfig, Family};
-use crate::Result;
+use crate::{Error, Result};
 
 /// How far an autoregressive map stretches an entry at most, as the logarithm.
 const STRETCH: f64 = 2.0;
@@ -16,21 +17,47 @@ const STRETCH: f64 = 2.0;
 /// zero, so that all of it learns.
 const FRESH: f64 = 1e-2;
 
+/// The maps of a posterior, and the context with which they begin.
+pub(super) struct Maps {
+    pub(super) bijector: Box<dyn Bijector>,
+    pub(super) start: Option<Vec<f64>>,
+}
+
 /// The maps of a posterior in the direction of their closed form, which is the one that draws take: the context is what
 /// the encoder says of an image. `None` for a Gaussian.
-pub(super) fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<Option<Box<dyn Bijector>>> {
+pub(super) fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<Option<Maps>> {
     let &DlgmConfig { latents, flows, network, units, family, .. } = config;
     if flows == 0 {
         return Ok(None);
     }
     let net = MlpConfig::new(&[network]).context(network).output_bound(FRESH);
-    Ok(Some(match family {
-        Family::Planar => Box::new(PlanarChain::amortized(latents, flows)?),
+    let mut start = None;
+    let bijector: Box<dyn Bijector> = match family {
+        Family::Planar => {
+            let chain = PlanarChain::amortized(latents, flows)?;
+            start = Some(chain.identity(&mut path.rng("start"))?);
+            Box::new(chain)
+        }
         Family::Radial => Box::new(RadialChain::amortized(latents, flows)?),
         Family::Sylvester => Box::new(SylvesterChain::amortized(latents, units, flows)?),
         Family::Nice => Box::new(chain(path, flows, |path| coupling(path, latents, &net))?),
         Family::Iaf => Box::new(chain(path, flows, |path| autoregressive(path, latents, &net))?),
-    }))
+    };
+    Ok(Some(Maps { bijector, start }))
+}
+
+/// Makes the layer that says all of a code begin so that posteriors are their Gaussians: the parameters of the maps, which
+/// follow `first` other numbers, are `start` and hardly depend on the image.
+pub(super) fn begin(layer: &ParamPath, first: usize, start: &[f64]) -> Result<()> {
+    let (store, prefix) = (layer.store(), layer.prefix());
+    let (Some(weight), Some(bias)) = (store.get(&format!("{prefix}.weight")), store.get(&format!("{prefix}.bias")))
+    else {
+        return Err(Error::config(prefix, "is no layer with a bias"));
+    };
+    let (own, rest) = (weight.var().narrow(1, 0, first)?, weight.var().narrow(1, first, start.len())?);
+    weight.set(&Tensor::cat(&[own, rest.affine(FRESH, 0.0)?], 1)?)?;
+    let start = tensor_like(start, start.len(), bias.var())?;
+    Ok(bias.set(&Tensor::cat(&[bias.var().narrow(0, 0, first)?, start], 0)?)?)
 }
 
 /// Maps of two layers each.

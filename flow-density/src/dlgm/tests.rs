@@ -41,6 +41,21 @@ fn near(a: &Tensor, b: &Tensor, tolerance: f64, what: &str) {
     }
 }
 
+/// However many maps there are: eighty that each contract by a third would leave nothing of it.
+#[test]
+fn a_fresh_planar_posterior_is_nearly_its_gaussian() {
+    let config = DlgmConfig { latents: 4, hidden: 6, pieces: 3, ..DlgmConfig::new([3, 4], Family::Planar, 80) };
+    let model = Dlgm::new(&ParamStore::new(3, DType::F64, &Device::Cpu), &config).unwrap();
+    let (x, noise) = (batch(5), model.noise(5, &mut FlowRng::seed_from(2)).unwrap());
+    let code = model.code(&x).unwrap();
+    let (z, log_q) = model.draw(&code, &noise).unwrap();
+    let (mean, log_var) = (code.narrow(1, 0, 4).unwrap(), code.narrow(1, 4, 4).unwrap());
+    let start = (mean + ((log_var.clone() * 0.5).unwrap().exp().unwrap() * &noise).unwrap()).unwrap();
+    near(&z, &start, 0.2, "z");
+    let density = (log_var + noise.sqr().unwrap()).unwrap().affine(-0.5, -0.5 * 1.837_877_066_409_345_5).unwrap();
+    near(&log_q, &density.sum(1).unwrap(), 0.2, "log q");
+}
+
 #[test]
 fn gradients_by_hand_are_those_of_the_graph_for_every_posterior() {
     for (family, flows) in FAMILIES {
