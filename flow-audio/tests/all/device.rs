@@ -5,28 +5,20 @@ use flow_audio::data::{Clip, Clips, Splits};
 use flow_audio::model::{ModelConfig, Permutation, Vocoder, WaveFlowConfig, WaveGlowConfig};
 use flow_audio::trainer::{WaveRun, WaveTask, train_config};
 use flow_audio::{MelConfig, OpenOptions, Result};
-use flow_core::testing::{Elsewhere, Found, on_second_device};
+use flow_core::testing::{Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations};
 use flow_core::train::{EmaConfig, TrainConfig};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 
-/// What is compared, by its name.
-type Named = (&'static str, fn(&Elsewhere));
-
-const ALL: [Named; 3] = [("models", models), ("streams", streams), ("training", training)];
+const ALL: [Comparison; 3] = [("models", models), ("streams", streams), ("training", training)];
 
 #[test]
 fn composed() {
-    ALL.iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+    in_composed_operations(&ALL);
 }
 
 #[test]
 fn on_a_gpu() {
-    ALL.into_iter().for_each(|(what, compare)| on_second_device(&format!("vocoders, {what}"), compare));
-}
-
-#[track_caller]
-fn hold(elsewhere: &Elsewhere, what: &str, tolerance: f64, f: impl Fn(&Device) -> Result<Found>) {
-    elsewhere.compare(what, tolerance, f).unwrap_or_else(|failure| panic!("{failure}"));
+    all_on_second_device("vocoders", &ALL);
 }
 
 /// Four bands, sixteen samples a frame.
@@ -60,7 +52,7 @@ fn model(config: &ModelConfig, device: &Device) -> Result<Vocoder> {
 
 fn models(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-4, |device| {
+        elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
             let model = model(&config, device)?;
             let mut rng = FlowRng::seed_from(3);
             let audio = rng.normal((2, 96), DType::F32, device)?.affine(0.3, 0.0)?;
@@ -89,7 +81,7 @@ fn models(elsewhere: &Elsewhere) {
 /// A stream inverts its flows on the CPU wherever the model is.
 fn streams(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-4, |device| {
+        elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
             let model = model(&config, device)?;
             let mel = FlowRng::seed_from(3).normal((1, 4, 11), DType::F32, device)?;
             let mut stream = match model.synthesizer()?.stream(0.7, FlowRng::seed_from(4)) {
@@ -125,7 +117,7 @@ fn clips(count: usize) -> Result<Clips> {
 /// to step: hence a thousandth.
 fn training(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, &format!("training of {what}"), 1e-3, |device| {
+        elsewhere.hold(&format!("training of {what}"), 1e-3, |device| -> Result<Found> {
             let splits = Splits { train: clips(6)?, validation: clips(2)?, test: clips(1)? };
             let mut mel = MelConfig::speech_8k();
             (mel.fft, mel.window, mel.hop, mel.mels) = (64, 64, 16, 4);

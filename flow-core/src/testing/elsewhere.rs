@@ -18,9 +18,7 @@
 //!     let (z, log_det) = layer.initialize(&x, None)?;
 //!     Found::default().tensor("z", &z)?.tensor("log-determinant", &log_det)?.params(&store)
 //! };
-//! let compare = |elsewhere: &Elsewhere| {
-//!     elsewhere.compare("actnorm", 1e-4, actnorm).unwrap_or_else(|failure| panic!("{failure}"));
-//! };
+//! let compare = |elsewhere: &Elsewhere| elsewhere.hold("actnorm", 1e-4, actnorm);
 //! compare(&Elsewhere::Composed);
 //! on_second_device("actnorm", compare);
 //! ```
@@ -104,6 +102,31 @@ impl Elsewhere {
         }
         Ok(worst)
     }
+
+    /// [`Elsewhere::compare`] in a test.
+    ///
+    /// # Panics
+    /// With the failure, if there is one.
+    #[track_caller]
+    #[allow(clippy::panic, reason = "only tests call it, which fail by it")]
+    pub fn hold<E: Display>(&self, what: &str, tolerance: f64, f: impl Fn(&Device) -> std::result::Result<Found, E>) {
+        if let Err(failure) = self.compare(what, tolerance, f) {
+            panic!("{failure}");
+        }
+    }
+}
+
+/// What is compared, with its name.
+pub type Comparison = (&'static str, fn(&Elsewhere));
+
+/// Compares everything in composed operations.
+pub fn in_composed_operations(all: &[Comparison]) {
+    all.iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+}
+
+/// Compares everything on [`second_device`], or says that there is none ([`on_second_device`]); `of` names the models.
+pub fn all_on_second_device(of: &str, all: &[Comparison]) {
+    all.iter().for_each(|(what, compare)| on_second_device(&format!("{of}, {what}"), compare));
 }
 
 impl Display for Elsewhere {

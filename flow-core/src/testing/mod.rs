@@ -68,7 +68,10 @@ mod sweep;
 pub(crate) mod transformer;
 
 pub use case::{Case, Domain, randomise};
-pub use elsewhere::{DEVICE_VARIABLE, Elsewhere, Found, on_second_device, second_device, without_kernels};
+pub use elsewhere::{
+    Comparison, DEVICE_VARIABLE, Elsewhere, Found, all_on_second_device, in_composed_operations, on_second_device,
+    second_device, without_kernels,
+};
 pub use net::{SmoothNet, smooth_coupling};
 pub use ranks::ThreadRanks;
 

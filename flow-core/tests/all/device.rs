@@ -14,7 +14,9 @@ use flow_core::distribution::{
 };
 use flow_core::layers::{ActNorm, Coupling, Partition};
 use flow_core::nn::{CouplingNet, Maxout, Mlp, MlpConfig};
-use flow_core::testing::{Elsewhere, Found, on_second_device, randomise, registry};
+use flow_core::testing::{
+    Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations, randomise, registry,
+};
 use flow_core::train::{EmaConfig, FitOptions, Rule, fit};
 use flow_core::transformer::{Affine, ScaleBound};
 use flow_core::{Chain, Density, Flow, FlowRng, Gradients, ParamPath, ParamStore, Result};
@@ -24,10 +26,7 @@ fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::F64 { 1e-9 } else { 1e-4 }
 }
 
-/// What is compared, by its name.
-type Named = (&'static str, fn(&Elsewhere));
-
-const ALL: [Named; 6] = [
+const ALL: [Comparison; 6] = [
     ("bijectors", bijectors),
     ("distributions", distributions),
     ("vector fields", vector_fields),
@@ -43,21 +42,19 @@ fn composed_bijectors() {
 
 #[test]
 fn all_else_composed() {
-    ALL[1..].iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+    in_composed_operations(&ALL[1..]);
 }
 
 #[test]
 fn all_on_a_second_device() {
-    for (what, compare) in ALL {
-        on_second_device(what, compare);
-    }
+    all_on_second_device("flow-core", &ALL);
 }
 
+/// Compares in every float type there is.
 #[track_caller]
 fn hold(elsewhere: &Elsewhere, what: &str, f: impl Fn(&Device, DType) -> Result<Found>) {
     for &dtype in elsewhere.dtypes() {
-        let found = elsewhere.compare(&format!("{what}, {dtype:?}"), tolerance(dtype), |device| f(device, dtype));
-        found.unwrap_or_else(|failure| panic!("{failure}"));
+        elsewhere.hold(&format!("{what}, {dtype:?}"), tolerance(dtype), |device| f(device, dtype));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Densities, variational fits and latent models compute in Candle's operations what their kernels compute on the CPU.
 
-use candle_core::{DType, Device, Tensor};
-use flow_core::testing::{Elsewhere, Found, on_second_device, randomise};
+use candle_core::{DType, Tensor};
+use flow_core::testing::{Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations, randomise};
 use flow_core::train::{FitOptions, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use flow_density::Result;
@@ -12,10 +12,7 @@ use flow_density::posterior::{Pairs, fit_posterior};
 use flow_density::trainer::{DensityRun, DensityTask, train_config};
 use flow_density::variational::{Divergence, Energy, Estimator, Problem, VariationalOptions, fit_reverse_kl};
 
-/// What is compared, by its name.
-type Named = (&'static str, fn(&Elsewhere));
-
-const ALL: [Named; 5] = [
+const ALL: [Comparison; 5] = [
     ("models", models),
     ("training", training),
     ("variational fits", variational),
@@ -25,17 +22,12 @@ const ALL: [Named; 5] = [
 
 #[test]
 fn composed() {
-    ALL.iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+    in_composed_operations(&ALL);
 }
 
 #[test]
 fn on_a_gpu() {
-    ALL.into_iter().for_each(|(what, compare)| on_second_device(&format!("densities, {what}"), compare));
-}
-
-#[track_caller]
-fn hold(elsewhere: &Elsewhere, what: &str, tolerance: f64, f: impl Fn(&Device) -> Result<Found>) {
-    elsewhere.compare(what, tolerance, f).unwrap_or_else(|failure| panic!("{failure}"));
+    all_on_second_device("densities", &ALL);
 }
 
 fn config(kind: Kind) -> ModelConfig {
@@ -49,7 +41,7 @@ fn config(kind: Kind) -> ModelConfig {
 fn models(elsewhere: &Elsewhere) {
     for kind in Kind::ALL {
         for given in [0, 2] {
-            hold(elsewhere, &format!("{kind} given {given}"), 1e-4, |device| {
+            elsewhere.hold(&format!("{kind} given {given}"), 1e-4, |device| -> Result<Found> {
                 let store = ParamStore::new(1, DType::F32, device);
                 // Continuous flows are solved tightly, so that what rounding does to steps is not seen.
                 let model = config(kind).build_given(3, given, &store, Purpose::Use)?;
@@ -79,7 +71,7 @@ fn engine(config: TrainConfig) -> TrainConfig {
 
 fn training(elsewhere: &Elsewhere) {
     for kind in Kind::ALL {
-        hold(elsewhere, &format!("training of {kind}"), 1e-3, |device| {
+        elsewhere.hold(&format!("training of {kind}"), 1e-3, |device| -> Result<Found> {
             let data = Data::from_toy(Toy::Moons)?;
             let run = DensityRun::new("moons", &data, config(kind), 16, 1);
             let engine = engine(train_config(kind, 20, 1));
@@ -114,17 +106,21 @@ fn variational(elsewhere: &Elsewhere) {
     let problems = [Problem::EightSchools, Problem::Bioassay, Problem::Banana, Problem::Funnel];
     for (problem, (what, change)) in problems.into_iter().zip(fits.into_iter().cycle()) {
         for (steps, tolerance) in lengths {
-            hold(elsewhere, &format!("{}, {what}, {steps} steps", problem.name()), tolerance, |device| {
-                let q = problem.flow(&ParamStore::new(1, dtype, device))?;
-                let options = change(options(steps)).engine(|engine| engine.log_every = 1);
-                let fit = fit_reverse_kl(&q, |x: &Tensor| problem.log_density(x), options)?;
-                let losses = fit.curve.iter().map(|point| point.loss);
-                Ok(Found::default().numbers("losses", losses).numbers("elbo", [fit.diagnostics.elbo]))
-            });
+            elsewhere.hold(
+                &format!("{}, {what}, {steps} steps", problem.name()),
+                tolerance,
+                |device| -> Result<Found> {
+                    let q = problem.flow(&ParamStore::new(1, dtype, device))?;
+                    let options = change(options(steps)).engine(|engine| engine.log_every = 1);
+                    let fit = fit_reverse_kl(&q, |x: &Tensor| problem.log_density(x), options)?;
+                    let losses = fit.curve.iter().map(|point| point.loss);
+                    Ok(Found::default().numbers("losses", losses).numbers("elbo", [fit.diagnostics.elbo]))
+                },
+            );
         }
     }
     for (steps, tolerance) in lengths {
-        hold(elsewhere, &format!("an energy by planar flows, {steps} steps"), tolerance, |device| {
+        elsewhere.hold(&format!("an energy by planar flows, {steps} steps"), tolerance, |device| -> Result<Found> {
             let q = flow_density::planar(2).transforms(4).build(&ParamStore::new(1, dtype, device))?;
             let options = options(steps).engine(|engine| engine.log_every = 1);
             let fit = fit_reverse_kl(&q, |x: &Tensor| Energy::U1.log_density(x), options)?;
@@ -136,7 +132,7 @@ fn variational(elsewhere: &Elsewhere) {
 fn posteriors(elsewhere: &Elsewhere) {
     let dtype = widest(elsewhere);
     let tolerance = if dtype == DType::F64 { 1e-6 } else { 1e-2 };
-    hold(elsewhere, "posterior", tolerance, |device| {
+    elsewhere.hold("posterior", tolerance, |device| -> Result<Found> {
         let run = |rng: &mut FlowRng| {
             let theta = rng.next_normal();
             (vec![theta], vec![theta + 0.5 * rng.next_normal()])
@@ -163,7 +159,7 @@ fn latent_models(elsewhere: &Elsewhere) {
     for family in [Family::Planar, Family::Radial, Family::Sylvester, Family::Nice, Family::Iaf] {
         let mut config = DlgmConfig::new([4, 4], family, 2);
         (config.latents, config.hidden, config.pieces, config.network, config.units) = (3, 6, 2, 5, 2);
-        hold(elsewhere, family.name(), 1e-4, |device| {
+        elsewhere.hold(family.name(), 1e-4, |device| -> Result<Found> {
             let store = ParamStore::new(1, DType::F32, device);
             let model = Dlgm::new(&store, &config)?;
             randomise(&store, 0.1, &mut FlowRng::seed_from(2))?;
@@ -181,7 +177,7 @@ fn latent_models(elsewhere: &Elsewhere) {
             let found = found.tensor("drawn", &drawn)?.tensor("reconstructed", &again)?;
             Ok(found.numbers("report", [report.bound.0, report.kl.0, report.nll.0, report.effective]))
         });
-        hold(elsewhere, &format!("training of {}", family.name()), 1e-3, |device| {
+        elsewhere.hold(&format!("training of {}", family.name()), 1e-3, |device| -> Result<Found> {
             let parts = Parts { train: images(1)?, validation: images(2)?, test: images(3)? };
             let mut run = DlgmRun::new(config.clone(), "noise", 1);
             (run.batch, run.validation_images) = (8, 8);

@@ -1,6 +1,6 @@
 //! GraphAF computes in Candle's operations what its fused passes compute on the CPU.
 
-use flow_core::testing::{Elsewhere, Found, on_second_device, randomise};
+use flow_core::testing::{Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations, randomise};
 use flow_core::train::{EmaConfig, OptimizerConfig, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use flow_graph::candle_core::{DType, Device};
@@ -9,25 +9,17 @@ use flow_graph::optimize::{PolicyTask, PpoConfig, Reward};
 use flow_graph::trainer::{GraphRun, GraphTask};
 use flow_graph::{Molecule, Result, smiles};
 
-/// What is compared, by its name.
-type Named = (&'static str, fn(&Elsewhere));
-
-const ALL: [Named; 4] =
+const ALL: [Comparison; 4] =
     [("likelihoods", likelihoods), ("sampling", sampling), ("training", training), ("fine-tuning", fine_tuning)];
 
 #[test]
 fn composed() {
-    ALL.iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+    in_composed_operations(&ALL);
 }
 
 #[test]
 fn on_a_gpu() {
-    ALL.into_iter().for_each(|(what, compare)| on_second_device(&format!("GraphAF, {what}"), compare));
-}
-
-#[track_caller]
-fn hold(elsewhere: &Elsewhere, what: &str, tolerance: f64, f: impl Fn(&Device) -> Result<Found>) {
-    elsewhere.compare(what, tolerance, f).unwrap_or_else(|failure| panic!("{failure}"));
+    all_on_second_device("GraphAF", &ALL);
 }
 
 fn molecules() -> Vec<Molecule> {
@@ -57,7 +49,7 @@ fn model(config: &GraphAfConfig, device: &Device) -> Result<GraphAf> {
 
 fn likelihoods(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-4, |device| {
+        elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
             let model = model(&config, device)?;
             let mut rng = FlowRng::seed_from(3);
             let all = sequences(&config);
@@ -75,7 +67,7 @@ fn likelihoods(elsewhere: &Elsewhere) {
 /// Molecules are drawn on the CPU from copies of the weights: the same ones.
 fn sampling(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-4, |device| {
+        elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
             let model = model(&config, device)?;
             let drawn = model.sample(12, &SampleOptions::default(), &mut FlowRng::seed_from(5))?;
             let atoms = drawn.iter().flat_map(|g| g.sequence.atoms.iter().map(|&code| f64::from(code)));
@@ -100,7 +92,7 @@ fn train_config() -> TrainConfig {
 
 fn training(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-3, |device| {
+        elsewhere.hold(what, 1e-3, |device| -> Result<Found> {
             let (run, all) = (GraphRun::new(config.clone(), "a few", 4, 1), sequences(&config));
             Ok(Found::default().training(train_config(), GraphTask::new(run, all.clone(), all, device)?)?)
         });
@@ -123,7 +115,7 @@ impl Reward for Oxygen {
 
 fn fine_tuning(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-3, |device| {
+        elsewhere.hold(what, 1e-3, |device| -> Result<Found> {
             let mut ppo = PpoConfig::default();
             (ppo.batch, ppo.updates, ppo.max_atoms, ppo.min_atoms) = (16, 3, 8, 2);
             let run = GraphRun::new(config.clone(), "a few", 4, 1);

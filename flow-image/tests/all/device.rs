@@ -1,6 +1,6 @@
 //! Image models compute in Candle's operations what their kernels compute on the CPU.
 
-use flow_core::testing::{Elsewhere, Found, on_second_device, randomise};
+use flow_core::testing::{Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations, randomise};
 use flow_core::train::{EmaConfig, TrainConfig};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_image::Result;
@@ -14,24 +14,16 @@ use flow_image::model::{
 use flow_image::trainer::{ImageRun, ImageTask, train_config};
 use flow_image::{OpenOptions, Splits};
 
-/// What is compared, by its name.
-type Named = (&'static str, fn(&Elsewhere));
-
-const ALL: [Named; 3] = [("models", models), ("lossless codec", lossless_codec), ("training", training)];
+const ALL: [Comparison; 3] = [("models", models), ("lossless codec", lossless_codec), ("training", training)];
 
 #[test]
 fn composed() {
-    ALL.iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+    in_composed_operations(&ALL);
 }
 
 #[test]
 fn on_a_gpu() {
-    ALL.into_iter().for_each(|(what, compare)| on_second_device(&format!("images, {what}"), compare));
-}
-
-#[track_caller]
-fn hold(elsewhere: &Elsewhere, what: &str, tolerance: f64, f: impl Fn(&Device) -> Result<Found>) {
-    elsewhere.compare(what, tolerance, f).unwrap_or_else(|failure| panic!("{failure}"));
+    all_on_second_device("images", &ALL);
 }
 
 /// Every family with every choice that changes what is computed, small.
@@ -65,7 +57,7 @@ fn images(device: &Device) -> Result<(Tensor, Vec<u32>)> {
 
 fn models(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-4, |device| {
+        elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
             let store = ParamStore::new(1, DType::F32, device);
             let model = ImageModel::new(&config, &ImageSpec::new(1, 8, 8, 17)?, &store)?;
             let (levels, labels) = images(device)?;
@@ -101,7 +93,7 @@ fn models(elsewhere: &Elsewhere) {
 /// Training is what runs on a device; archives are written and read by sequential arithmetic of the CPU alone.
 fn lossless_codec(elsewhere: &Elsewhere) {
     for preset in ["idf-digits", "idf-mnist"] {
-        hold(elsewhere, preset, 1e-4, |device| {
+        elsewhere.hold(preset, 1e-4, |device| -> Result<Found> {
             let store = ParamStore::new(1, DType::F32, device);
             let mut config = IdfConfig::preset(preset)?;
             (config.width, config.top_width, config.coupling_width, config.components) = (8, 8, 6, 3);
@@ -124,7 +116,7 @@ fn training(elsewhere: &Elsewhere) {
     let engine =
         |config: TrainConfig| TrainConfig { ema: Some(EmaConfig { decay: 0.9 }), validate_every: Some(10), ..config };
     for (what, config) in configs() {
-        hold(elsewhere, &format!("training of {what}"), 1e-3, |device| {
+        elsewhere.hold(&format!("training of {what}"), 1e-3, |device| -> Result<Found> {
             let (splits, recipe) = (some_digits()?, Recipe::small(8));
             let mut run = ImageRun::new(config.clone(), &splits.train, &OpenOptions::default(), &recipe, 1)?;
             run.validation_images = 16;
@@ -132,7 +124,7 @@ fn training(elsewhere: &Elsewhere) {
             Ok(Found::default().training(config, ImageTask::new(run, splits, device)?)?)
         });
     }
-    hold(elsewhere, "training of a codec", 1e-3, |device| {
+    elsewhere.hold("training of a codec", 1e-3, |device| -> Result<Found> {
         let splits = some_digits()?;
         let mut config = IdfConfig::preset("idf-digits")?;
         (config.width, config.top_width, config.coupling_width, config.components) = (8, 8, 6, 3);

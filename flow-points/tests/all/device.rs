@@ -1,7 +1,7 @@
 //! PointFlow computes in Candle's operations what its kernels compute on the CPU.
 
 use flow_core::cnf::ode::{Method, SolveOptions, Stepping};
-use flow_core::testing::{Elsewhere, Found, on_second_device, randomise};
+use flow_core::testing::{Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations, randomise};
 use flow_core::train::{EmaConfig, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore};
 use flow_points::candle_core::{DType, Device};
@@ -11,24 +11,16 @@ use flow_points::shapes::Family;
 use flow_points::trainer::{PointRun, PointTask, train_config};
 use flow_points::{Point, Result};
 
-/// What is compared, by its name.
-type Named = (&'static str, fn(&Elsewhere));
-
-const ALL: [Named; 3] = [("models", models), ("searches", searches), ("training", training)];
+const ALL: [Comparison; 3] = [("models", models), ("searches", searches), ("training", training)];
 
 #[test]
 fn composed() {
-    ALL.iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+    in_composed_operations(&ALL);
 }
 
 #[test]
 fn on_a_gpu() {
-    ALL.into_iter().for_each(|(what, compare)| on_second_device(&format!("PointFlow, {what}"), compare));
-}
-
-#[track_caller]
-fn hold(elsewhere: &Elsewhere, what: &str, tolerance: f64, f: impl Fn(&Device) -> Result<Found>) {
-    elsewhere.compare(what, tolerance, f).unwrap_or_else(|failure| panic!("{failure}"));
+    all_on_second_device("PointFlow", &ALL);
 }
 
 /// Both objectives and both norms of the encoder, small; solvers with fixed steps, which rounding does not change.
@@ -63,7 +55,7 @@ fn model(config: &PointFlowConfig, device: &Device) -> Result<PointFlow> {
 
 fn models(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-4, |device| {
+        elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
             let model = model(&config, device)?;
             let clouds = FlowRng::seed_from(3).normal((3, 16, 3), DType::F32, device)?;
             let mut gradients = Gradients::new(model.store());
@@ -92,7 +84,7 @@ fn models(elsewhere: &Elsewhere) {
 /// Ten steps of Adam, which turn the sign of a gradient near zero into whole steps: a thousandth.
 fn searches(elsewhere: &Elsewhere) {
     for (what, config) in configs().into_iter().filter(|(what, _)| *what != "auto-encoder") {
-        hold(elsewhere, what, 1e-3, |device| {
+        elsewhere.hold(what, 1e-3, |device| -> Result<Found> {
             let model = model(&config, device)?;
             model.set_training(false);
             let partial = FlowRng::seed_from(3).normal((12, 3), DType::F32, device)?;
@@ -110,7 +102,7 @@ fn searches(elsewhere: &Elsewhere) {
 /// to step: hence a thousandth.
 fn training(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-3, |device| {
+        elsewhere.hold(what, 1e-3, |device| -> Result<Found> {
             let clouds: Vec<Vec<Point>> = built_in(&[Family::Mug], 8, 32)?.train.clouds;
             let normalization = Normalization::of(&clouds, NormalizeMode::Set)?;
             let engine = TrainConfig {
