@@ -4,7 +4,7 @@ use candle_core::{D, Device, Tensor};
 
 use crate::bijector::{Bijector, check_batch_as, check_domain, sum_event};
 use crate::kernels::fuse_on_host;
-use crate::kernels::gaussianize::Gaussianize as Kernel;
+use crate::kernels::gaussianize::{Gaussianize as Kernel, Given};
 use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, Result};
@@ -71,8 +71,8 @@ impl Gaussianize {
 
     fn map(&self, input: &Tensor, inverse: bool) -> Result<(Tensor, Tensor)> {
         check_batch_as("gaussianize", input, &self.shape, self.logits.dtype())?;
-        let (shape, channels) = (input.shape().clone(), self.shape[0]);
-        let kernel = Kernel { shape, channels, bins: self.bins, low: self.low, high: self.high, inverse };
+        let (shape, given) = (input.shape().clone(), Given::Channel);
+        let kernel = Kernel { shape, bins: self.bins, given, low: self.low, high: self.high, inverse };
         let both = fuse_on_host(kernel, [input, &self.logits.tensor()])?;
         Ok((both.get(0)?, sum_event(&both.get(1)?)?))
     }

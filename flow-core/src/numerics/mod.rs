@@ -4,7 +4,7 @@ pub mod host;
 pub(crate) mod linalg;
 pub mod normal;
 pub(crate) mod root;
-pub(crate) mod softmax;
+pub mod softmax;
 pub mod transport;
 
 /// The mean of some numbers and its standard error, `√(s² / n)` with `s²` over `n - 1`. Without numbers both are NaN, and

@@ -19,7 +19,10 @@ pub(crate) fn max_keepdim(t: &Tensor, dim: usize) -> Result<Tensor> {
 ///
 /// The maximum is a constant of the computation (it cancels), so it is detached: Candle gives every
 /// one of several equal maxima the whole gradient.
-pub(crate) fn log_sum_exp(t: &Tensor, dim: usize) -> Result<Tensor> {
+///
+/// # Errors
+/// For a dimension that there is not.
+pub fn log_sum_exp(t: &Tensor, dim: usize) -> Result<Tensor> {
     let max = max_keepdim(t, dim)?;
     let sum = t.broadcast_sub(&max)?.exp()?.sum_keepdim(dim)?;
     Ok((sum.log()? + max)?)
@@ -28,7 +31,10 @@ pub(crate) fn log_sum_exp(t: &Tensor, dim: usize) -> Result<Tensor> {
 /// `t_k - ln Σ_j exp(t_j)` over dimension `dim`.
 ///
 /// The maximum is taken off first, so that differences survive in logits of large magnitude.
-pub(crate) fn log_softmax(t: &Tensor, dim: usize) -> Result<Tensor> {
+///
+/// # Errors
+/// For a dimension that there is not.
+pub fn log_softmax(t: &Tensor, dim: usize) -> Result<Tensor> {
     let t = t.broadcast_sub(&max_keepdim(t, dim)?)?;
     Ok(t.broadcast_sub(&t.exp()?.sum_keepdim(dim)?.log()?)?)
 }

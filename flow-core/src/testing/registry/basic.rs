@@ -2,7 +2,7 @@
 
 use super::couplings::affine;
 use crate::bijector::{Chain, Inverse};
-use crate::layers::{ActNorm, BatchNorm, Gaussianize, Logit, Partition, Scaling, Sigmoid, Squeeze};
+use crate::layers::{ActNorm, BatchNorm, Gaussianize, GaussianizeGuessed, Logit, Partition, Scaling, Sigmoid, Squeeze};
 use crate::testing::{Case, Domain};
 use crate::{Bijector, FlowRng, ParamPath, Result};
 
@@ -53,6 +53,10 @@ fn preprocessing() -> Vec<Case> {
             .domains(Domain::Interval(-0.5, 0.5), Domain::Real),
         Case::new("Gaussianize", "one entry", |p| Ok(Box::new(Gaussianize::new(p, &[1], 3, 0.0, 2.0)?)))
             .domains(Domain::Interval(0.0, 2.0), Domain::Real),
+        Case::new("GaussianizeGuessed", "two channels, three classes", |p| {
+            Ok(Box::new(GaussianizeGuessed::new(p, &[2, 3], 3, 5, [-0.5, 0.5])?))
+        })
+        .domains(Domain::Interval(-0.5, 0.5), Domain::Real),
         Case::new("Logit", "alpha .05", |_| Ok(Box::new(Logit::new(&[2, 2], 0.05)?))).domains(unit, Domain::Real),
         Case::new("Logit", "alpha 0", |_| Ok(Box::new(Logit::new(&[3], 0.0)?))).domains(unit, Domain::Real),
         Case::new("Sigmoid", "vector", |_| Ok(Box::new(Sigmoid::new(&[3]))))
