@@ -49,6 +49,11 @@ impl InterpolateArgs {
         film::check(&self.out, FPS)?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
+        if run.model.prior.motion.is_some() && !run.score_context {
+            eprintln!(
+                "note: the run learned frames given those before, and none alone as here: train with --score-context"
+            );
+        }
         let levels = run.model.levels;
         if let Some(beyond) = self.level.iter().flatten().find(|level| **level >= levels) {
             anyhow::bail!("--level {beyond}: the model has levels 0 to {}", levels - 1);
@@ -62,8 +67,7 @@ impl InterpolateArgs {
                 "{place}: no such frame; there are {} clips, that one has {length} frames",
                 set.len()
             );
-            let (y, _) = model.preprocess().center(&set.window(clip, frame, 1)?.to_device(&device)?)?;
-            Ok(model.frame().factors(&y)?.latents)
+            Ok(model.latents_of_frames(&set.window(clip, frame, 1)?.to_device(&device)?)?)
         };
         let (start, end) = (frame(&self.start)?, frame(&self.end)?);
         let moves = |level: usize| self.level.as_ref().is_none_or(|levels| levels.contains(&level));
@@ -71,11 +75,11 @@ impl InterpolateArgs {
         let mut walk = Vec::with_capacity(self.count);
         for step in 0..self.count {
             let share = step as f64 / steps;
-            let y = model.frame().decode_with(|level, _| {
+            let between = start.iter().zip(&end).enumerate().map(|(level, (start, end))| -> Result<Tensor> {
                 let share = if moves(level) { share } else { 0.0 };
-                Ok((start[level].affine(1.0 - share, 0.0)? + end[level].affine(share, 0.0)?)?)
-            })?;
-            walk.push(model.preprocess().quantize(&y)?);
+                Ok((start.affine(1.0 - share, 0.0)? + end.affine(share, 0.0)?)?)
+            });
+            walk.push(model.frames_of_latents(&between.collect::<Result<Vec<_>>>()?)?);
         }
         let clip = film::pixels(&Tensor::cat(&walk, 0)?, run.spec.levels)?;
         create_parent(&self.out)?;

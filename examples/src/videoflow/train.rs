@@ -84,7 +84,8 @@ pub(super) struct TrainArgs {
     /// [default: that of the preset; true for moving-digits and moving-mnist]
     #[arg(long, value_name = "BOOL")]
     gaussianize: Option<bool>,
-    /// Hidden channels of a network that shapes the noise of dequantization; 0 for uniform noise [default: 0]
+    /// Hidden channels of a network that shapes the noise of dequantization; 0 for uniform noise [default: that of the
+    /// preset; 16 for moving-mnist, else 0]
     #[arg(long, value_name = "WIDTH")]
     learned_noise: Option<usize>,
     /// Share of the clips of a step of which nothing is told, for --actions: `predict --guidance` needs some [default: 0.1]

@@ -5,6 +5,8 @@ use flow_core::{Error, Result};
 use flow_image::model::{GlowConfig, GlowCoupling, ImageSpec};
 use serde::{Deserialize, Serialize};
 
+use super::Motion;
+
 /// What the prior over time makes of the past latents of a level (`latent_dist_encoder` of the authors' code).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,12 +41,25 @@ pub struct PriorConfig {
     pub dilations: bool,
     /// Whether the mean is predicted as a change of the last latent.
     pub skip: bool,
+    /// Motions of squares, if they are modelled: the priors see the past frames themselves and the guess that the motions make, in
+    /// the place of past latents, so that `skip` must be off; and a histogram of levels ([`VideoConfig::gaussianize`]) becomes one
+    /// given the guess ([`GaussianizeGuessed`](flow_core::layers::GaussianizeGuessed)). Beyond the paper; none for its model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub motion: Option<Motion>,
 }
 
 impl Default for PriorConfig {
     /// The paper's.
     fn default() -> Self {
-        PriorConfig { encoder: PriorEncoder::Conv3dNet, past: 3, blocks: 5, width: 256, dilations: true, skip: true }
+        PriorConfig {
+            encoder: PriorEncoder::Conv3dNet,
+            past: 3,
+            blocks: 5,
+            width: 256,
+            dilations: true,
+            skip: true,
+            motion: None,
+        }
     }
 }
 
@@ -52,6 +67,11 @@ impl PriorConfig {
     /// A smaller network that sees as much as the paper's.
     pub fn new(blocks: usize, width: usize) -> Self {
         PriorConfig { blocks, width, ..PriorConfig::default() }
+    }
+
+    /// The steps that the network sees: the past frames, and the guess that motions make of the next.
+    pub(super) fn steps(&self) -> usize {
+        self.past + usize::from(self.motion.is_some())
     }
 }
 
@@ -133,6 +153,18 @@ impl VideoConfig {
                  {past} and {prior}"
             );
             return Err(Error::config("videoflow", reason));
+        }
+        if let Some(motion) = &self.prior.motion {
+            if self.prior.encoder == PriorEncoder::Pointwise {
+                let reason = "a pointwise prior sees one latent and no motions; choose another encoder";
+                return Err(Error::config("videoflow", reason));
+            }
+            motion.check(self.prior.past, spec.event_shape())?;
+            if self.prior.skip {
+                let reason =
+                    "where motions are followed the priors see frames in the place of past latents; set skip to false";
+                return Err(Error::config("videoflow", reason));
+            }
         }
         if self.prior.encoder == PriorEncoder::Pointwise && self.prior.past != 1 {
             let reason =

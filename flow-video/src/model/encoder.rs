@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use flow_core::nn::{Conditioner, ConvGeometry, CouplingNet, HiddenActivation, ZeroConv, conv2d};
+use flow_core::numerics::host;
 use flow_core::{Init, Param, ParamPath, Result};
 
 use super::config::{PriorConfig, PriorEncoder};
@@ -45,7 +46,7 @@ impl Encoder {
             PriorEncoder::Conv3dNet => {
                 let net = LatentNetConfig {
                     channels: joined,
-                    steps: config.past,
+                    steps: config.steps(),
                     height,
                     width,
                     hidden: config.width,
@@ -57,7 +58,7 @@ impl Encoder {
                 Encoder::Conv3dNet(net, ScaledPointwise::new(&out, joined, 2 * channels)?)
             }
             PriorEncoder::ConvNet => {
-                let seen = config.past * joined;
+                let seen = config.steps() * joined;
                 let block = |i: usize| {
                     let path = path.pp(format!("block{i}"));
                     CouplingNet::with_activation(&path, seen, config.width, seen, size, activation)
@@ -135,7 +136,7 @@ pub(super) struct ScaledPointwise {
 }
 
 impl ScaledPointwise {
-    fn new(path: &ParamPath, inputs: usize, outputs: usize) -> Result<Self> {
+    pub(super) fn new(path: &ParamPath, inputs: usize, outputs: usize) -> Result<Self> {
         let zero = Init::Const(0.0);
         Ok(ScaledPointwise {
             weight: path.param("weight", (outputs, inputs, 1, 1), zero)?,
@@ -144,10 +145,20 @@ impl ScaledPointwise {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let h = conv2d(x, &self.weight.tensor(), Some(&self.bias.tensor()), &ConvGeometry::new([1, 1]))?;
         let scale = self.log_scale.tensor().affine(LOG_SCALE_FACTOR, 0.0)?.exp()?;
         Ok(h.broadcast_mul(&scale.reshape((1, (), 1, 1))?)?)
+    }
+
+    /// Sets what it returns at the start, one number for each output.
+    pub(super) fn start(&self, values: &[f64]) -> Result<()> {
+        self.bias.set(&host::tensor_like(values, values.len(), &self.bias.tensor())?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn params(&self) -> [&Param; 3] {
+        [&self.weight, &self.bias, &self.log_scale]
     }
 }
 

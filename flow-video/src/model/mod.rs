@@ -5,12 +5,15 @@
 
 mod config;
 mod encoder;
+mod following;
 mod footage;
 pub mod latent;
+mod motion;
 mod noise;
 mod predictor;
 mod presets;
 mod prior;
+mod vectors;
 mod video_flow;
 mod windows;
 
@@ -19,6 +22,7 @@ pub use config::{PriorConfig, PriorEncoder, VideoConfig};
 pub use flow_image::model::ImageSpec;
 pub use flow_image::model::{GlowCoupling, GlowPermutation};
 pub use footage::Footage;
+pub use motion::Motion;
 pub use predictor::Predictor;
 pub use presets::{PRESETS, Preset, Recipe, preset};
 pub use prior::LatentPrior;

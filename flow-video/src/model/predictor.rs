@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use flow_core::{Error, FlowRng, Result};
 
 use super::VideoFlow;
 use super::encoder::MeanAndLogStd;
+use super::following::Foreseen;
 
 /// The last `n` frames of a batch of clips as latents, and what comes next.
 ///
 /// Latents that were drawn become the past themselves: a predicted frame is never encoded again, so any number of frames takes
-/// constant memory. An observed frame may follow at any time.
+/// constant memory. A model that follows motions ([`Motion`](super::Motion)) looks at the frames themselves. An observed frame
+/// may follow at any time.
 ///
 /// ```
 /// use flow_core::{FlowRng, ParamStore};
@@ -34,6 +36,8 @@ pub struct Predictor<'a> {
     model: &'a VideoFlow,
     /// Of every level the latents of up to `n` frames, the oldest first.
     past: Vec<VecDeque<Tensor>>,
+    /// The last frames themselves, for a model that follows motions.
+    frames: VecDeque<Tensor>,
     /// Clips side by side; known with the first frame.
     rows: Option<usize>,
     /// What is told of the frames to come, `(B, F, A)`, and how many of them have been drawn.
@@ -45,7 +49,8 @@ pub struct Predictor<'a> {
 impl<'a> Predictor<'a> {
     /// Knows no frame yet.
     pub fn new(model: &'a VideoFlow) -> Self {
-        Predictor { model, past: vec![VecDeque::new(); model.priors.len()], rows: None, told: None, guidance: 1.0 }
+        let past = vec![VecDeque::new(); model.priors.len()];
+        Predictor { model, past, frames: VecDeque::new(), rows: None, told: None, guidance: 1.0 }
     }
 
     /// Takes in frames `(B, T, C, H, W)` of levels, the oldest first; only the last `n` matter.
@@ -58,9 +63,13 @@ impl<'a> Predictor<'a> {
         self.admit(rows)?;
         let skipped = steps.saturating_sub(self.model.past());
         for t in skipped..steps {
-            let (y, _) = self.model.preprocess().center(&clips.narrow(1, t, 1)?.squeeze(1)?.contiguous()?)?;
-            let factors = self.model.frame.factors(&y)?;
-            self.push(factors.latents);
+            let frame = clips.narrow(1, t, 1)?.squeeze(1)?.contiguous()?;
+            let (y, _) = self.model.preprocess().center(&frame)?;
+            let latents = match &self.model.following {
+                Some(_) => Vec::new(),
+                None => self.model.frame.factors(&y)?.latents,
+            };
+            self.push(frame, latents)?;
         }
         Ok(())
     }
@@ -75,6 +84,7 @@ impl<'a> Predictor<'a> {
             Ok(latent.unsqueeze(1)?.broadcast_as((rows, times, c, h, w))?.reshape((rows * times, c, h, w))?)
         };
         let past = self.past.iter().map(|level| level.iter().map(repeated).collect()).collect::<Result<_>>()?;
+        let frames = self.frames.iter().map(repeated).collect::<Result<_>>()?;
         let told = match &self.told {
             Some((told, drawn)) => {
                 let (rows, frames, size) = told.dims3()?;
@@ -84,7 +94,7 @@ impl<'a> Predictor<'a> {
             None => None,
         };
         let rows = self.rows.map(|rows| rows * times);
-        Ok(Predictor { model: self.model, past, rows, told, guidance: self.guidance })
+        Ok(Predictor { model: self.model, past, frames, rows, told, guidance: self.guidance })
     }
 
     /// Tells of the frames to come, `(B, F, A)` ([`Footage`](super::Footage)); no more than these can be drawn then. Without
@@ -133,12 +143,12 @@ impl<'a> Predictor<'a> {
     /// diverged.
     pub fn predict(&mut self, frames: usize, temperatures: &[f64], rng: &mut FlowRng) -> Result<Tensor> {
         let rows = self.known_rows()?;
-        self.drawn(rows, frames, temperatures, |_, _, mean| rng.normal(mean.shape(), mean.dtype(), mean.device()))
+        self.drawn(rows, frames, temperatures, &mut Noise::Drawn(rng))
     }
 
     /// As [`Predictor::predict`] with standard normal noise that is given, `noise[t][l]` for level `l` of frame `t`, of the
     /// shape of the level's latents: `z = μ + T·σ·ε`. The same noise after other frames, or of another model, shows what
-    /// these change.
+    /// these change. Motions, of a model that draws them ([`Motion`](super::Motion)), are the likeliest ones.
     ///
     /// # Errors
     /// As [`Predictor::predict`], and [`Error::Shape`] for noise of another shape or of another number of levels.
@@ -148,34 +158,18 @@ impl<'a> Predictor<'a> {
             let reason = format!("of {} levels given, the model has {levels}", bad.len());
             return Err(Error::config("noise", reason));
         }
-        self.drawn(rows, noise.len(), temperatures, |t, level, mean| {
-            let given = &noise[t][level];
-            if given.dims() != mean.dims() {
-                return Err(Error::Shape {
-                    layer: format!("noise of level {level}"),
-                    expected: format!("{:?}", mean.dims()),
-                    actual: given.dims().to_vec(),
-                });
-            }
-            Ok(given.to_dtype(mean.dtype())?.to_device(mean.device())?)
-        })
+        self.drawn(rows, noise.len(), temperatures, &mut Noise::Given(noise))
     }
 
     fn known_rows(&self) -> Result<usize> {
         self.rows.ok_or_else(|| Error::config("prediction", "no frame was observed: observe some, or begin with none"))
     }
 
-    /// Frames whose noise a function gives for a frame, a level and the mean of its latents.
-    fn drawn(
-        &mut self,
-        rows: usize,
-        frames: usize,
-        temperatures: &[f64],
-        mut noise: impl FnMut(usize, usize, &Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+    /// Frames by that noise.
+    fn drawn(&mut self, rows: usize, frames: usize, temperatures: &[f64], noise: &mut Noise<'_>) -> Result<Tensor> {
         let temperatures = self.temperatures(temperatures)?;
         let drawn = (0..frames)
-            .map(|t| match self.next(rows, &temperatures, |level, mean| noise(t, level, mean)) {
+            .map(|t| match self.next(rows, t, &temperatures, noise) {
                 Err(Error::NonFinite { layer, what, .. }) => {
                     Err(Error::NonFinite { layer, what: format!("{what}, frame {t} of the prediction"), step: None })
                 }
@@ -184,7 +178,7 @@ impl<'a> Predictor<'a> {
             .collect::<Result<Vec<_>>>()?;
         if drawn.is_empty() {
             let [c, h, w] = self.model.spec().event_shape();
-            return Ok(Tensor::zeros((rows, 0, c, h, w), candle_core::DType::U8, &candle_core::Device::Cpu)?);
+            return Ok(Tensor::zeros((rows, 0, c, h, w), DType::U8, &Device::Cpu)?);
         }
         Ok(Tensor::stack(&drawn, 1)?)
     }
@@ -225,27 +219,27 @@ impl<'a> Predictor<'a> {
     }
 
     /// The next frame of levels `(B, C, H, W)`; its latents become the past.
-    fn next(
-        &mut self,
-        rows: usize,
-        temperatures: &[f64],
-        mut noise: impl FnMut(usize, &Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+    fn next(&mut self, rows: usize, t: usize, temperatures: &[f64], noise: &mut Noise<'_>) -> Result<Tensor> {
         let _paused = self.model.store().no_grad();
         let seen = self.seen(rows)?;
+        let foreseen = self.foreseen(rows, temperatures, noise)?;
         let mut latents = vec![None; self.past.len()];
         let y = self.model.frame.decode_with(|level, kept| {
-            let (mean, log_std) = self.parameters(level, rows, kept, seen.as_ref())?;
-            let noise = noise(level, &mean)?.affine(temperatures[level], 0.0)?;
+            let past = match &foreseen {
+                Some(foreseen) => Some(foreseen.seen[level].clone()),
+                None => self.past_latents(level, rows)?,
+            };
+            let (mean, log_std) = self.parameters(level, rows, kept, past, seen.as_ref())?;
+            let noise = noise.of(t, level, &mean)?.affine(temperatures[level], 0.0)?;
             let latent = ((noise * log_std.exp()?)? + mean)?;
             latents[level] = Some(latent.clone());
             Ok(latent)
         })?;
-        let frame = self.model.preprocess().quantize(&y)?;
+        let frame = self.model.levels_of(y, foreseen.as_ref())?;
         if let Some((_, drawn)) = &mut self.told {
             *drawn += 1;
         }
-        self.push(latents.into_iter().flatten().collect());
+        self.push(frame.clone(), latents.into_iter().flatten().collect())?;
         Ok(frame)
     }
 
@@ -255,14 +249,12 @@ impl<'a> Predictor<'a> {
         level: usize,
         rows: usize,
         kept: Option<&Tensor>,
+        past: Option<Tensor>,
         seen: Option<&Tensor>,
     ) -> Result<MeanAndLogStd> {
-        let (prior, past) = (&self.model.priors[level], &self.past[level]);
+        let prior = &self.model.priors[level];
         let alone = prior.alone(rows, kept)?;
-        if past.len() < self.model.past() || rows == 0 {
-            return Ok(alone);
-        }
-        let past = Tensor::stack(&past.iter().collect::<Vec<_>>(), 1)?;
+        let Some(past) = past else { return Ok(alone) };
         let (mean, log_std) = prior.given(&past, &alone, seen)?;
         if self.guidance == 1.0 || self.told.is_none() {
             return Ok((mean, log_std));
@@ -271,12 +263,83 @@ impl<'a> Predictor<'a> {
         Ok(((&unguided + ((mean - &unguided)? * self.guidance)?)?, log_std))
     }
 
-    fn push(&mut self, latents: Vec<Tensor>) {
+    /// The last latents of a level, `(B, n, C, H, W)`, if there are as many.
+    fn past_latents(&self, level: usize, rows: usize) -> Result<Option<Tensor>> {
+        let past = &self.past[level];
+        if past.len() < self.model.past() || rows == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Tensor::stack(&past.iter().collect::<Vec<_>>(), 1)?))
+    }
+
+    /// What is known of the next frame once its motions are drawn, at the temperature of the coarsest level, for a model that
+    /// draws them.
+    fn foreseen(&self, rows: usize, temperatures: &[f64], noise: &mut Noise<'_>) -> Result<Option<Foreseen>> {
+        let Some(following) = &self.model.following else { return Ok(None) };
+        if self.frames.len() < self.model.past() || rows == 0 {
+            return Ok(None);
+        }
+        let before = following.before(&Tensor::stack(&self.frames.iter().collect::<Vec<_>>(), 1)?)?;
+        let uniforms = noise.uniforms(rows * following.squares())?;
+        let temperature = temperatures.last().copied().unwrap_or(1.0);
+        let motions = following.draw(&before, temperature, uniforms.as_deref())?;
+        following.foresee(&before, &motions, self.past.len()).map(Some)
+    }
+
+    fn push(&mut self, frame: Tensor, latents: Vec<Tensor>) -> Result<()> {
+        let most = self.model.past();
+        if self.model.following.is_some() {
+            // Frames may be observed in any type and anywhere; those that are drawn are bytes on the CPU.
+            let frame = frame.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            keep(&mut self.frames, frame, most);
+            return Ok(());
+        }
         for (past, latent) in self.past.iter_mut().zip(latents) {
-            past.push_back(latent);
-            if past.len() > self.model.past() {
-                past.pop_front();
+            keep(past, latent, most);
+        }
+        Ok(())
+    }
+}
+
+/// Adds the newest, and lets go of the oldest where there are more than `most`.
+fn keep(past: &mut VecDeque<Tensor>, newest: Tensor, most: usize) {
+    past.push_back(newest);
+    if past.len() > most {
+        past.pop_front();
+    }
+}
+
+/// Where the randomness of frames comes from.
+enum Noise<'a> {
+    Drawn(&'a mut FlowRng),
+    /// For every frame, of every level.
+    Given(&'a [Vec<Tensor>]),
+}
+
+impl Noise<'_> {
+    /// The noise of a level of frame `t`, whose latents have this mean.
+    fn of(&mut self, t: usize, level: usize, mean: &Tensor) -> Result<Tensor> {
+        match self {
+            Noise::Drawn(rng) => rng.normal(mean.shape(), mean.dtype(), mean.device()),
+            Noise::Given(noise) => {
+                let given = &noise[t][level];
+                if given.dims() != mean.dims() {
+                    return Err(Error::Shape {
+                        layer: format!("noise of level {level}"),
+                        expected: format!("{:?}", mean.dims()),
+                        actual: given.dims().to_vec(),
+                    });
+                }
+                Ok(given.to_dtype(mean.dtype())?.to_device(mean.device())?)
             }
+        }
+    }
+
+    /// Numbers to draw by, if there are any.
+    fn uniforms(&mut self, count: usize) -> Result<Option<Vec<f64>>> {
+        match self {
+            Noise::Drawn(rng) => Ok(Some(rng.uniform(count, DType::F64, &Device::Cpu)?.to_vec1()?)),
+            Noise::Given(_) => Ok(None),
         }
     }
 }

@@ -5,7 +5,7 @@ use flow_core::{Error, Result};
 use flow_image::model::{GlowCoupling, ImageSpec};
 use serde::{Deserialize, Serialize};
 
-use super::{PriorConfig, PriorEncoder, VideoConfig};
+use super::{Motion, PriorConfig, PriorEncoder, VideoConfig};
 
 /// How a model is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -85,19 +85,20 @@ pub fn preset(name: &str) -> Result<Preset> {
     let additive = |config: VideoConfig| VideoConfig { coupling: GlowCoupling::Additive, ..config };
     // Most of a frame with digits is black.
     let normal = |config: VideoConfig| VideoConfig { gaussianize: true, ..config };
+    let moving = |prior: PriorConfig| PriorConfig { motion: Some(Motion::new(4, 4)), skip: false, ..prior };
     let paper = VideoConfig::default();
     let (about, model, size, recipe) = match name {
         "moving-digits" => (
             "built-in digits that move, 32x32 grey: minutes on two cores",
-            normal(VideoConfig::new(3, 4, 32, PriorConfig::new(1, 32))),
+            normal(VideoConfig::new(3, 4, 32, moving(PriorConfig::new(1, 32)))),
             [1, 32, 32],
-            Recipe { learning_rate: 2e-3, ..cores },
+            Recipe { learning_rate: 2e-3, temperature: 0.3, ..cores },
         ),
         "moving-mnist" => (
             "MNIST's digits that move, 64x64 grey: an hour or two on two cores",
-            normal(VideoConfig::new(3, 6, 48, PriorConfig::new(2, 48))),
+            VideoConfig { noise_width: 16, ..normal(VideoConfig::new(3, 4, 32, moving(PriorConfig::new(2, 40)))) },
             [1, 64, 64],
-            cores,
+            Recipe { learning_rate: 2e-3, temperature: 0.3, ..cores },
         ),
         "small" => (
             "any frames of 64x64, grey or colour, on two cores",
@@ -129,6 +130,7 @@ pub fn preset(name: &str) -> Result<Preset> {
                     width: 512,
                     dilations: false,
                     skip: false,
+                    motion: None,
                 },
                 ..paper
             }),

@@ -24,8 +24,11 @@ pub(super) enum Alone {
 /// With fewer than `n` frames before, the prior is Glow's: a convolution of `h_t`, or at the top a learned one.
 ///
 /// # Shapes
-/// - latent `z` `(B, C, H, W)`, past `(B, n, C, H, W)`, kept `h` `(B, C', H, W)`.
+/// - latent `z` `(B, C, H, W)`, past `(B, n, C, H, W)`, kept `h` `(B, C', H, W)`; where motions are followed
+///   ([`Motion`](super::Motion)) the past is `(B, n + 1, C'', H, W)`, the frames themselves and the guess, squeezed to the size of the
+///   latents.
 pub struct LatentPrior {
+    /// The channels of a step of the past.
     channels: usize,
     alone: Alone,
     encoder: Encoder,
@@ -33,19 +36,18 @@ pub struct LatentPrior {
 }
 
 impl LatentPrior {
-    /// The prior of latents of `shape` with its network under `path`, which sees `told` channels more.
+    /// The prior of latents of `shape` with its network under `path`, which sees a past of `channels` channels and `told` more.
     pub(super) fn new(
         path: &ParamPath,
         shape: [usize; 3],
         config: &PriorConfig,
         activation: HiddenActivation,
-        told: usize,
+        [channels, told]: [usize; 2],
         alone: Alone,
     ) -> Result<Self> {
-        let channels = shape[0];
         let joined = told
             + match alone {
-                Alone::Split(_) => 2 * channels,
+                Alone::Split(_) => channels + shape[0],
                 Alone::Top(_) => channels,
             };
         let encoder = Encoder::new(path, shape, joined, config, activation)?;
@@ -93,7 +95,7 @@ impl LatentPrior {
         }
         let mut parts = vec![past.clone()];
         if matches!(self.alone, Alone::Split(_)) && self.encoder.sees_mean() {
-            parts.push(mean.unsqueeze(1)?.broadcast_as((batch, steps, channels, height, width))?);
+            parts.push(mean.unsqueeze(1)?.broadcast_as((batch, steps, mean.dim(1)?, height, width))?);
         }
         if let Some(told) = told {
             parts.push(told.unsqueeze(1)?.broadcast_as((batch, steps, told.dim(1)?, height, width))?);

@@ -14,10 +14,11 @@ use flow_core::{Backprop, Bijector, Density, Error, FlowRng, Gradients, MultiSca
 use flow_image::model::{ImageSpec, PixelScaling, Preprocess, TopPrior};
 
 use super::VideoConfig;
+use super::following::{Following, Foreseen};
 use super::footage::{ActionScale, Footage};
 use super::noise::{LearnedNoise, learned_noise};
 use super::prior::{Alone, LatentPrior};
-use super::windows::{ClipPriors, Frames, Windows};
+use super::windows::{ClipPriors, Frames, Seen};
 
 /// What a training step computed.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +32,9 @@ pub struct VideoStep {
 /// `p(x_1 … x_T) = Π_t |det ∂f/∂x_t| Π_l p(z_t^l | z_{<t}^l, z_t^{>l})`.
 ///
 /// Every frame is mapped by the same multi-scale flow `f` to latents `z_t^1 … z_t^L`; the latents of a level follow from those
-/// of the last `n` frames and from the coarser part of the frame itself (Kumar et al. 2020, equations 3 to 5).
+/// of the last `n` frames and from the coarser part of the frame itself (Kumar et al. 2020, equations 3 to 5). With
+/// [`Motion`](super::Motion) the last frames themselves and a guess of the next take the place of past latents, and what is said to
+/// be `ln P` below is a lower bound.
 ///
 /// # Shapes
 /// - footage: clips, alone or with what is told of their frames ([`Footage`]); clips are levels `(B, T, C, H, W)`, integers `0 … levels - 1` of any type; log-probabilities `(B, T)` in nats, one for
@@ -42,6 +45,7 @@ pub struct VideoFlow {
     preprocess: Preprocess,
     noise: Option<LearnedNoise>,
     actions: Option<ActionScale>,
+    pub(super) following: Option<Following>,
     pub(super) frame: MultiScale,
     pub(super) priors: Vec<LatentPrior>,
 }
@@ -55,17 +59,20 @@ impl VideoFlow {
         config.check(spec)?;
         let (root, glow) = (store.root(), config.frame());
         let (mut shape, mut levels, mut priors) = (spec.event_shape(), Vec::new(), Vec::new());
+        let following = |motion| Following::new(motion, spec, &root, config);
+        let following = config.prior.motion.as_ref().map(following).transpose()?;
         let level = |path: &ParamPath, shape: [usize; 3]| -> Result<Box<dyn Bijector>> {
             let flow = glow.level(path, shape)?;
-            if !config.gaussianize || shape != spec.event_shape() {
+            if !config.gaussianize || following.is_some() || shape != spec.event_shape() {
                 return Ok(flow);
             }
             let front = Gaussianize::new(&root.pp("front"), &shape, spec.levels, 0.0, 1.0)?;
             Ok(Box::new(Chain::new(vec![Box::new(front), flow])?))
         };
-        let latent = |path: &ParamPath, shape, alone| {
+        let latent = |path: &ParamPath, number: usize, shape: [usize; 3], alone| {
             let told = if config.actions > 0 { config.actions + 1 } else { 0 };
-            LatentPrior::new(&path.pp("time"), shape, &config.prior, config.activation, told, alone)
+            let channels = following.as_ref().map_or(shape[0], |following| following.channels(number));
+            LatentPrior::new(&path.pp("time"), shape, &config.prior, config.activation, [channels, told], alone)
         };
         for i in 1..config.levels {
             let path = root.pp(format!("level{}", i - 1));
@@ -75,14 +82,14 @@ impl VideoFlow {
             let net = ZeroConv::new(&path.pp("split"), kept, 2 * out)?;
             let split = Arc::new(ConditionalGaussian::new(&[out, h, w], &[kept, h, w], net));
             levels.push(Level { flow, split: Some(Box::new(split.clone())) });
-            priors.push(latent(&path, [out, h, w], Alone::Split(split))?);
+            priors.push(latent(&path, i - 1, [out, h, w], Alone::Split(split))?);
             shape = [kept, h, w];
         }
         let path = root.pp(format!("level{}", config.levels - 1));
         levels.push(Level { flow: level(&path, shape)?, split: None });
         let shape = [4 * shape[0], shape[1] / 2, shape[2] / 2];
         let top = Arc::new(TopPrior::new(&root.pp("prior"), shape, true, None)?);
-        priors.push(latent(&path, shape, Alone::Top(top.clone()))?);
+        priors.push(latent(&path, config.levels - 1, shape, Alone::Top(top.clone()))?);
         let frame = MultiScale::new(store, levels, Box::new(top))?;
         let scaling = if config.gaussianize { PixelScaling::Unit } else { PixelScaling::Centered };
         let preprocess = Preprocess::new(scaling, spec, store.dtype(), store.device())?;
@@ -94,7 +101,7 @@ impl VideoFlow {
             0 => None,
             size => Some(ActionScale::new(&root.pp("actions"), size)?),
         };
-        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, noise, actions, frame, priors })
+        Ok(VideoFlow { config: config.clone(), spec: *spec, preprocess, noise, actions, following, frame, priors })
     }
 
     /// The hyper-parameters.
@@ -139,9 +146,46 @@ impl VideoFlow {
         self.frame.store()
     }
 
-    /// The flow of a single frame, with the priors that hold where there is no past: a Glow.
+    /// The flow of a single frame, with the priors that hold where there is no past: a Glow. Where motions are followed
+    /// ([`Motion`](super::Motion)) and `gaussianize` is set, it sees what the histogram makes of frames;
+    /// [`VideoFlow::latents_of_frames`] includes that.
     pub fn frame(&self) -> &MultiScale {
         &self.frame
+    }
+
+    /// The latents of frames `(B, C, H, W)` of levels, each by itself and without a past: finest level first, untracked.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for frames of another size, [`Error::Config`] for values that are not levels.
+    pub fn latents_of_frames(&self, frames: &Tensor) -> Result<Vec<Tensor>> {
+        let _paused = self.store().no_grad();
+        let centred = |frames: &Tensor| self.preprocess.center(frames).map(|(y, log_det)| (y, log_det, None));
+        let frames = self.frames(Footage::from(&frames.unsqueeze(1)?), centred)?;
+        Ok(self.frame.factors(&frames.y)?.latents)
+    }
+
+    /// The frames of [`VideoFlow::latents_of_frames`] as bytes `(B, C, H, W)`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of levels than the model's, [`Error::Shape`] for latents of other shapes,
+    /// [`Error::NonFinite`] where they decode to none.
+    pub fn frames_of_latents(&self, latents: &[Tensor]) -> Result<Tensor> {
+        let levels = self.priors.len();
+        if latents.len() != levels {
+            let reason = format!("of {} levels given, the model has {levels}", latents.len());
+            return Err(Error::config("latents", reason));
+        }
+        self.levels_of(self.frame.decode_with(|level, _| Ok(latents[level].clone()))?, None)
+    }
+
+    /// What the flow decoded, given what was known before, as bytes.
+    pub(super) fn levels_of(&self, y: Tensor, foreseen: Option<&Foreseen>) -> Result<Tensor> {
+        let _paused = self.store().no_grad();
+        let y = match &self.following {
+            Some(following) => following.decode(y, foreseen)?,
+            None => y,
+        };
+        self.preprocess.quantize(&y)
     }
 
     /// The map from levels to what the flow sees.
@@ -159,7 +203,8 @@ impl VideoFlow {
     /// [`Error::Shape`] for frames of another size, [`Error::Config`] for values that are not levels.
     pub fn log_prob<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Tensor> {
         let frames = self.dequantize(footage.into(), rng)?;
-        let log_prob = self.frame.log_prob_under(&frames.y, &self.clip_priors(&frames))?;
+        let priors = ClipPriors { model: self, frames: &frames };
+        let log_prob = self.frame.log_prob_under(&frames.y, &priors)?;
         Ok(frames.bound(log_prob)?.reshape((frames.clips, frames.steps))?)
     }
 
@@ -170,12 +215,13 @@ impl VideoFlow {
     /// As [`VideoFlow::log_prob`].
     pub fn encode<'a>(&self, footage: impl Into<Footage<'a>>) -> Result<(Vec<Tensor>, Tensor)> {
         let _paused = self.store().no_grad();
-        let Footage { clips, actions } = footage.into();
-        let (count, steps, frames) = self.flat(clips)?;
-        let told = self.told(actions, count, steps)?;
-        let (y, log_det) = self.preprocess.center(&frames)?;
-        let log_prob = (self.frame.log_prob_under(&y, &ClipPriors { model: self, steps, told })? + log_det)?;
-        Ok((self.frame.factors(&y)?.latents, log_prob.reshape((count, steps))?))
+        let frames = self.frames(footage.into(), |frames| {
+            let (y, log_det) = self.preprocess.center(frames)?;
+            Ok((y, log_det, None))
+        })?;
+        let log_prob = self.frame.log_prob_under(&frames.y, &ClipPriors { model: self, frames: &frames })?;
+        let latents = self.frame.factors(&frames.y)?.latents;
+        Ok((latents, frames.bound(log_prob)?.reshape((frames.clips, frames.steps))?))
     }
 
     /// `-log₂ P / D` of every frame, `(B, T)`, untracked.
@@ -189,7 +235,7 @@ impl VideoFlow {
 
     /// Adds the gradient of the mean bits/dim of the frames from number `first` on to `gradients`; those before are given.
     ///
-    /// Gradients flow through the latents of the given frames as well.
+    /// Gradients flow through the latents of the given frames as well, where the priors see these.
     ///
     /// # Errors
     /// As [`VideoFlow::log_prob`]; [`Error::Config`] when no frame is left to predict.
@@ -201,24 +247,34 @@ impl VideoFlow {
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<VideoStep> {
-        let frames = self.dequantize(footage.into(), rng)?;
-        let (y, clips, steps) = (&frames.y, frames.clips, frames.steps);
-        if first >= steps {
+        let mut frames = self.dequantize(footage.into(), rng)?;
+        if first >= frames.steps {
             return Err(Error::config(
                 "clips",
-                format!("{steps} frames, of which {first} are given: none is predicted"),
+                format!("{} frames, of which {first} are given: none is predicted", frames.steps),
             ));
         }
-        let count = clips * (steps - first);
-        let each = -self.bits() / count.max(1) as f64;
-        let weight: Vec<f64> = (0..clips * steps).map(|row| if row % steps < first { 0.0 } else { each }).collect();
+        let mut given = first;
+        if self.following.is_some() {
+            // The latents of given frames are seen by nobody.
+            (frames, given) = (frames.after(first)?, 0);
+        }
+        let (y, clips, steps) = (&frames.y, frames.clips, frames.steps);
+        let each = -self.bits() / (clips * (steps - given)).max(1) as f64;
+        let weight: Vec<f64> = (0..clips * steps).map(|row| if row % steps < given { 0.0 } else { each }).collect();
         let weight = host::tensor_like(&weight, clips * steps, y)?;
-        let priors = self.clip_priors(&frames);
+        let priors = ClipPriors { model: self, frames: &frames };
         let scored = self.frame.log_prob_backward_under(y, &priors, &weight, mode, gradients)?;
-        if let Some(log_q) = &frames.log_q {
-            let noise = (pair(y, &scored.grad_x)? - pair(log_q, &weight)?)?;
-            gradients.check_variables(&noise, &[])?;
-            gradients.accumulate(&noise.backward()?)?;
+        if self.noise.is_some() || self.following.is_some() {
+            let mut of_values = (pair(y, &scored.grad_x)? + pair(&frames.log_det, &weight)?)?;
+            if let Some(log_q) = &frames.log_q {
+                of_values = (of_values - pair(log_q, &weight)?)?;
+            }
+            // Clips that are too short for a past may leave nothing to learn here.
+            if of_values.track_op() {
+                gradients.check_variables(&of_values, &[])?;
+                gradients.accumulate(&of_values.backward()?)?;
+            }
         }
         let log_prob = frames.bound(scored.log_prob)?.detach();
         let total = host::sum(&(log_prob * weight)?)?;
@@ -232,16 +288,15 @@ impl VideoFlow {
     /// As [`VideoFlow::log_prob`]; [`Error::Config`] for clips of `n` frames or fewer.
     pub fn noise<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<Vec<Tensor>> {
         let _paused = self.store().no_grad();
-        let Frames { y, clips, steps, told, .. } = self.dequantize(footage.into(), rng)?;
-        self.enough(steps)?;
-        let factors = self.frame.factors(&y)?;
+        let frames = self.dequantize(footage.into(), rng)?;
+        self.enough(frames.steps)?;
+        let factors = self.frame.factors(&frames.y)?;
         let levels = self.priors.iter().zip(&factors.latents).enumerate();
-        let noise = levels.map(|(i, (prior, latent))| {
-            let alone = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
-            let windows = Windows::new(latent, clips, steps, self.past())?;
-            let told = told.as_ref().map(|told| windows.targets(told)).transpose()?;
-            let (mean, log_std) = prior.given(&windows.past, &windows.both(&alone)?, told.as_ref())?;
-            Ok(((windows.targets(latent)? - mean)? * log_std.neg()?.exp()?)?)
+        let noise = levels.map(|(level, (prior, latent))| {
+            let alone = prior.alone(latent.dim(0)?, factors.kept.get(level))?;
+            let Seen { past, alone, told } = frames.seen_by(level, latent, &alone)?;
+            let (mean, log_std) = prior.given(&past, &alone, told.as_ref())?;
+            Ok(((frames.windows().targets(latent)? - mean)? * log_std.neg()?.exp()?)?)
         });
         noise.collect()
     }
@@ -261,23 +316,31 @@ impl VideoFlow {
     /// For clips of fewer than `n + 1` frames, or values from which it cannot be done; nothing is changed then.
     pub fn initialize<'a>(&self, footage: impl Into<Footage<'a>>, rng: &mut FlowRng) -> Result<()> {
         let _paused = self.store().no_grad();
-        let Frames { y, clips, steps, told, .. } = self.dequantize(footage.into(), rng)?;
-        self.enough(steps)?;
+        let footage = footage.into();
+        self.enough(self.flat(footage.clips)?.1)?;
         let before = self.store().snapshot()?;
-        let outcome = self.frame.initialize(&y, None).and_then(|()| {
-            let factors = self.frame.factors(&y)?;
-            for (i, (prior, latent)) in self.priors.iter().zip(&factors.latents).enumerate() {
-                let (mean, _) = prior.alone(latent.dim(0)?, factors.kept.get(i))?;
-                let windows = Windows::new(latent, clips, steps, self.past())?;
-                let told = told.as_ref().map(|told| windows.targets(told)).transpose()?;
-                prior.initialize(&windows.past, &windows.targets(&mean)?, told.as_ref())?;
-            }
-            Ok(())
-        });
+        let outcome = self.initialize_from(footage, rng);
         if outcome.is_err() {
             self.store().restore(&before)?;
         }
         outcome
+    }
+
+    fn initialize_from(&self, footage: Footage<'_>, rng: &mut FlowRng) -> Result<()> {
+        let frames = self.unmapped(footage, true, |frames| self.drawn(frames, rng))?;
+        let frames = match &self.following {
+            // Those without a past look otherwise, and few are.
+            Some(following) => following.initialize(frames)?.after(self.past())?,
+            None => frames,
+        };
+        self.frame.initialize(&frames.y, None)?;
+        let factors = self.frame.factors(&frames.y)?;
+        for (level, (prior, latent)) in self.priors.iter().zip(&factors.latents).enumerate() {
+            let alone = prior.alone(latent.dim(0)?, factors.kept.get(level))?;
+            let Seen { past, alone, told } = frames.seen_by(level, latent, &alone)?;
+            prior.initialize(&past, &alone.0, told.as_ref())?;
+        }
+        Ok(())
     }
 
     /// Switches batch statistics (training) or running averages (evaluation); this model has neither.
@@ -290,26 +353,55 @@ impl VideoFlow {
         1.0 / (self.spec.dims() as f64 * std::f64::consts::LN_2)
     }
 
-    fn clip_priors(&self, frames: &Frames) -> ClipPriors<'_> {
-        ClipPriors { model: self, steps: frames.steps, told: frames.told.clone() }
+    fn dequantize(&self, footage: Footage<'_>, rng: &mut FlowRng) -> Result<Frames> {
+        self.frames(footage, |frames| self.drawn(frames, rng))
     }
 
-    fn dequantize(&self, Footage { clips, actions }: Footage<'_>, rng: &mut FlowRng) -> Result<Frames> {
-        let (clips_count, steps, frames) = self.flat(clips)?;
-        let told = self.told(actions, clips_count, steps)?;
-        let (y, log_det, log_q) = match &self.noise {
-            None => {
-                let (y, log_det) = self.preprocess.dequantize(&frames, rng)?;
-                (y, log_det, None)
-            }
-            Some(noise) => {
-                let frames = frames.to_device(self.store().device())?;
-                let drawn = noise.dequantize(&frames, self.store().dtype(), rng)?;
-                let (y, log_det) = self.preprocess.scale(&drawn.x)?;
-                (y, log_det, Some(drawn.log_q))
-            }
+    /// Frames with noise from `rng`, the log-determinants of that, and `ln q` of learned noise.
+    fn drawn(&self, frames: &Tensor, rng: &mut FlowRng) -> Result<Dequantized> {
+        let Some(noise) = &self.noise else {
+            let (y, log_det) = self.preprocess.dequantize(frames, rng)?;
+            return Ok((y, log_det, None));
         };
-        Ok(Frames { y, log_det, log_q, told, clips: clips_count, steps })
+        let frames = frames.to_device(self.store().device())?;
+        let drawn = noise.dequantize(&frames, self.store().dtype(), rng)?;
+        let (y, log_det) = self.preprocess.scale(&drawn.x)?;
+        Ok((y, log_det, Some(drawn.log_q)))
+    }
+
+    /// Frames as the flow sees them, with what the priors see; `dequantize` makes them continuous.
+    fn frames(&self, footage: Footage<'_>, dequantize: impl FnOnce(&Tensor) -> Result<Dequantized>) -> Result<Frames> {
+        let frames = self.unmapped(footage, false, dequantize)?;
+        match &self.following {
+            Some(following) => following.encode(frames),
+            None => Ok(frames),
+        }
+    }
+
+    /// As [`VideoFlow::frames`], as they are before guesses make normal numbers of them; `initialize` sets the prior of motions.
+    fn unmapped(
+        &self,
+        Footage { clips, actions }: Footage<'_>,
+        initialize: bool,
+        dequantize: impl FnOnce(&Tensor) -> Result<Dequantized>,
+    ) -> Result<Frames> {
+        let (count, steps, frames) = self.flat(clips)?;
+        let told = self.told(actions, count, steps)?;
+        let (y, log_det, log_q) = dequantize(&frames)?;
+        let past = self.past();
+        let mut made = Frames { y, log_det, log_q, told, foreseen: None, clips: count, steps, alone: past };
+        if let Some(following) = self.following.as_ref().filter(|_| steps > past && count > 0) {
+            let windows = made.windows();
+            let before = following.before(&windows.past(&frames)?)?;
+            let motions = following.found(&before, &windows.targets(&frames)?)?;
+            if initialize {
+                following.initialize_prior(&before)?;
+            }
+            let log_prob = following.log_prob(&before, &motions)?;
+            made.log_det = (made.log_det + windows.at_targets(&log_prob)?)?;
+            made.foreseen = Some(following.foresee(&before, &motions, self.priors.len())?);
+        }
+        Ok(made)
     }
 
     /// Clips `(B, T, C, H, W)` as `B`, `T` and frames `(B·T, C, H, W)`.
@@ -327,6 +419,9 @@ impl VideoFlow {
         }
     }
 }
+
+/// Frames, the log-determinants of what made them continuous, and `ln q` of learned noise.
+type Dequantized = (Tensor, Tensor, Option<Tensor>);
 
 /// Why actions are of no use.
 fn untold() -> Error {

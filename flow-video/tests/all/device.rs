@@ -1,35 +1,27 @@
 //! VideoFlow computes in Candle's operations what its kernels compute on the CPU.
 
 use flow_core::nn::HiddenActivation;
-use flow_core::testing::{Elsewhere, Found, on_second_device, randomise};
+use flow_core::testing::{Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations, randomise};
 use flow_core::train::{EmaConfig, TrainConfig};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_video::Result;
 use flow_video::candle_core::{DType, Device, Tensor};
 use flow_video::data::{Clip, Clips, OpenOptions, Splits};
 use flow_video::model::{
-    Footage, GlowCoupling, ImageSpec, Predictor, PriorConfig, PriorEncoder, VideoConfig, VideoFlow, preset,
+    Footage, GlowCoupling, ImageSpec, Motion, Predictor, PriorConfig, PriorEncoder, VideoConfig, VideoFlow, preset,
 };
 use flow_video::trainer::{VideoRun, VideoTask, train_config};
 
-/// What is compared, by its name.
-type Named = (&'static str, fn(&Elsewhere));
-
-const ALL: [Named; 2] = [("models", models), ("training", training)];
+const ALL: [Comparison; 2] = [("models", models), ("training", training)];
 
 #[test]
 fn composed() {
-    ALL.iter().for_each(|(_, compare)| compare(&Elsewhere::Composed));
+    in_composed_operations(&ALL);
 }
 
 #[test]
 fn on_a_gpu() {
-    ALL.into_iter().for_each(|(what, compare)| on_second_device(&format!("VideoFlow, {what}"), compare));
-}
-
-#[track_caller]
-fn hold(elsewhere: &Elsewhere, what: &str, tolerance: f64, f: impl Fn(&Device) -> Result<Found>) {
-    elsewhere.compare(what, tolerance, f).unwrap_or_else(|failure| panic!("{failure}"));
+    all_on_second_device("VideoFlow", &ALL);
 }
 
 /// Every network that looks at the past, and every choice that changes what is computed, small.
@@ -49,6 +41,7 @@ fn configs() -> Vec<(&'static str, VideoConfig)> {
         ("histogram, learned noise", config(|c| (c.gaussianize, c.noise_width) = (true, 4))),
         ("additive, relu", config(|c| (c.coupling, c.activation) = (GlowCoupling::Additive, HiddenActivation::Relu))),
         ("actions", config(|c| c.actions = 3)),
+        ("motion", config(|c| (c.prior.motion, c.prior.skip, c.gaussianize) = (Some(Motion::new(2, 4)), false, true))),
     ]
 }
 
@@ -63,7 +56,7 @@ fn clips(frames: usize, device: &Device) -> Result<Tensor> {
 
 fn models(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, what, 1e-4, |device| {
+        elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
             let store = ParamStore::new(1, DType::F32, device);
             let [c, h, w] = SHAPE;
             let model = VideoFlow::new(&config, &ImageSpec::new(c, h, w, 256)?, &store)?;
@@ -120,7 +113,7 @@ fn set(count: usize) -> Result<Clips> {
 /// to step: hence a thousandth.
 fn training(elsewhere: &Elsewhere) {
     for (what, config) in configs() {
-        hold(elsewhere, &format!("training, {what}"), 1e-3, |device| {
+        elsewhere.hold(&format!("training, {what}"), 1e-3, |device| -> Result<Found> {
             let splits = Splits { train: set(8)?, validation: set(3)?, test: set(1)? };
             let mut recipe = preset("small")?.recipe;
             (recipe.batch, recipe.init_batch, recipe.context, recipe.targets, recipe.horizon) = (4, 4, 2, 2, 2);

@@ -2,7 +2,9 @@
 
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_video::candle_core::{DType, Device, Tensor};
-use flow_video::model::{Footage, ImageSpec, Predictor, PriorConfig, PriorEncoder, VideoConfig, VideoFlow, preset};
+use flow_video::model::{
+    Footage, ImageSpec, Motion, Predictor, PriorConfig, PriorEncoder, VideoConfig, VideoFlow, preset,
+};
 
 /// A small model whose parameters are not those of the start, at which half of the networks are zero.
 fn model(dtype: DType) -> VideoFlow {
@@ -16,6 +18,24 @@ fn model_of(dtype: DType, gaussianize: bool) -> VideoFlow {
 /// What looks at the past.
 const ENCODERS: [PriorEncoder; 4] =
     [PriorEncoder::Conv3dNet, PriorEncoder::ConvNet, PriorEncoder::ConvLstm, PriorEncoder::Pointwise];
+
+/// A model with each of these, and some that follow motions.
+fn all_that_look_back(dtype: DType) -> impl Iterator<Item = (String, VideoFlow)> {
+    let encoders = ENCODERS.into_iter().map(move |encoder| (format!("{encoder:?}"), encoding(dtype, encoder)));
+    let moving = [(PriorEncoder::Conv3dNet, true), (PriorEncoder::Conv3dNet, false), (PriorEncoder::ConvNet, true)];
+    encoders.chain(moving.map(|(encoder, gaussianize)| {
+        let model = following(dtype, |config| (config.prior.encoder, config.gaussianize) = (encoder, gaussianize));
+        (format!("{encoder:?} and motion, histogram {gaussianize}"), model)
+    }))
+}
+
+/// A model that follows motions.
+fn following(dtype: DType, change: impl FnOnce(&mut VideoConfig)) -> VideoFlow {
+    changed(dtype, |config| {
+        (config.prior.motion, config.prior.skip) = (Some(Motion::new(2, 4)), false);
+        change(config);
+    })
+}
 
 fn encoding(dtype: DType, encoder: PriorEncoder) -> VideoFlow {
     changed(dtype, |config| {
@@ -58,11 +78,11 @@ pub(crate) fn rows(t: &Tensor) -> Vec<Vec<f64>> {
 
 #[test]
 fn a_frame_changes_nothing_before_it() {
-    ENCODERS.into_iter().for_each(check_causality);
+    all_that_look_back(DType::F64).for_each(|(name, model)| check_causality(&name, &model));
 }
 
-fn check_causality(encoder: PriorEncoder) {
-    let (model, before) = (encoding(DType::F64, encoder), clips(6, 1));
+fn check_causality(name: &str, model: &VideoFlow) {
+    let before = clips(6, 1);
     let past = model.past();
     let score = |x: &Tensor| rows(&model.log_prob(x, &mut FlowRng::seed_from(9)).unwrap());
     let known = score(&before);
@@ -73,7 +93,7 @@ fn check_causality(encoder: PriorEncoder) {
         assert_eq!(changed[1], known[1], "clips are independent");
         for s in 0..6 {
             let reaches = (t..=t + past).contains(&s) && (s >= past || s == t);
-            assert_eq!(changed[0][s] != known[0][s], reaches, "{encoder:?}: frame {t} on frame {s}");
+            assert_eq!(changed[0][s] != known[0][s], reaches, "{name}: frame {t} on frame {s}");
         }
     }
 }
@@ -116,7 +136,9 @@ fn both_ways_of_back_propagation_agree_with_each_other_and_with_differences() {
     check_gradients(&changed(DType::F64, |config| config.actions = 3), Some(&actions(5)));
     check_gradients(&changed(DType::F64, |config| config.noise_width = 5), None);
     check_gradients(&changed(DType::F64, |config| (config.gaussianize, config.noise_width) = (true, 5)), None);
-    ENCODERS.into_iter().for_each(|encoder| check_gradients(&encoding(DType::F64, encoder), None));
+    let all = |config: &mut VideoConfig| (config.gaussianize, config.noise_width, config.actions) = (true, 5, 3);
+    check_gradients(&following(DType::F64, all), Some(&actions(5)));
+    all_that_look_back(DType::F64).for_each(|(_, model)| check_gradients(&model, None));
 }
 
 fn check_gradients(model: &VideoFlow, actions: Option<&Tensor>) {
@@ -169,7 +191,7 @@ fn check_gradients(model: &VideoFlow, actions: Option<&Tensor>) {
 
 #[test]
 fn futures_go_on_where_they_were_left() {
-    ENCODERS.into_iter().for_each(|encoder| check_futures(&encoding(DType::F32, encoder)));
+    all_that_look_back(DType::F32).for_each(|(_, model)| check_futures(&model));
 }
 
 fn check_futures(model: &VideoFlow) {
@@ -257,14 +279,21 @@ fn what_cannot_be_predicted_is_refused() {
     assert!(
         config.check(model.spec()).unwrap_err().to_string().contains("a pointwise prior reads the last latent only")
     );
+    config.prior.motion = Some(Motion::new(2, 4));
+    (config.prior.encoder, config.prior.past) = (PriorEncoder::Conv3dNet, 1);
+    assert!(config.check(model.spec()).unwrap_err().to_string().contains("needs two past frames"));
+    config.prior.past = 2;
+    assert!(config.check(model.spec()).unwrap_err().to_string().contains("set skip to false"));
+    config.prior.skip = false;
+    assert!(config.check(model.spec()).is_ok());
+    assert!(model.frames_of_latents(&[]).unwrap_err().to_string().contains("of 0 levels given"));
     assert!(preset("video").unwrap_err().to_string().contains("bair-quant"));
 }
 
 #[test]
 fn initialisation_makes_noise_of_the_latents() {
-    for encoder in ENCODERS {
+    for (_, model) in all_that_look_back(DType::F64) {
         let (x, mut rng) = (clips(6, 8), FlowRng::seed_from(2));
-        let model = encoding(DType::F64, encoder);
         model.initialize(&x, &mut rng).unwrap();
         for noise in model.noise(&x, &mut FlowRng::seed_from(3)).unwrap() {
             assert_eq!(noise.dim(0).unwrap(), 2 * (6 - model.past()));
@@ -285,4 +314,55 @@ fn parameters_of_the_papers_models_are_counted() {
         let count = model.store().parameter_count() as f64 / 1e6;
         assert!((count - millions).abs() < 0.01 * millions, "{name}: {count}");
     }
+}
+
+#[test]
+fn latents_of_single_frames_lead_back_to_them() {
+    let frames = clips(3, 2).reshape((6, 1, 8, 12)).unwrap();
+    for (name, model) in all_that_look_back(DType::F64) {
+        let back = model.frames_of_latents(&model.latents_of_frames(&frames).unwrap()).unwrap();
+        let bytes = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        assert_eq!(bytes(&back), bytes(&frames), "{name}");
+    }
+}
+
+/// A pattern that moves to the left by two pixels a frame.
+fn moving() -> Tensor {
+    let pixel = |t: usize, y: usize, x: usize| ((x + 2 * t) * 53 % 12 * 20 + 3 * y) as u8;
+    let frame = |t: usize| (0..8).flat_map(move |y| (0..12).map(move |x| pixel(t, y, x)));
+    let values: Vec<u8> = (0..2).flat_map(|from| (from..from + 6).flat_map(frame)).collect();
+    Tensor::from_vec(values, (2, 6, 1, 8, 12), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn what_goes_on_as_expected_is_cheap() {
+    let x = moving();
+    let bits = |model: &VideoFlow| {
+        model.initialize(&x, &mut FlowRng::seed_from(1)).unwrap();
+        rows(&model.bits_per_dim(&x, &mut FlowRng::seed_from(2)).unwrap())[1][3]
+    };
+    let guessing = following(DType::F64, |config| config.gaussianize = true);
+    let (with, without) = (bits(&guessing), bits(&model_of(DType::F64, true)));
+    assert!(with < 0.4 * without, "{with} {without}");
+}
+
+/// Without noise a new model lets everything go on, and a frame may be observed in any type.
+#[test]
+fn what_moves_goes_on() {
+    let pixel = |t: usize, y: usize, x: usize| match (y, x.checked_sub(1 + t)) {
+        (2..6, Some(column @ 0..3)) => (100 + 12 * (4 * column + y)) as u8,
+        _ => 20,
+    };
+    let frame = |t: usize| (0..8).flat_map(move |y| (0..12).map(move |x| pixel(t, y, x)));
+    let values: Vec<u8> = (0..2).flat_map(|_| (0..6).flat_map(frame)).collect();
+    let x = Tensor::from_vec(values, (2, 6, 1, 8, 12), &Device::Cpu).unwrap();
+    let model = following(DType::F64, |config| config.gaussianize = true);
+    model.initialize(&x, &mut FlowRng::seed_from(1)).unwrap();
+    let part = |from: usize, count: usize| x.narrow(1, from, count).unwrap().to_dtype(DType::F32).unwrap();
+    let mut predictor = Predictor::new(&model);
+    predictor.observe(&part(0, 4)).unwrap();
+    let next = predictor.predict(2, &[0.0], &mut FlowRng::seed_from(1)).unwrap().to_dtype(DType::F32).unwrap();
+    let error = |a: &Tensor| (a - part(4, 2)).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+    let (moved, still) = (error(&next), error(&Tensor::cat(&[part(3, 1), part(3, 1)], 1).unwrap()));
+    assert!(moved < 0.3 * still, "{moved} {still}");
 }
