@@ -128,11 +128,7 @@ impl MotionPrior {
     }
 
     /// Motions for every frame, square by square: drawn where there are numbers in `[0, 1)`, one for each square of each frame,
-    /// or the likeliest ones.
-    ///
-    /// The probabilities of the candidates and of a new motion, whichever it is, are raised to the power `1/temperature`; a new
-    /// motion is drawn as it is. (Each of many new motions is unlikely beside standing still, of which a low temperature would
-    /// make a certainty.)
+    /// or the likeliest ones. Probabilities are raised to the power `1/temperature`.
     pub(super) fn draw(
         &self,
         past: &Tensor,
@@ -143,21 +139,25 @@ impl MotionPrior {
         let logs = self.logs(past, fields)?;
         let blocks = logs[1].dim(2)? * logs[1].dim(3)?;
         let [shares, down, across] = [host::numbers(&logs[0])?, host::numbers(&logs[1])?, host::numbers(&logs[2])?];
-        let (side, reach) = (self.motion.side(), self.motion.reach as isize);
+        let (side, vectors) = (self.motion.side(), self.motion.vectors());
         let drawn = fields.par_iter().enumerate().map(|(row, field)| {
             let mut motions: Vec<[isize; 2]> = Vec::with_capacity(blocks);
             for block in 0..blocks {
                 let of = |logs: &[f64], count: usize, k: usize| logs[(row * count + k) * blocks + block].exp();
-                let axis = |logs: &[f64]| (0..side).map(|k| of(logs, side, k)).collect::<Vec<_>>();
                 let first = field.situation(block, &motions) * SHARES;
                 let share = |k: usize| of(&shares, SITUATIONS * SHARES, first + k);
-                let mut uniform = uniforms.map(|uniforms| uniforms[row * blocks + block]);
-                let (vectors, mut weights) = merged(field.candidates(block, &motions), share);
-                weights.push(share(CANDIDATES));
-                motions.push(match vectors.get(choose(&weights, temperature, &mut uniform)) {
-                    Some(vector) => *vector,
-                    None => [&down, &across].map(|logs| choose(&axis(logs), 1.0, &mut uniform) as isize - reach),
-                });
+                let new = share(CANDIDATES);
+                let [down, across] =
+                    [&down, &across].map(|logs| (0..side).map(|k| of(logs, side, k)).collect::<Vec<_>>());
+                let candidates = field.candidates(block, &motions);
+                let probability = |motion: &[isize; 2]| {
+                    let [y, x] = motion.map(|along| along.saturating_add_unsigned(self.motion.reach) as usize);
+                    let taken = candidates.iter().enumerate().filter(|(_, candidate)| *candidate == motion);
+                    taken.map(|(k, _)| share(k)).sum::<f64>() + new * down[y] * across[x]
+                };
+                let probabilities: Vec<f64> = vectors.iter().map(probability).collect();
+                let uniform = uniforms.map(|uniforms| uniforms[row * blocks + block]);
+                motions.push(vectors[choose(&probabilities, temperature, uniform)]);
             }
             motions
         });
@@ -165,36 +165,20 @@ impl MotionPrior {
     }
 }
 
-/// Different candidates with what they have together.
-fn merged(candidates: [[isize; 2]; CANDIDATES], share: impl Fn(usize) -> f64) -> (Vec<[isize; 2]>, Vec<f64>) {
-    let (mut vectors, mut weights): (Vec<[isize; 2]>, Vec<f64>) = Default::default();
-    for (k, candidate) in candidates.into_iter().enumerate() {
-        match vectors.iter().position(|known| *known == candidate) {
-            Some(known) => weights[known] += share(k),
-            None => {
-                vectors.push(candidate);
-                weights.push(share(k));
-            }
-        }
-    }
-    (vectors, weights)
-}
-
 /// An index by probabilities that are raised to the power `1/temperature`; the likeliest one at zero or without a number in
-/// `[0, 1)`, which becomes another such number.
-fn choose(probabilities: &[f64], temperature: f64, uniform: &mut Option<f64>) -> usize {
+/// `[0, 1)`.
+fn choose(probabilities: &[f64], temperature: f64, uniform: Option<f64>) -> usize {
     let likelier = |best: usize, i: usize| if probabilities[i] > probabilities[best] { i } else { best };
     let likeliest = (0..probabilities.len()).fold(0, likelier);
     let (Some(uniform), true) = (uniform, temperature > 0.0) else { return likeliest };
     let most = probabilities[likeliest];
     let weights: Vec<f64> = probabilities.iter().map(|p| (p / most).powf(1.0 / temperature)).collect();
-    let mut left = *uniform * weights.iter().sum::<f64>();
-    for (i, &weight) in weights.iter().enumerate() {
-        if left < weight {
-            *uniform = left / weight;
+    let mut left = uniform * weights.iter().sum::<f64>();
+    for (i, weight) in weights.iter().enumerate() {
+        left -= weight;
+        if left < 0.0 {
             return i;
         }
-        left -= weight;
     }
     likeliest
 }
