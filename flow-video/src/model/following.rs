@@ -147,7 +147,7 @@ impl Following {
     fn context(&self, guess: &Tensor, trust: &Tensor) -> Result<Tensor> {
         let levels = self.spec.levels as f64;
         let shade = |level: f64| match level {
-            none if none == 0.0 => 0.0,
+            0.0 => 0.0,
             all if all == levels - 1.0 => (SHADES - 1) as f64,
             some => 1.0 + (4.0 * some / levels).floor(),
         };

@@ -4,6 +4,7 @@
 //! clip frame by frame.
 
 mod config;
+mod dequantize;
 mod encoder;
 mod following;
 mod footage;

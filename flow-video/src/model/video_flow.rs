@@ -18,7 +18,7 @@ use super::following::{Following, Foreseen};
 use super::footage::{ActionScale, Footage};
 use super::noise::{LearnedNoise, learned_noise};
 use super::prior::{Alone, LatentPrior};
-use super::windows::{ClipPriors, Frames, Seen};
+use super::windows::{ClipPriors, Seen};
 
 /// What a training step computed.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +42,8 @@ pub struct VideoStep {
 pub struct VideoFlow {
     config: VideoConfig,
     spec: ImageSpec,
-    preprocess: Preprocess,
-    noise: Option<LearnedNoise>,
+    pub(super) preprocess: Preprocess,
+    pub(super) noise: Option<LearnedNoise>,
     actions: Option<ActionScale>,
     pub(super) following: Option<Following>,
     pub(super) frame: MultiScale,
@@ -353,57 +353,6 @@ impl VideoFlow {
         1.0 / (self.spec.dims() as f64 * std::f64::consts::LN_2)
     }
 
-    fn dequantize(&self, footage: Footage<'_>, rng: &mut FlowRng) -> Result<Frames> {
-        self.frames(footage, |frames| self.drawn(frames, rng))
-    }
-
-    /// Frames with noise from `rng`, the log-determinants of that, and `ln q` of learned noise.
-    fn drawn(&self, frames: &Tensor, rng: &mut FlowRng) -> Result<Dequantized> {
-        let Some(noise) = &self.noise else {
-            let (y, log_det) = self.preprocess.dequantize(frames, rng)?;
-            return Ok((y, log_det, None));
-        };
-        let frames = frames.to_device(self.store().device())?;
-        let drawn = noise.dequantize(&frames, self.store().dtype(), rng)?;
-        let (y, log_det) = self.preprocess.scale(&drawn.x)?;
-        Ok((y, log_det, Some(drawn.log_q)))
-    }
-
-    /// Frames as the flow sees them, with what the priors see; `dequantize` makes them continuous.
-    fn frames(&self, footage: Footage<'_>, dequantize: impl FnOnce(&Tensor) -> Result<Dequantized>) -> Result<Frames> {
-        let frames = self.unmapped(footage, false, dequantize)?;
-        match &self.following {
-            Some(following) => following.encode(frames),
-            None => Ok(frames),
-        }
-    }
-
-    /// As [`VideoFlow::frames`], as they are before guesses make normal numbers of them; `initialize` sets the prior of motions.
-    fn unmapped(
-        &self,
-        Footage { clips, actions }: Footage<'_>,
-        initialize: bool,
-        dequantize: impl FnOnce(&Tensor) -> Result<Dequantized>,
-    ) -> Result<Frames> {
-        let (count, steps, frames) = self.flat(clips)?;
-        let told = self.told(actions, count, steps)?;
-        let (y, log_det, log_q) = dequantize(&frames)?;
-        let past = self.past();
-        let mut made = Frames { y, log_det, log_q, told, foreseen: None, clips: count, steps, alone: past };
-        if let Some(following) = self.following.as_ref().filter(|_| steps > past && count > 0) {
-            let windows = made.windows();
-            let before = following.before(&windows.past(&frames)?)?;
-            let motions = following.found(&before, &windows.targets(&frames)?)?;
-            if initialize {
-                following.initialize_prior(&before)?;
-            }
-            let log_prob = following.log_prob(&before, &motions)?;
-            made.log_det = (made.log_det + windows.at_targets(&log_prob)?)?;
-            made.foreseen = Some(following.foresee(&before, &motions, self.priors.len())?);
-        }
-        Ok(made)
-    }
-
     /// Clips `(B, T, C, H, W)` as `B`, `T` and frames `(B·T, C, H, W)`.
     pub(crate) fn flat(&self, clips: &Tensor) -> Result<(usize, usize, Tensor)> {
         let [c, h, w] = self.spec.event_shape();
@@ -419,9 +368,6 @@ impl VideoFlow {
         }
     }
 }
-
-/// Frames, the log-determinants of what made them continuous, and `ln q` of learned noise.
-type Dequantized = (Tensor, Tensor, Option<Tensor>);
 
 /// Why actions are of no use.
 fn untold() -> Error {
