@@ -39,8 +39,10 @@ pub(super) fn words(c: &VideoConfig) -> String {
     };
     let skip = if p.skip && p.encoder != PriorEncoder::Pointwise { ", skip" } else { "" };
     let past = counted(p.past, "past frame");
-    let motion = p.motion.map(|m| format!(", squares of {} pixels that move by up to {}", m.block, m.reach));
-    let motion = motion.unwrap_or_default();
+    let motion = match p.motion {
+        Some(m) => format!(", squares of {} pixels that move by up to {}", m.block, m.reach),
+        None => String::new(),
+    };
     format!(
         "VideoFlow, {front}{} levels of {} steps, width {}, {coupling} couplings, {activation}; prior of {network}, {past}{motion}{skip}{told}",
         c.levels, c.steps, c.width

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// beside that of no motion.
 const ERROR_WEIGHT: f64 = 5.0;
 /// What a candidate's error may exceed the least one by, in squared ranges. With 1, about as many bits as a new motion costs,
-/// moving digits cost an eighth more after 50 steps.
+/// moving digits cost a fifth more after 50 steps.
 const SLACK: f64 = 1.0 / 256.0;
 /// How many motions a square may take over: see [`Fields::candidates`].
 pub(super) const CANDIDATES: usize = 5;
