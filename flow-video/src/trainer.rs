@@ -155,10 +155,12 @@ impl VideoTask {
                 format!("{shape:?} with {levels} levels, the model is for {} of {}", run.spec, run.spec.levels);
             return Err(Error::config("training clips", reason));
         }
-        if run.targets == 0 || run.horizon == 0 || run.context < run.model.prior.past {
+        if run.targets == 0 || run.horizon == 0 || run.context < run.model.past() {
             let reason = format!(
                 "{} given and {} predicted frames: the prior looks at {} frames, and at least one must be predicted",
-                run.context, run.targets, run.model.prior.past
+                run.context,
+                run.targets,
+                run.model.past()
             );
             return Err(Error::config("training windows", reason));
         }
@@ -265,7 +267,7 @@ impl Task for VideoTask {
             self.model.scale_actions(&self.splits.train.action_scale())?;
         }
         let chosen = &order[..self.run.init_batch.min(order.len())];
-        let (clips, actions) = self.windows(chosen, self.run.model.prior.past + 1, rng)?;
+        let (clips, actions) = self.windows(chosen, self.run.model.past() + 1, rng)?;
         Ok(self.model.initialize(Footage::new(&clips, actions.as_ref()), rng)?)
     }
 

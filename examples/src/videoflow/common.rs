@@ -132,8 +132,8 @@ impl DataArg {
 /// How futures are drawn.
 #[derive(Args, Debug)]
 pub(super) struct DrawArg {
-    /// Standard deviation of what is drawn, relative to the model's: one number, or one for each level, finest first
-    /// [default: that of the run's recipe]
+    /// Standard deviation of what is drawn, relative to the model's: one number, or one for each level, finest first, and
+    /// if wanted one more for the motions of models that draw these (else 1) [default: that of the run's recipe]
     #[arg(long, value_delimiter = ',', value_name = "T")]
     temperature: Option<Vec<f64>>,
     /// Seed of what is drawn
@@ -253,7 +253,7 @@ pub(super) fn places(set: &Clips, named: &[usize], count: usize) -> Result<Vec<u
 
 /// Refuses fewer given frames than the prior looks at.
 pub(super) fn enough(run: &VideoRun, context: usize) -> Result<()> {
-    let past = run.model.prior.past;
+    let past = run.model.past();
     ensure!(context >= past, "--context {context}: the model looks at {past} frames");
     Ok(())
 }

@@ -40,7 +40,10 @@ pub(super) fn words(c: &VideoConfig) -> String {
     let skip = if p.skip && p.encoder != PriorEncoder::Pointwise { ", skip" } else { "" };
     let past = counted(p.past, "past frame");
     let motion = match p.motion {
-        Some(m) => format!(", squares of {} pixels that move by up to {}", m.block, m.reach),
+        Some(m) => {
+            let meet = if m.adds { "add up" } else { "cover each other" };
+            format!(", layers followed over {} frames that move by up to {} pixels and {meet}", m.memory, m.reach)
+        }
         None => String::new(),
     };
     format!(

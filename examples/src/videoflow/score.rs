@@ -50,7 +50,7 @@ impl ScoreArgs {
         check_output(&self.out)?;
         let device = self.device.open()?;
         let (run, model) = load(&self.checkpoint, &device)?;
-        let past = run.model.prior.past;
+        let past = run.model.past();
         let set = self.data.clips(&self.checkpoint, &run, past + 1)?;
         let mut table = String::from("clip,name,frame,bits_per_dim\n");
         let mut curves = Vec::new();

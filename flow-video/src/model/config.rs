@@ -41,7 +41,7 @@ pub struct PriorConfig {
     pub dilations: bool,
     /// Whether the mean is predicted as a change of the last latent.
     pub skip: bool,
-    /// Motions of squares, if they are modelled: the priors see the past frames themselves and the guess that the motions make, in
+    /// Motions of layers, if they are modelled: the priors see the past frames themselves and the guess that the motions make, in
     /// the place of past latents, so that `skip` must be off; and a histogram of levels ([`VideoConfig::gaussianize`]) becomes one
     /// given the guess ([`GaussianizeGuessed`](flow_core::layers::GaussianizeGuessed)). Beyond the paper; none for its model.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +159,7 @@ impl VideoConfig {
                 let reason = "a pointwise prior sees one latent and no motions; choose another encoder";
                 return Err(Error::config("videoflow", reason));
             }
-            motion.check(self.prior.past, spec.event_shape())?;
+            motion.check(spec.event_shape())?;
             if self.prior.skip {
                 let reason =
                     "where motions are followed the priors see frames in the place of past latents; set skip to false";
@@ -175,6 +175,11 @@ impl VideoConfig {
             return Err(Error::config("videoflow", "a pointwise prior sees no actions; choose another encoder"));
         }
         spec.check_scales("videoflow", self.levels, self.levels)
+    }
+
+    /// How many frames the model looks back: those that the prior sees, and those over which motions are followed.
+    pub fn past(&self) -> usize {
+        self.prior.past.max(self.prior.motion.map_or(0, |motion| motion.memory))
     }
 
     /// The flow of one frame as Glow's.

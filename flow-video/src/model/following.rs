@@ -8,7 +8,10 @@ use flow_image::model::ImageSpec;
 use rayon::prelude::*;
 
 use super::VideoConfig;
-use super::motion::{Fields, Motion, TRUSTS};
+use super::guess::KINDS;
+use super::layers::{MOST, Scene};
+use super::motion::Motion;
+use super::plane::Vector;
 use super::vectors::MotionPrior;
 use super::windows::Frames;
 
@@ -18,6 +21,8 @@ const SHADES: usize = 6;
 /// Guesses of frames and what follows from them: how their levels become normal numbers, and what the priors see.
 pub(super) struct Following {
     motion: Motion,
+    /// How many of the frames before the priors see.
+    past: usize,
     spec: ImageSpec,
     front: Option<GaussianizeGuessed>,
     prior: MotionPrior,
@@ -39,11 +44,11 @@ pub(super) struct Before {
     frames: Tensor,
     /// The last of them.
     last: Vec<f64>,
-    fields: Vec<Fields>,
+    scenes: Vec<Scene>,
 }
 
-/// A motion of every square of a frame.
-pub(super) type Motions = Vec<[isize; 2]>;
+/// A motion of every layer of a frame.
+pub(super) type Motions = Vec<Vector>;
 
 impl Foreseen {
     /// The same of other rows.
@@ -59,14 +64,14 @@ impl Following {
         let shape = spec.event_shape();
         let front = match config.gaussianize {
             true => {
-                let classes = TRUSTS * SHADES + 1;
+                let classes = KINDS * SHADES + 1;
                 Some(GaussianizeGuessed::new(&path.pp("front"), &shape, classes, spec.levels, [0.0, 1.0])?)
             }
             false => None,
         };
         let prior = MotionPrior::new(&path.pp("motion"), shape, motion, &config.prior, config.activation)?;
         let (dtype, device) = (path.store().dtype(), path.store().device().clone());
-        Ok(Following { motion: *motion, spec: *spec, front, prior, dtype, device })
+        Ok(Following { motion: *motion, past: config.prior.past, spec: *spec, front, prior, dtype, device })
     }
 
     /// The channels that the prior of scale `scale`, the finest 0, sees of every frame.
@@ -74,61 +79,61 @@ impl Following {
         self.spec.event_shape()[0] << (2 * (scale + 1))
     }
 
-    /// How many squares a frame has.
-    pub(super) fn squares(&self) -> usize {
-        let [_, height, width] = self.spec.event_shape();
-        (height / self.motion.block) * (width / self.motion.block)
+    /// How many numbers are needed to draw the motions of a frame.
+    pub(super) fn draws(&self) -> usize {
+        MOST
     }
 
     /// What frames tell of those after them: `(R, n, C, H, W)` of levels of any type.
     pub(super) fn before(&self, frames: &Tensor) -> Result<Before> {
         let frames = frames.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-        let steps = frames.dim(1)?;
-        let frame = |at: usize| host::numbers(&frames.narrow(1, at, 1)?);
-        let (before, last) = (frame(steps - 2)?, frame(steps - 1)?);
-        let pairs = before.par_chunks_exact(self.spec.dims()).zip(last.par_chunks_exact(self.spec.dims()));
-        let fields = pairs.map(|(before, last)| self.motion.fields([before, last], self.spec.event_shape())).collect();
-        Ok(Before { frames, last, fields })
+        let (steps, size) = (frames.dim(1)?, self.spec.event_shape());
+        let (dims, levels) = (self.spec.dims(), self.spec.levels as f64);
+        let all = host::numbers(&frames.narrow(1, steps - self.motion.memory, self.motion.memory)?)?;
+        let scene = |frames: &[f64]| {
+            let frames: Vec<&[f64]> = frames.chunks_exact(dims).collect();
+            self.motion.scene(&frames, size, levels)
+        };
+        let scenes = all.par_chunks_exact(self.motion.memory * dims).map(scene).collect();
+        let last = host::numbers(&frames.narrow(1, steps - 1, 1)?)?;
+        Ok(Before { frames, last, scenes })
     }
 
-    /// The motions of the frames `(R, C, H, W)` of levels after others.
+    /// The motions of the layers to the frames `(R, C, H, W)` of levels after others.
     pub(super) fn found(&self, before: &Before, frames: &Tensor) -> Result<Vec<Motions>> {
-        let (now, size, levels) = (host::numbers(frames)?, self.spec.event_shape(), self.spec.levels as f64);
-        let frames = before.last.par_chunks_exact(self.spec.dims()).zip(now.par_chunks_exact(self.spec.dims()));
-        let found = before.fields.par_iter().zip(frames);
-        Ok(found.map(|(fields, (last, now))| self.motion.found(fields, [last, now], size, levels)).collect())
+        let now = host::numbers(frames)?;
+        let found = before.scenes.par_iter().zip(now.par_chunks_exact(self.spec.dims()));
+        Ok(found.map(|(scene, now)| self.motion.found(scene, now)).collect())
     }
 
     /// `ln P` of motions in nats, `(R,)`, tracked.
     pub(super) fn log_prob(&self, before: &Before, motions: &[Motions]) -> Result<Tensor> {
-        self.prior.log_prob(&self.squeezed(&before.frames, self.motion.block)?, &before.fields, motions)
+        self.prior.log_prob(&before.scenes, motions)
     }
 
     /// Motions that may follow: drawn, or the likeliest ones without numbers to draw by.
     pub(super) fn draw(&self, before: &Before, temperature: f64, uniforms: Option<&[f64]>) -> Result<Vec<Motions>> {
-        let seen = self.squeezed(&before.frames, self.motion.block)?;
-        self.prior.draw(&seen, &before.fields, temperature, uniforms)
+        self.prior.draw(&before.scenes, temperature, uniforms)
     }
 
     /// Data-dependent initialisation of the prior of motions.
     pub(super) fn initialize_prior(&self, before: &Before) -> Result<()> {
-        self.prior.initialize(&self.squeezed(&before.frames, self.motion.block)?, &before.fields)
+        self.prior.initialize(&before.scenes)
     }
 
     /// What the frames before and motions let expect, for a model of so many scales.
     pub(super) fn foresee(&self, before: &Before, motions: &[Motions], scales: usize) -> Result<Foreseen> {
-        let (rows, _, c, h, w) = before.frames.dims5()?;
-        let (mut guess, mut trust) = (vec![0.0; rows * c * h * w], vec![0.0; rows * h * w]);
-        let out = guess.par_chunks_exact_mut(c * h * w).zip(trust.par_chunks_exact_mut(h * w));
-        let given = before.fields.par_iter().zip(motions).zip(before.last.par_chunks_exact(c * h * w));
-        out.zip(given).for_each(|(out, ((fields, motions), last))| {
-            self.motion.carry(fields, motions, last, [c, h, w], out);
-        });
+        let (rows, steps, c, h, w) = before.frames.dims5()?;
+        let (mut guess, mut kinds) = (vec![0.0; rows * c * h * w], vec![0.0; rows * h * w]);
+        let out = guess.par_chunks_exact_mut(c * h * w).zip(kinds.par_chunks_exact_mut(h * w));
+        let given = before.scenes.par_iter().zip(motions).zip(before.last.par_chunks_exact(c * h * w));
+        out.zip(given).for_each(|(out, ((scene, motions), last))| self.motion.guess(scene, motions, last, out));
         let guess = Tensor::from_vec(guess, (rows, c, h, w), &Device::Cpu)?;
-        let trust = Tensor::from_vec(trust, (rows, 1, h, w), &Device::Cpu)?;
-        let all = Tensor::cat(&[&before.frames, &guess.unsqueeze(1)?], 1)?;
+        let kinds = Tensor::from_vec(kinds, (rows, 1, h, w), &Device::Cpu)?;
+        let frames = before.frames.narrow(1, steps - self.past, self.past)?;
+        let all = Tensor::cat(&[&frames, &guess.unsqueeze(1)?], 1)?;
         let seen = (0..scales).map(|scale| self.squeezed(&all, 1 << (scale + 1))).collect::<Result<_>>()?;
-        Ok(Foreseen { context: self.context(&guess, &trust)?, seen })
+        Ok(Foreseen { context: self.context(&guess, &kinds)?, seen })
     }
 
     /// Frames of levels `(R, n, C, H, W)` in `[-½, ½]`, squares of `side` pixels as channels.
@@ -136,15 +141,12 @@ impl Following {
         let (rows, steps, c, h, w) = frames.dims5()?;
         let unit = (frames + 0.5)?.affine(1.0 / self.spec.levels as f64, -0.5)?;
         let unit = self.here(&unit.reshape((rows * steps, c, h, w))?)?;
-        let squeezed = match side {
-            1 => unit,
-            _ => Squeeze::new(&[c, h, w], side)?.encode(&unit, None)?.0,
-        };
+        let squeezed = Squeeze::new(&[c, h, w], side)?.encode(&unit, None)?.0;
         Ok(squeezed.reshape((rows, steps, c * side * side, h / side, w / side))?)
     }
 
     /// Guesses in the units of the front, and the classes of values.
-    fn context(&self, guess: &Tensor, trust: &Tensor) -> Result<Tensor> {
+    fn context(&self, guess: &Tensor, kinds: &Tensor) -> Result<Tensor> {
         let levels = self.spec.levels as f64;
         let shade = |level: f64| match level {
             0.0 => 0.0,
@@ -153,7 +155,7 @@ impl Following {
         };
         let shades: Vec<f64> = guess.flatten_all()?.to_vec1::<f64>()?.into_iter().map(shade).collect();
         let shades = Tensor::from_vec(shades, guess.shape(), &Device::Cpu)?;
-        let classes = trust.affine(SHADES as f64, 0.0)?.broadcast_add(&shades)?;
+        let classes = kinds.affine(SHADES as f64, 0.0)?.broadcast_add(&shades)?;
         self.here(&Tensor::cat(&[(guess + 0.5)?.affine(1.0 / levels, 0.0)?, classes], 1)?)
     }
 
@@ -161,7 +163,7 @@ impl Following {
     fn nothing(&self, rows: usize) -> Result<Tensor> {
         let [c, h, w] = self.spec.event_shape();
         let part = |value: f64| Tensor::full(value, (rows, c, h, w), &Device::Cpu);
-        self.here(&Tensor::cat(&[part(-1.0)?, part((TRUSTS * SHADES) as f64)?], 1)?)
+        self.here(&Tensor::cat(&[part(-1.0)?, part((KINDS * SHADES) as f64)?], 1)?)
     }
 
     /// The context of `steps` frames of each clip, of which the first are without a past.

@@ -134,7 +134,9 @@ impl<'a> Predictor<'a> {
         self.model.told(Some(&told.narrow(1, *drawn, 1)?), rows, 1)
     }
 
-    /// The next `frames` frames as bytes `(B, frames, C, H, W)`; one temperature, or one for each level, finest first.
+    /// The next `frames` frames as bytes `(B, frames, C, H, W)`; one temperature, or one for each level, finest first. A model
+    /// that draws motions ([`Motion`](super::Motion)) may be given one more for these; else it draws them at 1, and takes the
+    /// likeliest ones where all temperatures are 0.
     ///
     /// A predictor that has seen no frame begins with [`Predictor::begin`].
     ///
@@ -203,26 +205,32 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    fn temperatures(&self, given: &[f64]) -> Result<Vec<f64>> {
-        let levels = self.past.len();
+    /// Of the levels, finest first, and of motions.
+    fn temperatures(&self, given: &[f64]) -> Result<(Vec<f64>, f64)> {
+        let (levels, follows) = (self.past.len(), self.model.following.is_some());
         if let Some(bad) = given.iter().find(|t| !(t.is_finite() && **t >= 0.0)) {
             return Err(Error::config("temperature", format!("must be finite and not negative, got {bad}")));
         }
+        let of_motions = if given.iter().all(|t| *t == 0.0) { 0.0 } else { 1.0 };
         match given {
-            &[one] => Ok(vec![one; levels]),
-            many if many.len() == levels => Ok(many.to_vec()),
+            &[one] => Ok((vec![one; levels], of_motions)),
+            many if many.len() == levels => Ok((many.to_vec(), of_motions)),
+            [many @ .., last] if follows && many.len() == levels => Ok((many.to_vec(), *last)),
             many => {
-                let reason = format!("{} given, the model has {levels} levels: give one, or one each", many.len());
+                let more = if follows { ", or these and one for motions" } else { "" };
+                let reason =
+                    format!("{} given, the model has {levels} levels: give one, or one each{more}", many.len());
                 Err(Error::config("temperatures", reason))
             }
         }
     }
 
     /// The next frame of levels `(B, C, H, W)`; its latents become the past.
-    fn next(&mut self, rows: usize, t: usize, temperatures: &[f64], noise: &mut Noise<'_>) -> Result<Tensor> {
+    fn next(&mut self, rows: usize, t: usize, temperatures: &(Vec<f64>, f64), noise: &mut Noise<'_>) -> Result<Tensor> {
         let _paused = self.model.store().no_grad();
         let seen = self.seen(rows)?;
-        let foreseen = self.foreseen(rows, temperatures, noise)?;
+        let (temperatures, of_motions) = temperatures;
+        let foreseen = self.foreseen(rows, *of_motions, noise)?;
         let mut latents = vec![None; self.past.len()];
         let y = self.model.frame.decode_with(|level, kept| {
             let past = match &foreseen {
@@ -272,16 +280,14 @@ impl<'a> Predictor<'a> {
         Ok(Some(Tensor::stack(&past.iter().collect::<Vec<_>>(), 1)?))
     }
 
-    /// What is known of the next frame once its motions are drawn, at the temperature of the coarsest level, for a model that
-    /// draws them.
-    fn foreseen(&self, rows: usize, temperatures: &[f64], noise: &mut Noise<'_>) -> Result<Option<Foreseen>> {
+    /// What is known of the next frame once its motions are drawn, for a model that draws them.
+    fn foreseen(&self, rows: usize, temperature: f64, noise: &mut Noise<'_>) -> Result<Option<Foreseen>> {
         let Some(following) = &self.model.following else { return Ok(None) };
         if self.frames.len() < self.model.past() || rows == 0 {
             return Ok(None);
         }
         let before = following.before(&Tensor::stack(&self.frames.iter().collect::<Vec<_>>(), 1)?)?;
-        let uniforms = noise.uniforms(rows * following.squares())?;
-        let temperature = temperatures.last().copied().unwrap_or(1.0);
+        let uniforms = noise.uniforms(rows * following.draws())?;
         let motions = following.draw(&before, temperature, uniforms.as_deref())?;
         following.foresee(&before, &motions, self.past.len()).map(Some)
     }

@@ -85,20 +85,21 @@ pub fn preset(name: &str) -> Result<Preset> {
     let additive = |config: VideoConfig| VideoConfig { coupling: GlowCoupling::Additive, ..config };
     // Most of a frame with digits is black.
     let normal = |config: VideoConfig| VideoConfig { gaussianize: true, ..config };
-    let moving = |prior: PriorConfig| PriorConfig { motion: Some(Motion::new(4, 4)), skip: false, ..prior };
+    let layers = Motion { adds: true, ..Motion::default() };
+    let moving = |prior: PriorConfig| PriorConfig { motion: Some(layers), past: 2, skip: false, ..prior };
     let paper = VideoConfig::default();
     let (about, model, size, recipe) = match name {
         "moving-digits" => (
             "built-in digits that move, 32x32 grey: minutes on two cores",
             normal(VideoConfig::new(3, 4, 32, moving(PriorConfig::new(1, 32)))),
             [1, 32, 32],
-            Recipe { learning_rate: 2e-3, temperature: 0.3, ..cores },
+            Recipe { context: 5, learning_rate: 2e-3, temperature: 0.3, ..cores },
         ),
         "moving-mnist" => (
             "MNIST's digits that move, 64x64 grey: an hour or two on two cores",
             VideoConfig { noise_width: 16, ..normal(VideoConfig::new(3, 4, 32, moving(PriorConfig::new(2, 40)))) },
             [1, 64, 64],
-            Recipe { learning_rate: 2e-3, temperature: 0.3, ..cores },
+            Recipe { context: 5, learning_rate: 2e-3, temperature: 0.3, ..cores },
         ),
         "small" => (
             "any frames of 64x64, grey or colour, on two cores",

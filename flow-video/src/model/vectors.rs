@@ -1,6 +1,6 @@
-//! The distribution of the motions of a frame, given what was before.
+//! The distribution of the motions of layers, given what was before.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use flow_core::nn::HiddenActivation;
 use flow_core::numerics::host;
 use flow_core::numerics::softmax::{log_softmax, log_sum_exp};
@@ -10,41 +10,44 @@ use rayon::prelude::*;
 use super::PriorConfig;
 use super::encoder::ScaledPointwise;
 use super::latent::{LatentNet, LatentNetConfig};
-use super::motion::{CANDIDATES, Fields, Motion, SITUATIONS};
+use super::layers::{Layer, Scene};
+use super::motion::Motion;
+use super::plane::Vector;
 
-/// One share for each candidate and one for a new motion.
-const SHARES: usize = CANDIDATES + 1;
-/// How much likelier than all else it is at the start, as a logarithm, that a square goes on as expected.
-const AS_EXPECTED: f64 = 3.0;
+/// How much likelier than a new motion it is at the start, as a logarithm, that a layer goes on as it came.
+const GOES_ON: f64 = 1.0;
 /// The logarithm of a probability of nothing.
 const NEVER: f64 = -1e9;
 
-/// `P(m | past) = Π_b P(m_b | m_{<b}, past)`, square by square along the rows: a square goes on as expected, moves as one of its
-/// neighbours, stands still, or takes a new motion:
+/// `P(m | past) = Π_l P(m_l | past)` over the layers of a frame: a layer goes on as it came, or takes a new motion:
 ///
-/// `P(m_b) = Σ_k α_bsk [m_b = candidate k] + α_bs0 · P_y(m_by) P_x(m_bx)`.
+/// `P(m_l) = α_l [m_l = as it came] + (1 - α_l) · P_y(m_ly) P_x(m_lx)`.
 ///
-/// The shares `α` of each situation `s`, which says what neighbours do not move as expected, and both distributions are those of
-/// a network over the frames before, which sees the squares as channels and the motion that is expected of each.
+/// A network over the layer in the frames before, alone, with how it moved at each step, gives `α` and both distributions: its
+/// outputs are averaged over the pixels of the layer.
 pub(super) struct MotionPrior {
     net: LatentNet,
     out: ScaledPointwise,
     motion: Motion,
+    shape: [usize; 3],
+    dtype: DType,
+    device: Device,
 }
 
 impl MotionPrior {
-    /// For frames of `shape`, seen `config.past` at a time.
+    /// For frames of `shape`.
     pub(super) fn new(
         path: &ParamPath,
-        [channels, height, width]: [usize; 3],
+        shape: [usize; 3],
         motion: &Motion,
         config: &PriorConfig,
         activation: HiddenActivation,
     ) -> Result<Self> {
+        let [channels, height, width] = shape;
         let joined = channels * motion.block * motion.block + 2;
         let net = LatentNetConfig {
             channels: joined,
-            steps: config.past,
+            steps: motion.memory - 1,
             height: height / motion.block,
             width: width / motion.block,
             hidden: config.width,
@@ -52,117 +55,140 @@ impl MotionPrior {
             dilations: config.dilations,
             gated: activation == HiddenActivation::Gated,
         };
-        let outputs = SITUATIONS * SHARES + 2 * motion.side();
+        let outputs = 2 + 2 * motion.side();
         let (net, out) = (LatentNet::new(path, &net)?, ScaledPointwise::new(&path.pp("out"), joined, outputs)?);
-        let is_expected = |i: usize| i < SITUATIONS * SHARES && i.is_multiple_of(SHARES);
-        let start: Vec<f64> = (0..outputs).map(|i| if is_expected(i) { AS_EXPECTED } else { 0.0 }).collect();
+        let start: Vec<f64> = (0..outputs).map(|i| if i == 0 { GOES_ON } else { 0.0 }).collect();
         out.start(&start)?;
-        Ok(MotionPrior { net, out, motion: *motion })
+        let (dtype, device) = (path.store().dtype(), path.store().device().clone());
+        Ok(MotionPrior { net, out, motion: *motion, shape, dtype, device })
     }
 
-    /// What the network sees: `past` `(R, n, C·block², H/block, W/block)`, and the expected motions at every step.
-    fn seen(&self, past: &Tensor, fields: &[Fields]) -> Result<Tensor> {
-        let (rows, steps, _, high, wide) = past.dims5()?;
-        let reach = self.motion.reach as f64;
-        let mut expected = Vec::with_capacity(rows * 2 * high * wide);
-        for field in fields {
-            for axis in 0..2 {
-                expected.extend(field.expected.iter().map(|m| m[axis] as f64 / reach));
-            }
-        }
-        let expected = Tensor::from_vec(expected, (rows, 1, 2, high, wide), &Device::Cpu)?;
-        let expected = expected.to_dtype(past.dtype())?.to_device(past.device())?;
-        Ok(Tensor::cat(&[past, &expected.broadcast_as((rows, steps, 2, high, wide))?.contiguous()?], 2)?)
-    }
-
-    /// Data-dependent initialisation of the network.
-    pub(super) fn initialize(&self, past: &Tensor, fields: &[Fields]) -> Result<()> {
-        self.net.initialize(&self.seen(past, fields)?).map(drop)
-    }
-
-    /// Logarithms of the shares in every situation, `(R, situations, shares, H/block, W/block)`, and of the distributions of a
-    /// new motion along each axis, `(R, side, …)`.
-    fn logs(&self, past: &Tensor, fields: &[Fields]) -> Result<[Tensor; 3]> {
-        let out = self.out.forward(&self.net.forward(&self.seen(past, fields)?)?)?;
-        let (rows, _, high, wide) = out.dims4()?;
-        let (all, side) = (SITUATIONS * SHARES, self.motion.side());
-        let part = |from: usize, count: usize| Ok::<_, flow_core::Error>(out.narrow(1, from, count)?.contiguous()?);
-        let shares = part(0, all)?.reshape((rows, SITUATIONS, SHARES, high, wide))?;
-        let of_axis = |from: usize| log_softmax(&part(from, side)?, 1);
-        Ok([log_softmax(&shares, 2)?, of_axis(all)?, of_axis(all + side)?])
-    }
-
-    /// `ln P` of the motions of every frame in nats, `(R,)`.
-    pub(super) fn log_prob(&self, past: &Tensor, fields: &[Fields], motions: &[Vec<[isize; 2]>]) -> Result<Tensor> {
-        let [shares, down, across] = self.logs(past, fields)?;
-        let (rows, _, _, high, wide) = shares.dims5()?;
-        let blocks = high * wide;
-        let mut situations = vec![0.0; rows * SITUATIONS * blocks];
-        let mut never = vec![NEVER; rows * CANDIDATES * blocks];
-        let mut places = [Vec::with_capacity(rows * blocks), Vec::with_capacity(rows * blocks)];
-        for (row, (field, motions)) in fields.iter().zip(motions).enumerate() {
-            for (block, motion) in motions.iter().enumerate() {
-                let situation = field.situation(block, motions);
-                situations[(row * SITUATIONS + situation) * blocks + block] = 1.0;
-                for (k, candidate) in field.candidates(block, motions).into_iter().enumerate() {
-                    if candidate == *motion {
-                        never[(row * CANDIDATES + k) * blocks + block] = 0.0;
-                    }
+    /// What the network sees of layers, `(L, memory - 1, C·block² + 2, H/block, W/block)`: of every step how a layer looked and
+    /// how it came there, zeros before it was found.
+    fn seen(&self, layers: &[(&Scene, &Layer)]) -> Result<Tensor> {
+        let ([channels, height, width], block) = (self.shape, self.motion.block);
+        let (steps, high, wide) = (self.motion.memory - 1, height / block, width / block);
+        let (places, joined) = (high * wide, channels * block * block + 2);
+        let mut seen = vec![0.0; layers.len() * steps * joined * places];
+        seen.par_chunks_exact_mut(steps * joined * places).zip(layers).for_each(|(seen, (scene, layer))| {
+            let trail = layer.trail.iter().map(|(motion, image)| (motion, image));
+            let all: Vec<_> = trail.chain([(&layer.motion, &layer.image)]).collect();
+            let known = all.len().min(steps);
+            let steps = seen.chunks_exact_mut(joined * places).skip(steps - known);
+            for (out, (motion, image)) in steps.zip(&all[all.len() - known..]) {
+                for (i, level) in image.iter().enumerate() {
+                    let (channel, y, x) = (i / (height * width), i / width % height, i % width);
+                    let within = (channel * block + y % block) * block + x % block;
+                    let place = y / block * wide + x / block;
+                    out[within * places + place] = (level - scene.ground.common[channel]) / scene.ground.levels;
                 }
-                for (axis, places) in places.iter_mut().enumerate() {
-                    places.push(motion[axis].saturating_add_unsigned(self.motion.reach) as u32);
+                for (axis, along) in motion.iter().enumerate() {
+                    let channel = (joined - 2 + axis) * places;
+                    out[channel..channel + places].fill(*along as f64 / self.motion.reach as f64);
                 }
             }
+        });
+        self.here(seen, &[layers.len(), steps, joined, high, wide])
+    }
+
+    /// The share of every place in the average over a layer, `(L, 1, H/block, W/block)`.
+    fn shares(&self, layers: &[(&Scene, &Layer)]) -> Result<Tensor> {
+        let ([_, height, width], block) = (self.shape, self.motion.block);
+        let (high, wide) = (height / block, width / block);
+        let mut shares = vec![0.0; layers.len() * high * wide];
+        for (shares, (_, layer)) in shares.chunks_exact_mut(high * wide).zip(layers) {
+            let each = 1.0 / layer.pixels().count().max(1) as f64;
+            layer.pixels().for_each(|p| shares[p / width / block * wide + p % width / block] += each);
         }
-        let here = |values: Vec<f64>, count: usize| -> Result<Tensor> {
-            let values = Tensor::from_vec(values, (rows, count, high, wide), &Device::Cpu)?;
-            Ok(values.to_dtype(shares.dtype())?.to_device(shares.device())?)
+        self.here(shares, &[layers.len(), 1, high, wide])
+    }
+
+    fn here(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+
+    /// Data-dependent initialisation of the network, if there is a layer.
+    pub(super) fn initialize(&self, scenes: &[Scene]) -> Result<()> {
+        let layers = layers(scenes);
+        if layers.is_empty() {
+            return Ok(());
+        }
+        self.net.initialize(&self.seen(&layers)?).map(drop)
+    }
+
+    /// Logarithms of `α` and `1 - α`, `(L, 2)`, and of the distributions of a new motion along each axis, `(L, side)`.
+    fn logs(&self, layers: &[(&Scene, &Layer)]) -> Result<[Tensor; 3]> {
+        let out = self.out.forward(&self.net.forward(&self.seen(layers)?)?)?;
+        let out = out.broadcast_mul(&self.shares(layers)?)?.flatten_from(2)?.sum(2)?;
+        let side = self.motion.side();
+        let part = |from: usize, count: usize| log_softmax(&out.narrow(1, from, count)?.contiguous()?, 1);
+        Ok([part(0, 2)?, part(2, side)?, part(2 + side, side)?])
+    }
+
+    /// `ln P` of the motions of the layers of every frame in nats, `(R,)`.
+    pub(super) fn log_prob(&self, scenes: &[Scene], motions: &[Vec<Vector>]) -> Result<Tensor> {
+        let layers = layers(scenes);
+        if layers.is_empty() {
+            return self.here(vec![0.0; scenes.len()], &[scenes.len()]);
+        }
+        let [shares, down, across] = self.logs(&layers)?;
+        let taken: Vec<Vector> = motions.iter().flatten().copied().collect();
+        let goes_on = |((_, layer), motion): (&(&Scene, &Layer), &Vector)| {
+            if layer.motion == *motion { 0.0 } else { NEVER }
         };
-        let situations = here(situations, SITUATIONS)?.unsqueeze(2)?;
-        let shares = shares.broadcast_mul(&situations)?.sum(1)?;
-        let taken = (shares.narrow(1, 0, CANDIDATES)? + here(never, CANDIDATES)?)?;
-        let [at_y, at_x] = places.map(|places| Tensor::from_vec(places, (rows, 1, high, wide), shares.device()));
-        let new = (shares.narrow(1, CANDIDATES, 1)? + down.gather(&at_y?, 1)?)?;
-        let new = (new + across.gather(&at_x?, 1)?)?;
-        Ok(log_sum_exp(&Tensor::cat(&[taken, new], 1)?, 1)?.flatten_from(1)?.sum(1)?)
+        let goes_on: Vec<f64> = layers.iter().zip(&taken).map(goes_on).collect();
+        let place = |axis: usize| -> Result<Tensor> {
+            let places = taken.iter().map(|motion| motion[axis].saturating_add_unsigned(self.motion.reach) as u32);
+            Ok(Tensor::from_vec(places.collect::<Vec<_>>(), (taken.len(), 1), shares.device())?)
+        };
+        let as_it_came = (shares.narrow(1, 0, 1)? + self.here(goes_on, &[taken.len(), 1])?)?;
+        let new = ((shares.narrow(1, 1, 1)? + down.gather(&place(0)?, 1)?)? + across.gather(&place(1)?, 1)?)?;
+        let each = log_sum_exp(&Tensor::cat(&[as_it_came, new], 1)?, 1)?.flatten_all()?;
+        // The sums over the layers of every frame.
+        let mut of_frame = vec![0.0; scenes.len() * taken.len()];
+        let frames = scenes.iter().enumerate().flat_map(|(row, scene)| vec![row; scene.layers.len()]);
+        frames.enumerate().for_each(|(layer, row)| of_frame[row * taken.len() + layer] = 1.0);
+        let of_frame = self.here(of_frame, &[scenes.len(), taken.len()])?;
+        Ok(of_frame.matmul(&each.unsqueeze(1)?)?.squeeze(1)?)
     }
 
-    /// Motions for every frame, square by square: drawn where there are numbers in `[0, 1)`, one for each square of each frame,
-    /// or the likeliest ones. Probabilities are raised to the power `1/temperature`.
+    /// Motions for the layers of every frame: drawn where there are numbers in `[0, 1)`, [`MOST`](super::layers::MOST) for each
+    /// frame, or the likeliest ones. Probabilities are raised to the power `1/temperature`.
     pub(super) fn draw(
         &self,
-        past: &Tensor,
-        fields: &[Fields],
+        scenes: &[Scene],
         temperature: f64,
         uniforms: Option<&[f64]>,
-    ) -> Result<Vec<Vec<[isize; 2]>>> {
-        let logs = self.logs(past, fields)?;
-        let blocks = logs[1].dim(2)? * logs[1].dim(3)?;
+    ) -> Result<Vec<Vec<Vector>>> {
+        let layers = layers(scenes);
+        if layers.is_empty() {
+            return Ok(vec![Vec::new(); scenes.len()]);
+        }
+        let logs = self.logs(&layers)?;
         let [shares, down, across] = [host::numbers(&logs[0])?, host::numbers(&logs[1])?, host::numbers(&logs[2])?];
         let (side, vectors) = (self.motion.side(), self.motion.vectors());
-        let drawn = fields.par_iter().enumerate().map(|(row, field)| {
-            let mut motions: Vec<[isize; 2]> = Vec::with_capacity(blocks);
-            for block in 0..blocks {
-                let of = |logs: &[f64], count: usize, k: usize| logs[(row * count + k) * blocks + block].exp();
-                let first = field.situation(block, &motions) * SHARES;
-                let share = |k: usize| of(&shares, SITUATIONS * SHARES, first + k);
-                let new = share(CANDIDATES);
-                let [down, across] =
-                    [&down, &across].map(|logs| (0..side).map(|k| of(logs, side, k)).collect::<Vec<_>>());
-                let candidates = field.candidates(block, &motions);
-                let probability = |motion: &[isize; 2]| {
+        let mut index = 0;
+        let mut of_frame = |(row, scene): (usize, &Scene)| -> Vec<Vector> {
+            let of_layer = |(number, layer): (usize, &Layer)| {
+                let probability = |motion: &Vector| {
                     let [y, x] = motion.map(|along| along.saturating_add_unsigned(self.motion.reach) as usize);
-                    let taken = candidates.iter().enumerate().filter(|(_, candidate)| *candidate == motion);
-                    taken.map(|(k, _)| share(k)).sum::<f64>() + new * down[y] * across[x]
+                    let new = shares[2 * index + 1] + down[index * side + y] + across[index * side + x];
+                    new.exp() + if layer.motion == *motion { shares[2 * index].exp() } else { 0.0 }
                 };
                 let probabilities: Vec<f64> = vectors.iter().map(probability).collect();
-                let uniform = uniforms.map(|uniforms| uniforms[row * blocks + block]);
-                motions.push(vectors[choose(&probabilities, temperature, uniform)]);
-            }
-            motions
-        });
-        Ok(drawn.collect())
+                index += 1;
+                let uniform = uniforms.map(|uniforms| uniforms[row * super::layers::MOST + number]);
+                vectors[choose(&probabilities, temperature, uniform)]
+            };
+            scene.layers.iter().enumerate().map(of_layer).collect()
+        };
+        Ok(scenes.iter().enumerate().map(&mut of_frame).collect())
     }
+}
+
+/// The layers of all frames, with what is known of these.
+fn layers(scenes: &[Scene]) -> Vec<(&Scene, &Layer)> {
+    scenes.iter().flat_map(|scene| scene.layers.iter().map(move |layer| (scene, layer))).collect()
 }
 
 /// An index by probabilities that are raised to the power `1/temperature`; the likeliest one at zero or without a number in
@@ -190,64 +216,77 @@ mod tests {
 
     use super::*;
 
-    /// A prior away from its start, frames before, and what they let expect.
-    fn prior() -> (MotionPrior, Tensor, Vec<Fields>) {
-        let motion = Motion::new(1, 2);
+    /// A prior away from its start, and scenes of two layers, one and none.
+    fn prior() -> (MotionPrior, Vec<Scene>) {
+        let motion = Motion { block: 2, ..Motion::new(1, 3) };
         let store = ParamStore::new(2, DType::F64, &Device::Cpu);
-        let mut config = PriorConfig::new(1, 4);
-        config.past = 2;
-        let prior = MotionPrior::new(&store.root(), [1, 2, 4], &motion, &config, HiddenActivation::Gated).unwrap();
+        let config = PriorConfig::new(1, 4);
+        let prior = MotionPrior::new(&store.root(), [1, 4, 6], &motion, &config, HiddenActivation::Gated).unwrap();
         let mut rng = FlowRng::seed_from(3);
         for param in store.trainable() {
             let noise = rng.normal(param.tensor().shape(), DType::F64, &Device::Cpu).unwrap();
             param.set(&(param.tensor() + noise.affine(0.4, 0.0).unwrap()).unwrap()).unwrap();
         }
-        let past = rng.normal((2, 2, 4, 1, 2), DType::F64, &Device::Cpu).unwrap();
-        let fields = [[[0, 1], [0, 0]], [[1, -1], [0, 1]]].map(|expected| Fields::expecting(expected.to_vec(), 2));
-        (prior, past, fields.into())
+        let scene = |points: &[(usize, isize, f64)]| {
+            let frame = |t: isize| {
+                let mut frame = vec![0.0; 24];
+                points.iter().for_each(|(at, by, level)| frame[at.saturating_add_signed(by * t)] = *level);
+                frame
+            };
+            let frames: Vec<Vec<f64>> = (0..3).map(frame).collect();
+            motion.scene(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>(), [1, 4, 6], 16.0)
+        };
+        let scenes = vec![scene(&[(0, 1, 15.0), (23, -6, 5.0)]), scene(&[(4, 6, 9.0)]), scene(&[])];
+        assert_eq!(scenes.iter().map(|scene| scene.layers.len()).collect::<Vec<_>>(), [2, 1, 0]);
+        (prior, scenes)
     }
 
     #[test]
     fn all_motions_together_have_probability_one() {
-        let (prior, past, fields) = prior();
-        let vectors = Motion::new(1, 2).vectors();
-        let mut sums = [0.0; 2];
+        let (prior, scenes) = prior();
+        let vectors = prior.motion.vectors();
+        let mut sums = [0.0; 3];
         for first in &vectors {
             for second in &vectors {
-                let motions = vec![vec![*first, *second]; 2];
-                let logs = prior.log_prob(&past, &fields, &motions).unwrap().to_vec1::<f64>().unwrap();
+                let motions = [vec![*first, *second], vec![*first], vec![]];
+                let logs = prior.log_prob(&scenes, &motions).unwrap().to_vec1::<f64>().unwrap();
                 sums.iter_mut().zip(logs).for_each(|(sum, log)| *sum += log.exp());
             }
         }
-        assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-9), "{sums:?}");
+        for (sum, times) in sums.iter().zip([1.0, 9.0, 81.0]) {
+            assert!((sum / times - 1.0).abs() < 1e-9, "{sums:?}");
+        }
+        assert_eq!(prior.log_prob(&scenes[2..], &[vec![]]).unwrap().to_vec1::<f64>().unwrap(), [0.0]);
+        assert_eq!(prior.log_prob(&[], &[]).unwrap().dims(), &[0]);
     }
 
     #[test]
     fn motions_are_drawn_as_often_as_they_are_likely() {
-        let (prior, past, fields) = prior();
+        let (prior, scenes) = prior();
         let mut rng = FlowRng::seed_from(4);
-        let (mut counts, draws) = (std::collections::HashMap::new(), 20_000);
-        let many: Vec<Fields> = (0..draws).map(|_| fields[0].clone()).collect();
-        let past = past.narrow(0, 0, 1).unwrap().broadcast_as((draws, 2, 4, 1, 2)).unwrap().contiguous().unwrap();
-        let uniforms: Vec<f64> = rng.uniform(2 * draws, DType::F64, &Device::Cpu).unwrap().to_vec1().unwrap();
-        for motions in prior.draw(&past, &many, 1.0, Some(&uniforms)).unwrap() {
+        let (mut counts, draws) = (std::collections::HashMap::new(), 4_000);
+        let many = vec![scenes[0].clone(); draws];
+        let uniforms = rng.uniform(super::super::layers::MOST * draws, DType::F64, &Device::Cpu).unwrap();
+        let uniforms: Vec<f64> = uniforms.to_vec1().unwrap();
+        for motions in prior.draw(&many, 1.0, Some(&uniforms)).unwrap() {
             *counts.entry(motions).or_insert(0.0) += 1.0;
         }
-        let one = past.narrow(0, 0, 1).unwrap();
         for (motions, count) in counts {
-            let log = prior.log_prob(&one, &fields[..1], std::slice::from_ref(&motions)).unwrap();
+            let log = prior.log_prob(&scenes[..1], std::slice::from_ref(&motions)).unwrap();
             let expected = log.to_vec1::<f64>().unwrap()[0].exp() * draws as f64;
             assert!((count - expected).abs() < 5.0 * expected.sqrt() + 3.0, "{motions:?}: {count} {expected}");
         }
-        let likeliest = prior.draw(&one, &fields[..1], 1.0, None).unwrap();
-        assert_eq!(prior.draw(&one, &fields[..1], 0.0, Some(&uniforms[..2])).unwrap(), likeliest);
+        let likeliest = prior.draw(&scenes, 1.0, None).unwrap();
+        let enough = &uniforms[..3 * super::super::layers::MOST];
+        assert_eq!(prior.draw(&scenes, 0.0, Some(enough)).unwrap(), likeliest);
+        assert_eq!(likeliest.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 0]);
     }
 
     #[test]
     fn the_gradient_of_a_probability_is_that_of_differences() {
-        let (prior, past, fields) = prior();
-        let motions = vec![vec![[0, 1], [-1, 1]], vec![[1, 1], [1, 1]]];
-        let score = || prior.log_prob(&past, &fields, &motions).unwrap().sum_all().unwrap();
+        let (prior, scenes) = prior();
+        let motions = [vec![[0, 1], [-1, 1]], vec![[1, 1]], vec![]];
+        let score = || prior.log_prob(&scenes, &motions).unwrap().sum_all().unwrap();
         let graph = score().backward().unwrap();
         for param in prior.out.params() {
             let gradient = graph.get(param.var()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();

@@ -114,9 +114,9 @@ impl VideoFlow {
         &self.spec
     }
 
-    /// How many frames the prior looks back.
+    /// How many frames the model looks back.
     pub fn past(&self) -> usize {
-        self.config.prior.past
+        self.config.past()
     }
 
     /// Sets mean and deviation of every number that is told beside frames: what those of the training clips have

@@ -41,7 +41,7 @@ fn configs() -> Vec<(&'static str, VideoConfig)> {
         ("histogram, learned noise", config(|c| (c.gaussianize, c.noise_width) = (true, 4))),
         ("additive, relu", config(|c| (c.coupling, c.activation) = (GlowCoupling::Additive, HiddenActivation::Relu))),
         ("actions", config(|c| c.actions = 3)),
-        ("motion", config(|c| (c.prior.motion, c.prior.skip, c.gaussianize) = (Some(Motion::new(2, 4)), false, true))),
+        ("motion", config(|c| (c.prior.motion, c.prior.skip, c.gaussianize) = (Some(Motion::new(2, 3)), false, true))),
     ]
 }
 
@@ -116,7 +116,7 @@ fn training(elsewhere: &Elsewhere) {
         elsewhere.hold(&format!("training, {what}"), 1e-3, |device| -> Result<Found> {
             let splits = Splits { train: set(8)?, validation: set(3)?, test: set(1)? };
             let mut recipe = preset("small")?.recipe;
-            (recipe.batch, recipe.init_batch, recipe.context, recipe.targets, recipe.horizon) = (4, 4, 2, 2, 2);
+            (recipe.batch, recipe.init_batch, recipe.context, recipe.targets, recipe.horizon) = (4, 4, 3, 2, 2);
             let mut run = VideoRun::new(config.clone(), &splits.train, &OpenOptions::default(), &recipe, 1)?;
             (run.validation_clips, run.untold) = (2, if config.actions > 0 { 0.3 } else { 0.0 });
             let engine = TrainConfig {

@@ -32,7 +32,7 @@ fn all_that_look_back(dtype: DType) -> impl Iterator<Item = (String, VideoFlow)>
 /// A model that follows motions.
 fn following(dtype: DType, change: impl FnOnce(&mut VideoConfig)) -> VideoFlow {
     changed(dtype, |config| {
-        (config.prior.motion, config.prior.skip) = (Some(Motion::new(2, 4)), false);
+        (config.prior.motion, config.prior.skip) = (Some(Motion::new(2, 3)), false);
         change(config);
     })
 }
@@ -195,7 +195,7 @@ fn futures_go_on_where_they_were_left() {
 }
 
 fn check_futures(model: &VideoFlow) {
-    let seen = clips(3, 7);
+    let seen = clips(4, 7);
     let begin = || {
         let mut predictor = Predictor::new(model);
         predictor.observe(&seen).unwrap();
@@ -215,7 +215,7 @@ fn check_futures(model: &VideoFlow) {
     }
     // Only the last frames matter.
     let mut short = Predictor::new(model);
-    short.observe(&seen.narrow(1, 1, 2).unwrap().contiguous().unwrap()).unwrap();
+    short.observe(&seen.narrow(1, 4 - model.past(), model.past()).unwrap().contiguous().unwrap()).unwrap();
     assert_eq!(bytes(&short.predict(2, &[0.0], &mut FlowRng::seed_from(3)).unwrap()), bytes(&one));
 }
 
@@ -265,6 +265,12 @@ fn what_cannot_be_predicted_is_refused() {
     for temperatures in [&[][..], &[1.0, 1.0, 1.0], &[f64::NAN], &[-1.0]] {
         assert!(predictor.predict(1, temperatures, &mut rng).is_err(), "{temperatures:?}");
     }
+    let moves = following(DType::F32, |_| {});
+    let mut motions = Predictor::new(&moves);
+    motions.observe(&clips(3, 1)).unwrap();
+    let mut drawn = |temperatures: &[f64]| motions.predict(1, temperatures, &mut rng);
+    assert_eq!(drawn(&[0.5, 0.5, 0.3]).unwrap().dims(), &[2, 1, 1, 8, 12]);
+    assert!(drawn(&[0.5, 0.5, 0.3, 1.0]).unwrap_err().to_string().contains("one for motions"));
     assert!(predictor.observe(&clips(2, 1).narrow(0, 0, 1).unwrap().contiguous().unwrap()).is_err());
     assert!(predictor.observe(&clips(2, 1).narrow(4, 0, 8).unwrap().contiguous().unwrap()).is_err());
     assert_eq!(predictor.predict(0, &[1.0], &mut rng).unwrap().dims(), &[2, 0, 1, 8, 12]);
@@ -279,10 +285,11 @@ fn what_cannot_be_predicted_is_refused() {
     assert!(
         config.check(model.spec()).unwrap_err().to_string().contains("a pointwise prior reads the last latent only")
     );
-    config.prior.motion = Some(Motion::new(2, 4));
-    (config.prior.encoder, config.prior.past) = (PriorEncoder::Conv3dNet, 1);
-    assert!(config.check(model.spec()).unwrap_err().to_string().contains("needs two past frames"));
-    config.prior.past = 2;
+    (config.prior.encoder, config.prior.motion) = (PriorEncoder::Conv3dNet, Some(Motion::new(2, 1)));
+    assert!(config.check(model.spec()).unwrap_err().to_string().contains("over 2 to 9 frames"));
+    config.prior.motion = Some(Motion::new(0, 3));
+    assert!(config.check(model.spec()).unwrap_err().to_string().contains("reach must be"));
+    config.prior.motion = Some(Motion::new(2, 3));
     assert!(config.check(model.spec()).unwrap_err().to_string().contains("set skip to false"));
     config.prior.skip = false;
     assert!(config.check(model.spec()).is_ok());
