@@ -3,16 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
-use candle_core::{DType, Device};
+use candle_core::Device;
 use clap::Args;
-use flow_core::ParamStore;
 use flow_core::files::atomic_write;
 use flow_core::train::{Bar, StopFlag, TrainConfig};
 use flow_density::model::{Model, ModelConfig, Purpose};
-use flow_density::variational::{Energy, Objective, VariationalOptions, fit_reverse_kl};
+use flow_density::variational::{Objective, VariationalOptions, fit_reverse_kl};
 use serde_json::json;
 
-use super::fit::draw_beside;
+use super::fit::{draw_beside, run_of};
 use super::picture::PictureArg;
 use super::target::Density;
 use crate::cli::{create_folder, refuse};
@@ -52,7 +51,7 @@ impl CompareArg {
         for &layers in &self.compare {
             let mut found: Vec<(f64, u64, Model)> = Vec::new();
             for seed in fits.config.seed..fits.config.seed + seeds {
-                let model = fits.fitted(*energy, layers, seed, &stop)?;
+                let model = fits.fitted(density, layers, seed, &stop)?;
                 if stop.is_set() {
                     bail!("stopped; a table is made in memory and cannot be resumed");
                 }
@@ -87,14 +86,14 @@ pub(super) struct Compared {
 }
 
 impl Compared {
-    /// One fit, in memory.
-    fn fitted(&self, energy: Energy, layers: usize, seed: u64, stop: &StopFlag) -> Result<Model> {
+    /// One fit, in memory: what `density fit` makes with `--layers`.
+    fn fitted(&self, density: &Density, layers: usize, seed: u64, stop: &StopFlag) -> Result<Model> {
         let model = ModelConfig { layers, ..self.model.clone() };
-        let model = model.build(2, &ParamStore::new(seed, DType::F32, &self.device), Purpose::Training)?;
+        let model = run_of(density, model, &self.objective, seed).model(Purpose::Training, &self.device)?;
         let config = TrainConfig { seed, ..self.config.clone() };
         let options = VariationalOptions::of(self.objective.clone(), config).diagnostic_draws(1000);
-        let options = options.progress(Bar::new()).stop(stop.clone());
-        fit_reverse_kl(model.reparameterized(), |z| energy.log_density(z), options)?;
+        let options = options.locate(&density.constraints()).progress(Bar::new()).stop(stop.clone());
+        fit_reverse_kl(model.reparameterized(), |z| density.log_density(z), options)?;
         Ok(model)
     }
 }

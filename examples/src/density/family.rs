@@ -25,6 +25,9 @@ pub(super) struct FamilyArg {
     /// Number of bins of a spline
     #[arg(long)]
     bins: Option<usize>,
+    /// Waves of their inputs that the networks of couplings see, for densities that bend often [default: none]
+    #[arg(long, value_name = "N")]
+    waves: Option<usize>,
 }
 
 impl FamilyArg {
@@ -48,6 +51,8 @@ impl FamilyArg {
         at_least_one("--layers", model.layers)?;
         ensure!(kind.has_bins() || self.bins.is_none(), "--bins is for --model spline");
         model.bins = self.bins.unwrap_or(model.bins);
+        ensure!(kind.has_couplings() || self.waves.is_none(), "--waves is for couplings: --model spline or realnvp");
+        model.waves = self.waves.unwrap_or(model.waves);
         if let Some(hidden) = &self.hidden {
             ensure!(kind.has_hidden_layers(), "--hidden: a {kind} flow has no hidden layers, see --layers");
             model.hidden.clone_from(hidden);

@@ -8,7 +8,7 @@ use flow_core::FlowRng;
 use flow_core::files::atomic_write;
 use flow_core::train::{Summary, TrainConfig};
 use flow_density::io::{csv, header};
-use flow_density::model::{Kind, Model, Purpose};
+use flow_density::model::{Kind, Model, ModelConfig, Purpose};
 use flow_density::trainer::{DensityRun, Fitted};
 use flow_density::variational::{
     Annealing, Diagnostics, Divergence, Estimator, Location, Objective, VARIATIONAL_LOSS, VariationalTask, Weighted,
@@ -71,6 +71,7 @@ Examples:
   density fit --expr '-(x^2/2 + (y - x^2)^2)' --out runs/banana
   density fit --expr '4*ln(p) + 2*ln(1-p) - s' --interval p=0..1 --positive s --resample 1000 --out runs/p
   density fit --expr 'logaddexp(-(x-3)^2, -(x+3)^2)' --divergence forward --anneal 1000 --out runs/modes
+  density fit --energy u4 --layers 4 --waves 8 --anneal 3000 --steps 5000 --batch-size 1024 --out runs/waves
   density fit --energy u1 --model planar --compare 2,8,32 --seeds 3 --steps 6000 --out runs/table
   density sample --checkpoint runs/schools --count 1000",
     mut_arg("model", |arg| arg.help("Family of flows; those whose samples are slow are turned round \
@@ -154,9 +155,8 @@ impl FitArgs {
         let config = self.engine.config(&place, STEPS, |steps| recipe_of(family.kind(), steps))?;
         let (names, words) = (density.names(), in_words(&model));
         self.style.check(names.len() == 2, &format!("for two variables, here are {}; leave it out", names.len()))?;
-        let (constraints, kind) = (density.constraints(), density.kind().to_string());
-        let fitted = Fitted { kind, constraints: constraints.clone(), objective: objective.clone(), located: true };
-        let run = DensityRun::of_density(&density.name(), &names, model, fitted, self.engine.seed());
+        let constraints = density.constraints();
+        let run = run_of(&density, model, &objective, self.engine.seed());
         let model = run.model(Purpose::Training, &device)?;
         let (steps, parameters) = (config.steps, model.store().parameter_count());
         let task = VariationalTask::new(model.reparameterized(), |x| density.log_density(x), objective, run)?;
@@ -252,6 +252,13 @@ impl FitArgs {
         println!("{} steps in {:.0} s; {}", summary.step, summary.seconds, seen.display());
         Ok(())
     }
+}
+
+/// A run that fits a model to a density.
+pub(super) fn run_of(density: &Density, model: ModelConfig, objective: &Objective, seed: u64) -> DensityRun {
+    let (kind, constraints) = (density.kind().to_string(), density.constraints());
+    let fitted = Fitted { kind, constraints, objective: objective.clone(), located: true };
+    DensityRun::of_density(&density.name(), &density.names(), model, fitted, seed)
 }
 
 /// Where the density lies, in words.

@@ -38,6 +38,9 @@ impl Made {
     /// [`Error::Config`] without dimensions or outputs, or for a hidden layer without units.
     pub fn new(path: &ParamPath, dims: usize, outputs_per_dim: usize, config: &MlpConfig) -> Result<Self> {
         config.check("made")?;
+        if config.waves > 0 {
+            return Err(Error::config("made waves", "are for networks of couplings; set them to 0"));
+        }
         if dims == 0 || outputs_per_dim == 0 {
             return Err(Error::config("made", "needs at least one dimension and one output for each"));
         }
@@ -233,6 +236,7 @@ mod tests {
         assert!(matches!(made.forward(&normal(1, &[4, 3]), None), Err(Error::Context { .. })));
         assert!(matches!(made.forward(&normal(1, &[4, 2]), None), Err(Error::Shape { .. })));
         assert!(Made::new(&path, 0, 2, &MlpConfig::new(&[8])).is_err());
+        assert!(Made::new(&path, 2, 2, &MlpConfig::new(&[8]).waves(1)).is_err());
         assert!(Made::new(&path, 2, 0, &MlpConfig::new(&[8])).is_err());
         let spread = Made::new(&path.pp("spread"), 3, 2, &MlpConfig::new(&[8]).output_bound(0.1)).unwrap();
         let out = values(&spread.forward(&normal(1, &[4, 3]), None).unwrap());

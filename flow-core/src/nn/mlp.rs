@@ -1,6 +1,6 @@
 //! The multi-layer perceptron, conditioner of couplings over vectors.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Conditioner, Linear};
@@ -61,12 +61,19 @@ pub struct MlpConfig {
     /// network returns zero and a fresh flow layer is the one that its transformer makes of zeros.
     #[serde(default)]
     pub output_bound: f64,
+    /// How many waves of each input an [`Mlp`] sees beside it, none at zero: see there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waves: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl MlpConfig {
     /// Rectified hidden layers of these widths, without context, the last layer starting at zero.
     pub fn new(hidden: &[usize]) -> Self {
-        MlpConfig { hidden: hidden.to_vec(), activation: Activation::Relu, context: None, output_bound: 0.0 }
+        MlpConfig { hidden: hidden.to_vec(), activation: Activation::Relu, context: None, output_bound: 0.0, waves: 0 }
     }
 
     /// The same with another nonlinearity.
@@ -87,6 +94,13 @@ impl MlpConfig {
     #[must_use]
     pub fn output_bound(mut self, bound: f64) -> Self {
         self.output_bound = bound;
+        self
+    }
+
+    /// The same with so many waves of each input.
+    #[must_use]
+    pub fn waves(mut self, waves: usize) -> Self {
+        self.waves = waves;
         self
     }
 
@@ -118,14 +132,23 @@ impl MlpConfig {
 /// `h_{i+1} = a(h_i W_i + b_i)` from the input with the context appended; the last layer is linear and
 /// starts as [`MlpConfig::output_bound`] says.
 ///
+/// With [`MlpConfig::waves`] the input is joined by `sin(jπx/8)` and `cos(jπx/8)` of each of its entries, `j = 1, 2, …`, before
+/// the context: Fourier features (Tancik et al. 2020, arXiv 2006.10739), with which a network of few units learns functions
+/// that bend often, as it does not without.
+///
 /// # Shapes
 /// - `x`: `(B, I)`; `context`: `(B, K)`; output `(B, O)`.
 #[derive(Debug)]
 pub struct Mlp {
     inputs: usize,
     config: MlpConfig,
+    /// The frequencies of the waves, `(1, 1, waves)`.
+    frequencies: Option<Tensor>,
     layers: Vec<Linear>,
 }
+
+/// The longest wave of an input.
+const LONGEST: f64 = 16.0;
 
 impl Mlp {
     /// A network from `inputs` to `outputs` numbers with parameters `0.weight`, `0.bias`, … under `path`.
@@ -134,7 +157,7 @@ impl Mlp {
     /// [`Error::Config`] for a hidden layer without units, or with neither inputs nor context.
     pub fn new(path: &ParamPath, inputs: usize, outputs: usize, config: &MlpConfig) -> Result<Self> {
         config.check("mlp")?;
-        let mut width = inputs + config.context.unwrap_or(0);
+        let mut width = inputs * (1 + 2 * config.waves) + config.context.unwrap_or(0);
         if width == 0 {
             return Err(Error::config("mlp", "needs at least one input or context entry"));
         }
@@ -144,7 +167,22 @@ impl Mlp {
             width = hidden;
         }
         layers.push(Linear::new(&path.pp(config.hidden.len()), width, outputs, config.output_init(), true)?);
-        Ok(Mlp { inputs, config: config.clone(), layers })
+        let frequencies = match config.waves {
+            0 => None,
+            waves => {
+                let all: Vec<f64> = (1..=waves).map(|j| std::f64::consts::TAU * j as f64 / LONGEST).collect();
+                let all = Tensor::from_vec(all, (1, 1, waves), &Device::Cpu)?;
+                Some(all.to_dtype(path.store().dtype())?.to_device(path.store().device())?)
+            }
+        };
+        Ok(Mlp { inputs, config: config.clone(), frequencies, layers })
+    }
+
+    /// The input with its waves.
+    fn with_waves(&self, x: &Tensor) -> Result<Tensor> {
+        let Some(frequencies) = &self.frequencies else { return Ok(x.clone()) };
+        let phases = x.unsqueeze(2)?.broadcast_mul(frequencies)?.flatten_from(1)?;
+        Ok(Tensor::cat(&[x, &phases.sin()?, &phases.cos()?], 1)?)
     }
 }
 
@@ -157,8 +195,8 @@ impl Conditioner for Mlp {
         let dtype = self.layers[0].dtype();
         let batch = check_batch_as("mlp", x, &[self.inputs], dtype)?;
         let mut h = match self.config.context {
-            None => x.clone(),
-            Some(k) => Tensor::cat(&[x, check_context("mlp", context, batch, &[k], dtype)?], 1)?,
+            None => self.with_waves(x)?,
+            Some(k) => Tensor::cat(&[&self.with_waves(x)?, check_context("mlp", context, batch, &[k], dtype)?], 1)?,
         };
         for (i, layer) in self.layers.iter().enumerate() {
             let hidden = i + 1 < self.layers.len();
@@ -186,6 +224,31 @@ mod tests {
         assert_eq!(y.dims(), [5, 4]);
         assert!(values(&(&y - net.forward(&normal(3, &[5, 3]), Some(&c)).unwrap()).unwrap()).iter().all(|&v| v != 0.0));
         assert!(values(&(&y - net.forward(&x, Some(&normal(4, &[5, 2]))).unwrap()).unwrap()).iter().all(|&v| v != 0.0));
+    }
+
+    #[test]
+    fn waves_of_the_input_are_seen() {
+        let store = store64(5);
+        let config = MlpConfig::new(&[3]).activation(Activation::Tanh).context(1).waves(2);
+        let net = Mlp::new(&store.root(), 2, 1, &config).unwrap();
+        randomise(&store, 0.5, &mut FlowRng::seed_from(1)).unwrap();
+        let (x, c) = (normal(1, &[4, 2]), normal(2, &[4, 1]));
+        let joined = |x: &[f64], c: f64| -> Vec<f64> {
+            let phases = x.iter().flat_map(|x| [1.0, 2.0].map(|j| j * std::f64::consts::PI / 8.0 * x));
+            let phases: Vec<f64> = phases.collect();
+            let waves = phases.iter().map(|p| p.sin()).chain(phases.iter().map(|p| p.cos()));
+            x.iter().copied().chain(waves).chain([c]).collect()
+        };
+        let rows: Vec<f64> = values(&x).chunks(2).zip(values(&c)).flat_map(|(x, c)| joined(x, c)).collect();
+        let rows = Tensor::from_vec(rows, (4, 11), &Device::Cpu).unwrap();
+        let mut h = rows;
+        for (i, layer) in net.layers.iter().enumerate() {
+            h = layer.activated(&h, (i == 0).then_some(Activation::Tanh)).unwrap();
+        }
+        let difference = (net.forward(&x, Some(&c)).unwrap() - h).unwrap().abs().unwrap();
+        assert!(values(&difference).iter().all(|d| *d < 1e-12));
+        // A configuration without waves is written as before there were any.
+        assert!(!serde_json::to_string(&MlpConfig::new(&[3])).unwrap().contains("waves"));
     }
 
     #[test]

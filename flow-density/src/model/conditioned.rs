@@ -15,6 +15,7 @@ pub struct Conditioned<S> {
     pub(super) hidden: Vec<usize>,
     pub(super) activation: Activation,
     pub(super) transformer: TransformerConfig,
+    pub(super) waves: usize,
     pub(super) structure: S,
 }
 
@@ -28,6 +29,7 @@ impl<S> Conditioned<S> {
             hidden: usual_widths(features),
             activation: Activation::Silu,
             transformer: TransformerConfig::affine(),
+            waves: 0,
             structure,
         }
     }

@@ -102,6 +102,11 @@ impl Kind {
         matches!(self, Kind::Spline | Kind::SplineAutoregressive)
     }
 
+    /// Whether it has couplings, whose networks may see waves of their inputs.
+    pub fn has_couplings(self) -> bool {
+        matches!(self, Kind::Realnvp | Kind::Spline)
+    }
+
     /// Whether samples cost much more than densities, unless the flow is turned round.
     pub fn has_slow_direction(self) -> bool {
         matches!(self, Kind::Maf | Kind::SplineAutoregressive | Kind::Planar | Kind::Radial | Kind::Sylvester)
@@ -136,12 +141,19 @@ pub struct ModelConfig {
     /// direction ([`Kind::has_slow_direction`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inverse: bool,
+    /// Waves of each input that the networks of couplings see ([`Couplings::waves`](super::Couplings)).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waves: usize,
     /// Bins of a spline.
     pub bins: usize,
     /// Relative and absolute tolerance of the solver of a continuous flow in training.
     pub tolerance: f64,
     /// How a matched field is trained.
     pub matching: FlowMatching,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What a checkpoint without a gain has.
@@ -178,7 +190,7 @@ impl ModelConfig {
             .sigma_min(0.0);
         // A matched field learns thin structures late, and no solver's stiffness punishes fast variation in training.
         let input_gain = if kind == Kind::Matching { 4.0 } else { one() };
-        ModelConfig { kind, layers, hidden, input_gain, inverse: false, bins: 16, tolerance: 1e-3, matching }
+        ModelConfig { kind, layers, hidden, input_gain, inverse: false, waves: 0, bins: 16, tolerance: 1e-3, matching }
     }
 
     /// The same with cheap samples: turned round if the family has a slow direction.
@@ -219,7 +231,7 @@ impl ModelConfig {
             let reason = format!("a {} flow has no slow direction to turn round", self.kind);
             return Err(Error::config("inverse", reason));
         }
-        let coupling = |flow: Couplings| flow.transforms(layers).hidden(hidden).context(context);
+        let coupling = |flow: Couplings| flow.transforms(layers).hidden(hidden).waves(self.waves).context(context);
         let autoregressive = |flow: Autoregressive| {
             let flow = flow.transforms(layers).hidden(hidden).context(context);
             if self.inverse { flow.inverse() } else { flow }

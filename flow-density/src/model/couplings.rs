@@ -55,6 +55,13 @@ pub type Couplings = Conditioned<Halves>;
 pub struct Halves;
 
 impl Couplings {
+    /// Lets the networks see so many waves of each of their inputs ([`Mlp`]), none by default: for densities that bend often.
+    #[must_use]
+    pub fn waves(mut self, waves: usize) -> Self {
+        self.waves = waves;
+        self
+    }
+
     /// The bijector alone, with parameters `layer00.norm…`, `layer00.net…`, … under `path`.
     ///
     /// # Errors
@@ -90,7 +97,7 @@ impl Couplings {
             (self.transformer.build()?, Partition::Channels { swap: dims == 2 && index % 2 == 1 });
         let inputs = Coupling::<Box<dyn Transformer>, Mlp>::input_channels(dims, &partition);
         let outputs = Coupling::<Box<dyn Transformer>, Mlp>::output_channels(dims, &partition, &transformer);
-        let net = Mlp::new(&path.pp("net"), inputs, outputs, &config)?;
+        let net = Mlp::new(&path.pp("net"), inputs, outputs, &config.waves(self.waves))?;
         let coupling = Coupling::new(&[dims], partition, transformer, net)?;
         Ok(match self.context {
             Some(size) => Box::new(coupling.with_context(&[size])),

@@ -85,6 +85,7 @@ fn what_cannot_be_fitted_leaves_nothing() {
         (&["fit", "--divergence", "renyi", "--alpha", "1"], "other than 1"),
         (&["fit", "--divergence", "forward", "--estimator", "path"], "--estimator: the forward divergence"),
         (&["fit", "--model", "planar", "--bins", "4"], "--bins is for --model spline"),
+        (&["fit", "--model", "planar", "--waves", "4"], "--waves is for couplings"),
         (&["fit", "--model", "planar", "--hidden", "4"], "has no hidden layers"),
         (&["fit", "--draws", "1"], "--draws must be at least 2"),
         (&["fit", "--seeds", "2"], "--seeds: is for --compare"),
