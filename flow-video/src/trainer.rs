@@ -155,12 +155,12 @@ impl VideoTask {
                 format!("{shape:?} with {levels} levels, the model is for {} of {}", run.spec, run.spec.levels);
             return Err(Error::config("training clips", reason));
         }
-        if run.targets == 0 || run.horizon == 0 || run.context < run.model.past() {
+        let past = run.model.past();
+        if run.targets == 0 || run.horizon == 0 || run.context < past {
             let reason = format!(
-                "{} given and {} predicted frames: the prior looks at {} frames, and at least one must be predicted",
-                run.context,
-                run.targets,
-                run.model.past()
+                "{} given and {} predicted frames: the model looks at {past} frames, set context to {past} or more, and at least \
+                 one must be predicted",
+                run.context, run.targets
             );
             return Err(Error::config("training windows", reason));
         }

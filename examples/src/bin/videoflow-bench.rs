@@ -1,6 +1,6 @@
 //! Speed and memory of VideoFlow on this machine, one JSON line: the numbers of `BENCHMARKS.md`.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory, timed};
@@ -25,9 +25,9 @@ struct Args {
     /// Clips per training step.
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// Frames of a training step, of which those after the prior's past are predicted.
-    #[arg(long, default_value_t = 4)]
-    frames: usize,
+    /// Frames of a training step, of which those after the model's past are predicted; one more than that [default].
+    #[arg(long)]
+    frames: Option<usize>,
     /// Timed training steps; 0 for none.
     #[arg(long, default_value_t = 5)]
     train_steps: usize,
@@ -58,6 +58,8 @@ fn main() -> Result<()> {
         Ok(rng.uniform(shape, DType::F32, &device)?.affine(256.0, 0.0)?.floor()?.to_dtype(DType::U8)?)
     };
     let past = model.past();
+    let frames = args.frames.unwrap_or(past + 1);
+    ensure!(frames > past, "--frames {frames}: the model looks at {past}, and one must follow");
     model.initialize(&draw(1, past + 1, &mut rng)?, &mut rng)?;
 
     let mut gradients = Gradients::new(&store);
@@ -66,10 +68,10 @@ fn main() -> Result<()> {
         let mut optimizer = Optimizer::new(OptimizerConfig::adam(1e-4), &store)?;
         let mode = if args.plain { Backprop::Plain } else { Backprop::Reversible };
         for _ in 0..args.train_steps {
-            let clips = draw(args.batch, args.frames, &mut rng)?;
+            let clips = draw(args.batch, frames, &mut rng)?;
             let step = || {
                 gradients.clear();
-                model.backward(&clips, past.min(args.frames - 1), &mut rng, mode, &mut gradients)?;
+                model.backward(&clips, past, &mut rng, mode, &mut gradients)?;
                 clip_global_norm(&mut gradients, Some(100.0))?;
                 Ok(optimizer.step(&gradients, 1.0)?)
             };
@@ -98,7 +100,7 @@ fn main() -> Result<()> {
             "score_ms_per_frame": median(times.1),
             "train_step_s": if steps.is_empty() { None } else { Some(median(steps)) },
             "batch": args.batch,
-            "frames": args.frames,
+            "frames": frames,
             "memory_mib": peak - idle,
         })
     );

@@ -41,6 +41,9 @@ pub(super) fn in_words(model: &ModelConfig) -> String {
     if kind.has_hidden_layers() {
         words.push(format!("hidden widths {}", widths(&model.hidden)));
     }
+    if model.waves > 0 {
+        words.push(format!("{} waves of each input", model.waves));
+    }
     if kind.has_bins() {
         words.push(format!("{} bins", model.bins));
     }

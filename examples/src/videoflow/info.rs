@@ -42,7 +42,10 @@ pub(super) fn words(c: &VideoConfig) -> String {
     let motion = match p.motion {
         Some(m) => {
             let meet = if m.adds { "add up" } else { "cover each other" };
-            format!(", layers followed over {} frames that move by up to {} pixels and {meet}", m.memory, m.reach)
+            format!(
+                ", layers that move by up to {} pixels a frame and {meet}, followed over {} frames",
+                m.reach, m.memory
+            )
         }
         None => String::new(),
     };

@@ -123,6 +123,9 @@ impl TrainArgs {
             let read = || described(serde_json::from_str(&std::fs::read_to_string(path)?)?);
             model = read().with_context(|| path.display().to_string())?;
         }
+        if self.context.is_none() {
+            recipe.context = recipe.context.max(model.past());
+        }
         model.gaussianize = self.gaussianize.unwrap_or(model.gaussianize);
         model.noise_width = self.learned_noise.unwrap_or(model.noise_width);
         model.actions = splits.train.action_size();

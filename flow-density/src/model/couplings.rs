@@ -6,7 +6,7 @@ use flow_core::transformer::Transformer;
 use flow_core::{Bijector, Chain, ParamPath, ParamStore};
 
 use super::{Conditioned, DiscreteFlow, Mixing, TransformerConfig, autoregressive, layer_paths, over_gaussian};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Bins of a spline where none are named.
 const BINS: usize = 8;
@@ -56,6 +56,7 @@ pub struct Halves;
 
 impl Couplings {
     /// Lets the networks see so many waves of each of their inputs ([`Mlp`]), none by default: for densities that bend often.
+    /// In one dimension networks have no inputs, and waves are refused.
     #[must_use]
     pub fn waves(mut self, waves: usize) -> Self {
         self.waves = waves;
@@ -90,6 +91,9 @@ impl Couplings {
     /// The coupling of a transform; what replaces it in one dimension.
     fn layer(&self, path: &ParamPath, index: usize) -> Result<Box<dyn Bijector>> {
         let (dims, config) = (self.features, self.network());
+        if dims == 1 && self.waves > 0 {
+            return Err(Error::config("waves", "one dimension has no inputs to see waves of; leave them out"));
+        }
         if dims == 1 {
             return autoregressive::layer(path, dims, self.transformer, &config);
         }

@@ -47,9 +47,14 @@ fn conditioned(dims: usize, context: usize) -> Vec<Case> {
         case!("coupled splines", dims, context, nsf_coupling(dims).transforms(2).hidden(&[7]))
             .looser(100.0, "steep and flat pieces in a row amplify errors, those of numerical Jacobians too"),
     ];
+    let waves = [
+        case!("realnvp with waves", dims, context, realnvp(dims).transforms(2).hidden(&[7]).waves(3)),
+        case!("coupled splines with waves", dims, context, nsf_coupling(dims).transforms(2).hidden(&[7]).waves(2))
+            .looser(100.0, "as coupled splines"),
+    ];
     match dims {
         1 => cases.into_iter().map(|case| idle(case, &["net.0.weight"], ALONE)).collect(),
-        _ => cases,
+        _ => cases.into_iter().chain(waves).collect(),
     }
 }
 

@@ -31,7 +31,7 @@ pub struct PriorConfig {
     /// What looks at the past.
     #[serde(skip_serializing_if = "is_default")]
     pub encoder: PriorEncoder,
-    /// `n`, how many past frames it sees.
+    /// How many past frames it sees: `n`, unless motions are followed over more of them ([`VideoConfig::past`]).
     pub past: usize,
     /// Residual blocks of the network; an LSTM has none.
     pub blocks: usize,

@@ -5,7 +5,7 @@ use super::plane::{Plane, Vector};
 
 /// The most layers of a frame.
 pub(super) const MOST: usize = 8;
-/// A layer has at least one pixel in so many of a frame.
+/// A layer is found by at least one pixel in so many of a frame.
 const LEAST: usize = 160;
 /// How far around a pixel others say which layer it is of.
 const AROUND: usize = 3;
@@ -123,7 +123,7 @@ impl Layer {
 #[derive(Debug, Clone)]
 pub(super) struct Scene {
     pub(super) ground: Ground,
-    /// The largest first when they were found.
+    /// No two of the same motion to the last frame.
     pub(super) layers: Vec<Layer>,
     /// What was last seen where nothing moved, `(C, H, W)`.
     pub(super) behind: Vec<f64>,
@@ -196,7 +196,7 @@ impl Motion {
                 layers.push(Layer::new(ground, vector));
                 layers.len() - 1
             });
-            for p in (0..mask.len()).filter(|&p| mask[p] && (known.is_none() || free[p])) {
+            for p in (0..mask.len()).filter(|&p| mask[p]) {
                 if let Some(q) = ground.plane.moved(p, back(vector)) {
                     layers[index].take(ground, p, [(now, p), (before, q)]);
                 }
@@ -245,14 +245,14 @@ impl Motion {
             }
             masks.push((*vector, mask));
         }
-        divide(plane, &mut masks);
+        divide(plane, &mut masks, least);
         masks
     }
 }
 
 /// Leaves pixels that several masks have to those that have at least half as many around it alone as each other, and to the
-/// first where none has any.
-fn divide(plane: Plane, masks: &mut [(Vector, Vec<bool>)]) {
+/// first where none has any. Motions to which less than `least` is left were made up of what others explain, and go.
+fn divide(plane: Plane, masks: &mut Vec<(Vector, Vec<bool>)>, least: usize) {
     let shared: Vec<bool> = (0..plane.pixels()).map(|p| masks.iter().filter(|(_, mask)| mask[p]).count() > 1).collect();
     let alone = |mask: &[bool]| {
         let own: Vec<bool> = mask.iter().zip(&shared).map(|(own, shared)| *own && !shared).collect();
@@ -267,6 +267,7 @@ fn divide(plane: Plane, masks: &mut [(Vector, Vec<bool>)]) {
             first = false;
         }
     }
+    masks.retain(|(_, mask)| mask.iter().filter(|own| **own).count() >= least);
 }
 
 /// Layers in the frame `now`, to which they came with these motions, without the pixels of which too much is missing there.
@@ -377,6 +378,20 @@ pub(super) mod tests {
         let found = motion.found(&scene, &turned);
         let back: Vec<_> = scene.layers.iter().map(|layer| layer.motion.map(|along| -along)).collect();
         assert_eq!(found, back);
+    }
+
+    /// Two bars, each with more beside it, and a motion that explains the bars alone.
+    #[test]
+    fn a_motion_that_others_make_up_is_none() {
+        let plane = Plane { height: 12, width: 30 };
+        let mask =
+            |inside: &dyn Fn(usize, usize) -> bool| -> Vec<bool> { (0..360).map(|p| inside(p / 30, p % 30)).collect() };
+        let bars = mask(&|y, x| y == 5 && ((2..8).contains(&x) || (20..26).contains(&x)));
+        let one = mask(&|y, x| (4..6).contains(&y) && (2..8).contains(&x));
+        let other = mask(&|y, x| (5..7).contains(&y) && (20..26).contains(&x));
+        let mut masks = vec![([0, 1], bars), ([1, 0], one.clone()), ([2, 0], other.clone())];
+        divide(plane, &mut masks, 2);
+        assert_eq!(masks, [([1, 0], one), ([2, 0], other)]);
     }
 
     #[test]

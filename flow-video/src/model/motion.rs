@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 
 /// The most past frames over which layers are followed.
 const LONGEST: usize = 9;
+/// The most pixels a frame by which layers move: the motions that are tried grow with the square.
+const FARTHEST: usize = 16;
 
 /// Motions of layers (Wang & Adelson 1994, "Representing Moving Images with Layers").
 ///
-/// What moves alike in the last frames is a layer: pixels that one motion, a whole number of pixels along both axes, brings
-/// from each of these frames to the next. Every layer has a motion `m` to the next frame as well: that which brings it
-/// nearest to what is seen there. The layers, moved by these over what they leave behind, are a guess of the frame. The model
+/// What moves together in the last frames is a layer: pixels that have the same motion, a whole number of pixels along both
+/// axes, from each of these frames to the next. Every layer has a motion `m` to the frame after them as well: that which brings
+/// it nearest to what is seen there. The layers, moved by these over what they leave behind, are a guess of the frame. The model
 /// is one of motions and frame together, `P(m | past) · p(x | guess, past)`: a lower bound of `p(x | past)`, since `m` is a
 /// function of the frame and the past. In samples the motions are drawn first. Beyond the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +50,8 @@ impl Motion {
     pub(super) fn check(&self, [_, height, width]: [usize; 3]) -> Result<()> {
         let reason = if !(2..=LONGEST).contains(&self.memory) {
             format!("layers are followed over 2 to {LONGEST} frames, got a memory of {}", self.memory)
-        } else if !(1..=64).contains(&self.reach) {
-            format!("reach must be 1 to 64 pixels a frame, got {}", self.reach)
+        } else if !(1..=FARTHEST).contains(&self.reach) {
+            format!("reach must be 1 to {FARTHEST} pixels a frame, got {}", self.reach)
         } else if self.block == 0 || !height.is_multiple_of(self.block) || !width.is_multiple_of(self.block) {
             format!("frames of {height}x{width} cannot be cut into squares of {} pixels", self.block)
         } else {

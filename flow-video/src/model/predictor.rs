@@ -24,7 +24,7 @@ use super::following::Foreseen;
 /// let preset = preset("moving-digits")?;
 /// let store = ParamStore::new(0, DType::F32, &Device::Cpu);
 /// let model = VideoFlow::new(&preset.model, &preset.spec, &store)?;
-/// let seen = Tensor::zeros((1, 3, 1, 32, 32), DType::U8, &Device::Cpu)?;
+/// let seen = Tensor::zeros((1, model.past(), 1, 32, 32), DType::U8, &Device::Cpu)?;
 /// let mut futures = Predictor::new(&model);
 /// futures.observe(&seen)?;
 /// let drawn = futures.repeat(4)?.predict(2, &[0.7], &mut FlowRng::seed_from(1))?;
@@ -138,7 +138,8 @@ impl<'a> Predictor<'a> {
     /// that draws motions ([`Motion`](super::Motion)) may be given one more for these; else it draws them at 1, and takes the
     /// likeliest ones where all temperatures are 0.
     ///
-    /// A predictor that has seen no frame begins with [`Predictor::begin`].
+    /// A predictor that has seen no frame begins with [`Predictor::begin`]. Frames before which fewer were seen than the model
+    /// looks back ([`VideoFlow::past`]) are drawn as without a past.
     ///
     /// # Errors
     /// [`Error::Config`] for a wrong number of temperatures or before any frame was seen, [`Error::NonFinite`] when a sample

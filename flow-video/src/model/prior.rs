@@ -21,7 +21,7 @@ pub(super) enum Alone {
 /// that the frame's coarser part `h_t` predicts (Kumar et al. 2020, section 4.2 and appendix; the authors' code), or another
 /// [`PriorEncoder`](super::PriorEncoder).
 ///
-/// With fewer than `n` frames before, the prior is Glow's: a convolution of `h_t`, or at the top a learned one.
+/// With fewer frames before than the model looks back ([`VideoConfig::past`](super::VideoConfig::past)), the prior is Glow's: a convolution of `h_t`, or at the top a learned one.
 ///
 /// # Shapes
 /// - latent `z` `(B, C, H, W)`, past `(B, n, C, H, W)`, kept `h` `(B, C', H, W)`; where motions are followed

@@ -144,12 +144,9 @@ impl MotionPrior {
         let as_it_came = (shares.narrow(1, 0, 1)? + self.here(goes_on, &[taken.len(), 1])?)?;
         let new = ((shares.narrow(1, 1, 1)? + down.gather(&place(0)?, 1)?)? + across.gather(&place(1)?, 1)?)?;
         let each = log_sum_exp(&Tensor::cat(&[as_it_came, new], 1)?, 1)?.flatten_all()?;
-        // The sums over the layers of every frame.
-        let mut of_frame = vec![0.0; scenes.len() * taken.len()];
-        let frames = scenes.iter().enumerate().flat_map(|(row, scene)| vec![row; scene.layers.len()]);
-        frames.enumerate().for_each(|(layer, row)| of_frame[row * taken.len() + layer] = 1.0);
-        let of_frame = self.here(of_frame, &[scenes.len(), taken.len()])?;
-        Ok(of_frame.matmul(&each.unsqueeze(1)?)?.squeeze(1)?)
+        let frames = scenes.iter().enumerate().flat_map(|(row, scene)| vec![row as u32; scene.layers.len()]);
+        let frames = Tensor::from_vec(frames.collect::<Vec<_>>(), taken.len(), each.device())?;
+        Ok(self.here(vec![0.0; scenes.len()], &[scenes.len()])?.index_add(&frames, &each, 0)?)
     }
 
     /// Motions for the layers of every frame: drawn where there are numbers in `[0, 1)`, [`MOST`](super::layers::MOST) for each

@@ -305,7 +305,7 @@ impl VideoFlow {
     fn enough(&self, steps: usize) -> Result<()> {
         let past = self.past();
         if steps <= past {
-            return Err(Error::config("clips", format!("{steps} frames, the prior needs {} to begin with", past + 1)));
+            return Err(Error::config("clips", format!("{steps} frames, the model needs {} to begin with", past + 1)));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ fn number_after(text: &str, word: &str) -> f64 {
 fn from_a_fit_to_its_points() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let model = ["--model", "realnvp", "--hidden", "16", "--learning-rate", "0.01"];
+    let model = ["--model", "realnvp", "--hidden", "16", "--waves", "2", "--learning-rate", "0.01"];
     let said = run(folder, &[&["fit", "--steps", "600"], &model[..], &TINY].concat());
     // A Gaussian with the moments of U1 is 0.9 nats away.
     let (divergence, elbo) = (number_after(&said, "KL(q‖p) "), number_after(&said, "ELBO "));
@@ -29,7 +29,8 @@ fn from_a_fit_to_its_points() {
     assert!((report["divergence_nats"].as_f64().unwrap() - divergence).abs() < 1e-3);
     let drawn = run(folder, &["sample", "--count", "500"]);
     assert_eq!((drawn.lines().count(), drawn.lines().next()), (501, Some("z1,z2")));
-    assert!(run(folder, &["info"]).contains("the energy 'u1', 64 samples a step"));
+    let info = run(folder, &["info"]);
+    assert!(info.contains("the energy 'u1', 64 samples a step") && info.contains("2 waves of each input"), "{info}");
 }
 
 /// A formula with domains: a Beta distribution and an exponential one, and draws that were chosen by their weights.
@@ -86,6 +87,7 @@ fn what_cannot_be_fitted_leaves_nothing() {
         (&["fit", "--divergence", "forward", "--estimator", "path"], "--estimator: the forward divergence"),
         (&["fit", "--model", "planar", "--bins", "4"], "--bins is for --model spline"),
         (&["fit", "--model", "planar", "--waves", "4"], "--waves is for couplings"),
+        (&["fit", "--expr", "-x^2", "--waves", "4"], "one dimension has no inputs"),
         (&["fit", "--model", "planar", "--hidden", "4"], "has no hidden layers"),
         (&["fit", "--draws", "1"], "--draws must be at least 2"),
         (&["fit", "--seeds", "2"], "--seeds: is for --compare"),

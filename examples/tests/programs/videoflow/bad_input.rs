@@ -23,7 +23,7 @@ fn what_makes_no_sense_is_refused() {
             (&["train", "--out", "new", "--layout", "nthw"], "--layout"),
             (&["train", "--out", "new", "--data", "shapes", "--walls", "bounce"], "--walls"),
             (&["train", "--out", "new", "--size", "64", "--clips", "8"], "--size"),
-            (&["train", "--out", "new", "--clips", "8", "--context", "1"], "the prior looks at 3 frames"),
+            (&["train", "--out", "new", "--clips", "8", "--context", "1"], "the model looks at 5 frames"),
             (&["train", "--out", "new", "--clips", "8", "--horizon", "40"], "frames"),
             (&["predict", "--checkpoint", "nowhere"], "nowhere"),
             (&["predict", "--checkpoint", "run", "--out", "f.bmp"], "f.bmp"),

@@ -104,6 +104,11 @@ fn parts_are_those_of_the_run() {
     std::fs::remove_file(folder.join("clips/5.npy")).unwrap();
     let said = notes(&["--frames", "2"]);
     assert!(said.contains(crate::shared::OTHER_DATA), "{said}");
+    // The model for small frames looks at more of them than others, and is given as many.
+    ["0", "1"].iter().for_each(|clip| std::fs::remove_file(folder.join(format!("clips/short-{clip}.npy"))).unwrap());
+    let small = ["train", "--data", "clips", "--steps", "1", "--horizon", "2", "--targets", "1", "--out", "small"];
+    run(folder, &[&small[..], &["--batch-size", "2"]].concat());
+    assert!(run(folder, &["info", "--checkpoint", "small"]).contains("followed over 5 frames"));
 }
 
 #[test]
