@@ -25,7 +25,7 @@ struct Args {
     /// Clips per training step.
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// Frames of a training step, of which those after the model's past are predicted; one more than that [default].
+    /// Frames of a training step, of which those after the model's past are predicted; by default one more than that.
     #[arg(long)]
     frames: Option<usize>,
     /// Timed training steps; 0 for none.
