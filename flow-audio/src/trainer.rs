@@ -18,7 +18,7 @@ use crate::data::{OpenOptions, Segments, Splits};
 use crate::io::{Encoding, mel_picture, write_wav};
 use crate::mel::{Mel, MelConfig};
 use crate::metrics::bits_per_sample;
-use crate::model::{ModelConfig, Vocoder};
+use crate::model::{LinearPrediction, ModelConfig, Vocoder};
 use crate::{Error, Result};
 
 /// The name in logs of the negative log-likelihood on the scale of `[-1, 1]`.
@@ -32,6 +32,9 @@ pub struct WaveRun {
     pub model: ModelConfig,
     /// What its spectrograms are computed with; a spectrogram of any other kind is refused.
     pub mel: MelConfig,
+    /// Samples that a sample is predicted from by the spectrogram before the flows ([`LinearPrediction`]); none in the papers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<usize>,
     /// Where the clips came from, in words.
     pub source: String,
     /// How files became clips; used again to read other files.
@@ -67,6 +70,7 @@ impl WaveRun {
             segment: (16_000 / mel.hop.max(1)).max(1) * mel.hop,
             model: model.into(),
             mel,
+            prediction: None,
             source: source.to_string(),
             open: open.clone(),
             batch: 8,
@@ -104,7 +108,11 @@ impl Run for WaveRun {
 
     fn build(&self, device: &Device) -> Result<Vocoder> {
         self.check()?;
-        Ok(Vocoder::new(&ParamStore::new(self.seed, DType::F32, device), &self.model)?)
+        let model = Vocoder::new(&ParamStore::new(self.seed, DType::F32, device), &self.model)?;
+        Ok(match self.prediction {
+            Some(order) => model.with_prediction(LinearPrediction::new(order, &self.mel)?)?,
+            None => model,
+        })
     }
 }
 

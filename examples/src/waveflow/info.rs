@@ -3,6 +3,7 @@
 use anyhow::Result;
 use flow_audio::mel::MelConfig;
 use flow_audio::model::{ModelConfig, PRESETS, WaveFlowConfig, WaveGlowConfig};
+use flow_audio::trainer::WaveRun;
 
 use super::common::{PROGRAM, load};
 use crate::info::{Facts, InfoArgs};
@@ -11,7 +12,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
     args.run(PROGRAM, presets, |checkpoint, device| {
         let (run, model) = load(checkpoint, device)?;
         let facts = Facts::default()
-            .and("model", words(&run.model))
+            .and("model", words(&run))
             .and("spectrogram", spectrogram(&run.mel))
             .and("segments", format!("{} samples", run.segment))
             .and("trained on", &run.source)
@@ -20,8 +21,14 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
     })
 }
 
+/// A run's model in words.
+pub(super) fn words(run: &WaveRun) -> String {
+    let prediction = run.prediction.map(|order| format!(", on the errors of prediction from {order} samples"));
+    family(&run.model) + prediction.as_deref().unwrap_or_default()
+}
+
 /// A model's hyper-parameters in words.
-pub(super) fn words(config: &ModelConfig) -> String {
+fn family(config: &ModelConfig) -> String {
     match config {
         ModelConfig::WaveFlow(config) => waveflow(config),
         ModelConfig::WaveGlow(config) => waveglow(config),
@@ -70,7 +77,7 @@ fn presets(json: bool) -> Result<()> {
     }
     println!("{:<20}{:>12}  model", "preset", "parameters");
     for (name, model) in all {
-        println!("{name:<20}{:>12}  {}", model.parameter_count(), words(&model));
+        println!("{name:<20}{:>12}  {}", model.parameter_count(), family(&model));
     }
     Ok(())
 }

@@ -6,12 +6,15 @@ use flow_core::{Error, FlowRng, Result};
 
 use super::conditioner::{Conditioner, Upsampling, join};
 use super::flow::Past;
+use super::prediction::{LinearPrediction, Restoring};
 use super::steps::AnyStep;
-use super::synthesis::Synthesizer;
+use super::synthesis::{Synthesizer, finite};
 use super::upsample::Upsample;
 use super::vocoder::to_line;
 
 /// A waveform in pieces, from a spectrogram in pieces of whatever lengths: the same as the whole at once.
+///
+/// With a linear prediction the piece ends where its last frame has its middle, and the filter's memory is kept as well.
 ///
 /// Each layer of each flow keeps the last `2 d_w` columns of every row of its input, so memory is constant. A piece ends
 /// [`Stream::look_ahead`] samples before its last frame does, rounded down to whole columns, since the conditioner sees the
@@ -22,6 +25,7 @@ pub struct Stream<'m> {
     conditioner: &'m Conditioner,
     upsampling: Upsampling,
     pasts: Vec<Past>,
+    restoring: Option<Restoring>,
     /// Context that does not fill a column, `(1, n, M)`.
     rest: Option<Tensor>,
     temperature: f64,
@@ -52,6 +56,7 @@ impl<'m> Synthesizer<'m> {
         Ok(Stream {
             upsampling: Upsampling::new(conditioner),
             pasts: rows.collect(),
+            restoring: model.prediction.as_ref().map(Restoring::new),
             conditioner,
             rest: None,
             temperature,
@@ -64,7 +69,8 @@ impl<'m> Synthesizer<'m> {
 impl Stream<'_> {
     /// Samples by which the waveform lags behind the frames that were given, at most less than a column more.
     pub fn look_ahead(&self) -> usize {
-        self.conditioner.look_ahead()
+        let prediction = self.synthesizer.model.prediction.as_ref();
+        self.conditioner.look_ahead().max(prediction.map_or(0, LinearPrediction::look_ahead))
     }
 
     /// Numbers that are kept between pieces, besides less than a column of context and the last frames.
@@ -82,8 +88,20 @@ impl Stream<'_> {
         }
         let model = self.synthesizer.model;
         let _paused = model.store.no_grad();
+        if let (Some(prediction), Some(restoring)) = (&model.prediction, &mut self.restoring) {
+            restoring.push(prediction, mel)?;
+        }
         let known = self.upsampling.push(self.conditioner, &mel.detach())?;
-        self.decode(known)
+        let made = self.decode(known)?;
+        self.restore(made, false)
+    }
+
+    /// The waveform of what linear prediction left of it, where there is one, as far as its frames are known.
+    fn restore(&mut self, made: Option<Tensor>, last: bool) -> Result<Option<Tensor>> {
+        match &mut self.restoring {
+            Some(restoring) => restoring.restore(made, last)?.map(finite).transpose(),
+            None => Ok(made),
+        }
     }
 
     /// The rest of the waveform, less what does not fill a column; the stream is then at its end.
@@ -94,7 +112,8 @@ impl Stream<'_> {
         let model = self.synthesizer.model;
         let _paused = model.store.no_grad();
         let known = self.upsampling.finish(self.conditioner)?;
-        self.decode(known)
+        let made = self.decode(known)?;
+        self.restore(made, true)
     }
 
     fn decode(&mut self, known: Option<Tensor>) -> Result<Option<Tensor>> {

@@ -33,6 +33,11 @@ impl<'m> Synthesizer<'m> {
     /// # Errors
     /// As for [`Vocoder::log_prob`], and [`Error::NonFinite`] for a waveform with a number that is not finite.
     pub fn decode(&self, z: &Tensor, mel: &Tensor) -> Result<Tensor> {
+        self.restore(self.decode_flows(z, mel)?, mel)
+    }
+
+    /// What the flows make of a latent: the waveform, or what linear prediction left of it.
+    fn decode_flows(&self, z: &Tensor, mel: &Tensor) -> Result<Tensor> {
         let (config, samples) = (&self.model.config, self.samples(z)?);
         let frames = samples.div_ceil(config.hop());
         if mel.dims() != [z.dim(0)?, config.mels(), frames] {
@@ -40,14 +45,29 @@ impl<'m> Synthesizer<'m> {
             return Err(misshapen("vocoder (mel)", expected, mel));
         }
         let _paused = self.model.store.no_grad();
-        self.decode_upsampled(z, &self.model.upsample(mel)?)
+        self.flows_upsampled(z, &self.model.upsample(mel)?)
+    }
+
+    /// The waveform of what linear prediction left of it, where there is one.
+    fn restore(&self, made: Tensor, mel: &Tensor) -> Result<Tensor> {
+        match &self.model.prediction {
+            Some(prediction) => finite(prediction.restore(&made, &mel.detach())?),
+            None => Ok(made),
+        }
     }
 
     /// The same for a spectrogram that is upsampled already, `(B, M, n)` with `n ≥ T`, of which the first `T` are used.
     ///
     /// # Errors
-    /// As for [`Vocoder::log_prob`].
+    /// As for [`Vocoder::log_prob`], and [`Error::Config`] for a model with a linear prediction, which needs the frames.
     pub fn decode_upsampled(&self, z: &Tensor, upsampled: &Tensor) -> Result<Tensor> {
+        if self.model.prediction.is_some() {
+            return Err(Error::config("linear prediction", "needs the frames themselves: use decode"));
+        }
+        self.flows_upsampled(z, upsampled)
+    }
+
+    fn flows_upsampled(&self, z: &Tensor, upsampled: &Tensor) -> Result<Tensor> {
         let (config, samples) = (&self.model.config, self.samples(z)?);
         let fits = matches!(upsampled.dims(), &[b, m, n] if b == z.dims()[0] && m == config.mels() && n >= samples);
         if !fits {
@@ -92,10 +112,7 @@ impl<'m> Synthesizer<'m> {
             let past = pasts.as_deref_mut().and_then(|pasts| pasts.get_mut(k));
             x = step.decode_with(prepared, &x, context, past)?;
         }
-        if first_non_finite_row(&x)?.is_some() {
-            return Err(Error::NonFinite { layer: "vocoder".into(), what: "sample".into(), step: None });
-        }
-        Ok(x)
+        finite(x)
     }
 
     /// `T` of a latent that fits the model.
@@ -138,7 +155,7 @@ impl<'m> Synthesizer<'m> {
             let (from, end) = (start.saturating_sub(overlap), (start + frames).min(all));
             let to = (end + overlap).min(all);
             let columns = z.narrow(2, from * hop / h, (to - from) * hop / h)?;
-            let made = self.decode(&columns.contiguous()?, &mel.narrow(2, from, to - from)?.contiguous()?)?;
+            let made = self.decode_flows(&columns.contiguous()?, &mel.narrow(2, from, to - from)?.contiguous()?)?;
             // This chunk's samples from half a fade before its cut; the last one has no cut after it.
             let half = overlap * hop / 2;
             let first = if start == 0 { 0 } else { start * hop - half };
@@ -149,8 +166,17 @@ impl<'m> Synthesizer<'m> {
                 Some(before) => fade(&before, &made, before.dim(1)? - first)?,
             });
         }
-        out.ok_or_else(|| misshapen("vocoder (mel)", "at least one frame", mel))
+        let made = out.ok_or_else(|| misshapen("vocoder (mel)", "at least one frame", mel))?;
+        self.restore(made, mel)
     }
+}
+
+/// The tensor, if all of it is finite.
+pub(super) fn finite(made: Tensor) -> Result<Tensor> {
+    if first_non_finite_row(&made)?.is_some() {
+        return Err(Error::NonFinite { layer: "vocoder".into(), what: "sample".into(), step: None });
+    }
+    Ok(made)
 }
 
 /// Joins two stretches whose end and beginning overlap by `shared` samples.

@@ -9,6 +9,7 @@ use flow_core::{Backprop, Bijector, Chain, Density, Error, Flow, FlowRng, Gradie
 use super::ModelConfig;
 use super::flow::unordered;
 use super::normed::misshapen;
+use super::prediction::{LinearPrediction, Residual};
 use super::steps::AnyStep;
 use super::synthesis::Synthesizer;
 use super::upsample::Upsample;
@@ -24,6 +25,8 @@ const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
 /// - waveform: `(B, T)` in `[-1, 1]`, `T` a multiple of `h`, the samples of a column; mel spectrogram: `(B, M, F)` with
 ///   `hop·(F - 1) < T ≤ hop·F`; latent: `(B, h, W)` with `W = T / h`, where sample `j h + i` begins in row `i`, column `j`.
 ///   What leaves a WaveGlow early comes first in its latent.
+///
+/// With [`Vocoder::with_prediction`] the flows see the errors of a [`LinearPrediction`] in the place of the samples.
 ///
 /// # Example
 /// ```
@@ -48,6 +51,16 @@ pub struct Vocoder {
     pub(super) store: ParamStore,
     pub(super) upsampling: Upsample,
     pub(super) steps: Vec<AnyStep>,
+    pub(super) prediction: Option<LinearPrediction>,
+}
+
+/// What the flows see of a batch.
+struct Operands {
+    /// `(B, h, W)`.
+    x: Tensor,
+    context: Tensor,
+    /// `ln σ` of the errors of prediction, `(B, T)`.
+    log_scales: Option<Tensor>,
 }
 
 /// What [`Vocoder::trim`] keeps, and how much it leaves out.
@@ -78,7 +91,31 @@ impl Vocoder {
             steps: AnyStep::all(&root, config)?,
             config: config.clone(),
             store: store.clone(),
+            prediction: None,
         })
+    }
+
+    /// The same model for the errors of a linear prediction instead of the samples themselves: the density is still that of
+    /// the waveform.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a prediction from spectrograms of another hop or number of bands.
+    pub fn with_prediction(self, prediction: LinearPrediction) -> Result<Self> {
+        let mel = prediction.mel();
+        if (mel.hop, mel.mels) != (self.config.hop(), self.config.mels()) {
+            let (hop, mels) = (self.config.hop(), self.config.mels());
+            let reason = format!(
+                "is for {} bands and a hop of {}, the model for {mels} bands and a hop of {hop}",
+                mel.mels, mel.hop
+            );
+            return Err(Error::config("linear prediction", reason));
+        }
+        Ok(Vocoder { prediction: Some(prediction), ..self })
+    }
+
+    /// The prediction whose errors the flows see, if there is one.
+    pub fn prediction(&self) -> Option<&LinearPrediction> {
+        self.prediction.as_ref()
     }
 
     /// The hyper-parameters.
@@ -129,8 +166,9 @@ impl Vocoder {
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] for what does not fit; [`Vocoder::trim`] cuts what is too long.
     pub fn log_prob(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
-        let (x, context) = self.operands(audio, mel)?;
-        self.flow(x.dim(2)?)?.log_prob(&x, Some(&context))
+        let Operands { x, context, log_scales } = self.operands(audio, mel)?;
+        let log_prob = self.flow(x.dim(2)?)?.log_prob(&x, Some(&context))?;
+        less(log_prob, log_scales.as_ref())
     }
 
     /// The mean of `log p` over samples, `(B,)`: the paper's unit, nats per sample.
@@ -147,7 +185,7 @@ impl Vocoder {
     /// # Errors
     /// As for [`Vocoder::log_prob`].
     pub fn log_prob_by_sample(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
-        let (mut z, context) = self.operands(audio, mel)?;
+        let Operands { x: mut z, context, log_scales } = self.operands(audio, mel)?;
         let mut total: Option<Tensor> = None;
         for step in &self.steps {
             let (next, terms) = step.terms(&z, &context)?;
@@ -162,7 +200,11 @@ impl Vocoder {
             ModelConfig::WaveGlow(_) => gaussian,
         };
         let total = flow_core::autodiff::add_optional(total, Some(gaussian))?;
-        total.map_or_else(|| Err(Error::config("vocoder", "has no flow")), |total| to_line(&total))
+        let line = total.map_or_else(|| Err(Error::config("vocoder", "has no flow")), |total| to_line(&total))?;
+        Ok(match log_scales {
+            Some(log_scales) => (line - log_scales)?,
+            None => line,
+        })
     }
 
     /// The latent `(B, h, W)` of waveforms, and `log |det ∂z/∂x|`, `(B,)`.
@@ -170,8 +212,9 @@ impl Vocoder {
     /// # Errors
     /// As for [`Vocoder::log_prob`].
     pub fn encode(&self, audio: &Tensor, mel: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (x, context) = self.operands(audio, mel)?;
-        self.chain(x.dim(2)?)?.encode(&x, Some(&context))
+        let Operands { x, context, log_scales } = self.operands(audio, mel)?;
+        let (z, log_det) = self.chain(x.dim(2)?)?.encode(&x, Some(&context))?;
+        Ok((z, less(log_det, log_scales.as_ref())?))
     }
 
     /// Gradients of `Σ_b weight_b · log p(x_b | mel_b)`, added to `gradients`; `weight` is `(B,)`, and `-1/(B T)` everywhere
@@ -190,13 +233,19 @@ impl Vocoder {
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<Scored> {
-        let (x, context) = self.operands(&audio.detach(), &mel.detach())?;
+        let (audio, mel) = (&audio.detach(), &mel.detach());
+        let Operands { x, context, log_scales } = self.operands(audio, mel)?;
         let flow = self.flow(x.dim(2)?)?;
         let scored = flow.log_prob_backward(&x, Some(&context.detach()), weight, mode, gradients)?;
         if let Some(grad) = scored.grad_context.as_ref().filter(|_| context.track_op()) {
             gradients.accumulate(&pair(&context, grad)?.backward()?)?;
         }
-        Ok(Scored { grad_x: to_line(&scored.grad_x)?, grad_context: None, ..scored })
+        let mut grad_x = to_line(&scored.grad_x)?;
+        if let Some(prediction) = &self.prediction {
+            grad_x = prediction.pull_back(&grad_x, mel)?;
+        }
+        let log_prob = less(scored.log_prob, log_scales.as_ref())?;
+        Ok(Scored { log_prob, grad_x, grad_context: None, ..scored })
     }
 
     /// The waveform `(B, T)` of a latent `(B, h, W)`.
@@ -234,8 +283,8 @@ impl Vocoder {
         Flow::new(&self.store, self.chain(width)?, base)
     }
 
-    /// Rows of the waveform, and the context.
-    fn operands(&self, audio: &Tensor, mel: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// Rows of the waveform or of what cannot be predicted of it, and the context.
+    fn operands(&self, audio: &Tensor, mel: &Tensor) -> Result<Operands> {
         let (h, hop) = (self.config.column(), self.config.hop());
         let &[batch, samples] = audio.dims() else {
             return Err(misshapen("vocoder (waveform)", "(B, T)", audio));
@@ -253,7 +302,14 @@ impl Vocoder {
             );
             return Err(misshapen("vocoder (mel)", expected, mel));
         }
-        Ok((to_rows(audio, h)?, self.context(&self.upsampling.forward(mel)?, samples)?))
+        let context = self.context(&self.upsampling.forward(mel)?, samples)?;
+        Ok(match &self.prediction {
+            None => Operands { x: to_rows(audio, h)?, context, log_scales: None },
+            Some(prediction) => {
+                let Residual { errors, log_scales } = prediction.residual(audio, mel)?;
+                Operands { x: to_rows(&errors, h)?, context, log_scales: Some(log_scales) }
+            }
+        })
     }
 
     /// The context of the first `samples` of `(B, T…, M)`: a WaveFlow's `(B, h, W, M)`, a WaveGlow's `(B, 1, W, h M)`.
@@ -270,6 +326,14 @@ impl Vocoder {
     pub(super) fn dtype(&self) -> DType {
         self.store.dtype()
     }
+}
+
+/// `(B,)` less the sums of `(B, T)`, if there are any.
+fn less(of: Tensor, log_scales: Option<&Tensor>) -> Result<Tensor> {
+    Ok(match log_scales {
+        Some(log_scales) => (of - log_scales.sum(1)?)?,
+        None => of,
+    })
 }
 
 /// `(B, T)` to `(B, h, W)`: `h` adjacent samples are a column.

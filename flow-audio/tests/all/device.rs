@@ -2,7 +2,7 @@
 
 use flow_audio::candle_core::{DType, Device, Tensor};
 use flow_audio::data::{Clip, Clips, Splits};
-use flow_audio::model::{ModelConfig, Permutation, Vocoder, WaveFlowConfig, WaveGlowConfig};
+use flow_audio::model::{LinearPrediction, ModelConfig, Permutation, Vocoder, WaveFlowConfig, WaveGlowConfig};
 use flow_audio::trainer::{WaveRun, WaveTask, train_config};
 use flow_audio::{MelConfig, OpenOptions, Result};
 use flow_core::testing::{Comparison, Elsewhere, Found, all_on_second_device, in_composed_operations};
@@ -21,8 +21,8 @@ fn on_a_gpu() {
     all_on_second_device("vocoders", &ALL);
 }
 
-/// Four bands, sixteen samples a frame.
-fn configs() -> [(&'static str, ModelConfig); 4] {
+/// Four bands, sixteen samples a frame; and the order of the linear prediction.
+fn configs() -> [(&'static str, ModelConfig, Option<usize>); 6] {
     let waveflow = |change: fn(&mut WaveFlowConfig)| {
         let mut config = WaveFlowConfig::new(8, 5, 2, 3);
         (config.mels, config.upsample) = (4, vec![4, 4]);
@@ -32,17 +32,26 @@ fn configs() -> [(&'static str, ModelConfig); 4] {
     let mut glow = WaveGlowConfig::new(5, 3, 2);
     (glow.mels, glow.hop, glow.early_every) = (4, 16, 2);
     [
-        ("waveflow", waveflow(|_| {})),
-        ("waveflow, rows turned round", waveflow(|c| c.permutation = Permutation::Reverse)),
-        ("width-causal waveflow", waveflow(|c| c.causal_width = true)),
-        ("waveglow", glow.into()),
+        ("waveflow", waveflow(|_| {}), None),
+        ("waveflow, rows turned round", waveflow(|c| c.permutation = Permutation::Reverse), None),
+        ("waveflow of errors of prediction", waveflow(|_| {}), Some(20)),
+        ("width-causal waveflow", waveflow(|c| c.causal_width = true), None),
+        ("width-causal waveflow of errors of prediction", waveflow(|c| c.causal_width = true), Some(20)),
+        ("waveglow", glow.into(), None),
     ]
 }
 
+fn mel() -> MelConfig {
+    MelConfig { fft: 64, window: 64, hop: 16, mels: 4, ..MelConfig::speech_8k() }
+}
+
 /// A model whose heads are not the zeros of the start.
-fn model(config: &ModelConfig, device: &Device) -> Result<Vocoder> {
+fn model(config: &ModelConfig, prediction: Option<usize>, device: &Device) -> Result<Vocoder> {
     let store = ParamStore::new(1, DType::F32, device);
-    let model = Vocoder::new(&store, config)?;
+    let mut model = Vocoder::new(&store, config)?;
+    if let Some(order) = prediction {
+        model = model.with_prediction(LinearPrediction::new(order, &mel())?)?;
+    }
     let mut rng = FlowRng::seed_from(2);
     for param in store.all().into_iter().filter(|p| p.name().contains("head")) {
         param.set(&rng.normal(param.var().shape(), DType::F32, device)?.affine(0.1, 0.0)?)?;
@@ -51,9 +60,9 @@ fn model(config: &ModelConfig, device: &Device) -> Result<Vocoder> {
 }
 
 fn models(elsewhere: &Elsewhere) {
-    for (what, config) in configs() {
+    for (what, config, prediction) in configs() {
         elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
-            let model = model(&config, device)?;
+            let model = model(&config, prediction, device)?;
             let mut rng = FlowRng::seed_from(3);
             let audio = rng.normal((2, 96), DType::F32, device)?.affine(0.3, 0.0)?;
             let mel = rng.normal((2, 4, 6), DType::F32, device)?;
@@ -80,9 +89,9 @@ fn models(elsewhere: &Elsewhere) {
 
 /// A stream inverts its flows on the CPU wherever the model is.
 fn streams(elsewhere: &Elsewhere) {
-    for (what, config) in configs() {
+    for (what, config, prediction) in configs() {
         elsewhere.hold(what, 1e-4, |device| -> Result<Found> {
-            let model = model(&config, device)?;
+            let model = model(&config, prediction, device)?;
             let mel = FlowRng::seed_from(3).normal((1, 4, 11), DType::F32, device)?;
             let mut stream = match model.synthesizer()?.stream(0.7, FlowRng::seed_from(4)) {
                 Ok(stream) => stream,
@@ -116,12 +125,11 @@ fn clips(count: usize) -> Result<Clips> {
 /// Twenty steps. A step of Adam turns the sign of a gradient near zero into a whole step, so that rounding grows from step
 /// to step: hence a thousandth.
 fn training(elsewhere: &Elsewhere) {
-    for (what, config) in configs() {
+    for (what, config, prediction) in configs() {
         elsewhere.hold(&format!("training of {what}"), 1e-3, |device| -> Result<Found> {
             let splits = Splits { train: clips(6)?, validation: clips(2)?, test: clips(1)? };
-            let mut mel = MelConfig::speech_8k();
-            (mel.fft, mel.window, mel.hop, mel.mels) = (64, 64, 16, 4);
-            let mut run = WaveRun::new(config.clone(), mel, "hums", &OpenOptions::default(), 1)?;
+            let mut run = WaveRun::new(config.clone(), mel(), "hums", &OpenOptions::default(), 1)?;
+            run.prediction = prediction;
             (run.batch, run.segment, run.validation_segments) = (3, 96, 2);
             let mut engine =
                 TrainConfig { ema: Some(EmaConfig { decay: 0.9 }), validate_every: Some(10), ..train_config(20, 1) };

@@ -43,8 +43,7 @@ pub(crate) mod spline;
 use candle_core::{Layout, Storage, Tensor};
 pub use coupling_net::{gate, gate_backward};
 pub use gemm::{Size, Start, View, gemm, transpose};
-pub(crate) use op::fuse_on_host;
-pub use op::{Fused, Kept, fuse};
+pub use op::{Fused, Kept, fuse, fuse_on_host};
 pub use panels::Panels;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use reach::without;

@@ -79,7 +79,7 @@ where
 ///
 /// # Errors
 /// As for [`fuse`].
-pub(crate) fn fuse_on_host<F, const N: usize>(function: F, operands: [&Tensor; N]) -> crate::Result<Tensor>
+pub fn fuse_on_host<F, const N: usize>(function: F, operands: [&Tensor; N]) -> crate::Result<Tensor>
 where
     Op<F, N>: Apply<N>,
 {
