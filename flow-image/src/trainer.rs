@@ -203,11 +203,6 @@ impl Task for ImageTask {
     }
 
     fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
-        if self.run.model.uses_batch_statistics() {
-            let remedy =
-                "it normalises each image by the others of its batch; train a Glow, or start it as a single process";
-            ranks.only_alone(self.run.model.family(), remedy)?;
-        }
         self.ranks = ranks;
         Ok(())
     }

@@ -280,7 +280,12 @@ pub(crate) fn reversible_or(
     let mut attempt = Gradients::new(gradients.store());
     let (scored, reconstructed) = reversible(&mut attempt)?;
     // Written so that NaN is rejected.
-    if reversible::drift(x, &reconstructed)? <= DRIFT_TOLERANCE {
+    let mut near = reversible::drift(x, &reconstructed)? <= DRIFT_TOLERANCE;
+    // Layers that look at the rows of others need them to take the same way.
+    if let Some(peers) = gradients.store().peers() {
+        near = peers.gather(&[f64::from(u8::from(near))])?.concat().iter().all(|&near| near > 0.0);
+    }
+    if near {
         gradients.merge(&attempt)?;
         return Ok(scored);
     }

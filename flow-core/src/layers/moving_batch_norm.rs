@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bijector::{Bijector, LayerReport, Pullback, Tape, check_batch_as, scale_range};
 use crate::nn::RunningStatistics;
-use crate::nn::statistics::{Moments, RUNNING};
+use crate::nn::statistics::{Moments, RUNNING, sum_over};
 use crate::numerics::host;
 use crate::param::{Init, Param, ParamPath, ParamStore};
 use crate::{Error, Gradients, Result};
@@ -122,10 +122,16 @@ impl MovingBatchNorm {
         if !self.training.load(Ordering::Relaxed) || x.elem_count() == 0 {
             return Ok(());
         }
+        let peers = self.store.peers();
+        if peers.is_some() && self.kind != MovingStatistics::PerAxis {
+            let reason = "statistics of mixed axes depend on which clouds are together: start it as a single process";
+            return Err(Error::config("moving batch norm", reason));
+        }
         let heaps = self.heaps(&x.detach())?;
-        let count = heaps.dim(1)?;
-        let mean = heaps.mean_keepdim(1)?;
+        let (sum, count) = sum_over(peers.as_ref(), &heaps.sum_keepdim(1)?, heaps.dim(1)?)?;
+        let mean = sum.affine(1.0 / count as f64, 0.0)?;
         let squares = heaps.broadcast_sub(&mean)?.sqr()?.sum(1)?;
+        let (squares, _) = sum_over(peers.as_ref(), &squares, heaps.dim(1)?)?;
         self.running.advance(&mean, &squares.affine(1.0 / count.saturating_sub(1).max(1) as f64, 0.0)?)
     }
 }

@@ -75,7 +75,7 @@ mod tests {
         let x = FlowRng::seed_from(1).normal((4, 3, 2, 5), DType::F64, &Device::Cpu).unwrap();
         let x = x.affine(2.0, 7.0).unwrap();
         let y = to_rows(&norm.forward(&x).unwrap()).unwrap();
-        let moments = Moments::of(&y, None).unwrap();
+        let moments = Moments::of(&y, None, None).unwrap();
         let sum = |t: &Tensor| t.abs().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
         assert!(sum(&moments.mean) < 1e-12 && (sum(&moments.variance) - 3.0).abs() < 1e-3);
 

@@ -24,7 +24,7 @@ pub use linear::Linear;
 pub use made::Made;
 pub use maxout::{Chosen, Maxout};
 pub use mlp::{Activation, Mlp, MlpConfig};
-pub use statistics::{RunningStatistics, whitening};
+pub use statistics::{RunningStatistics, column_moments, whitening};
 pub use weight_norm::{WeightNormConv2d, WeightNormOptions};
 pub use zero_conv::ZeroConv;
 

@@ -5,14 +5,15 @@
 //! back-propagation run once (the reversible one makes its forward pass with tracking paused and its graph when it
 //! walks back).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Shape, Tensor};
 
 use crate::bijector::first_non_finite_row;
-use crate::kernels::LOG_SCALE_FACTOR;
+use crate::kernels::{Fused, LOG_SCALE_FACTOR, Real, fuse_on_host};
 use crate::numerics::host;
-use crate::param::{Param, ParamPath, ParamStore};
+use crate::param::{Param, ParamPath, ParamStore, Peers};
 use crate::{Error, Result};
 
 /// The weight of the current batch in running averages: the `decay` of the RealNVP authors, the default of torch.
@@ -34,17 +35,19 @@ impl Moments {
         Ok((&self.variance + EPSILON)?.sqrt()?)
     }
 
-    /// Over the last two dimensions of `rows`, `(C, B, P)`; only where `mask`, `(C, 1, P)`, is one.
-    pub(crate) fn of(rows: &Tensor, mask: Option<&Tensor>) -> Result<Self> {
-        let (_, batch, pixels) = rows.dims3()?;
+    /// Over the last two dimensions of `rows`, `(C, B, P)`, of all peers; only where `mask`, `(C, 1, P)`, is one.
+    pub(crate) fn of(rows: &Tensor, mask: Option<&Tensor>, peers: Option<&Arc<dyn Peers>>) -> Result<Self> {
+        let (_, own, pixels) = rows.dims3()?;
         let average = |t: Tensor| -> Result<Tensor> {
             let total = |t: &Tensor| t.sum_keepdim(2)?.sum_keepdim(1);
+            let sum = match mask {
+                None => total(&t)?,
+                Some(mask) => total(&t.broadcast_mul(mask)?)?,
+            };
+            let (sum, batch) = sum_over(peers, &sum, own)?;
             Ok(match mask {
-                None => total(&t)?.affine(1.0 / (batch * pixels) as f64, 0.0)?,
-                Some(mask) => {
-                    let count = total(mask)?.affine(batch as f64, 0.0)?.maximum(1.0)?;
-                    total(&t.broadcast_mul(mask)?)?.div(&count)?
-                }
+                None => sum.affine(1.0 / (batch * pixels) as f64, 0.0)?,
+                Some(mask) => sum.div(&total(mask)?.affine(batch as f64, 0.0)?.maximum(1.0)?)?,
             })
         };
         let mean = average(rows.clone())?;
@@ -61,11 +64,13 @@ pub struct RunningStatistics {
 }
 
 impl RunningStatistics {
-    /// Buffers under `path`, the mean zero and the variance one, of the given names.
+    /// Buffers under `path`, the mean zero and the variance one, of the given names. A model that has them is trained by several
+    /// ranks with the statistics of all of their rows ([`column_moments`]).
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) when a name is taken.
     pub fn new(path: &ParamPath, [mean, variance]: [&str; 2], channels: usize) -> Result<Self> {
+        path.store().note_statistics();
         let zeros = Tensor::zeros(channels, path.store().dtype(), path.store().device())?;
         Ok(RunningStatistics {
             mean: path.buffer(mean, &zeros)?,
@@ -105,6 +110,73 @@ impl RunningStatistics {
     }
 }
 
+/// The sum of a tensor over the peers of a step, and that of their rows, of which this one has `rows`; alone, they are what
+/// they are. In the graph if `own` is: its gradient is that of the mean of the peers' objectives over all rows, each of which
+/// is a mean over its own.
+///
+/// # Errors
+/// A peer that is gone or whose step has failed.
+pub(crate) fn sum_over(peers: Option<&Arc<dyn Peers>>, own: &Tensor, rows: usize) -> Result<(Tensor, usize)> {
+    let Some(peers) = peers else { return Ok((own.clone(), rows)) };
+    let mut said = vec![rows as f64];
+    said.extend(host::numbers(own)?);
+    let mut total = added(&peers.gather(&said)?);
+    let all = total.remove(0);
+    let op = SumOver { total, shape: own.shape().clone(), weight: rows as f64 / all, peers: peers.clone() };
+    Ok((fuse_on_host(op, [&own.contiguous()?])?, all as usize))
+}
+
+/// Sums entry by entry, in the order of peers.
+fn added(all: &[Vec<f64>]) -> Vec<f64> {
+    let count = all.first().map_or(0, Vec::len);
+    (0..count).map(|i| all.iter().filter_map(|numbers| numbers.get(i)).sum()).collect()
+}
+
+/// Mean and variance of every column of `(R, C)` over the rows of all who take the present step of training together, `(1, C)`
+/// each and in the graph, and the number of these rows.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error) unless `rows` is a matrix; a peer that is gone or whose step has failed.
+pub fn column_moments(store: &ParamStore, rows: &Tensor) -> Result<(Tensor, Tensor, usize)> {
+    let (own, peers) = (rows.dims2()?.0, store.peers());
+    let (sum, count) = sum_over(peers.as_ref(), &rows.sum_keepdim(0)?, own)?;
+    let mean = sum.affine(1.0 / count as f64, 0.0)?;
+    let squares = rows.broadcast_sub(&mean)?.sqr()?.sum_keepdim(0)?;
+    let variance = sum_over(peers.as_ref(), &squares, own)?.0.affine(1.0 / count as f64, 0.0)?;
+    Ok((mean, variance, count))
+}
+
+/// A sum over peers that has been exchanged already.
+struct SumOver {
+    total: Vec<f64>,
+    shape: Shape,
+    /// This one's part of the rows.
+    weight: f64,
+    peers: Arc<dyn Peers>,
+}
+
+impl Fused<1> for SumOver {
+    fn name(&self) -> &'static str {
+        "sum over ranks"
+    }
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward<T: Real>(&self, _: [&[T]; 1]) -> candle_core::Result<Vec<T>> {
+        Ok(self.total.iter().map(|&total| T::from_f64(total)).collect())
+    }
+
+    /// All peers' objectives depend on this one's rows, each with the weight of its own rows; what comes of it here will be
+    /// weighed by this one's.
+    fn backward<T: Real>(&self, _: [&[T]; 1], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 1]> {
+        let own: Vec<f64> = grad.iter().map(|g| self.weight * g.to_f64()).collect();
+        let all = self.peers.gather(&own).map_err(candle_core::Error::wrap)?;
+        Ok([Some(added(&all).into_iter().map(|sum| T::from_f64(sum / self.weight)).collect())])
+    }
+}
+
 /// The names of the averages' buffers in this crate.
 pub(crate) const RUNNING: [&str; 2] = ["running_mean", "running_variance"];
 
@@ -138,7 +210,7 @@ impl BatchStatistics {
         if !self.training.load(Ordering::Relaxed) || rows.elem_count() == 0 {
             return self.running();
         }
-        let moments = Moments::of(rows, mask)?;
+        let moments = Moments::of(rows, mask, self.store.peers().as_ref())?;
         if self.store.tracking() {
             self.running.advance(&moments.mean, &moments.variance)?;
         }

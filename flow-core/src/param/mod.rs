@@ -17,8 +17,10 @@ use crate::numerics::host;
 use crate::{Error, FlowRng, Result};
 
 mod gradients;
+mod peers;
 
 pub use gradients::Gradients;
+pub use peers::Peers;
 
 /// How a new parameter is filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,6 +104,7 @@ impl Param {
 pub struct ParamStore {
     params: Arc<Mutex<BTreeMap<String, Param>>>,
     paused: Arc<AtomicUsize>,
+    peers: Arc<peers::Place>,
     seed: u64,
     dtype: DType,
     device: Device,
@@ -113,7 +116,14 @@ impl ParamStore {
     /// `dtype` is `F32` or `F64`. With another type the store stays empty: every call that would create a parameter or
     /// a buffer returns [`Error::DType`].
     pub fn new(seed: u64, dtype: DType, device: &Device) -> Self {
-        ParamStore { params: Arc::default(), paused: Arc::default(), seed, dtype, device: device.clone() }
+        ParamStore {
+            params: Arc::default(),
+            paused: Arc::default(),
+            peers: Arc::default(),
+            seed,
+            dtype,
+            device: device.clone(),
+        }
     }
 
     /// The place where names begin.

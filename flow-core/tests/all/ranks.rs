@@ -10,7 +10,7 @@ use flow_core::train::{
     Checkpoints, Communicator, Fingerprint, FitOptions, OptimizerConfig, ScheduleConfig, StopFlag, Task, TrainConfig,
     Trainer, fit, read_log,
 };
-use flow_core::{Error, Result};
+use flow_core::{Backprop, Error, Result};
 use tempfile::TempDir;
 
 use crate::toy::{Bend, Toy, assert_same_checkpoint, config, logged_steps, wide_weights};
@@ -98,6 +98,30 @@ fn any_number_of_ranks_trains_the_model_of_one() {
     }
 }
 
+/// Statistics of a batch are those of all of its rows, wherever they are: in flow layers, networks and running averages.
+#[test]
+fn batch_statistics_are_those_of_all_ranks() {
+    for backprop in [Backprop::Reversible, Backprop::Plain] {
+        let normed = bent(move |_| Bend { sizes: Some((64, 7)), normed: true, backprop, ..Bend::default() });
+        let run = |ranks: usize| -> (Vec<f64>, TempDir) {
+            let out = folder();
+            (common(train(&smooth(20), out.path(), ranks, &normed)), out)
+        };
+        let (alone, solo) = run(1);
+        for ranks in [2, 3, 7] {
+            let (together, out) = run(ranks);
+            assert!(distance(&alone, &together) < 1e-6, "{ranks} ranks: {}", distance(&alone, &together));
+            assert!(distance(&logged(solo.path(), "nats"), &logged(out.path(), "nats")) < 1e-6, "{ranks} ranks");
+            assert_eq!(run(ranks).0, together);
+        }
+    }
+    // A rank without a row would leave the others waiting.
+    let normed = bent(|_| Bend { sizes: Some((64, 2)), normed: true, ..Bend::default() });
+    let outcomes = train(&smooth(4), folder().path(), 3, &normed);
+    assert!(outcomes.iter().any(|o| o.as_ref().is_err_and(|e| e.to_string().contains("every rank needs one"))));
+    assert!(outcomes.iter().all(Result::is_err));
+}
+
 #[test]
 fn ranks_that_initialise_by_themselves_are_found_out() {
     let own = bent(|_| Bend { own_initialization: true, ..Bend::default() });
@@ -132,17 +156,25 @@ fn a_stop_asked_of_one_rank_stops_all_and_other_ranks_go_on() {
     }
 }
 
+/// With batch statistics the others are in the middle of the step when one of them fails.
 #[test]
 fn one_bad_rank_makes_all_skip() {
-    let bad = bent(|rank| match rank {
-        1 => Bend { fail_at: [2].into(), nan_at: [4].into(), stuck_at: [5].into(), ..Bend::default() },
-        _ => Bend::default(),
-    });
-    let out = folder();
-    let weights = common(train(&smooth(8), out.path(), 3, bad));
-    assert!(weights.iter().all(|w| w.is_finite()));
-    let state = fs::read_to_string(final_checkpoint(out.path(), 8).join("state.json")).unwrap();
-    assert!(state.contains("\"total\": 3"), "{state}");
+    for normed in [false, true] {
+        let bad = bent(move |rank| match rank {
+            1 => Bend { fail_at: [2].into(), nan_at: [4].into(), stuck_at: [5].into(), normed, ..Bend::default() },
+            _ => Bend { normed, ..Bend::default() },
+        });
+        let out = folder();
+        let weights = common(train(&smooth(8), out.path(), 3, bad));
+        assert!(weights.iter().all(|w| w.is_finite()));
+        let state = fs::read_to_string(final_checkpoint(out.path(), 8).join("state.json")).unwrap();
+        assert!(state.contains("\"total\": 3"), "{state}");
+    }
+    let bad = bent(|rank| Bend { stuck_at: (0..99).filter(|_| rank == 1).collect(), normed: true, ..Bend::default() });
+    for outcome in train(&TrainConfig { max_non_finite: 3, ..smooth(8) }, folder().path(), 3, bad) {
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.contains("rank 1") && message.contains("the toy gave up"), "{message}");
+    }
 }
 
 #[test]

@@ -67,12 +67,6 @@ impl ModelConfig {
         }
     }
 
-    /// Whether a training image is normalised by the statistics of its batch: then the images of a batch depend on each
-    /// other, and several ranks cannot share one out.
-    pub fn uses_batch_statistics(&self) -> bool {
-        matches!(self, ModelConfig::RealNvp(_))
-    }
-
     /// The flow over scaled images, with parameters under `path`.
     ///
     /// # Errors

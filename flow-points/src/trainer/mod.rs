@@ -9,7 +9,7 @@ use flow_core::{FlowRng, Gradients, ParamStore, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Normalization, rotate_about_y, train_points, warp};
-use crate::model::{Batch, Draw, EncoderNorm, Objective, PRIOR_ERROR, PointFlow, PointFlowConfig, Term, Terms};
+use crate::model::{Batch, Draw, Objective, PRIOR_ERROR, PointFlow, PointFlowConfig, Term, Terms};
 use crate::render::{RenderOptions, contact_sheet, write_png};
 use crate::{Cloud, Error, Point, Result};
 
@@ -302,11 +302,6 @@ impl Task for PointTask {
     }
 
     fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
-        if self.run.model.objective.matching().is_none() || self.run.model.encoder.norm == EncoderNorm::Batch {
-            let remedy = "training by likelihood and encoders with batch normalization take statistics over the clouds of a \
-                          batch; train the preset `small` or `embedded`, or start it as a single process";
-            ranks.only_alone("this model", remedy)?;
-        }
         if self.run.batch < ranks.count() {
             let reason = format!("of {} clouds for {} ranks: each needs one at least", self.run.batch, ranks.count());
             return Err(flow_core::Error::Config { what: "batch".into(), reason });

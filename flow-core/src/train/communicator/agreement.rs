@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Communicator;
+use super::statistics::{ELSEWHERE, STATISTICS};
 use crate::train::metrics::{Metric, Metrics};
 use crate::{Error, ParamStore, Result};
 
@@ -13,9 +14,15 @@ fn garbled(rank: usize, error: impl std::fmt::Display) -> Error {
 }
 
 /// Gathers a value of every rank, in the order of ranks.
+///
+/// A rank that is still in the middle of a step hears from this one's message that the step has failed, and comes to the
+/// same place: it is told again.
 fn gather<T: Serialize + for<'de> Deserialize<'de>>(channel: &dyn Communicator, own: &T) -> Result<Vec<T>> {
     let bytes = serde_json::to_vec(own).map_err(|e| garbled(channel.rank(), e))?;
-    let all = channel.all_gather(&bytes)?;
+    let mut all = channel.all_gather(&bytes)?;
+    while all.iter().any(|said| said.first() == Some(&STATISTICS)) {
+        all = channel.all_gather(&bytes)?;
+    }
     all.iter().enumerate().map(|(rank, said)| serde_json::from_slice(said).map_err(|e| garbled(rank, e))).collect()
 }
 
@@ -140,7 +147,9 @@ pub(in crate::train) fn agree(channel: &dyn Communicator, own: Agreed) -> Result
     let report = Report::of(&own);
     let all = gather(channel, &report)?;
     let total: f64 = all.iter().map(|report| f64::from_bits(report.weight)).sum();
-    let failed = all.iter().enumerate().find_map(|(rank, report)| report.fault.as_ref().map(|fault| (rank, fault)));
+    let faults = || all.iter().enumerate().filter_map(|(rank, report)| Some((rank, report.fault.as_ref()?)));
+    // A rank that stopped because of another one knows nothing of the reason.
+    let failed = faults().find(|(_, (layer, _))| layer != ELSEWHERE).or_else(|| faults().next());
     let fault = failed.map(|(rank, (layer, what))| {
         let layer = format!("rank {rank}: {layer}");
         Error::NonFinite { layer, what: what.clone(), step: None }

@@ -13,6 +13,7 @@ pub mod mpi;
 pub mod nccl;
 mod ranks;
 mod reduction;
+mod statistics;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -21,6 +22,7 @@ use crate::{Error, Result};
 pub(super) use agreement::{Agreed, Description, agree, check_alike, check_same_weights};
 pub use ranks::Ranks;
 pub(super) use reduction::sum_weighed;
+pub(super) use statistics::{StepPeers, failed_elsewhere};
 
 /// A group of processes (or threads) that train one model together.
 ///

@@ -1,12 +1,13 @@
 //! How ranks come together before they train.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Trainer, json};
 use crate::hash::Fnv;
-use crate::train::communicator::{Description, Ranks, check_alike};
+use crate::train::communicator::{Description, Ranks, StepPeers, check_alike};
 use crate::train::ema::Ema;
 use crate::train::files::{self, Tensors};
 use crate::train::fingerprint::Fingerprint;
@@ -33,6 +34,10 @@ impl<T: Task> Trainer<T> {
         let channel = self.channel.clone();
         check_alike(channel.as_ref(), &self.description()?)?;
         self.task.share_out(Ranks::new(channel.clone()))?;
+        let store = self.task.store();
+        if store.has_statistics() {
+            store.set_peers(Arc::new(StepPeers::new(channel.clone())));
+        }
         let begins = Beginning { keeps: self.out.is_some(), state: self.initialized.then(|| self.state.clone()) };
         let told =
             channel.broadcast(serde_json::to_vec(&begins).map_err(|e| Error::config("ranks", e.to_string()))?)?;

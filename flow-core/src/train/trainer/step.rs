@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Trainer;
 use crate::train::clip::clip_global_norm;
-use crate::train::communicator::{Agreed, agree, sum_weighed};
+use crate::train::communicator::{Agreed, agree, failed_elsewhere, sum_weighed};
 use crate::train::config::due;
 use crate::train::ema::Ema;
 use crate::train::events::{EventLog, RecordKind};
@@ -68,13 +68,24 @@ impl<T: Task> Trainer<T> {
     fn own_part(&mut self, step: u64) -> Result<Agreed> {
         let mut rng = self.state.rng.fork();
         self.gradients.clear();
-        let (metrics, fault) = match self.task.step(step, &mut rng, &mut self.gradients).map_err(Into::into) {
+        let together = self.task.store().together();
+        let outcome = self.task.step(step, &mut rng, &mut self.gradients).map_err(Into::into);
+        // However the task puts it.
+        let outcome = if together.interrupted() { Err(failed_elsewhere()) } else { outcome };
+        let depends = together.depends();
+        drop(together);
+        let (metrics, fault) = match outcome {
             Ok(metrics) => (metrics, None),
             Err(error @ (Error::NonFinite { .. } | Error::Solver { .. })) => {
                 (Metrics::new(Metric::new("loss", "", f64::NAN)), Some(error))
             }
             Err(error) => return Err(error),
         };
+        if depends && fault.is_none() && metrics.weight <= 0.0 {
+            let reason =
+                "leaves a rank without a sample: this model normalises each by the others, and every rank needs one";
+            return Err(Error::config("batch", reason));
+        }
         let moved = !self.gradients.is_empty();
         Ok(Agreed { stop: self.stop.is_set(), moved, fault, ..Agreed::of(metrics) })
     }

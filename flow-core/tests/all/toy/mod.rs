@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::distribution::StandardGaussian;
-use flow_core::layers::{ActNorm, Coupling, Partition};
-use flow_core::nn::Conditioner;
+use flow_core::layers::{ActNorm, BatchNorm, Coupling, MovingBatchNorm, MovingStatistics, Partition};
+use flow_core::nn::{self, Conditioner};
 use flow_core::param::Init;
 use flow_core::train::{
     EmaConfig, Fingerprint, Metric, Metrics, OptimizerConfig, Ranks, ScheduleConfig, StopFlag, Task, TrainConfig,
@@ -29,22 +29,32 @@ struct Net {
     w1: Param,
     b1: Param,
     w2: Param,
+    norm: Option<nn::BatchNorm>,
 }
 
 impl Net {
-    fn new(path: &ParamPath, width: usize) -> Result<Self> {
+    fn new(path: &ParamPath, width: usize, normed: bool) -> Result<Self> {
         Ok(Net {
             w1: path.param("w1", (1, width), Init::Normal(1.0))?,
             b1: path.param("b1", width, Init::Const(0.0))?,
             w2: path.param("w2", (width, 2), Init::Normal(0.1))?,
+            norm: if normed { Some(nn::BatchNorm::new(&path.pp("norm"), width, true)?) } else { None },
         })
     }
 }
 
 impl Conditioner for Net {
     fn forward(&self, x: &Tensor, _context: Option<&Tensor>) -> Result<Tensor> {
-        let hidden = x.matmul(&self.w1.tensor())?.broadcast_add(&self.b1.tensor())?.tanh()?;
+        let mut hidden = x.matmul(&self.w1.tensor())?.broadcast_add(&self.b1.tensor())?;
+        if let Some(norm) = &self.norm {
+            hidden = norm.forward(&hidden)?;
+        }
+        let hidden = hidden.tanh()?;
         Ok(hidden.matmul(&self.w2.tensor())?)
+    }
+
+    fn set_training(&self, training: bool) {
+        self.norm.iter().for_each(|norm| norm.set_training(training));
     }
 }
 
@@ -71,6 +81,10 @@ pub(crate) struct Bend {
     pub(crate) sizes: Option<(usize, usize)>,
     /// Every rank initialises from points of its own, and keeps what comes of it: wrong, to see that a test sees it.
     pub(crate) own_initialization: bool,
+    /// How gradients are computed.
+    pub(crate) backprop: Backprop,
+    /// Layers that normalise a row by the others of its batch, in the flow and in the networks.
+    pub(crate) normed: bool,
     /// Where the data lie, as the description says.
     pub(crate) source: &'static str,
     /// What the data are.
@@ -101,14 +115,21 @@ impl Toy {
         let root = store.root();
         let affine = || Affine::new(ScaleBound::SoftClamp(2.0));
         let coupling = |i: usize| {
-            let net = Net::new(&root.pp(format!("coupling{i}")), width).unwrap();
+            let net = Net::new(&root.pp(format!("coupling{i}")), width, bend.normed).unwrap();
             Coupling::new(&[2], Partition::Channels { swap: i == 1 }, affine(), net).unwrap()
         };
-        let layers: Vec<Box<dyn Bijector>> = vec![
+        let mut layers: Vec<Box<dyn Bijector>> = vec![
             Box::new(ActNorm::new(&root.pp("actnorm"), &[2]).unwrap()),
             Box::new(coupling(0)),
             Box::new(coupling(1)),
         ];
+        if bend.normed {
+            let (inner, outer) = (root.pp("norm"), root.pp("moving"));
+            let norm =
+                BatchNorm::new(&inner, &[2]).unwrap().on_transformed(&Partition::Channels { swap: true }).unwrap();
+            layers.insert(1, Box::new(norm.with_affine(&inner).unwrap()));
+            layers.push(Box::new(MovingBatchNorm::new(&outer, 2, MovingStatistics::PerAxis).unwrap()));
+        }
         let base = StandardGaussian::new(&[2], dtype, &Device::Cpu);
         let flow = Flow::new(&store, Chain::new(layers).unwrap(), base).unwrap();
         let arc = |i: usize| [(i as f32 * 0.05).cos() * 2.0 + 1.0, (i as f32 * 0.05).sin() * 3.0 - 0.5];
@@ -247,7 +268,7 @@ impl Task for Toy {
         }
         let weight = if self.bend.nan_at.contains(&step) { f64::NAN } else { -1.0 / n as f64 };
         let weight = Tensor::full(weight, n, &Device::Cpu)?.to_dtype(batch.dtype())?;
-        let scored = self.flow.log_prob_backward(&batch, None, &weight, Backprop::Reversible, gradients)?;
+        let scored = self.flow.log_prob_backward(&batch, None, &weight, self.bend.backprop, gradients)?;
         let loss = (scored.log_prob * weight)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
         let rows = Metric::new("rows", "", n as f64);
         Ok(Metrics::new(Metric::new("nats", "nats", loss)).with(rows).over(n as f64))
@@ -264,7 +285,9 @@ impl Task for Toy {
         }
         let points = self.points.narrow(0, share.first, share.count)?;
         let noisy = self.noisy(&points, &mut rng.for_rows(share))?;
+        self.flow.set_training(false);
         let nats = self.flow.log_prob(&noisy, None)?.to_dtype(DType::F64)?.mean(0)?.to_scalar::<f64>()?;
+        self.flow.set_training(true);
         Ok(Metrics::new(Metric::new("nats", "nats", -nats)).over(share.count as f64))
     }
 

@@ -1,10 +1,10 @@
 //! The encoder's layers: of points, and of the heads after the maximum.
 
 use candle_core::Tensor;
-use flow_core::nn::RunningStatistics;
+use flow_core::nn::{RunningStatistics, column_moments};
 use flow_core::numerics::host;
 use flow_core::param::Init;
-use flow_core::{Param, ParamPath};
+use flow_core::{Param, ParamPath, ParamStore};
 
 use super::kernel::{EPSILON, Moments};
 use super::{EncoderConfig, EncoderNorm};
@@ -24,6 +24,7 @@ struct BatchNorm {
     gain: Param,
     offset: Param,
     running: RunningStatistics,
+    store: ParamStore,
 }
 
 impl BatchNorm {
@@ -32,22 +33,21 @@ impl BatchNorm {
             gain: path.param("weight", width, Init::Const(1.0))?,
             offset: path.param("bias", width, Init::Const(0.0))?,
             running: RunningStatistics::new(path, ["running_mean", "running_var"], width)?,
+            store: path.store().clone(),
         })
     }
 
-    /// In Candle's operations on rows `(R, C)`; statistics of the rows when `training`.
+    /// In Candle's operations on rows `(R, C)`; statistics of the rows, on all ranks, when `training`.
     fn composed(&self, y: &Tensor, training: bool) -> Result<Tensor> {
-        let (mean, variance) = if training {
-            let mean = y.mean_keepdim(0)?;
-            let variance = y.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
-            (mean, variance)
+        let (mean, variance, rows) = if training {
+            column_moments(&self.store, y)?
         } else {
-            (self.running.mean().unsqueeze(0)?, self.running.variance().unsqueeze(0)?)
+            (self.running.mean().unsqueeze(0)?, self.running.variance().unsqueeze(0)?, 0)
         };
         let scale = (&variance + EPSILON)?.sqrt()?.recip()?.broadcast_mul(&self.gain.tensor())?;
         let normal = y.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(&self.offset.tensor())?;
         if training && self.gain.tracked() {
-            self.advance(&mean, &variance, y.dim(0)?)?;
+            self.advance(&mean, &variance, rows)?;
         }
         Ok(normal)
     }

@@ -146,9 +146,11 @@ impl Encoder {
 
     fn posterior(&self, points: &Tensor, fused: bool) -> Result<Posterior> {
         let training = self.training.load(Ordering::Relaxed);
-        let batch = check(points, training && self.norm == EncoderNorm::Batch)?;
+        let over_ranks = training && self.norm == EncoderNorm::Batch && self.store.peers().is_some();
+        let batch = check(points, training && self.norm == EncoderNorm::Batch && !over_ranks)?;
         let pooled = match self.norm {
-            _ if !(fused && accepts(points)) => self.pool(points, training)?,
+            // The kernel knows of one rank only.
+            _ if over_ranks || !(fused && accepts(points)) => self.pool(points, training)?,
             EncoderNorm::Layer => fuse(PlainPool::new(&self.widths, batch), [&points.detach(), &self.packed()?])?,
             // The kernel's gradient is that of batch statistics; a tracked pass on running averages is composed.
             EncoderNorm::Batch if self.store.tracking() && !training => self.pool(points, training)?,

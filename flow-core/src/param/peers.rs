@@ -1,0 +1,93 @@
+//! Others that train the same model at the same time, as a layer sees them.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::ParamStore;
+use crate::Result;
+
+/// Processes that compute one training step of one model together, each on its own rows of the batch: what layers need
+/// whose value on a row depends on the other rows.
+pub trait Peers: Send + Sync + Debug {
+    /// The numbers of all, in one order for all. All call it the same number of times in a step, in the same order.
+    ///
+    /// # Errors
+    /// One that is gone or whose step has failed.
+    fn gather(&self, own: &[f64]) -> Result<Vec<Vec<f64>>>;
+
+    /// A step begins.
+    fn begin(&self);
+
+    /// Whether the step ended early here because it has failed elsewhere.
+    fn interrupted(&self) -> bool;
+}
+
+/// The peers of a store, once it has any, and whether a step is being taken.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    peers: RwLock<Option<Arc<dyn Peers>>>,
+    stepping: AtomicBool,
+    /// Whether there is a layer that asks for them.
+    wanted: AtomicBool,
+}
+
+/// A step that is taken together; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Together {
+    place: Arc<Place>,
+    peers: Option<Arc<dyn Peers>>,
+}
+
+impl Together {
+    /// Whether it is taken with others whose rows matter to this one's.
+    pub(crate) fn depends(&self) -> bool {
+        self.peers.is_some()
+    }
+
+    /// Whether the step ended early here because it has failed elsewhere.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.peers.as_ref().is_some_and(|peers| peers.interrupted())
+    }
+}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        self.place.stepping.store(false, Ordering::Relaxed);
+    }
+}
+
+impl ParamStore {
+    /// Notes that a layer takes statistics of a batch, which in training together are those of all.
+    pub(crate) fn note_statistics(&self) {
+        self.peers.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a layer takes statistics of a batch.
+    pub(crate) fn has_statistics(&self) -> bool {
+        self.peers.wanted.load(Ordering::Relaxed)
+    }
+
+    /// From now on, steps of training are taken together with these.
+    pub(crate) fn set_peers(&self, peers: Arc<dyn Peers>) {
+        *self.peers.peers.write().unwrap_or_else(PoisonError::into_inner) = Some(peers);
+    }
+
+    /// Begins a step, in which [`ParamStore::peers`] returns whom it is taken with.
+    pub(crate) fn together(&self) -> Together {
+        let peers = self.peers.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(peers) = &peers {
+            peers.begin();
+        }
+        self.peers.stepping.store(true, Ordering::Relaxed);
+        Together { place: self.peers.clone(), peers }
+    }
+
+    /// Those with whom the present step is taken; `None` outside of one, and alone.
+    pub fn peers(&self) -> Option<Arc<dyn Peers>> {
+        if !self.peers.stepping.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.peers.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
