@@ -5,6 +5,7 @@ mod ppo;
 #[cfg(feature = "chem")]
 mod properties;
 mod reward;
+mod shared;
 mod task;
 
 pub use constrained::{ConstrainedOptions, Improvement, THRESHOLDS, improve};

@@ -138,13 +138,7 @@ pub(crate) fn update(
     chunks: Range<usize>,
     gradients: &mut Gradients,
 ) -> Result<PolicyReport> {
-    let place = |chunk: usize| (chunk * crate::model::CHUNK).min(sequences.len());
-    let sequences = &sequences[place(chunks.start)..place(chunks.end)];
-    // Each chunk has the noise that it has among all.
-    let mut noise = rollout.rng.clone();
-    for _ in 0..chunks.start {
-        noise.fork();
-    }
+    let (sequences, mut noise) = of_chunks(sequences, &chunks, &rollout.rng);
     let first = chunks.start;
     let tally = std::sync::Mutex::new(Vec::new());
     let worth = |total: usize| {
@@ -168,6 +162,20 @@ pub(crate) fn update(
         divergence: parts.iter().map(|p| p.2).sum(),
         decisions,
     })
+}
+
+/// The molecules of some chunks, and the generator with which each of these has the noise that it has among all.
+pub(crate) fn of_chunks<'a>(
+    sequences: &'a [Sequence],
+    chunks: &Range<usize>,
+    noise: &FlowRng,
+) -> (&'a [Sequence], FlowRng) {
+    let place = |chunk: usize| (chunk * crate::model::CHUNK).min(sequences.len());
+    let mut noise = noise.clone();
+    for _ in 0..chunks.start {
+        noise.fork();
+    }
+    (&sequences[place(chunks.start)..place(chunks.end)], noise)
 }
 
 /// `∂(objective)/∂ log p` of a chunk's decisions, how many were cut, and `Σ (log p_old − log p)`.

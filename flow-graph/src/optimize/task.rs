@@ -7,10 +7,11 @@ use flow_core::{FlowRng, Gradients, ParamStore};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::ppo::{PpoConfig, Rollout, advantages, update};
+use super::ppo::{PpoConfig, Rollout, advantages, of_chunks, update};
 use super::reward::Reward;
+use super::shared::{Drawn, gather, gather_scores};
 use crate::model::rules::Rules;
-use crate::model::{Generated, GraphAf, SampleOptions, Sequence, SequenceBond};
+use crate::model::{CHUNK, Generated, GraphAf, SampleOptions, Sequence, SequenceBond};
 use crate::molecule::{Bond, Molecule};
 use crate::trainer::GraphRun;
 use crate::{Error, Result};
@@ -76,22 +77,34 @@ impl<R: Reward> PolicyTask<R> {
         self.memory.drawn
     }
 
-    fn draw(&self, rng: &mut FlowRng) -> Result<Vec<(Generated, Molecule, f64)>> {
+    /// Draws a batch, each rank its share, and looks at the property of each.
+    fn draw(&self, rng: &mut FlowRng) -> Result<Vec<Drawn>> {
         let options = SampleOptions {
             temperature: self.config.temperature,
             min_atoms: self.config.min_atoms,
             max_atoms: Some(self.config.max_atoms),
             ..SampleOptions::default()
         };
-        let drawn = self.model.sample(self.config.batch, &options, rng)?;
-        drawn
-            .into_par_iter()
-            .map(|generated| {
-                let molecule = generated.sequence.molecule(&self.model.config().vocabulary)?;
-                let property = self.reward.property(&molecule);
-                Ok((generated, molecule, property))
-            })
-            .collect()
+        let share = self.ranks.share(self.config.batch);
+        let drawn = self.model.sample_part(self.config.batch, share.range(), &options, rng)?;
+        let property = |generated: Generated| {
+            let property = self.reward.property(&self.molecule(&generated.sequence)?);
+            Ok((generated.sequence, property))
+        };
+        gather(&self.ranks, drawn.into_par_iter().map(property).collect::<Result<_>>()?)
+    }
+
+    fn molecule(&self, sequence: &Sequence) -> Result<Molecule> {
+        sequence.molecule(&self.model.config().vocabulary)
+    }
+
+    /// What the policy says of each chunk, each rank of its share, as [`update`] will ask.
+    fn scores(&self, sequences: &[Sequence], noise: &FlowRng) -> Result<Vec<(Vec<f32>, Vec<f32>)>> {
+        let chunks = self.ranks.share(sequences.len().div_ceil(CHUNK));
+        let (own, mut noise) = of_chunks(sequences, &chunks.range(), noise);
+        let scores = self.model.policy_scores(own, &self.rules, &mut noise)?;
+        let narrow = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+        gather_scores(&self.ranks, scores.into_iter().map(|v| (narrow(v.atoms), narrow(v.bonds))).collect())
     }
 
     /// Draws a batch, ranks it and keeps what the policy said.
@@ -99,27 +112,27 @@ impl<R: Reward> PolicyTask<R> {
         let drawn = self.draw(rng)?;
         let mut seen = BTreeMap::new();
         let mut rewards = Vec::with_capacity(drawn.len());
-        for (_, molecule, property) in &drawn {
-            let smiles = crate::canonical_smiles(molecule);
+        let smiles = |(sequence, _): &Drawn| Ok(crate::canonical_smiles(&self.molecule(sequence)?));
+        let all = drawn.par_iter().map(smiles).collect::<Result<Vec<String>>>()?;
+        for ((_, property), smiles) in drawn.iter().zip(all) {
             let known =
                 seen.insert(smiles.clone(), ()).is_some() || self.memory.best.iter().any(|r| r.smiles == smiles);
             let reward = self.config.shaping.apply(*property);
             rewards.push(if known { reward * self.config.repeat } else { reward });
             self.rank(smiles, *property);
         }
-        let sequences: Vec<Sequence> = drawn.iter().map(|(g, _, _)| g.sequence.clone()).collect();
+        let (sequences, properties): (Vec<Sequence>, Vec<f64>) = drawn.into_iter().unzip();
         let noise = rng.fork();
-        let old = self.model.policy_scores(&sequences, &self.rules, &mut noise.clone())?;
-        let narrow = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
-        let finite = drawn.iter().map(|d| d.2).filter(|p| p.is_finite());
+        let old = self.scores(&sequences, &noise)?;
+        let finite = properties.iter().copied().filter(|p| p.is_finite());
         self.memory.mean_property = finite.clone().sum::<f64>() / finite.count().max(1) as f64;
-        self.memory.drawn += drawn.len() as u64;
+        self.memory.drawn += sequences.len() as u64;
         self.memory.rollout = Some(Rollout {
             atoms: sequences.iter().map(|s| s.atoms.to_vec()).collect(),
             bonds: sequences.iter().map(|s| s.bonds.iter().map(|b| (b.atom, b.to, b.bond.order())).collect()).collect(),
             advantages: advantages(&rewards),
             rng: noise,
-            old: old.into_iter().map(|v| (narrow(v.atoms), narrow(v.bonds))).collect(),
+            old,
         });
         Ok(())
     }
@@ -142,12 +155,14 @@ impl<R: Reward> PolicyTask<R> {
     }
 }
 
+/// A bond of later atom, earlier atom and order.
+pub(super) fn bond(&(atom, to, order): &(u8, u8, u8)) -> Option<SequenceBond> {
+    let bond = Bond::ALL.get(usize::from(order).wrapping_sub(1)).copied();
+    bond.map(|bond| SequenceBond { atom, to, bond })
+}
+
 /// The sequences of a rollout.
 fn sequences(rollout: &Rollout) -> Vec<Sequence> {
-    let bond = |&(atom, to, order): &(u8, u8, u8)| {
-        let bond = Bond::ALL.get(usize::from(order).wrapping_sub(1)).copied();
-        bond.map(|bond| SequenceBond { atom, to, bond })
-    };
     let pairs = rollout.atoms.iter().zip(&rollout.bonds);
     pairs
         .map(|(atoms, bonds)| Sequence {
@@ -171,7 +186,7 @@ impl<R: Reward> Task for PolicyTask<R> {
         &self.run
     }
 
-    /// Every rank draws the same molecules, and learns from its share of them.
+    /// Every rank draws its share of the molecules, all hear of all, and each learns from its share of the chunks.
     fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
         self.ranks = ranks;
         Ok(())
@@ -184,7 +199,7 @@ impl<R: Reward> Task for PolicyTask<R> {
         let mut metrics = self.minus_mean(self.memory.mean_property);
         let Some(rollout) = &self.memory.rollout else { return Ok(metrics) };
         let all = sequences(rollout);
-        let chunks = self.ranks.share(all.len().div_ceil(crate::model::CHUNK));
+        let chunks = self.ranks.share(all.len().div_ceil(CHUNK));
         if chunks.is_empty() {
             return Ok(Metrics::of_nothing());
         }
@@ -200,7 +215,7 @@ impl<R: Reward> Task for PolicyTask<R> {
 
     fn validate(&mut self, rng: &mut FlowRng) -> Result<Metrics> {
         let drawn = self.draw(rng)?;
-        let finite = drawn.iter().map(|d| d.2).filter(|p| p.is_finite());
+        let finite = drawn.iter().map(|d| d.1).filter(|p| p.is_finite());
         let mean = finite.clone().sum::<f64>() / finite.count().max(1) as f64;
         Ok(self.minus_mean(mean))
     }

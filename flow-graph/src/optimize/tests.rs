@@ -1,4 +1,6 @@
 use candle_core::{DType, Device, Tensor};
+use flow_core::numerics::host;
+use flow_core::testing::ThreadRanks;
 use flow_core::train::{OptimizerConfig, ScheduleConfig, TrainConfig, Trainer};
 use flow_core::{FlowRng, Gradients, ParamStore};
 
@@ -180,6 +182,42 @@ fn fine_tuning_raises_a_property_and_resumes_to_the_same_bits() {
     for (a, b) in trainer.task().model().store().all().iter().zip(resumed.task().model().store().all()) {
         let bits = |p: &flow_core::Param| p.var().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(bits(a), bits(&b), "{}", a.name());
+    }
+}
+
+/// Each rank draws its part; the molecules, the best of them and the model are those of one process.
+#[test]
+fn ranks_draw_together_what_one_draws_alone() {
+    let ppo = PpoConfig { batch: 50, updates: 3, max_atoms: 8, min_atoms: 3, ..PpoConfig::default() };
+    let config = TrainConfig {
+        steps: 12,
+        optimizer: OptimizerConfig { epsilon: 1e-2, ..OptimizerConfig::adam(3e-3) },
+        schedule: ScheduleConfig::constant(0),
+        validate_every: Some(6),
+        checkpoint_every: None,
+        ..TrainConfig::default()
+    };
+    let train = |channel: Option<ThreadRanks>| {
+        let model = GraphAf::new(super::tests::config(), &ParamStore::new(1, DType::F32, &Device::Cpu)).unwrap();
+        let task = PolicyTask::new(run(super::tests::config()), model, ppo.clone(), Oxygen).unwrap();
+        let trainer = Trainer::in_memory(config.clone(), task).unwrap();
+        let mut trainer = match channel {
+            Some(channel) => trainer.with_communicator(channel),
+            None => trainer,
+        };
+        trainer.run(&mut ()).unwrap();
+        let task = trainer.task();
+        let weights = task.model().store().all().into_iter().flat_map(|p| host::numbers(p.var()).unwrap());
+        (task.best().to_vec(), task.drawn(), weights.collect::<Vec<f64>>())
+    };
+    let (best, drawn, alone) = train(None);
+    assert_eq!(drawn, 200);
+    for ranks in [2, 7, 9] {
+        for (found, count, weights) in ThreadRanks::run(ranks, |channel| train(Some(channel))) {
+            assert_eq!((&found, count), (&best, drawn), "{ranks} ranks");
+            let gap = alone.iter().zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(gap < 1e-4, "{ranks} ranks: {gap}");
+        }
     }
 }
 

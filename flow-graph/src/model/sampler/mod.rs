@@ -1,5 +1,7 @@
 //! Generation: many molecules at a time, decision by decision.
 
+use std::ops::Range;
+
 use flow_core::FlowRng;
 use rayon::prelude::*;
 
@@ -335,8 +337,26 @@ impl GraphAf {
     /// [`flow_core::Error::Config`] for options out of range; [`Error::Vocabulary`] for a scaffold that the model
     /// cannot express.
     pub fn sample(&self, count: usize, options: &SampleOptions, rng: &mut FlowRng) -> Result<Vec<Generated>> {
-        let each = vec![options.scaffold.as_ref(); count];
-        self.grow(&each, options, rng)
+        self.sample_part(count, 0..count, options, rng)
+    }
+
+    /// Those of `count` molecules that are in `part`, each as it would be among all: what one of several processes draws.
+    ///
+    /// # Errors
+    /// As [`GraphAf::sample`].
+    pub fn sample_part(
+        &self,
+        count: usize,
+        part: Range<usize>,
+        options: &SampleOptions,
+        rng: &mut FlowRng,
+    ) -> Result<Vec<Generated>> {
+        let scaffold = options.scaffold.as_ref();
+        self.check(scaffold)?;
+        let sources = (0..count).map(|_| Source::Draw { rng: rng.fork(), scaffold });
+        // Every molecule takes its turn at the generator, whoever draws it.
+        let own = sources.enumerate().filter_map(|(i, source)| part.contains(&i).then_some(source)).collect();
+        self.draw(own, options)
     }
 
     /// Draws one molecule from each of these beginnings; those of the options are not used.
@@ -349,14 +369,18 @@ impl GraphAf {
         options: &SampleOptions,
         rng: &mut FlowRng,
     ) -> Result<Vec<Generated>> {
-        options.check()?;
         self.check(scaffolds.iter().flatten().copied())?;
+        self.draw(scaffolds.iter().map(|&scaffold| Source::Draw { rng: rng.fork(), scaffold }).collect(), options)
+    }
+
+    fn draw(&self, sources: Vec<Source<'_>>, options: &SampleOptions) -> Result<Vec<Generated>> {
+        options.check()?;
         let frozen = self.frozen()?;
         let rules = Rules::new(self.config(), options.valid, options.min_atoms);
-        let groups: Vec<Vec<Source<'_>>> = scaffolds
-            .chunks(GROUP)
-            .map(|part| part.iter().map(|&scaffold| Source::Draw { rng: rng.fork(), scaffold }).collect())
-            .collect();
+        let mut sources = sources.into_iter();
+        let groups =
+            std::iter::from_fn(|| Some(sources.by_ref().take(GROUP).collect::<Vec<_>>()).filter(|g| !g.is_empty()));
+        let groups: Vec<Vec<Source<'_>>> = groups.collect();
         let run = |sources| {
             let mut group = Group::new(&frozen, &rules, sources);
             group.temperature = options.temperature;
