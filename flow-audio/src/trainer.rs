@@ -272,6 +272,11 @@ impl Task for WaveTask {
         Ok(())
     }
 
+    fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
+        let clip = |clip: usize| self.train.whole(clip).map(|(_, samples, mel)| (samples, mel));
+        self.model.calibrate((0..self.train.clips()).map(clip))
+    }
+
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let device = self.model.store().device().clone();
         let places = self.cursor.next_batch();

@@ -113,10 +113,13 @@ impl TrainArgs {
         };
         let mut run = WaveRun::new(self.model_for(&mel)?, mel, splits.train.source(), &open, self.engine.seed())?;
         let demo = self.is_demo();
+        run.prediction = self.prediction.or(demo.then_some(DEMO_PREDICTION)).filter(|&order| order > 0);
         if demo {
             run.temperature = DEMO_TEMPERATURE;
+        } else if run.prediction.is_some() {
+            // The errors of prediction have the right level from the start.
+            run.temperature = 1.0;
         }
-        run.prediction = self.prediction.or(demo.then_some(DEMO_PREDICTION)).filter(|&order| order > 0);
         if let Some(samples) = self.segment.or(demo.then_some(DEMO_SEGMENT)) {
             run.segment = samples / mel.hop * mel.hop;
         }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use flow_audio::io::mel_picture;
+use flow_audio::io::{Picture, mel_picture, waveform_picture};
+use flow_audio::mel::Mel;
 use flow_audio::metrics::multi_resolution_stft;
 
 use super::common::{DataArg, DrawArg, FileNames, load};
@@ -14,7 +15,7 @@ use crate::cli::{CheckpointArg, DeviceArg, Part, at_least_one, create_folder};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Copy synthesis: what a listener loses by the model alone, as the spectrogram is the recording's own. Every clip becomes a WAV
-file and a picture of the spectrogram of the copy. The distance is the multi-resolution STFT distance (Parallel WaveGAN).
+file and a picture of both, the recording above. The distance is the multi-resolution STFT distance (Parallel WaveGAN).
 
 Examples:
   waveflow vocode
@@ -52,8 +53,9 @@ impl VocodeArgs {
             let aligned = run.mel.aligned(clip.samples())?;
             let path = self.out.join(names.next(clip.name()) + ".wav");
             let copy = speaker.write(&aligned.mel, clip.name(), &path)?;
-            mel_picture(&run.mel.spectrogram(&copy)?, 2)?.write_png(&path.with_extension("png"))?;
             let both = copy.len().min(aligned.samples.len());
+            let heard = [(&aligned.samples[..both], &aligned.mel), (&copy[..both], &run.mel.spectrogram(&copy)?)];
+            sheet(heard)?.write_png(&path.with_extension("png"))?;
             let distance = multi_resolution_stft(&aligned.samples[..both], &copy[..both])?.total();
             println!("{}: distance {distance:.3}; {}", clip.name(), path.display());
         }
@@ -62,4 +64,19 @@ impl VocodeArgs {
         }
         Ok(())
     }
+}
+
+/// Pixels for a value of a spectrogram, and rows of a waveform.
+const SCALE: usize = 3;
+const WAVEFORM: usize = 72;
+
+/// A recording above its copy: waveform and spectrogram of each.
+fn sheet(heard: [(&[f32], &Mel); 2]) -> Result<Picture> {
+    let frames = heard.iter().map(|(_, mel)| mel.frames()).min().unwrap_or_default();
+    let mut rows = Vec::new();
+    for (samples, mel) in heard {
+        let mel = mel_picture(&mel.cut(0, frames)?, SCALE)?;
+        rows.extend([waveform_picture(samples, mel.width(), WAVEFORM)?, mel]);
+    }
+    Ok(Picture::stacked(&rows)?)
 }

@@ -13,6 +13,7 @@ use super::prediction::{LinearPrediction, Residual};
 use super::steps::AnyStep;
 use super::synthesis::Synthesizer;
 use super::upsample::Upsample;
+use crate::mel::Mel;
 
 /// `½ ln 2π`.
 const HALF_LN_2PI: f64 = 0.918_938_533_204_672_8;
@@ -99,8 +100,8 @@ impl Vocoder {
     /// the waveform.
     ///
     /// # Errors
-    /// [`Error::Config`] for a prediction from spectrograms of another hop or number of bands.
-    pub fn with_prediction(self, prediction: LinearPrediction) -> Result<Self> {
+    /// [`Error::Config`] for a prediction from spectrograms of another hop or number of bands, or where there is one already.
+    pub fn with_prediction(self, mut prediction: LinearPrediction) -> Result<Self> {
         let mel = prediction.mel();
         if (mel.hop, mel.mels) != (self.config.hop(), self.config.mels()) {
             let (hop, mels) = (self.config.hop(), self.config.mels());
@@ -110,7 +111,17 @@ impl Vocoder {
             );
             return Err(Error::config("linear prediction", reason));
         }
+        prediction.keep_offsets(&self.store.root().pp("prediction"))?;
         Ok(Vocoder { prediction: Some(prediction), ..self })
+    }
+
+    /// Lets the prediction, if there is one, learn from recordings and their spectrograms what bands do not say of the spectrum: its
+    /// buffer `prediction.offsets`. Once, before training.
+    ///
+    /// # Errors
+    /// A recording that is too short for its spectrogram, or none.
+    pub fn calibrate<'a>(&self, clips: impl Iterator<Item = crate::Result<(&'a [f32], Mel)>>) -> crate::Result<()> {
+        self.prediction.as_ref().map_or(Ok(()), |prediction| prediction.calibrate(clips))
     }
 
     /// The prediction whose errors the flows see, if there is one.

@@ -113,6 +113,38 @@ fn every_verb_works_on_what_train_leaves() {
     );
 }
 
+/// A model of what prediction leaves, through the same verbs; its stream is still the whole.
+#[test]
+fn a_prediction_works_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("tiny.json"), TINY.replace('}', r#", "causal_width": true}"#)).unwrap();
+    tones(folder);
+    let predicting = |steps| [&train("m", steps)[..], &["--prediction", "40"]].concat();
+    let said = says(folder, &predicting("4"));
+    assert!(said.contains("on the errors of prediction from 40 samples"), "{said}");
+    says(folder, &[&predicting("6")[..], &["--resume"]].concat());
+    assert!(says(folder, &["info", "--checkpoint", "m"]).contains("prediction from 40 samples"));
+    // Better than the same steps without it by what is known from the start.
+    let nats = |folder: &Path, run: &str| -> f64 {
+        let said = says(folder, &["eval", "--checkpoint", run, "--segments", "8", "--copies", "0"]);
+        said.split("log-likelihood ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    says(folder, &train("plain", "6"));
+    assert!(nats(folder, "m") > nats(folder, "plain") + 1.0);
+    says(folder, &["vocode", "--checkpoint", "m", "--data", "low.wav", "--out", "copies"]);
+    says(folder, &["score", "--checkpoint", "m", "--data", "low.wav", "--out", "scores"]);
+    says(folder, &["mel", "--checkpoint", "m", "--data", "low.wav", "--out", "mels"]);
+    let synthesis =
+        ["synthesize", "mels/low.npz", "--checkpoint", "m", "--out", "one.wav", "--stream", "3", "--compare"];
+    let said = says(folder, &synthesis);
+    let decibels = said.split(" dB of signal").next().unwrap().rsplit(' ').next().unwrap();
+    assert!(decibels == "inf" || decibels.parse::<f64>().unwrap() > 90.0, "{said}");
+    let other = [&train("m", "8")[..], &["--resume", "--prediction", "41"]].concat();
+    let far = [&train("new", "2")[..], &["--prediction", "257"]].concat();
+    all_refused(waveflow, folder, &[(&other, "prediction"), (&far, "from 1 to 256 samples")]);
+}
+
 /// WaveGlow through the same verbs; what it cannot do is refused by its name.
 #[test]
 fn a_waveglow_works_as_well() {

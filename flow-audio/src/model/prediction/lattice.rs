@@ -41,19 +41,21 @@ impl Frames {
     }
 
     /// The coefficients of the stages that sample `n` of a clip has, the first `n` at most, and the logarithm of the
-    /// deviation that they leave. Before the first frame and behind the last their own hold.
+    /// samples' deviation. Before the first frame and behind the last their own hold.
     fn at(&self, n: usize, reflections: &mut Vec<f64>) -> f64 {
         let (a, b, share) = self.around(n);
+        let mix = |a: f64, b: f64| a + share * (b - a);
         reflections.clear();
         let pairs = a.reflections.iter().zip(&b.reflections).take(n.min(self.order));
-        reflections.extend(pairs.map(|(a, b)| a + share * (b - a)));
-        self.log_scale(n)
+        reflections.extend(pairs.map(|(&a, &b)| mix(a, b)));
+        mix(a.log_level, b.log_level)
     }
 
-    /// The logarithm of the deviation of sample `n`'s error.
-    pub fn log_scale(&self, n: usize) -> f64 {
-        let ((a, b, share), stages) = (self.around(n), n.min(self.order));
-        a.log_scales[stages] + share * (b.log_scales[stages] - a.log_scales[stages])
+    /// The logarithms of the deviations `σ(n)` of the errors of a clip's first samples: `ln σ_0 + ½ Σ ln(1 − k_i²)`.
+    pub fn log_scales(&self, samples: usize) -> Vec<f64> {
+        let mut reflections = Vec::with_capacity(self.order);
+        let one = |n: usize| self.at(n, &mut reflections) + 0.5 * log_of_product(&reflections);
+        (0..samples).map(one).collect()
     }
 
     /// The predictors before and behind a sample, and the share of the latter.
@@ -66,10 +68,26 @@ impl Frames {
     }
 }
 
-/// The filter with its memory: the errors of predicting backwards, order by order.
+/// `Σ ln(1 − k²)`, with a logarithm only where the product would become too small.
+fn log_of_product(reflections: &[f64]) -> f64 {
+    let (mut sum, mut product) = (0.0, 1.0);
+    for k in reflections {
+        product *= 1.0 - k * k;
+        if product < 1e-250 {
+            sum += product.ln();
+            product = 1.0;
+        }
+    }
+    sum + product.ln()
+}
+
+/// The filter with its memory: the scaled errors of predicting backwards, order by order.
 ///
-/// With `f_0 = b_0 = x_n`, stage `i` has `f_i = f_{i-1} + k_i b'_{i-1}` and `b_i = b'_{i-1} + k_i f_{i-1}`, where `b'` are those
-/// of the sample before. A clip's first samples have as many stages as there are samples before them, so that the error is
+/// With `f_0 = b_0 = x_n / σ_0` and `c_i = √(1 − k_i²)`, stage `i` has `f_i = (f_{i-1} + k_i b'_{i-1}) / c_i` and
+/// `b_i = (b'_{i-1} + k_i f_{i-1}) / c_i`, where `b'` are those of the sample before (the normalized lattice of Markel and Gray 1975).
+/// Backwards each stage is a rotation, `f_{i-1} = c_i f_i − k_i b'_{i-1}` and `b_i = k_i f_i + c_i b'_{i-1}`: what is made of errors of
+/// variance one has the deviation `σ_0` of its frame at every sample, however the coefficients move.
+/// A clip's first samples have as many stages as there are samples before them, so that the error is
 /// that of the best predictor from all that is there.
 #[derive(Debug, Clone)]
 pub(super) struct Lattice {
@@ -88,31 +106,33 @@ impl Lattice {
         self.sample
     }
 
-    /// The scaled error of the next sample, and the logarithm of the scale.
-    pub fn analyse(&mut self, frames: &Frames, x: f64) -> (f64, f64) {
-        let log_scale = frames.at(self.sample, &mut self.reflections);
+    /// The scaled error of the next sample.
+    pub fn analyse(&mut self, frames: &Frames, x: f64) -> f64 {
+        let log_level = frames.at(self.sample, &mut self.reflections);
         self.sample += 1;
-        let (mut f, mut before) = (x, std::mem::replace(&mut self.backward[0], x));
+        let mut f = x * (-log_level).exp();
+        let mut before = std::mem::replace(&mut self.backward[0], f);
         for (k, place) in self.reflections.iter().zip(&mut self.backward[1..]) {
-            let next = std::mem::replace(place, before + k * f);
-            f += k * before;
+            let widen = (1.0 - k * k).sqrt().recip();
+            let next = std::mem::replace(place, (before + k * f) * widen);
+            f = (f + k * before) * widen;
             before = next;
         }
-        (f * (-log_scale).exp(), log_scale)
+        f
     }
 
     /// The next sample, from its scaled error.
     pub fn synthesise(&mut self, frames: &Frames, error: f64) -> f64 {
-        let log_scale = frames.at(self.sample, &mut self.reflections);
+        let log_level = frames.at(self.sample, &mut self.reflections);
         self.sample += 1;
-        let mut f = error * log_scale.exp();
+        let mut f = error;
         for (i, k) in self.reflections.iter().enumerate().rev() {
-            let before = self.backward[i];
-            f -= k * before;
-            self.backward[i + 1] = before + k * f;
+            let (narrow, before) = ((1.0 - k * k).sqrt(), self.backward[i]);
+            self.backward[i + 1] = k * f + narrow * before;
+            f = narrow * f - k * before;
         }
         self.backward[0] = f;
-        f
+        f * log_level.exp()
     }
 }
 
@@ -121,15 +141,16 @@ pub(super) fn transpose(frames: &Frames, gradient: &mut [f64]) {
     let mut backward = vec![0.0; frames.order + 1];
     let mut reflections = Vec::with_capacity(frames.order);
     for (n, gradient) in gradient.iter_mut().enumerate().rev() {
-        let log_scale = frames.at(n, &mut reflections);
-        let mut f = *gradient * (-log_scale).exp();
+        let log_level = frames.at(n, &mut reflections);
+        let mut f = *gradient;
         let mut above = std::mem::take(&mut backward[reflections.len()]);
         for (i, k) in reflections.iter().enumerate().rev() {
-            let here = std::mem::replace(&mut backward[i], k * f + above);
-            f += k * above;
+            let widen = (1.0 - k * k).sqrt().recip();
+            let here = std::mem::replace(&mut backward[i], (k * f + above) * widen);
+            f = (f + k * above) * widen;
             above = here;
         }
-        *gradient = f + above;
+        *gradient = (f + above) * (-log_level).exp();
     }
 }
 
@@ -147,7 +168,7 @@ mod tests {
         let mut rng = FlowRng::seed_from(2);
         for _ in 0..count {
             let frame: Vec<f64> = (0..6).map(|_| 2.0 * rng.next_normal() - 5.0).collect();
-            frames.push(spectrum.predictors(&frame).unwrap());
+            frames.push(spectrum.predictors(&frame, &[]).unwrap());
         }
         frames
     }
@@ -159,7 +180,7 @@ mod tests {
             let mut rng = FlowRng::seed_from(1);
             let x: Vec<f64> = (0..83).map(|_| rng.next_normal()).collect();
             let (mut there, mut back) = (Lattice::new(order), Lattice::new(order));
-            let errors: Vec<f64> = x.iter().map(|&x| there.analyse(&frames, x).0).collect();
+            let errors: Vec<f64> = x.iter().map(|&x| there.analyse(&frames, x)).collect();
             let again: Vec<f64> = errors.iter().map(|&error| back.synthesise(&frames, error)).collect();
             assert!(x.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-9), "{order}");
             let weights: Vec<f64> = (0..83).map(|_| rng.next_normal()).collect();
@@ -180,13 +201,13 @@ mod tests {
         let mut lattice = Lattice::new(order);
         let mut rng = FlowRng::seed_from(6);
         let x: Vec<f64> = (0..count).map(|_| rng.next_normal()).collect();
-        let got: Vec<(f64, f64)> = x.iter().map(|&x| lattice.analyse(&one, x)).collect();
+        let got: Vec<f64> = x.iter().map(|&x| lattice.analyse(&one, x)).collect();
         // The covariance of the process is (LᵀL)⁻¹ for the matrix L of errors; here it is built from impulses.
         let mut inverse = vec![vec![0.0; count]; count];
         for (column, row) in inverse.iter_mut().enumerate() {
             let mut lattice = Lattice::new(order);
             for (n, entry) in row.iter_mut().enumerate() {
-                *entry = lattice.analyse(&one, f64::from(n == column)).0;
+                *entry = lattice.analyse(&one, f64::from(n == column));
             }
         }
         // Toeplitz: synthesised impulses give the covariance, which depends on the distance alone.
@@ -204,9 +225,34 @@ mod tests {
                 assert!((here - first).abs() < 1e-9 * covariance(0, 0), "{i} {j}: {here} {first}");
             }
         }
-        for (n, (error, _)) in got.iter().enumerate() {
+        for (n, (error, log_scale)) in got.iter().zip(one.log_scales(count)).enumerate() {
             let want: f64 = (0..count).map(|column| inverse[column][n] * x[column]).sum();
             assert!((error - want).abs() < 1e-9);
+            assert!((inverse[n][n].ln() + log_scale).abs() < 1e-9, "the diagonal is the derivative");
+        }
+    }
+
+    /// Loud, silent and loud again: the level follows at once, and nothing rings on.
+    #[test]
+    fn noise_has_the_level_of_its_frame_however_frames_change() {
+        let config = MelConfig { fft: 64, window: 64, hop: 10, mels: 6, ..MelConfig::speech_8k() };
+        let spectrum = Spectrum::new(32, &config);
+        let mut frames = Frames::new(32, 10, 0);
+        let (loud, silent) = ([-1.0, 0.0, -9.0, -9.0, -9.0, -9.0], [-9.0, -9.0, -9.0, -8.0, -11.0, -11.0]);
+        for i in 0..60 {
+            frames.push(spectrum.predictors(if i / 10 % 2 == 0 { &loud } else { &silent }, &[]).unwrap());
+        }
+        let mut rng = FlowRng::seed_from(3);
+        let (mut power, clips) = (vec![0.0; 600], 300);
+        for _ in 0..clips {
+            let mut lattice = Lattice::new(32);
+            power
+                .iter_mut()
+                .for_each(|p| *p += lattice.synthesise(&frames, rng.next_normal()).powi(2) / f64::from(clips));
+        }
+        for (n, power) in power.iter().enumerate() {
+            let off = 0.5 * power.ln() - frames.at(n, &mut Vec::new());
+            assert!(off.abs() < 0.2, "{n}: {off}");
         }
     }
 
@@ -220,7 +266,7 @@ mod tests {
         };
         let (start, middle) = (at(&frames, 5), at(&frames, 10));
         assert_eq!(start.1[0], frames.frames[0].reflections[0]);
-        let half = 0.5 * (frames.frames[0].log_scales[4] + frames.frames[1].log_scales[4]);
+        let half = 0.5 * (frames.frames[0].log_level + frames.frames[1].log_level);
         assert!((middle.0 - half).abs() < 1e-12);
         assert_eq!(at(&frames, 25), at(&frames, 99));
         let later = at(&frames, 19);

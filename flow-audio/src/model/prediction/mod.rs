@@ -9,11 +9,11 @@ use candle_core::{Shape, Tensor};
 use flow_core::bijector::check_float;
 use flow_core::kernels::{Fused, Real, fuse_on_host};
 use flow_core::numerics::host;
-use flow_core::{Error, Result};
+use flow_core::{Error, Param, ParamPath, Result};
 use rayon::prelude::*;
 
 use super::normed::misshapen;
-use crate::mel::{Convention, MelConfig};
+use crate::mel::{Convention, Mel, MelConfig};
 use lattice::{Frames, Lattice, transpose};
 use spectrum::Spectrum;
 
@@ -22,14 +22,16 @@ use spectrum::Spectrum;
 ///
 /// A frame's bands are read as the power spectrum of a stationary Gaussian process, on straight lines between them in
 /// logarithms. Levinson's recursion gives the process's best predictors of all orders as reflection coefficients, which are
-/// mixed between frames and applied as a lattice filter: its inverse is exact whatever the coefficients, and inside ±1, where
-/// mixing keeps them, it does not run away. The first samples of a clip are predicted from as many as there are before them.
+/// mixed between frames and applied as a normalized lattice filter: its inverse is exact whatever the coefficients, and it makes of white noise
+/// a sound of the frames' levels however they change. The first samples of a clip are predicted from as many as there are before them.
 /// With it a flow begins at the likelihood of that process, with the colour of the sound, its level and, where bands are
 /// narrow enough, its harmonics in place; it is left to learn what is not Gaussian and not in the spectrogram. Neither
-/// WaveFlow's paper nor WaveGlow's has it. Nothing is trained, and there is no gradient for the spectrogram.
+/// WaveFlow's paper nor WaveGlow's has it. By how much each bin differs from its bands, those beyond the highest band above all, is
+/// found once from the recordings of training ([`Vocoder::calibrate`](super::Vocoder::calibrate)); nothing else is learned, and there is no
+/// gradient for the spectrogram.
 ///
 /// Sources: Kolmogorov 1941 and Szegő for the error of prediction and the spectrum; Markel and Gray, "Linear Prediction of
-/// Speech" (1976), chapters 3 and 5, for lattice and reflection coefficients; Valin and Skoglund, LPCNet (2019, arXiv
+/// Speech" (1976), chapters 3 and 5, for the lattice and its coefficients, normalized as in Gray and Markel (1975); Valin and Skoglund, LPCNet (2019, arXiv
 /// 1810.11846), section 3.1, for prediction from bands of a spectrum.
 ///
 /// # Shapes
@@ -41,7 +43,12 @@ pub struct LinearPrediction {
     order: usize,
     mel: MelConfig,
     spectrum: Spectrum,
+    /// What bands do not say of each bin's power, in logarithms, `(N/2 + 1,)`.
+    offsets: Option<Param>,
 }
+
+/// Frames that calibration looks at, or a little more: some minutes of speech.
+const ENOUGH: usize = 20_000;
 
 /// The errors of prediction.
 pub(super) struct Residual {
@@ -69,7 +76,7 @@ impl LinearPrediction {
             let reason = format!("must be from 1 to {most} samples, half the spectrogram's transform, not {order}");
             return Err(Error::config("order of linear prediction", reason));
         }
-        Ok(LinearPrediction { order, mel: *mel, spectrum: Spectrum::new(order, mel) })
+        Ok(LinearPrediction { order, mel: *mel, spectrum: Spectrum::new(order, mel), offsets: None })
     }
 
     /// `p`, the samples that a sample is predicted from.
@@ -99,7 +106,8 @@ impl LinearPrediction {
     pub(super) fn residual(&self, audio: &Tensor, mel: &Tensor) -> Result<Residual> {
         let clips = self.clips(audio, mel)?;
         let (batch, samples) = audio.dims2()?;
-        let log_scales: Vec<f64> = clips.iter().flat_map(|frames| (0..samples).map(|n| frames.log_scale(n))).collect();
+        let log_scales: Vec<f64> =
+            clips.par_iter().map(|frames| frames.log_scales(samples)).collect::<Vec<_>>().concat();
         let log_scales = host::tensor_like(&log_scales, (batch, samples), audio)?;
         let errors = fuse_on_host(Analysis { clips, samples }, [&audio.contiguous()?])?;
         Ok(Residual { errors, log_scales })
@@ -139,20 +147,70 @@ impl LinearPrediction {
             }
         };
         let numbers = host::numbers(&mel.transpose(1, 2)?)?;
+        let offsets = self.offsets()?;
         let one = |clip: &[f64]| {
             let mut all = Frames::new(self.order, self.mel.hop, self.centre());
-            self.extend(&mut all, clip)?;
+            self.extend(&mut all, clip, &offsets)?;
             Ok(all)
         };
         numbers.par_chunks(self.mel.mels * frames).map(one).collect()
     }
 
     /// Adds frames, each of `M` numbers.
-    fn extend(&self, frames: &mut Frames, numbers: &[f64]) -> Result<()> {
+    fn extend(&self, frames: &mut Frames, numbers: &[f64], offsets: &[f64]) -> Result<()> {
         for frame in numbers.chunks_exact(self.mel.mels) {
-            frames.push(self.spectrum.predictors(frame)?);
+            frames.push(self.spectrum.predictors(frame, offsets)?);
         }
         Ok(())
+    }
+
+    /// What [`LinearPrediction::calibrate`] has found; nothing before.
+    fn offsets(&self) -> Result<Vec<f64>> {
+        self.offsets.as_ref().map_or(Ok(Vec::new()), |offsets| host::numbers(&offsets.tensor()))
+    }
+
+    /// Gives it a place for its offsets in a model's store.
+    pub(super) fn keep_offsets(&mut self, path: &ParamPath) -> Result<()> {
+        let bins = self.mel.fft / 2 + 1;
+        self.offsets =
+            Some(path.buffer("offsets", &Tensor::zeros(bins, path.store().dtype(), path.store().device())?)?);
+        Ok(())
+    }
+
+    /// Learns from recordings and their spectrograms by how much the power of each bin differs from what bands say of it, in the
+    /// mean of the logarithms: beyond the highest band they say nothing.
+    ///
+    /// The quieter half of the frames is not counted, since bands have a floor, and a few thousand frames are enough.
+    ///
+    /// # Errors
+    /// A recording that is too short for its spectrogram, or no frame at all.
+    pub(super) fn calibrate<'a>(
+        &self,
+        clips: impl Iterator<Item = crate::Result<(&'a [f32], Mel)>>,
+    ) -> crate::Result<()> {
+        let Some(offsets) = &self.offsets else { return Ok(()) };
+        let (stft, bins) = (self.mel.stft()?, self.mel.fft / 2 + 1);
+        let mut found: Vec<(f64, Vec<f64>)> = Vec::new();
+        for clip in clips {
+            let (samples, mel) = clip?;
+            let spectrum = stft.forward(samples)?;
+            for (frame, powers) in (0..mel.frames()).zip(spectrum.values.chunks_exact(bins)) {
+                let said = mel.frame(frame).iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
+                let loudest = said.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                found.push((loudest, self.spectrum.differences(&said, powers)));
+            }
+            if found.len() >= ENOUGH {
+                break;
+            }
+        }
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let loud = &found[found.len() / 2..];
+        if loud.is_empty() {
+            return Err(crate::Error::config("linear prediction", "there is no frame to learn from"));
+        }
+        let mean = |bin: usize| loud.iter().map(|(_, all)| all[bin]).sum::<f64>() / loud.len() as f64;
+        let means: Vec<f64> = (0..bins).map(mean).collect();
+        Ok(offsets.set(&host::tensor_like(&means, bins, &offsets.tensor())?)?)
     }
 }
 
@@ -174,7 +232,7 @@ impl Fused<1> for Analysis {
     fn forward<T: Real>(&self, [audio]: [&[T]; 1]) -> candle_core::Result<Vec<T>> {
         let one = |(frames, audio): (&Frames, &[T])| {
             let mut lattice = Lattice::new(frames.order);
-            audio.iter().map(|x| T::from_f64(lattice.analyse(frames, x.to_f64()).0)).collect::<Vec<_>>()
+            audio.iter().map(|x| T::from_f64(lattice.analyse(frames, x.to_f64()))).collect::<Vec<_>>()
         };
         let rows = self.clips.par_iter().zip(audio.par_chunks(self.samples.max(1)));
         Ok(rows.map(one).collect::<Vec<_>>().concat())
@@ -214,7 +272,7 @@ impl Restoring {
 
     /// Takes the next frames `(1, M, f)`.
     pub fn push(&mut self, prediction: &LinearPrediction, mel: &Tensor) -> Result<()> {
-        prediction.extend(&mut self.frames, &host::numbers(&mel.transpose(1, 2)?)?)
+        prediction.extend(&mut self.frames, &host::numbers(&mel.transpose(1, 2)?)?, &prediction.offsets()?)
     }
 
     /// The samples `(1, n)` that the errors so far make known; all of them if no frame is to come.

@@ -115,6 +115,36 @@ fn no_clips_and_extreme_ones() {
     assert!(refused.contains("linear prediction") && refused.contains("spectrogram"), "{refused}");
 }
 
+/// Bands end at half of the spectrum, and the sound there as well: only recordings can tell.
+#[test]
+fn calibration_finds_what_bands_do_not_say() {
+    let config = MelConfig { high: 2000.0, ..mel(Convention::Tacotron2) };
+    let model = model(DType::F64, |_| ()).with_prediction(LinearPrediction::new(32, &config).unwrap()).unwrap();
+    let mut rng = FlowRng::seed_from(3);
+    let mut clip = || -> Vec<f32> {
+        let noise: Vec<f64> = (0..4800).map(|_| 0.1 * rng.next_normal()).collect();
+        // Sums of five neighbours: little above 1.6 kHz.
+        noise.windows(5).map(|five| five.iter().sum::<f64>() as f32).collect()
+    };
+    let clips = [clip(), clip(), clip()];
+    let nats = |samples: &[f32]| {
+        let spectrogram = config.spectrogram(samples).unwrap().cut(0, 296).unwrap().tensor(&Device::Cpu).unwrap();
+        let audio = Tensor::from_slice(&samples[..296 * 16], (1, 296 * 16), &Device::Cpu).unwrap();
+        let [audio, spectrogram] = [audio, spectrogram].map(|t| t.to_dtype(DType::F64).unwrap());
+        let residual = model.prediction().unwrap().residual(&audio, &spectrogram).unwrap();
+        let gaussian = (residual.errors.sqr().unwrap() * -0.5).unwrap();
+        (gaussian - residual.log_scales).unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap()
+    };
+    let before = nats(&clips[2]);
+    let seen = clips[..2].iter().map(|samples| Ok((&samples[..], config.spectrogram(samples)?)));
+    model.calibrate(seen).unwrap();
+    let after = nats(&clips[2]);
+    assert!(after > before + 0.2, "{before} {after}");
+    let offsets = host::numbers(&model.store.get("prediction.offsets").unwrap().tensor()).unwrap();
+    assert!(offsets[4..12].iter().all(|o| o.abs() < 1.5) && offsets[26] < -2.0, "{offsets:?}");
+    assert!(model.calibrate(std::iter::empty()).is_err());
+}
+
 #[test]
 fn misfits_are_named() {
     let tacotron = mel(Convention::Tacotron2);
