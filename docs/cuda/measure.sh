@@ -38,24 +38,20 @@ LD_LIBRARY_PATH=$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} FLOW_DEVICE=cuda 
 grep -q '^SKIPPED' "$out/parity.txt" && left_out+=("parity: tests were skipped, see parity.txt")
 
 # A line for each measurement: ours on the GPU, and on this machine's CPU beside it.
-time_on() {
-    local device=$1 name=$2 program=$3
-    shift 3
-    echo "== $name on $device"
-    if line=$(docs/cuda/run.sh "$program" "$@" --device "$device" | tail -n 1); then
-        printf '{"what": "%s", "device": "%s", "command": "%s %s", "found": %s}\n' "$name" "$device" "$program" "$*" "$line" >>"$out/times.jsonl"
-    else
-        left_out+=("$name on $device: failed")
-    fi
-}
-time_on_gpu() { time_on cuda "$@"; }
 time_both() {
-    time_on cuda "$@"
-    time_on cpu "$@"
+    local name=$1 program=$2
+    shift 2
+    for device in cuda cpu; do
+        echo "== $name on $device"
+        if line=$(docs/cuda/run.sh "$program" "$@" --device "$device" | tail -n 1); then
+            printf '{"what": "%s", "device": "%s", "command": "%s %s", "found": %s}\n' "$name" "$device" "$program" "$*" "$line" >>"$out/times.jsonl"
+        else
+            left_out+=("$name on $device: failed")
+        fi
+    done
 }
 : >"$out/times.jsonl"
 time_both "Glow of the paper, 32x32" glow-bench --steps-per-level 32 --width 512 --batch 64 --train-steps 10
-time_on_gpu "Glow of the paper, 32x32, convolutions in bf16" glow-bench --steps-per-level 32 --width 512 --batch 64 --train-steps 10 --convolutions bf16
 time_both "VideoFlow bair-quant" videoflow-bench --model bair-quant --batch 5 --train-steps 5
 time_both "PointFlow of the paper, training" pointflow-bench --what bound
 time_both "PointFlow of the paper, sampling" pointflow-bench --what paper-sampling

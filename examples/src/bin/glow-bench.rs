@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory, timed};
-use examples::cli::{ConvolutionsArg, DeviceArg};
+use examples::cli::DeviceArg;
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_image::model::{GlowConfig, GlowCoupling, ImageModel, ImageSpec, ModelConfig};
@@ -38,14 +38,11 @@ struct Args {
     size: usize,
     #[command(flatten)]
     device: DeviceArg,
-    #[command(flatten)]
-    convolutions: ConvolutionsArg,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
-    args.convolutions.apply(&device)?;
     let idle = memory("VmHWM");
     let spec = ImageSpec::new(3, args.size, args.size, 256)?;
     let coupling = if args.additive { GlowCoupling::Additive } else { GlowCoupling::Affine };

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory, timed};
-use examples::cli::{ConvolutionsArg, DeviceArg};
+use examples::cli::DeviceArg;
 use flow_audio::mel::MelConfig;
 use flow_audio::model::{ModelConfig, PRESETS, Vocoder};
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
@@ -45,14 +45,11 @@ struct Args {
     piece: usize,
     #[command(flatten)]
     device: DeviceArg,
-    #[command(flatten)]
-    convolutions: ConvolutionsArg,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
-    args.convolutions.apply(&device)?;
     let idle = memory("VmHWM");
     let (mel, config) = (MelConfig::tacotron2(), ModelConfig::preset(&args.model)?);
     let store = ParamStore::new(0, DType::F32, &device);
