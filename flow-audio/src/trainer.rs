@@ -21,6 +21,9 @@ use crate::metrics::bits_per_sample;
 use crate::model::{LinearPrediction, ModelConfig, Vocoder};
 use crate::{Error, Result};
 
+/// Clips at most that a prediction is calibrated with.
+const CALIBRATING: usize = 100;
+
 /// The name in logs of the negative log-likelihood on the scale of `[-1, 1]`.
 pub const NLL: &str = "nll_nats_per_sample";
 
@@ -274,7 +277,9 @@ impl Task for WaveTask {
 
     fn initialize(&mut self, _rng: &mut FlowRng) -> Result<()> {
         let clip = |clip: usize| self.train.whole(clip).map(|(_, samples, mel)| (samples, mel));
-        self.model.calibrate((0..self.train.clips()).map(clip))
+        // From all over the data, which may be in the order of speakers.
+        let stride = self.train.clips().div_ceil(CALIBRATING).max(1);
+        self.model.calibrate((0..self.train.clips()).step_by(stride).map(clip))
     }
 
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {

@@ -130,6 +130,10 @@ impl DrawArg {
     /// Makes the model ready.
     pub(super) fn speaker<'a>(&self, run: &'a WaveRun, model: &'a Vocoder) -> Result<Speaker<'a>> {
         ensure!(self.denoise >= 0.0, "--denoise must be at least 0, got {}", self.denoise);
+        if run.prediction.is_some() {
+            let flags = [("--denoise", self.denoise > 0.0)];
+            refuse(&flags, "is for models without --prediction, whose hum is the same at every level; leave it out")?;
+        }
         let denoiser = (self.denoise > 0.0).then(|| -> Result<Denoiser> {
             let silence = Mel::new(run.mel, HUM, vec![0.0; HUM * run.mel.mels])?;
             let hum = synthesize(run, model, &silence, 0.0, &mut FlowRng::seed_from(0))?;

@@ -69,13 +69,16 @@ impl VocodeArgs {
 /// Pixels for a value of a spectrogram, and rows of a waveform.
 const SCALE: usize = 3;
 const WAVEFORM: usize = 72;
+/// Columns of a picture at most: so many frames, the first of a clip that has more.
+const WIDEST: usize = 32_768;
 
 /// A recording above its copy: waveform and spectrogram of each.
 fn sheet(heard: [(&[f32], &Mel); 2]) -> Result<Picture> {
-    let frames = heard.iter().map(|(_, mel)| mel.frames()).min().unwrap_or_default();
+    let frames = heard.iter().map(|(_, mel)| mel.frames()).min().unwrap_or_default().min(WIDEST);
+    let scale = (WIDEST / frames.max(1)).clamp(1, SCALE);
     let mut rows = Vec::new();
     for (samples, mel) in heard {
-        let mel = mel_picture(&mel.cut(0, frames)?, SCALE)?;
+        let mel = mel_picture(&mel.cut(0, frames)?, scale)?;
         rows.extend([waveform_picture(samples, mel.width(), WAVEFORM)?, mel]);
     }
     Ok(Picture::stacked(&rows)?)

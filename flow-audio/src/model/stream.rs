@@ -88,10 +88,12 @@ impl Stream<'_> {
         }
         let model = self.synthesizer.model;
         let _paused = model.store.no_grad();
-        if let (Some(prediction), Some(restoring)) = (&model.prediction, &mut self.restoring) {
-            restoring.push(prediction, mel)?;
-        }
+        // Frames that are refused leave the stream where it was.
+        let predictors = model.prediction.as_ref().map(|prediction| prediction.next(mel)).transpose()?;
         let known = self.upsampling.push(self.conditioner, &mel.detach())?;
+        if let (Some(predictors), Some(restoring)) = (predictors, &mut self.restoring) {
+            restoring.push(predictors);
+        }
         let made = self.decode(known)?;
         self.restore(made, false)
     }

@@ -60,8 +60,14 @@ struct Operands {
     /// `(B, h, W)`.
     x: Tensor,
     context: Tensor,
+    residual: Option<Residual>,
+}
+
+impl Operands {
     /// `ln σ` of the errors of prediction, `(B, T)`.
-    log_scales: Option<Tensor>,
+    fn log_scales(&self) -> Option<&Tensor> {
+        self.residual.as_ref().map(|residual| &residual.log_scales)
+    }
 }
 
 /// What [`Vocoder::trim`] keeps, and how much it leaves out.
@@ -116,10 +122,11 @@ impl Vocoder {
     }
 
     /// Lets the prediction, if there is one, learn from recordings and their spectrograms what bands do not say of the spectrum: its
-    /// buffer `prediction.offsets`. Once, before training.
+    /// buffer `prediction.offsets`. Once, before training. The samples are those of
+    /// [`MelConfig::aligned`](crate::mel::MelConfig::aligned), which may have scaled them.
     ///
     /// # Errors
-    /// A recording that is too short for its spectrogram, or none.
+    /// A recording that cannot be had, or none.
     pub fn calibrate<'a>(&self, clips: impl Iterator<Item = crate::Result<(&'a [f32], Mel)>>) -> crate::Result<()> {
         self.prediction.as_ref().map_or(Ok(()), |prediction| prediction.calibrate(clips))
     }
@@ -177,9 +184,9 @@ impl Vocoder {
     /// # Errors
     /// [`Error::Shape`] and [`Error::DType`] for what does not fit; [`Vocoder::trim`] cuts what is too long.
     pub fn log_prob(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
-        let Operands { x, context, log_scales } = self.operands(audio, mel)?;
-        let log_prob = self.flow(x.dim(2)?)?.log_prob(&x, Some(&context))?;
-        less(log_prob, log_scales.as_ref())
+        let operands = self.operands(audio, mel)?;
+        let log_prob = self.flow(operands.x.dim(2)?)?.log_prob(&operands.x, Some(&operands.context))?;
+        less(log_prob, operands.log_scales())
     }
 
     /// The mean of `log p` over samples, `(B,)`: the paper's unit, nats per sample.
@@ -196,7 +203,7 @@ impl Vocoder {
     /// # Errors
     /// As for [`Vocoder::log_prob`].
     pub fn log_prob_by_sample(&self, audio: &Tensor, mel: &Tensor) -> Result<Tensor> {
-        let Operands { x: mut z, context, log_scales } = self.operands(audio, mel)?;
+        let Operands { x: mut z, context, residual } = self.operands(audio, mel)?;
         let mut total: Option<Tensor> = None;
         for step in &self.steps {
             let (next, terms) = step.terms(&z, &context)?;
@@ -212,8 +219,8 @@ impl Vocoder {
         };
         let total = flow_core::autodiff::add_optional(total, Some(gaussian))?;
         let line = total.map_or_else(|| Err(Error::config("vocoder", "has no flow")), |total| to_line(&total))?;
-        Ok(match log_scales {
-            Some(log_scales) => (line - log_scales)?,
+        Ok(match residual {
+            Some(residual) => (line - residual.log_scales)?,
             None => line,
         })
     }
@@ -223,9 +230,9 @@ impl Vocoder {
     /// # Errors
     /// As for [`Vocoder::log_prob`].
     pub fn encode(&self, audio: &Tensor, mel: &Tensor) -> Result<(Tensor, Tensor)> {
-        let Operands { x, context, log_scales } = self.operands(audio, mel)?;
-        let (z, log_det) = self.chain(x.dim(2)?)?.encode(&x, Some(&context))?;
-        Ok((z, less(log_det, log_scales.as_ref())?))
+        let operands = self.operands(audio, mel)?;
+        let (z, log_det) = self.chain(operands.x.dim(2)?)?.encode(&operands.x, Some(&operands.context))?;
+        Ok((z, less(log_det, operands.log_scales())?))
     }
 
     /// Gradients of `Σ_b weight_b · log p(x_b | mel_b)`, added to `gradients`; `weight` is `(B,)`, and `-1/(B T)` everywhere
@@ -244,18 +251,17 @@ impl Vocoder {
         mode: Backprop,
         gradients: &mut Gradients,
     ) -> Result<Scored> {
-        let (audio, mel) = (&audio.detach(), &mel.detach());
-        let Operands { x, context, log_scales } = self.operands(audio, mel)?;
+        let Operands { x, context, residual } = self.operands(&audio.detach(), &mel.detach())?;
         let flow = self.flow(x.dim(2)?)?;
         let scored = flow.log_prob_backward(&x, Some(&context.detach()), weight, mode, gradients)?;
         if let Some(grad) = scored.grad_context.as_ref().filter(|_| context.track_op()) {
             gradients.accumulate(&pair(&context, grad)?.backward()?)?;
         }
         let mut grad_x = to_line(&scored.grad_x)?;
-        if let Some(prediction) = &self.prediction {
-            grad_x = prediction.pull_back(&grad_x, mel)?;
+        if let Some(residual) = &residual {
+            grad_x = residual.pull_back(&grad_x)?;
         }
-        let log_prob = less(scored.log_prob, log_scales.as_ref())?;
+        let log_prob = less(scored.log_prob, residual.as_ref().map(|residual| &residual.log_scales))?;
         Ok(Scored { log_prob, grad_x, grad_context: None, ..scored })
     }
 
@@ -315,10 +321,10 @@ impl Vocoder {
         }
         let context = self.context(&self.upsampling.forward(mel)?, samples)?;
         Ok(match &self.prediction {
-            None => Operands { x: to_rows(audio, h)?, context, log_scales: None },
+            None => Operands { x: to_rows(audio, h)?, context, residual: None },
             Some(prediction) => {
-                let Residual { errors, log_scales } = prediction.residual(audio, mel)?;
-                Operands { x: to_rows(&errors, h)?, context, log_scales: Some(log_scales) }
+                let residual = prediction.residual(audio, mel)?;
+                Operands { x: to_rows(&residual.errors, h)?, context, residual: Some(residual) }
             }
         })
     }

@@ -268,6 +268,17 @@ pub(crate) fn refuse_non_finite_rows(x: &Tensor, scored: &Scored) -> Result<()> 
     }
 }
 
+/// Whether a reversible walk has come back to where it began, for all who take the step together: layers that look at the rows
+/// of others need them to take the same way.
+pub(crate) fn is_near(x: &Tensor, reconstructed: &Tensor, gradients: &Gradients) -> Result<bool> {
+    // Written so that NaN is rejected.
+    let near = reversible::drift(x, reconstructed)? <= DRIFT_TOLERANCE;
+    match gradients.store().peers() {
+        None => Ok(near),
+        Some(peers) => Ok(peers.gather(&[f64::from(u8::from(near))])?.concat().iter().all(|&near| near > 0.0)),
+    }
+}
+
 /// Takes the reversible result if its reconstruction of `x` is close enough, else the plain one.
 ///
 /// Gradients of a rejected attempt never reach `gradients`.
@@ -279,13 +290,7 @@ pub(crate) fn reversible_or(
 ) -> Result<Scored> {
     let mut attempt = Gradients::new(gradients.store());
     let (scored, reconstructed) = reversible(&mut attempt)?;
-    // Written so that NaN is rejected.
-    let mut near = reversible::drift(x, &reconstructed)? <= DRIFT_TOLERANCE;
-    // Layers that look at the rows of others need them to take the same way.
-    if let Some(peers) = gradients.store().peers() {
-        near = peers.gather(&[f64::from(u8::from(near))])?.concat().iter().all(|&near| near > 0.0);
-    }
-    if near {
+    if is_near(x, &reconstructed, gradients)? {
         gradients.merge(&attempt)?;
         return Ok(scored);
     }

@@ -8,8 +8,9 @@
 use candle_core::Tensor;
 
 use super::context::reduce_gradient;
+use super::flow::is_near;
 use super::flow::{Density, Flow};
-use super::reversible::{Backprop, DRIFT_TOLERANCE, drift};
+use super::reversible::Backprop;
 use crate::autodiff::{Leaves, add_optional, gradient_or_zero, pair};
 use crate::bijector::{Bijector, Tape};
 use crate::distribution::Distribution;
@@ -198,8 +199,7 @@ impl<B: Bijector, D: Distribution> Reparameterized for Flow<B, D> {
         if let Replay::Walk { z, tape } = &drawn.replay {
             let mut attempt = Gradients::new(gradients.store());
             let (grad_context, reached) = self.walk_backward(&drawn, (z, tape), cotangents, &mut attempt)?;
-            // Written so that NaN is rejected.
-            if drift(z, &reached)? <= DRIFT_TOLERANCE {
+            if is_near(z, &reached, gradients)? {
                 gradients.merge(&attempt)?;
                 return Ok(DrawGradient { grad_context: reduce_gradient(grad_context, given)?, fell_back: false });
             }

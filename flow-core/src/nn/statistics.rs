@@ -88,7 +88,8 @@ impl RunningStatistics {
         self.variance.tensor()
     }
 
-    /// Moves both a tenth of the way to a batch's mean and variance, of `C` numbers each.
+    /// Moves both a tenth of the way to a batch's mean and variance, of `C` numbers each: those of all ranks where there are several
+    /// ([`column_moments`]), or the ranks' averages part.
     ///
     /// A batch whose moments are not all finite moves neither: one NaN would stay in the averages for good, while the step
     /// on that batch is refused by whoever sees its loss.

@@ -32,6 +32,19 @@ pub(super) struct Place {
     wanted: AtomicBool,
 }
 
+/// Computation on rows that all peers have in common; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Apart {
+    place: Arc<Place>,
+    stepping: bool,
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.place.stepping.store(self.stepping, Ordering::Relaxed);
+    }
+}
+
 /// A step that is taken together; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Together {
@@ -40,11 +53,6 @@ pub(crate) struct Together {
 }
 
 impl Together {
-    /// Whether it is taken with others whose rows matter to this one's.
-    pub(crate) fn depends(&self) -> bool {
-        self.peers.is_some()
-    }
-
     /// Whether the step ended early here because it has failed elsewhere.
     pub(crate) fn interrupted(&self) -> bool {
         self.peers.as_ref().is_some_and(|peers| peers.interrupted())
@@ -81,6 +89,13 @@ impl ParamStore {
         }
         self.peers.stepping.store(true, Ordering::Relaxed);
         Together { place: self.peers.clone(), peers }
+    }
+
+    /// For rows of all peers that this one has gathered: until the guard is dropped, layers find the statistics of a batch in the
+    /// rows at hand.
+    #[must_use = "rows are counted once for each peer again when the guard is dropped"]
+    pub fn apart(&self) -> Apart {
+        Apart { place: self.peers.clone(), stepping: self.peers.stepping.swap(false, Ordering::Relaxed) }
     }
 
     /// Those with whom the present step is taken; `None` outside of one, and alone.

@@ -5,6 +5,8 @@ mod spectrum;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use candle_core::{Shape, Tensor};
 use flow_core::bijector::check_float;
 use flow_core::kernels::{Fused, Real, fuse_on_host};
@@ -15,7 +17,7 @@ use rayon::prelude::*;
 use super::normed::misshapen;
 use crate::mel::{Convention, Mel, MelConfig};
 use lattice::{Frames, Lattice, transpose};
-use spectrum::Spectrum;
+use spectrum::{Predictors, Spectrum};
 
 /// A waveform as the errors of its linear prediction, `e_n = (x_n + Σ_{m ≤ p} a_m(n) x_{n-m}) / σ(n)`, where coefficients and
 /// deviation come from the mel spectrogram alone: `ln |det ∂e/∂x| = -Σ_n ln σ(n)`.
@@ -47,8 +49,9 @@ pub struct LinearPrediction {
     offsets: Option<Param>,
 }
 
-/// Frames that calibration looks at, or a little more: some minutes of speech.
+/// Frames that calibration looks at, and the most of one recording: some minutes of speech, of many places.
 const ENOUGH: usize = 20_000;
+const PER_CLIP: usize = 200;
 
 /// The errors of prediction.
 pub(super) struct Residual {
@@ -56,6 +59,17 @@ pub(super) struct Residual {
     pub errors: Tensor,
     /// `ln σ`, `(B, T)`.
     pub log_scales: Tensor,
+    clips: Arc<Vec<Frames>>,
+}
+
+impl Residual {
+    /// The gradient of the waveforms for that of their errors.
+    pub fn pull_back(&self, gradient: &Tensor) -> Result<Tensor> {
+        let mut numbers = host::numbers(gradient)?;
+        let rows = numbers.par_chunks_mut(gradient.dim(1)?.max(1));
+        self.clips.par_iter().zip(rows).for_each(|(frames, gradient)| transpose(frames, gradient));
+        host::tensor_like(&numbers, gradient.shape(), gradient)
+    }
 }
 
 impl std::fmt::Debug for LinearPrediction {
@@ -104,13 +118,13 @@ impl LinearPrediction {
 
     /// The scaled errors of waveforms.
     pub(super) fn residual(&self, audio: &Tensor, mel: &Tensor) -> Result<Residual> {
-        let clips = self.clips(audio, mel)?;
+        let clips = Arc::new(self.clips(audio, mel)?);
         let (batch, samples) = audio.dims2()?;
         let log_scales: Vec<f64> =
             clips.par_iter().map(|frames| frames.log_scales(samples)).collect::<Vec<_>>().concat();
         let log_scales = host::tensor_like(&log_scales, (batch, samples), audio)?;
-        let errors = fuse_on_host(Analysis { clips, samples }, [&audio.contiguous()?])?;
-        Ok(Residual { errors, log_scales })
+        let errors = fuse_on_host(Analysis { clips: clips.clone(), samples }, [&audio.contiguous()?])?;
+        Ok(Residual { errors, log_scales, clips })
     }
 
     /// The waveforms of scaled errors.
@@ -124,15 +138,6 @@ impl LinearPrediction {
         };
         let audio: Vec<Vec<f64>> = clips.par_iter().zip(numbers.par_chunks(samples.max(1))).map(one).collect();
         host::tensor_like(&audio.concat(), (batch, samples), errors)
-    }
-
-    /// The gradient of waveforms for that of their errors.
-    pub(super) fn pull_back(&self, gradient: &Tensor, mel: &Tensor) -> Result<Tensor> {
-        let clips = self.clips(gradient, mel)?;
-        let mut numbers = host::numbers(gradient)?;
-        let rows = numbers.par_chunks_mut(gradient.dim(1)?.max(1));
-        clips.par_iter().zip(rows).for_each(|(frames, gradient)| transpose(frames, gradient));
-        host::tensor_like(&numbers, gradient.shape(), gradient)
     }
 
     /// The predictors of every clip of a batch.
@@ -150,18 +155,23 @@ impl LinearPrediction {
         let offsets = self.offsets()?;
         let one = |clip: &[f64]| {
             let mut all = Frames::new(self.order, self.mel.hop, self.centre());
-            self.extend(&mut all, clip, &offsets)?;
+            self.predictors(clip, &offsets)?.into_iter().for_each(|frame| all.push(frame));
             Ok(all)
         };
         numbers.par_chunks(self.mel.mels * frames).map(one).collect()
     }
 
-    /// Adds frames, each of `M` numbers.
-    fn extend(&self, frames: &mut Frames, numbers: &[f64], offsets: &[f64]) -> Result<()> {
-        for frame in numbers.chunks_exact(self.mel.mels) {
-            frames.push(self.spectrum.predictors(frame, offsets)?);
+    /// The predictors of frames of `M` numbers each.
+    fn predictors(&self, numbers: &[f64], offsets: &[f64]) -> Result<Vec<Predictors>> {
+        numbers.chunks_exact(self.mel.mels).map(|frame| self.spectrum.predictors(frame, offsets)).collect()
+    }
+
+    /// The predictors of the next frames `(1, M, f)` of a stream.
+    pub(super) fn next(&self, mel: &Tensor) -> Result<Vec<Predictors>> {
+        if mel.dims3()?.1 != self.mel.mels {
+            return Err(misshapen("linear prediction (mel)", format!("(1, {}, F)", self.mel.mels), mel));
         }
-        Ok(())
+        self.predictors(&host::numbers(&mel.transpose(1, 2)?)?, &self.offsets()?)
     }
 
     /// What [`LinearPrediction::calibrate`] has found; nothing before.
@@ -180,10 +190,11 @@ impl LinearPrediction {
     /// Learns from recordings and their spectrograms by how much the power of each bin differs from what bands say of it, in the
     /// mean of the logarithms: beyond the highest band they say nothing.
     ///
-    /// The quieter half of the frames is not counted, since bands have a floor, and a few thousand frames are enough.
+    /// The quieter half of the frames is not counted, since bands have a floor. Of each recording the first two hundred frames are
+    /// looked at, until there are twenty thousand.
     ///
     /// # Errors
-    /// A recording that is too short for its spectrogram, or no frame at all.
+    /// A recording that cannot be had, or no frame at all.
     pub(super) fn calibrate<'a>(
         &self,
         clips: impl Iterator<Item = crate::Result<(&'a [f32], Mel)>>,
@@ -193,8 +204,13 @@ impl LinearPrediction {
         let mut found: Vec<(f64, Vec<f64>)> = Vec::new();
         for clip in clips {
             let (samples, mel) = clip?;
+            // Half a transform more than is looked at, whose end is not the recording's.
+            let samples = &samples[..samples.len().min(PER_CLIP * self.mel.hop + self.mel.fft)];
+            if samples.len() <= self.mel.padding() {
+                continue;
+            }
             let spectrum = stft.forward(samples)?;
-            for (frame, powers) in (0..mel.frames()).zip(spectrum.values.chunks_exact(bins)) {
+            for (frame, powers) in (0..mel.frames().min(PER_CLIP)).zip(spectrum.values.chunks_exact(bins)) {
                 let said = mel.frame(frame).iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
                 let loudest = said.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 found.push((loudest, self.spectrum.differences(&said, powers)));
@@ -216,7 +232,7 @@ impl LinearPrediction {
 
 /// The matrix of prediction, clip by clip.
 struct Analysis {
-    clips: Vec<Frames>,
+    clips: Arc<Vec<Frames>>,
     samples: usize,
 }
 
@@ -270,9 +286,9 @@ impl Restoring {
         }
     }
 
-    /// Takes the next frames `(1, M, f)`.
-    pub fn push(&mut self, prediction: &LinearPrediction, mel: &Tensor) -> Result<()> {
-        prediction.extend(&mut self.frames, &host::numbers(&mel.transpose(1, 2)?)?, &prediction.offsets()?)
+    /// Takes the next frames.
+    pub fn push(&mut self, frames: Vec<Predictors>) {
+        frames.into_iter().for_each(|frame| self.frames.push(frame));
     }
 
     /// The samples `(1, n)` that the errors so far make known; all of them if no frame is to come.

@@ -18,7 +18,7 @@ const EULER: f64 = 0.577_215_664_901_532_9;
 
 /// The predictors of all orders up to `p` of a stationary signal.
 #[derive(Debug, Clone)]
-pub(super) struct Predictors {
+pub(in crate::model) struct Predictors {
     /// Reflection coefficients `k_1 … k_p`, each inside ±1.
     pub reflections: Vec<f64>,
     /// `ln σ_0`, the deviation of the samples.

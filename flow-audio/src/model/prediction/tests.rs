@@ -81,6 +81,15 @@ fn a_stream_is_the_whole() {
             parts.extend(stream.finish().unwrap());
             assert!(distance(&Tensor::cat(&parts, 1).unwrap(), &whole) < 1e-9, "{convention} {size}");
         }
+        // Frames that are refused are as if they had not been there.
+        let mut stream = model.synthesizer().unwrap().stream(0.8, FlowRng::seed_from(6)).unwrap();
+        let (first, rest) = (mel.narrow(2, 0, 9).unwrap(), mel.narrow(2, 9, 14).unwrap());
+        let mut parts: Vec<Tensor> = stream.push(&first).unwrap().into_iter().collect();
+        assert!(stream.push(&rest.affine(f64::NAN, 0.0).unwrap()).is_err());
+        assert!(stream.push(&rest.narrow(1, 0, 2).unwrap()).is_err());
+        parts.extend(stream.push(&rest).unwrap());
+        parts.extend(stream.finish().unwrap());
+        assert!(distance(&Tensor::cat(&parts, 1).unwrap(), &whole) < 1e-9, "{convention}");
     }
 }
 
@@ -139,7 +148,7 @@ fn calibration_finds_what_bands_do_not_say() {
     let seen = clips[..2].iter().map(|samples| Ok((&samples[..], config.spectrogram(samples)?)));
     model.calibrate(seen).unwrap();
     let after = nats(&clips[2]);
-    assert!(after > before + 0.2, "{before} {after}");
+    assert!(after > before + 0.1, "{before} {after}");
     let offsets = host::numbers(&model.store.get("prediction.offsets").unwrap().tensor()).unwrap();
     assert!(offsets[4..12].iter().all(|o| o.abs() < 1.5) && offsets[26] < -2.0, "{offsets:?}");
     assert!(model.calibrate(std::iter::empty()).is_err());

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Communicator;
-use super::statistics::{ELSEWHERE, STATISTICS};
+use super::statistics::{ELSEWHERE, NUMBERS, STATISTICS};
 use crate::train::metrics::{Metric, Metrics};
 use crate::{Error, ParamStore, Result};
 
@@ -20,7 +20,7 @@ fn garbled(rank: usize, error: impl std::fmt::Display) -> Error {
 fn gather<T: Serialize + for<'de> Deserialize<'de>>(channel: &dyn Communicator, own: &T) -> Result<Vec<T>> {
     let bytes = serde_json::to_vec(own).map_err(|e| garbled(channel.rank(), e))?;
     let mut all = channel.all_gather(&bytes)?;
-    while all.iter().any(|said| said.first() == Some(&STATISTICS)) {
+    while all.iter().any(|said| matches!(said.first(), Some(&(STATISTICS | NUMBERS)))) {
         all = channel.all_gather(&bytes)?;
     }
     all.iter().enumerate().map(|(rank, said)| serde_json::from_slice(said).map_err(|e| garbled(rank, e))).collect()
@@ -149,7 +149,15 @@ pub(in crate::train) fn agree(channel: &dyn Communicator, own: Agreed) -> Result
     let total: f64 = all.iter().map(|report| f64::from_bits(report.weight)).sum();
     let faults = || all.iter().enumerate().filter_map(|(rank, report)| Some((rank, report.fault.as_ref()?)));
     // A rank that stopped because of another one knows nothing of the reason.
-    let failed = faults().find(|(_, (layer, _))| layer != ELSEWHERE).or_else(|| faults().next());
+    let failed = faults().find(|(_, (layer, _))| layer != ELSEWHERE);
+    if failed.is_none() && faults().next().is_some() {
+        let rank = all.iter().position(|report| report.fault.is_none()).unwrap_or_default();
+        let reason = format!(
+            "left rank {rank} without a sample, or it took another way than the others: this model normalises each sample by \
+             the others of its batch, and every rank needs one"
+        );
+        return Err(Error::config("batch", reason));
+    }
     let fault = failed.map(|(rank, (layer, what))| {
         let layer = format!("rank {rank}: {layer}");
         Error::NonFinite { layer, what: what.clone(), step: None }

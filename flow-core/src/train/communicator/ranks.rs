@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::statistics::{NUMBERS, failed_elsewhere};
 use super::{Communicator, Solo};
 use crate::{Error, Result, Share};
 
@@ -67,16 +68,23 @@ impl Ranks {
         if self.count() == 1 {
             return Ok(own.to_vec());
         }
-        let bytes: Vec<u8> = own.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let all = self.0.all_gather(&bytes)?.concat();
-        let (numbers, rest) = all.as_chunks::<8>();
-        if !rest.is_empty() {
-            return Err(Error::config(
-                "ranks",
-                "a rank sent something else than numbers; do all run the same program?",
-            ));
+        let mut message = vec![NUMBERS];
+        message.extend(own.iter().flat_map(|value| value.to_le_bytes()));
+        let mut numbers = Vec::new();
+        for said in self.0.all_gather(&message)? {
+            match said.split_first() {
+                Some((&NUMBERS, bytes)) if bytes.len().is_multiple_of(8) => {
+                    numbers.extend(bytes.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)));
+                }
+                // The report of a step that has ended early.
+                Some((&b'{', _)) => return Err(failed_elsewhere()),
+                _ => {
+                    let reason = "a rank sent something else than numbers; do all run the same program?";
+                    return Err(Error::config("ranks", reason));
+                }
+            }
         }
-        Ok(numbers.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
+        Ok(numbers)
     }
 
     /// The rows `(B_r, W)` of all ranks as one matrix `(Σ B_r, W)`, untracked; a rank without rows gives `(0, W)`.

@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// What a message of statistics begins with; a [report](super::agreement) of a step is an object in JSON.
 pub(super) const STATISTICS: u8 = b's';
 
+/// What a message of a task's own numbers begins with.
+pub(super) const NUMBERS: u8 = b'n';
+
 /// The layer that a step is said to have failed in when it has failed on another rank.
 pub(super) const ELSEWHERE: &str = "batch statistics";
 

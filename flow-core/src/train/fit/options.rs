@@ -138,7 +138,7 @@ impl<'a> FitOptions<'a> {
 
     /// Fits together with the other ranks of a channel, each of which has all of the data: they share out every batch and
     /// end with the same weights. Rank 0 alone reads and writes the folder. Layers that normalise by the statistics of a
-    /// batch cannot be fitted so.
+    /// batch take those of all ranks, each of which then needs a row of every batch.
     #[must_use]
     pub fn communicator(mut self, channel: impl Communicator + 'static) -> Self {
         self.ranks = Ranks::new(Arc::new(channel));

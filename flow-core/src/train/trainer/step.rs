@@ -72,7 +72,6 @@ impl<T: Task> Trainer<T> {
         let outcome = self.task.step(step, &mut rng, &mut self.gradients).map_err(Into::into);
         // However the task puts it.
         let outcome = if together.interrupted() { Err(failed_elsewhere()) } else { outcome };
-        let depends = together.depends();
         drop(together);
         let (metrics, fault) = match outcome {
             Ok(metrics) => (metrics, None),
@@ -81,11 +80,6 @@ impl<T: Task> Trainer<T> {
             }
             Err(error) => return Err(error),
         };
-        if depends && fault.is_none() && metrics.weight <= 0.0 {
-            let reason =
-                "leaves a rank without a sample: this model normalises each by the others, and every rank needs one";
-            return Err(Error::config("batch", reason));
-        }
         let moved = !self.gradients.is_empty();
         Ok(Agreed { stop: self.stop.is_set(), moved, fault, ..Agreed::of(metrics) })
     }

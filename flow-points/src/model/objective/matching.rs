@@ -92,7 +92,10 @@ impl MatchingConfig {
         let z = draw(posterior, rng)?;
         // Whitened with those of all ranks, which move the statistics alike everywhere.
         let all = ranks.gather_rows(&z.detach().narrow(0, 0, plain.count)?.contiguous()?)?;
-        let white = model.prior.whiten(&all)?.detach();
+        let white = {
+            let _apart = model.store().apart();
+            model.prior.whiten(&all)?.detach()
+        };
         let times = self.times_for(n);
         let context = repeat_rows(&z, times)?;
         let rows = clouds.reshape((b * n, 3))?;
