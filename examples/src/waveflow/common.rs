@@ -98,7 +98,7 @@ impl DataArg {
 /// How waveforms are made.
 #[derive(Args, Debug)]
 pub(super) struct DrawArg {
-    /// Standard deviation of the latent [default: that of the run: 0.6; 1 with --prediction, the demonstration's 0.9]
+    /// Standard deviation of the latent [default: that of the run: 0.6, with --prediction 1]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Subtract this much of the model's own hum from the magnitudes; 0.1 is usual

@@ -33,9 +33,8 @@ const DEMO_SEGMENT: usize = 512;
 const DEMO_BATCH: usize = 2;
 /// Samples that it predicts a sample from.
 const DEMO_PREDICTION: usize = 128;
-/// Its highest learning rate, and the deviation of its copies' latents, with which they are nearest to the originals.
+/// Its highest learning rate.
 const DEMO_RATE: f64 = 0.012;
-const DEMO_TEMPERATURE: f64 = 0.9;
 /// Segments of the report at the end.
 const REPORT: usize = 32;
 
@@ -111,9 +110,7 @@ impl TrainArgs {
         let mut run = WaveRun::new(self.model_for(&mel)?, mel, splits.train.source(), &open, self.engine.seed())?;
         let demo = self.is_demo();
         run.prediction = self.prediction.or(demo.then_some(DEMO_PREDICTION)).filter(|&order| order > 0);
-        if demo {
-            run.temperature = DEMO_TEMPERATURE;
-        } else if run.prediction.is_some() {
+        if run.prediction.is_some() {
             // The errors of prediction have the right level from the start.
             run.temperature = 1.0;
         }

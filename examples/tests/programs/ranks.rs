@@ -55,7 +55,7 @@ mod together {
     use std::time::{Duration, Instant};
 
     use flow_core::candle_core::{DType, Device, Tensor, safetensors};
-    use flow_core::train::{Checkpoints, read_log};
+    use flow_core::train::{Checkpoints, RecordKind, read_log};
 
     use super::*;
 
@@ -267,19 +267,55 @@ mod together {
         assert!(message.contains("engine.optimizer.learning_rate: rank 0 0.01, rank 1 0.02"), "{message}");
     }
 
-    /// Batch statistics, of flow layers and of networks.
+    /// Trains as one process and as three, and compares the losses of training alone. Biases before a batch normalization have
+    /// no gradient but round-off, in whose direction Adam takes whole steps: they part, which changes nothing but running averages.
+    fn losses_are_the_same(name: &str, arguments: &str, metrics: &[&str], tolerance: f64) {
+        if is_missing() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        std::fs::write(folder.join("points.json"), POINTS).unwrap();
+        for count in [1, 3] {
+            let out = format!("as-{count}");
+            let common = ["--steps", "5", "--validate-every", "9", "--log-every", "1", "--clip", "1", "--out", &out];
+            run(count, name, folder, &arguments.split_whitespace().chain(common).collect::<Vec<_>>());
+        }
+        let losses = |count: usize| -> Vec<f64> {
+            let log = read_log(&folder.join(format!("as-{count}/log.jsonl"))).unwrap();
+            let training = log.iter().filter(|record| record.kind == RecordKind::Train);
+            training.flat_map(|record| metrics.iter().filter_map(|name| record.get(name))).collect()
+        };
+        let (alone, together) = (losses(1), losses(3));
+        assert_eq!((alone.len(), together.len()), (5 * metrics.len(), 5 * metrics.len()));
+        let gap = alone.iter().zip(&together).map(|(a, b)| (a - b).abs() / a.abs()).fold(0.0, f64::max);
+        println!("{name}: {gap:.1e}");
+        assert!(gap < tolerance, "{name}: {alone:?} {together:?}");
+    }
+
+    const POINTS: &str = r#"{"latent": 4, "encoder": {"point": [6, 8], "head": [6]},
+        "point": {"hidden": [8], "activation": "tanh", "gate": "sigmoid", "input_gain": 1.0},
+        "prior": {"hidden": [8], "activation": "tanh", "gate": "sigmoid", "input_gain": 1.0},
+        "objective": {"likelihood": {
+            "solver": {"method": "rk4", "stepping": {"fixed": {"steps": 4}}, "step_times": [], "jump_times": []},
+            "point_divergence": {"hutchinson": "gaussian"}, "prior_divergence": {"hutchinson": "gaussian"}, "gradient": "direct",
+            "end_time": {"learned": {"initial": 0.5}}, "regularization": {"kinetic": 0.0, "jacobian": 0.0},
+            "statistics": "per-axis"}}}"#;
+
+    /// Batch statistics of flow layers and of networks. Some of these begin at the kink of a rectifier, on a side that round-off
+    /// decides; in double precision and away from it flow-image has the same test.
     #[test]
     fn realnvp() {
         let arguments = "train --model realnvp-small --batch-size 7 --test-images 12";
-        numbers_train_the_same(&[2, 3], "glow", arguments, &["bits_per_dim"]);
+        losses_are_the_same("glow", arguments, &["bits_per_dim"], 1e-3);
     }
 
-    /// Those of an encoder, and running ones between continuous flows, whose solvers choose their steps by the rows at hand.
+    /// Those of an encoder, and running ones between continuous flows.
     #[test]
     fn pointflow_by_likelihood() {
-        let arguments = "train --model paper --shapes 12 --points-per-shape 128 --points 32 --batch-size 5 --width 8 \
-                         --latent 4 --samples 2 --solver rk4 --solver-steps 4";
-        any_number_trains_the_same("pointflow", arguments, &["nats_per_shape"]);
+        let arguments = "train --model paper --config points.json --shapes 12 --points-per-shape 128 --points 32 \
+                         --batch-size 5 --samples 2";
+        losses_are_the_same("pointflow", arguments, &["nats_per_cloud", "point_nats", "prior_nats"], 1e-5);
     }
 
     #[test]
