@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use flow_core::hash::Fnv;
+use flow_core::layers::MovingStatistics;
 use flow_core::train::{self, CursorState, EpochCursor, Fingerprint, Metric, Metrics, Ranks, Run, Task, TrainConfig};
 use flow_core::{FlowRng, Gradients, ParamStore, Share};
 use serde::{Deserialize, Serialize};
@@ -302,6 +303,13 @@ impl Task for PointTask {
     }
 
     fn share_out(&mut self, ranks: Ranks) -> flow_core::Result<()> {
+        if let Objective::Likelihood(config) = &self.run.model.objective
+            && config.statistics != MovingStatistics::PerAxis
+        {
+            let remedy = "statistics of mixed axes depend on which clouds are together; take those per axis, or start it as a \
+                          single process";
+            ranks.only_alone("this model", remedy)?;
+        }
         if self.run.batch < ranks.count() {
             let reason = format!("of {} clouds for {} ranks: each needs one at least", self.run.batch, ranks.count());
             return Err(flow_core::Error::Config { what: "batch".into(), reason });

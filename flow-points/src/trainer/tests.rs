@@ -1,6 +1,10 @@
+use flow_core::numerics::host;
+use flow_core::testing::ThreadRanks;
+use flow_core::train::Trainer;
+
 use super::*;
 use crate::data::{NormalizeMode, built_in};
-use crate::model::EncoderConfig;
+use crate::model::{EncoderConfig, LikelihoodConfig};
 use crate::shapes::Family;
 
 fn run(batch: usize, warp: f64, objective: Objective) -> (PointRun, Vec<Vec<Point>>) {
@@ -87,4 +91,39 @@ fn warps_that_make_no_sense_are_refused() {
     assert!(refused(4, -0.1, matching.clone()).contains("warp"));
     assert!(refused(4, f64::NAN, matching).contains("warp"));
     assert!(refused(4, 0.2, PointFlowConfig::paper().objective).contains("flow matching"));
+}
+
+/// Latents are whitened with those of all ranks, each of which counts them once.
+#[test]
+fn ranks_move_running_statistics_as_one_process_does() {
+    let train = |channel: Option<ThreadRanks>| -> Vec<f64> {
+        let (run, clouds) = run(5, 0.0, PointFlowConfig::small().objective);
+        let task = PointTask::new(run, &clouds, &[], &Device::Cpu).unwrap();
+        let config = TrainConfig { steps: 3, validate_every: None, checkpoint_every: None, ..TrainConfig::default() };
+        let trainer = Trainer::in_memory(config, task).unwrap();
+        let mut trainer = match channel {
+            Some(channel) => trainer.with_communicator(channel),
+            None => trainer,
+        };
+        trainer.run(&mut ()).unwrap();
+        let buffers = trainer.task().store().all().into_iter().filter(|p| p.name().contains("running_"));
+        buffers.flat_map(|p| host::numbers(p.var()).unwrap()).collect()
+    };
+    let alone = train(None);
+    assert!(alone.iter().any(|&v| v != 0.0 && v != 1.0));
+    for together in ThreadRanks::run(3, |channel| train(Some(channel))) {
+        let gap = alone.iter().zip(&together).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(gap < 1e-5, "{gap}: {alone:?} {together:?}");
+    }
+}
+
+#[test]
+fn statistics_of_mixed_axes_are_not_shared_out() {
+    let statistics = MovingStatistics::MixedAxes { points: 32 };
+    let objective = Objective::Likelihood(LikelihoodConfig { statistics, ..LikelihoodConfig::paper() });
+    let (run, clouds) = run(4, 0.0, objective);
+    let mut task = PointTask::new(run, &clouds, &[], &Device::Cpu).unwrap();
+    let channel = ThreadRanks::group(2).swap_remove(0);
+    let message = task.share_out(Ranks::new(std::sync::Arc::new(channel))).unwrap_err().to_string();
+    assert!(message.contains("mixed axes") && message.contains("single process"), "{message}");
 }
