@@ -23,8 +23,10 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 
 /// A run's model in words.
 pub(super) fn words(run: &WaveRun) -> String {
-    let prediction = run.prediction.map(|order| format!(", on the errors of prediction from {order} samples"));
-    family(&run.model) + prediction.as_deref().unwrap_or_default()
+    match run.prediction {
+        Some(order) => format!("{}, on the errors of prediction from {order} samples", family(&run.model)),
+        None => family(&run.model),
+    }
 }
 
 /// A model's hyper-parameters in words.

@@ -74,7 +74,8 @@ const WIDEST: usize = 32_768;
 
 /// A recording above its copy: waveform and spectrogram of each.
 fn sheet(heard: [(&[f32], &Mel); 2]) -> Result<Picture> {
-    let frames = heard.iter().map(|(_, mel)| mel.frames()).min().unwrap_or_default().min(WIDEST);
+    let [(_, recording), (_, copy)] = heard;
+    let frames = recording.frames().min(copy.frames()).min(WIDEST);
     let scale = (WIDEST / frames.max(1)).clamp(1, SCALE);
     let mut rows = Vec::new();
     for (samples, mel) in heard {

@@ -58,7 +58,8 @@ impl Frames {
         (0..samples).map(one).collect()
     }
 
-    /// The predictors before and behind a sample, and the share of the latter.
+    /// The predictors before and behind a sample, and the share of the latter. There is a frame: batches without one are refused, and a
+    /// stream has no errors to restore before its first.
     fn around(&self, n: usize) -> (&Predictors, &Predictors, f64) {
         let place = n.saturating_sub(self.centre) as f64 / self.hop as f64 - self.dropped as f64;
         let last = self.frames.len().saturating_sub(1);

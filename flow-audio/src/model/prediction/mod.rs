@@ -204,7 +204,7 @@ impl LinearPrediction {
         let mut found: Vec<(f64, Vec<f64>)> = Vec::new();
         for clip in clips {
             let (samples, mel) = clip?;
-            // Half a transform more than is looked at, whose end is not the recording's.
+            // A transform more than is looked at, whose end is not the recording's.
             let samples = &samples[..samples.len().min(PER_CLIP * self.mel.hop + self.mel.fft)];
             if samples.len() <= self.mel.padding() {
                 continue;

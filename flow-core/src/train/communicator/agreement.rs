@@ -151,10 +151,13 @@ pub(in crate::train) fn agree(channel: &dyn Communicator, own: Agreed) -> Result
     // A rank that stopped because of another one knows nothing of the reason.
     let failed = faults().find(|(_, (layer, _))| layer != ELSEWHERE);
     if failed.is_none() && faults().next().is_some() {
-        let rank = all.iter().position(|report| report.fault.is_none()).unwrap_or_default();
+        let who = match all.iter().position(|report| report.fault.is_none()) {
+            Some(rank) => format!("rank {rank}"),
+            None => "a rank".into(),
+        };
         let reason = format!(
-            "left rank {rank} without a sample, or it took another way than the others: this model normalises each sample by \
-             the others of its batch, and every rank needs one"
+            "left {who} without a sample, or it took another way than the others: this model normalises each sample by the \
+             others of its batch, and every rank needs one"
         );
         return Err(Error::config("batch", reason));
     }
