@@ -118,6 +118,10 @@ impl LinearPrediction {
 
     /// The scaled errors of waveforms.
     pub(super) fn residual(&self, audio: &Tensor, mel: &Tensor) -> Result<Residual> {
+        if mel.track_op() {
+            // The flows' part of it would be taken for the whole.
+            return Err(Error::config("linear prediction", "has no gradient for the spectrogram: detach it"));
+        }
         let clips = Arc::new(self.clips(audio, mel)?);
         let (batch, samples) = audio.dims2()?;
         let log_scales: Vec<f64> =

@@ -120,6 +120,9 @@ fn no_clips_and_extreme_ones() {
     );
     let silent = model.log_prob_per_sample(&silence, &floor).unwrap().to_vec1::<f32>().unwrap()[0];
     assert!(silent.is_finite(), "{silent}");
+    let tracked = Var::from_tensor(&floor).unwrap();
+    let refused = model.log_prob(&silence, tracked.as_tensor()).unwrap_err().to_string();
+    assert!(refused.contains("no gradient for the spectrogram"), "{refused}");
     let refused = model.log_prob(&silence, &floor.affine(f64::NAN, 0.0).unwrap()).unwrap_err().to_string();
     assert!(refused.contains("linear prediction") && refused.contains("spectrogram"), "{refused}");
 }
