@@ -23,29 +23,34 @@ pub trait Peers: Send + Sync + Debug {
     fn interrupted(&self) -> bool;
 }
 
-/// The peers of a store, once it has any, and whether a step is being taken.
+/// Whom the present step is taken with, if it is taken with others.
 #[derive(Debug, Default)]
 pub(super) struct Place {
     peers: RwLock<Option<Arc<dyn Peers>>>,
-    stepping: AtomicBool,
     /// Whether there is a layer that asks for them.
     wanted: AtomicBool,
+}
+
+impl Place {
+    fn swap(&self, peers: Option<Arc<dyn Peers>>) -> Option<Arc<dyn Peers>> {
+        std::mem::replace(&mut *self.peers.write().unwrap_or_else(PoisonError::into_inner), peers)
+    }
 }
 
 /// Computation on rows that all peers have in common; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Apart {
     place: Arc<Place>,
-    stepping: bool,
+    peers: Option<Arc<dyn Peers>>,
 }
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        self.place.stepping.store(self.stepping, Ordering::Relaxed);
+        self.place.swap(self.peers.take());
     }
 }
 
-/// A step that is taken together; it ends when this is dropped.
+/// A step that is taken together; it ends when this is dropped, and nobody is asked any more.
 #[derive(Debug)]
 pub(crate) struct Together {
     place: Arc<Place>,
@@ -61,7 +66,7 @@ impl Together {
 
 impl Drop for Together {
     fn drop(&mut self) {
-        self.place.stepping.store(false, Ordering::Relaxed);
+        self.place.swap(None);
     }
 }
 
@@ -76,18 +81,12 @@ impl ParamStore {
         self.peers.wanted.load(Ordering::Relaxed)
     }
 
-    /// From now on, steps of training are taken together with these.
-    pub(crate) fn set_peers(&self, peers: Arc<dyn Peers>) {
-        *self.peers.peers.write().unwrap_or_else(PoisonError::into_inner) = Some(peers);
-    }
-
-    /// Begins a step, in which [`ParamStore::peers`] returns whom it is taken with.
-    pub(crate) fn together(&self) -> Together {
-        let peers = self.peers.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+    /// Begins a step with these, or alone.
+    pub(crate) fn together(&self, peers: Option<Arc<dyn Peers>>) -> Together {
         if let Some(peers) = &peers {
             peers.begin();
         }
-        self.peers.stepping.store(true, Ordering::Relaxed);
+        self.peers.swap(peers.clone());
         Together { place: self.peers.clone(), peers }
     }
 
@@ -95,14 +94,11 @@ impl ParamStore {
     /// rows at hand.
     #[must_use = "rows are counted once for each peer again when the guard is dropped"]
     pub fn apart(&self) -> Apart {
-        Apart { place: self.peers.clone(), stepping: self.peers.stepping.swap(false, Ordering::Relaxed) }
+        Apart { place: self.peers.clone(), peers: self.peers.swap(None) }
     }
 
     /// Those with whom the present step is taken; `None` outside of one, and alone.
     pub fn peers(&self) -> Option<Arc<dyn Peers>> {
-        if !self.peers.stepping.load(Ordering::Relaxed) {
-            return None;
-        }
         self.peers.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -195,6 +195,8 @@ fn realnvp_trained_by_ranks_is_that_of_one() {
                 None => options,
             };
             fit(&flow, &x, options).unwrap();
+            // And alone again, which asks nobody.
+            fit(&flow, &x, FitOptions::new(2).batch(7).from_current_weights()).unwrap();
             store.all().iter().flat_map(|p| flat(p.var())).collect()
         };
         let alone = trained(None);

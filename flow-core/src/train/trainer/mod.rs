@@ -25,6 +25,7 @@ use super::state::RunState;
 use super::stop::StopFlag;
 use super::summary::Summary;
 use super::task::Task;
+use crate::param::Peers;
 use crate::{Error, FlowRng, Gradients, Result};
 
 /// A [`Task`] in training.
@@ -43,6 +44,8 @@ pub struct Trainer<T> {
     /// What is to be said before the first step.
     notes: Vec<String>,
     channel: Arc<dyn Communicator>,
+    /// The other ranks as layers see them that take statistics of a batch.
+    peers: Option<Arc<dyn Peers>>,
     /// Whether the ranks know each other.
     joined: bool,
     /// Whether the first rank has a folder, which keeps the best weights.
@@ -199,6 +202,7 @@ impl<T: Task> Trainer<T> {
         let state = RunState::fresh(config.seed, json("position in the data", &task.position())?);
         Ok(Trainer {
             channel: Arc::new(Solo),
+            peers: None,
             joined: false,
             first_keeps: out.is_some(),
             stop: StopFlag::new(),

@@ -34,9 +34,8 @@ impl<T: Task> Trainer<T> {
         let channel = self.channel.clone();
         check_alike(channel.as_ref(), &self.description()?)?;
         self.task.share_out(Ranks::new(channel.clone()))?;
-        let store = self.task.store();
-        if store.has_statistics() {
-            store.set_peers(Arc::new(StepPeers::new(channel.clone())));
+        if self.task.store().has_statistics() {
+            self.peers = Some(Arc::new(StepPeers::new(channel.clone())));
         }
         let begins = Beginning { keeps: self.out.is_some(), state: self.initialized.then(|| self.state.clone()) };
         let told =

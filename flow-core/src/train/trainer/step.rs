@@ -68,7 +68,7 @@ impl<T: Task> Trainer<T> {
     fn own_part(&mut self, step: u64) -> Result<Agreed> {
         let mut rng = self.state.rng.fork();
         self.gradients.clear();
-        let together = self.task.store().together();
+        let together = self.task.store().together(self.peers.clone());
         let outcome = self.task.step(step, &mut rng, &mut self.gradients).map_err(Into::into);
         // However the task puts it.
         let outcome = if together.interrupted() { Err(failed_elsewhere()) } else { outcome };
