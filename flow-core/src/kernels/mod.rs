@@ -26,6 +26,7 @@ pub(crate) mod concat_squash;
 pub(crate) mod conv;
 pub(crate) mod coupling_net;
 pub(crate) mod dense;
+mod dots;
 pub(crate) mod gaussianize;
 mod gemm;
 pub(crate) mod maxout;
@@ -95,6 +96,12 @@ pub trait Real:
         start: Start<'_, Self>,
         relu: bool,
     );
+
+    /// `A·Bᵀ` of row-major matrices.
+    ///
+    /// # Safety
+    /// Slices must be as long as `m·k`, `n·k` and `m·n`, and `k` not zero.
+    unsafe fn dots(size: Size, a: &[Self], b: &[Self], c: &mut [Self]);
 }
 
 /// `12!` down to `0!`.
@@ -145,6 +152,10 @@ impl Real for f64 {
         relu: bool,
     ) {
         unsafe { gemm::portable(size, a, b, c, start, relu) }
+    }
+
+    unsafe fn dots(size: Size, a: &[f64], b: &[f64], c: &mut [f64]) {
+        unsafe { dots::blocks::<simd::Portable<f64>>(size, a, b, c) }
     }
 }
 
@@ -226,6 +237,19 @@ impl Real for f32 {
             }
         }
         unsafe { gemm::portable(size, a, b, c, start, relu) }
+    }
+
+    unsafe fn dots(size: Size, a: &[f32], b: &[f32], c: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            if dots::x86::has_avx512() {
+                return dots::x86::avx512(size, a, b, c);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return dots::x86::avx2(size, a, b, c);
+            }
+        }
+        unsafe { dots::blocks::<simd::Portable<f32>>(size, a, b, c) }
     }
 }
 

@@ -3,6 +3,7 @@
 use candle_core::Shape;
 use rayon::prelude::*;
 
+use super::dots::dots;
 use super::gemm::{MR, Size, Start, View, gemm, transpose};
 use super::{Fused, Real};
 
@@ -13,6 +14,10 @@ const ROWS: usize = 11 * MR;
 const CHUNKS: usize = 8;
 /// Rows of the batch that a chunk of the weight's gradient adds at a time, to stay in the cache.
 const BLOCK: usize = 256;
+/// Rows shorter than this are transposed: their scalar products would be mostly sums of registers.
+const SHORT: usize = 64;
+/// More rows than these are worth a transpose of the other matrix.
+const TALL: usize = 512;
 /// Multiplications below which threads cost more than they save.
 const ALONE: usize = 1 << 15;
 
@@ -39,6 +44,21 @@ impl Product {
         } else {
             c.par_chunks_mut((rows * n).max(1)).enumerate().for_each(|(index, c)| chunk(index * rows, c));
         }
+    }
+
+    /// `M` rows of length `inner` times the transpose of `n` such rows.
+    fn rows_by_rows<T: Real>(&self, x: &[T], w: &[T], inner: usize, n: usize) -> Vec<T> {
+        if inner < SHORT || self.size.m > TALL {
+            return self.rows(x, false, inner, &transpose(w, inner), n);
+        }
+        let m = self.size.m;
+        let mut y = vec![T::ZERO; m * n];
+        // Every number is a sum of its own, so that the number of threads may choose the shares.
+        let rows = m.div_ceil(rayon::current_num_threads()).next_multiple_of(MR).min(ROWS);
+        self.chunked(rows, n, &mut y, |first, y| {
+            dots(Size { m: y.len() / n, k: inner, n }, &x[first * inner..], w, y);
+        });
+        y
     }
 
     /// `M` rows of length `inner` (or the transpose of that) times a matrix with `n` columns.
@@ -71,6 +91,9 @@ impl Fused<2> for Product {
         if n == 0 {
             return Ok(Vec::new());
         }
+        if self.w_transposed && !self.x_transposed {
+            return Ok(self.rows_by_rows(x, w, k, n));
+        }
         let upright = self.w_transposed.then(|| transpose(w, k));
         Ok(self.rows(x, self.x_transposed, k, upright.as_deref().unwrap_or(w), n))
     }
@@ -80,8 +103,10 @@ impl Fused<2> for Product {
         if k == 0 || n == 0 {
             return Ok([Some(vec![T::ZERO; x.len()]), Some(vec![T::ZERO; w.len()])]);
         }
-        let across = (!self.w_transposed).then(|| transpose(w, n));
-        let grad_x = self.rows(grad, false, n, across.as_deref().unwrap_or(w), k);
+        let grad_x = match self.w_transposed {
+            true => self.rows(grad, false, n, w, k),
+            false => self.rows_by_rows(grad, w, n, k),
+        };
         let mut grad_w = vec![T::ZERO; k * n];
         self.chunked(WEIGHT_ROWS, n, &mut grad_w, |first, part| {
             for row in (0..m).step_by(BLOCK) {

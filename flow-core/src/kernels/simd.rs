@@ -25,6 +25,10 @@ pub(super) trait Vector: Copy {
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     /// `max(self, 0)`, except that NaN stays NaN.
     unsafe fn relu(self) -> Self;
+    /// The sum of its numbers.
+    unsafe fn sum(self) -> Self::Elem;
+    /// `a + b`.
+    fn plus(a: Self::Elem, b: Self::Elem) -> Self::Elem;
 }
 
 /// Asks for the cache line at `p`, which need not be valid: a hint.
@@ -88,6 +92,14 @@ pub(super) mod x86 {
             // The second operand of max wins when one is NaN.
             unsafe { F32x16(_mm512_max_ps(_mm512_setzero_ps(), self.0)) }
         }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+        #[inline(always)]
+        fn plus(a: f32, b: f32) -> f32 {
+            a + b
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -133,6 +145,18 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn relu(self) -> Self {
             unsafe { F32x8(_mm256_max_ps(_mm256_setzero_ps(), self.0)) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let halves = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
+                _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehdup_ps(pairs)))
+            }
+        }
+        #[inline(always)]
+        fn plus(a: f32, b: f32) -> f32 {
+            a + b
         }
     }
 }
@@ -184,5 +208,13 @@ impl<T: super::Real> Vector for Portable<T> {
     #[inline(always)]
     unsafe fn relu(self) -> Self {
         Portable(self.0.map(|v| if v < T::ZERO { T::ZERO } else { v }))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> T {
+        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
+    }
+    #[inline(always)]
+    fn plus(a: T, b: T) -> T {
+        a + b
     }
 }

@@ -46,7 +46,11 @@ use crate::{Gradients, Result};
 pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     match (x.dims(), w.dims()) {
         (&[m, k], &[inner, n])
-            if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) && is_small([m, k, n]) =>
+            if k == inner
+                && x.dtype() == w.dtype()
+                && accepts(x)
+                && accepts(w)
+                && (is_small([m, k, n]) || is_rows_by_rows(x, w)) =>
         {
             let ((x, x_transposed), (w, w_transposed)) = (as_it_lies(x)?, as_it_lies(w)?);
             fuse(Product { size: Size { m, k, n }, x_transposed, w_transposed }, [&x, &w])
@@ -58,6 +62,12 @@ pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         }
         _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
     }
+}
+
+/// Whether the product is one of scalar products of rows that lie as they are read: Candle's packs them first, which costs more
+/// than the product where rows are few.
+fn is_rows_by_rows(x: &Tensor, w: &Tensor) -> bool {
+    x.is_contiguous() && !w.is_contiguous() && w.t().is_ok_and(|across| across.is_contiguous())
 }
 
 /// A matrix and false, or, for a view of a transpose, what it views and true: nothing is copied then.
