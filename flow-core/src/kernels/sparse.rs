@@ -18,14 +18,23 @@ impl<T: Real> Lists<T> {
     /// ordinary product is as fast.
     pub(crate) fn of_rows(x: &[T], columns: usize) -> Option<Self> {
         let limit = x.len() / 4;
-        let mut lists = Lists { starts: vec![0], entries: Vec::with_capacity(limit) };
+        let (mut starts, mut entries, mut end) = (vec![0], vec![(0, T::ZERO); limit + columns + 1], 0);
         for row in x.chunks_exact(columns.max(1)) {
-            lists.entries.extend((0u32..).zip(row).filter(|(_, v)| **v != T::ZERO).map(|(i, &v)| (i, v)));
-            if lists.entries.len() > limit {
+            // Every number is written, and counted if it is not zero: no branch that would be foretold wrongly.
+            let slots = &mut entries[end..=end + columns];
+            let mut count = 0;
+            for (i, &v) in (0u32..).zip(row) {
+                slots[count] = (i, v);
+                count += usize::from(v != T::ZERO);
+            }
+            end += count;
+            if end > limit {
                 return None;
             }
-            lists.starts.push(lists.entries.len());
+            starts.push(end);
         }
+        entries.truncate(end);
+        let lists = Lists { starts, entries };
         Some(lists)
     }
 
@@ -60,37 +69,60 @@ impl<T: Real> Lists<T> {
     /// The product with `matrix`, row-major with `n` columns: row-major with as many.
     pub(crate) fn product(&self, matrix: &[T], n: usize) -> Vec<T> {
         let mut out = vec![T::ZERO; self.len() * n];
-        // Every row is a sum of its own, so that the number of threads may choose the shares.
-        let share = self.len().div_ceil(2 * rayon::current_num_threads()).max(1);
-        out.par_chunks_mut((share * n).max(1)).enumerate().for_each(|(part, out)| {
-            run_vectorized(Rows { lists: self, first: part * share, matrix, n, out });
-        });
+        // Every number is a sum of its own, so that the number of threads may choose the shares. Of a large matrix every thread
+        // reads its own columns: after an optimizer's step they lie in the caches of all.
+        if matrix.len() > out.len() && n >= 2 * BLOCK * rayon::current_num_threads() {
+            let strips: Vec<Vec<T>> =
+                (0..n.div_ceil(BLOCK)).into_par_iter().map(|b| self.strip(matrix, n, b)).collect();
+            out.par_chunks_mut(n).enumerate().for_each(|(row, out)| {
+                for (out, strip) in out.chunks_mut(BLOCK).zip(&strips) {
+                    out.copy_from_slice(&strip[row * out.len()..][..out.len()]);
+                }
+            });
+        } else {
+            let share = self.len().div_ceil(2 * rayon::current_num_threads()).max(1);
+            out.par_chunks_mut((share * n).max(1)).enumerate().for_each(|(part, out)| {
+                run_vectorized(Part { lists: self, first: part * share, matrix, n, from: 0, width: n, out });
+            });
+        }
+        out
+    }
+
+    /// Some columns of the product.
+    fn strip(&self, matrix: &[T], n: usize, block: usize) -> Vec<T> {
+        let from = block * BLOCK;
+        let width = BLOCK.min(n - from);
+        let mut out = vec![T::ZERO; self.len() * width];
+        run_vectorized(Part { lists: self, first: 0, matrix, n, from, width, out: &mut out });
         out
     }
 }
 
-/// Some rows of a product.
-struct Rows<'a, T> {
+/// Some rows and columns of a product.
+struct Part<'a, T> {
     lists: &'a Lists<T>,
     first: usize,
     matrix: &'a [T],
     n: usize,
+    /// The first of the columns, and how many they are.
+    from: usize,
+    width: usize,
     out: &'a mut [T],
 }
 
-impl<T: Real> Pass for Rows<'_, T> {
+impl<T: Real> Pass for Part<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Rows { lists, first, matrix, n, out } = self;
-        for start in (0..n).step_by(BLOCK) {
-            for (row, out) in out.chunks_exact_mut(n).enumerate() {
-                let (list, out) = (lists.list(first + row), &mut out[start..n.min(start + BLOCK)]);
+        let Part { lists, first, matrix, n, from, width, out } = self;
+        for start in (0..width).step_by(BLOCK) {
+            for (row, out) in out.chunks_exact_mut(width).enumerate() {
+                let (list, out) = (lists.list(first + row), &mut out[start..width.min(start + BLOCK)]);
                 if out.len() == BLOCK {
                     let mut sums = [T::ZERO; BLOCK];
                     for &(i, v) in list {
-                        let line = &matrix[i as usize * n + start..][..BLOCK];
+                        let line = &matrix[i as usize * n + from + start..][..BLOCK];
                         for (sum, &m) in sums.iter_mut().zip(line) {
                             *sum += v * m;
                         }
@@ -98,11 +130,47 @@ impl<T: Real> Pass for Rows<'_, T> {
                     out.copy_from_slice(&sums);
                 } else {
                     for &(i, v) in list {
-                        let line = &matrix[i as usize * n + start..][..out.len()];
+                        let line = &matrix[i as usize * n + from + start..][..out.len()];
                         out.iter_mut().zip(line).for_each(|(sum, &m)| *sum += v * m);
                     }
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Products by rows and by columns, whole blocks of columns and what is left of them, a row without an entry.
+    #[test]
+    fn it_is_the_product() {
+        for (rows, columns, n) in [(5, 9, 70), (3, 40, 64), (3, 40, 2 * BLOCK * rayon::current_num_threads() + 7)] {
+            let x: Vec<f64> =
+                (0..rows * columns).map(|i| if i % 7 == 3 && i > columns { i as f64 } else { 0.0 }).collect();
+            let lists = Lists::of_rows(&x, columns).unwrap();
+            let matrix: Vec<f64> = (0..columns * n).map(|i| (i as f64).sin()).collect();
+            let other: Vec<f64> = (0..rows * n).map(|i| (i as f64).cos()).collect();
+            let (product, across) = (lists.product(&matrix, n), lists.transposed(columns).product(&other, n));
+            for j in 0..n {
+                for i in 0..rows {
+                    let sum: f64 = (0..columns).map(|l| x[i * columns + l] * matrix[l * n + j]).sum();
+                    assert!((product[i * n + j] - sum).abs() < 1e-11, "{rows} {columns} {n}: {i} {j}");
+                }
+                for i in 0..columns {
+                    let sum: f64 = (0..rows).map(|l| x[l * columns + i] * other[l * n + j]).sum();
+                    assert!((across[i * n + j] - sum).abs() < 1e-11, "transposed {rows} {columns} {n}: {i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_sparse_is_refused() {
+        assert!(Lists::of_rows(&[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0_f32], 4).is_some());
+        assert!(Lists::of_rows(&[1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0_f32], 4).is_none());
+        assert!(Lists::of_rows(&[1.0, 2.0, 3.0, 4.0_f32], 4).is_none());
+        assert!(Lists::<f32>::of_rows(&[], 0).is_some());
     }
 }
