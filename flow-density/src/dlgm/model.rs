@@ -120,18 +120,30 @@ impl Dlgm {
     /// # Errors
     /// Noise whose rows are no multiple of the codes'.
     pub fn draw(&self, code: &Tensor, noise: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (latents, (groups, width), rows) = (self.config.latents, code.dims2()?, noise.dim(0)?);
+        let (groups, rows) = (code.dim(0)?, noise.dim(0)?);
         if groups == 0 || !rows.is_multiple_of(groups) {
             return Err(Error::config("noise", format!("{rows} rows for {groups} codes, which is no multiple")));
         }
-        let gaussian = repeated(&code.narrow(1, 0, 2 * latents)?, rows)?;
+        let (gaussian, context) = self.parts(code)?;
+        self.draw_of(&gaussian, &context, noise)
+    }
+
+    /// Mean and log variance, and what the maps take.
+    fn parts(&self, code: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (latents, width) = (self.config.latents, code.dim(1)?);
+        let context = code.narrow(1, 2 * latents, width - 2 * latents)?.contiguous()?;
+        Ok((code.narrow(1, 0, 2 * latents)?.contiguous()?, context))
+    }
+
+    fn draw_of(&self, gaussian: &Tensor, context: &Tensor, noise: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (latents, rows) = (self.config.latents, noise.dim(0)?);
+        let gaussian = repeated(gaussian, rows)?;
         let (mean, log_var) = (gaussian.narrow(1, 0, latents)?, gaussian.narrow(1, latents, latents)?);
         let start = (mean + ((log_var.clone() * 0.5)?.exp()? * noise)?)?;
         // (z₀ - mean)²/variance is the square of the noise.
         let log_q = (log_var + noise.sqr()?)?.affine(-0.5, -0.5 * LN_TAU)?.sum(D::Minus1)?;
         let Some(maps) = &self.maps else { return Ok((start, log_q)) };
-        let context = code.narrow(1, 2 * latents, width - 2 * latents)?.contiguous()?;
-        let context = if maps.groups_context() { context } else { repeated(&context, rows)? };
+        let context = if maps.groups_context() { context.clone() } else { repeated(context, rows)? };
         let (z, log_det) = maps.encode(&start, Some(&context))?;
         Ok((z, (log_q - log_det)?))
     }
@@ -197,13 +209,19 @@ impl Dlgm {
             return self.backward_by_graph(x, noise, beta, gradients);
         }
         let (h, pieces) = self.encoder.evaluate(x)?;
-        let leaves = Leaves::new(&self.code.evaluate(&h)?, None)?;
-        let (z, log_q) = self.draw(leaves.x(), noise)?;
+        // Leaves of their own: the gradient of a part of a tensor would be one of all of it.
+        let (gaussian, context) = self.parts(&self.code.evaluate(&h)?)?;
+        let leaves = Leaves::new(&gaussian, self.maps.as_ref().map(|_| &context))?;
+        let (z, log_q) = self.draw_of(leaves.x(), leaves.context().unwrap_or(&context), noise)?;
         let log_z = log_prior(&z)?;
         let (log_x, from_decoder) = self.decoder_backward(&z.detach(), x, -beta, gradients)?;
         let rows = x.dim(0)?.max(1) as f64;
         let between = ((&log_q - (&log_z * beta)?)?.sum_all()? / rows)?;
-        let (of_code, _) = leaves.pull_back(&(between + pair(&z, &from_decoder)?)?, gradients)?;
+        let (of_gaussian, of_context) = leaves.pull_back(&(between + pair(&z, &from_decoder)?)?, gradients)?;
+        let of_code = match of_context {
+            Some(of_context) => Tensor::cat(&[of_gaussian, of_context], 1)?,
+            None => of_gaussian,
+        };
         self.code.pull_back(&h, &of_code, gradients)?;
         let of_h = self.encoder.spread(&pieces, &self.code.pull_back_input(&of_code)?)?;
         self.encoder.linear().pull_back(x, &of_h, gradients)?;
