@@ -17,11 +17,13 @@ use crate::ranks;
 
 /// Exit code for bad arguments and bad input.
 const BAD_INPUT: u8 = 2;
+/// Bytes of a thread's stack: what the first thread of a process usually has.
+const STACK: usize = 8 << 20;
 
 /// Runs a program: errors become one line on stderr and exit code 2.
 ///
 /// A reader that closes its end of the pipe, `| head`, wants no more: that is no error.
-pub fn main(run: impl FnOnce() -> Result<()>) -> ExitCode {
+pub fn main(run: impl FnOnce() -> Result<()> + Send) -> ExitCode {
     let panics = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let said = panic.payload().downcast_ref::<String>();
@@ -31,7 +33,7 @@ pub fn main(run: impl FnOnce() -> Result<()>) -> ExitCode {
         panics(panic);
     }));
     let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    let whole = || ranks::begin().and_then(|()| run());
+    let whole = || ranks::begin().and_then(|()| among_workers(run));
     // A panic of one rank ends the others too, which wait for it.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
         ranks::give_up(PANICKED);
@@ -50,6 +52,16 @@ pub fn main(run: impl FnOnce() -> Result<()>) -> ExitCode {
             ExitCode::from(BAD_INPUT)
         }
     }
+}
+
+/// Runs a program on a thread of Rayon's pool.
+///
+/// A thread from outside goes to sleep for every loop that the pool runs for it, which takes a tenth of a millisecond; one of the
+/// pool does its share of the loop. Steps of small models have dozens of loops.
+fn among_workers<R: Send>(run: impl FnOnce() -> R + Send) -> R {
+    // A pool that is there already has stacks that are large enough for what has begun to use it.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    rayon::scope(|_| run())
 }
 
 /// An error and its causes on one line, repeated causes once.

@@ -1,6 +1,7 @@
 //! Speed and memory of deep latent Gaussian models on this machine, one JSON line.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -35,7 +36,11 @@ struct Args {
     phases: bool,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    examples::cli::main(run)
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let mut rng = FlowRng::seed_from(1);
     let images = match &args.data {

@@ -1,5 +1,7 @@
 //! Speed and memory of Glow on this machine, one JSON line: the numbers of `BENCHMARKS.md`.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use clap::Parser;
@@ -40,7 +42,11 @@ struct Args {
     device: DeviceArg,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    examples::cli::main(run)
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
     let idle = memory("VmHWM");

@@ -1,6 +1,7 @@
 //! Speed and memory of GraphAF on this machine, one JSON line: the numbers of `BENCHMARKS.md`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -44,7 +45,11 @@ struct Args {
     count: usize,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    examples::cli::main(run)
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let idle = memory("VmHWM");
     let loaded = open(&args.data, &OpenOptions::default())?;

@@ -1,5 +1,7 @@
 //! Speed and memory of VideoFlow on this machine, one JSON line: the numbers of `BENCHMARKS.md`.
 
+use std::process::ExitCode;
+
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use clap::Parser;
@@ -41,7 +43,11 @@ struct Args {
     device: DeviceArg,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    examples::cli::main(run)
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
     let idle = memory("VmHWM");

@@ -1,5 +1,6 @@
 //! Speed and memory of WaveFlow and WaveGlow on this machine, one JSON line.
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -47,7 +48,11 @@ struct Args {
     device: DeviceArg,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    examples::cli::main(run)
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
     let idle = memory("VmHWM");
