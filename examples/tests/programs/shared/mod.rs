@@ -95,11 +95,21 @@ pub fn killed_runs_end_in_the_same_bits(steps_per_kill: u64, start: impl Fn(&Pat
         // was for the whole run, and the last kill has to find the program at work.
         // The first one may come before there is any checkpoint.
         let target = (kill as f64 + rng.next_uniform() - 0.5) * steps_per_kill as f64 / 2.0;
-        while child.try_wait().unwrap().is_none() && (reached(&out).unwrap_or(0) as f64) < target {
-            std::thread::sleep(Duration::from_millis(5));
+        // Two checkpoints tell how long this run takes from one to the next; nothing before does, if the machine was busier.
+        let (mut seen, mut written, mut pace) = (reached(&out), None, None);
+        while child.try_wait().unwrap().is_none()
+            && target > 0.0
+            && (pace.is_none() || (reached(&out).unwrap_or(0) as f64) < target)
+        {
+            std::thread::sleep(Duration::from_millis(2));
+            if reached(&out) != seen {
+                (seen, pace) = (reached(&out), written.map(|at: Instant| at.elapsed()));
+                written = Some(Instant::now());
+            }
         }
         // Somewhere between two checkpoints, or in the writing of one.
-        std::thread::sleep(whole.mul_f64(rng.next_uniform() / (8 * kills) as f64));
+        let pause = pace.unwrap_or(whole / (8 * kills as u32));
+        std::thread::sleep(pause.mul_f64(rng.next_uniform()));
         assert!(child.try_wait().unwrap().is_none(), "the run ended before kill {kill} (seed {seed})");
         child.kill().unwrap();
         child.wait().unwrap();
