@@ -17,7 +17,7 @@ const BLOCK: usize = 256;
 /// Rows shorter than this are transposed: their scalar products would be mostly sums of registers.
 const SHORT: usize = 64;
 /// More rows than these are worth a transpose of the other matrix.
-const TALL: usize = 512;
+pub(crate) const TALL: usize = 512;
 /// Multiplications below which threads cost more than they save.
 const ALONE: usize = 1 << 15;
 
@@ -136,8 +136,17 @@ mod tests {
     /// Value and both gradients are those of Candle's product, for sizes on both sides of every chunk.
     #[test]
     fn it_is_the_product() {
-        let sizes =
-            [(0, 3, 2), (1, 1, 1), (5, 0, 3), (4, 3, 0), (65, 7, 9), (64, 24, 16), (300, 50, 33), (513, 25, 70)];
+        let sizes = [
+            (0, 3, 2),
+            (1, 1, 1),
+            (5, 0, 3),
+            (4, 3, 0),
+            (65, 7, 9),
+            (64, 24, 16),
+            (300, 50, 33),
+            (513, 25, 70),
+            (101, 70, 131),
+        ];
         for (m, k, n) in sizes {
             for (dtype, most) in [(DType::F64, 1e-12), (DType::F32, 2e-4)] {
                 let operand =
@@ -165,7 +174,7 @@ mod tests {
     /// A transposed view is read as it lies, and its gradient is that of what it views.
     #[test]
     fn transposed_operands_are_the_product_too() {
-        for (m, k, n) in [(1, 1, 1), (65, 7, 9), (300, 50, 33), (5, 0, 3)] {
+        for (m, k, n) in [(1, 1, 1), (65, 7, 9), (300, 50, 33), (5, 0, 3), (101, 70, 131)] {
             for (flip_x, flip_w) in [(true, false), (false, true), (true, true)] {
                 let operand = |seed, flip: bool, [a, b]: [usize; 2]| {
                     Var::from_tensor(&normal(seed, &if flip { [b, a] } else { [a, b] })).unwrap()

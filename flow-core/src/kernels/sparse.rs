@@ -20,7 +20,7 @@ impl<T: Real> Lists<T> {
         let limit = x.len() / 4;
         let (mut starts, mut entries, mut end) = (vec![0], vec![(0, T::ZERO); limit + columns + 1], 0);
         for row in x.chunks_exact(columns.max(1)) {
-            // Every number is written, and counted if it is not zero: no branch that would be foretold wrongly.
+            // Every number is written, and counted if it is not zero: no branch that would be mispredicted.
             let slots = &mut entries[end..=end + columns];
             let mut count = 0;
             for (i, &v) in (0u32..).zip(row) {

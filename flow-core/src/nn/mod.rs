@@ -30,7 +30,7 @@ pub use zero_conv::ZeroConv;
 
 use crate::autodiff::{Leaves, pair};
 use crate::kernels::dense::Dense;
-use crate::kernels::product::Product;
+use crate::kernels::product::{Product, TALL};
 use crate::kernels::{Size, accepts, fuse};
 use crate::{Gradients, Result};
 
@@ -50,7 +50,7 @@ pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
                 && x.dtype() == w.dtype()
                 && accepts(x)
                 && accepts(w)
-                && (is_small([m, k, n]) || is_rows_by_rows(x, w)) =>
+                && (is_small([m, k, n]) || (m <= TALL && is_rows_by_rows(x, w))) =>
         {
             let ((x, x_transposed), (w, w_transposed)) = (as_it_lies(x)?, as_it_lies(w)?);
             fuse(Product { size: Size { m, k, n }, x_transposed, w_transposed }, [&x, &w])
