@@ -376,10 +376,9 @@ impl<S: State> Run<'_, '_, S> {
     fn error(&self, h: f64, y: &S, next: &S, slopes: &[S], tolerance: Tolerance) -> Result<(f64, Option<usize>)> {
         let Some(weights) = self.method.tableau().error else { return Ok((0.0, None)) };
         let Some(first) = slopes.first() else { return Ok((0.0, None)) };
-        // `first · (w h)` plus the others, without a state of zeros.
-        let mut terms = weighted(weights, h, slopes);
-        terms.push((-1.0, first));
-        let error = first.add_scaled(&terms)?;
+        // Added to zero: the error is far smaller than a slope, and the rounding of a slope would make steps shorter.
+        let zero = first.add_scaled(&[(-1.0, first)])?;
+        let error = zero.add_scaled(&weighted(weights, h, slopes))?;
         let norm = S::error_norm(&error, y, next, tolerance)?;
         Ok((norm, if norm <= 1.0 { None } else { S::worst(&error, y, next, tolerance)? }))
     }
