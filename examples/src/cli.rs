@@ -32,8 +32,14 @@ pub fn main(run: impl FnOnce() -> Result<()> + Send) -> ExitCode {
         }
         panics(panic);
     }));
+    ranks::share_threads();
+    among_workers(|| as_rank(run))
+}
+
+/// Runs a program as one of several processes, if it was started with others.
+fn as_rank(run: impl FnOnce() -> Result<()>) -> ExitCode {
     let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    let whole = || ranks::begin().and_then(|()| among_workers(run));
+    let whole = || ranks::begin().and_then(|()| run());
     // A panic of one rank ends the others too, which wait for it.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
         ranks::give_up(PANICKED);

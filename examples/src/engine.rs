@@ -132,7 +132,7 @@ impl EngineArgs {
     /// are checked by the engine, which names the field.
     ///
     /// # Errors
-    /// Two different schedules, or a checkpoint to resume that cannot be read.
+    /// Two different schedules, a checkpoint to resume that cannot be read, or a `FLOW_RANKS_OVERLAP` that is not understood.
     pub fn config(
         &self,
         place: &RunArg<'_>,
@@ -158,6 +158,7 @@ impl EngineArgs {
         config.checkpoint_every = self.checkpoint_every.or(config.checkpoint_every);
         config.preview_every = self.preview_every.or(config.preview_every);
         config.log_every = self.log_every.unwrap_or(config.log_every);
+        config.overlap = ranks::overlap()?;
         Ok(config)
     }
 

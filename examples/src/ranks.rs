@@ -14,10 +14,26 @@ use serde::de::DeserializeOwned;
 /// The verbs that several processes can share; any other would do the same work several times over.
 const SHARED: [&str; 5] = ["train", "optimize", "straighten", "fit", "posterior"];
 
+/// Says, with 0, that gradients are summed over the processes at the end of each step and not while others are still being made.
+const OVERLAP: &str = "FLOW_RANKS_OVERLAP";
+
 /// So long the other ranks leave the word to the first: what went wrong on all of them is said once.
 const FIRST_SPEAKS: Duration = Duration::from_secs(3);
 
-/// Joins the other processes, if this one was started with others. To be called before anything else.
+/// Gives this process its part of the machine's threads, if it was started with others. To be called before anything else.
+pub fn share_threads() {
+    let Some(launch) = Launch::of_this_process().filter(|_| cfg!(feature = "mpi")) else { return };
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        let threads = launch.threads().to_string();
+        // Rayon, and Candle beside it, ask for these when they are first used.
+        for name in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
+            // SAFETY: the program has just begun and has one thread, so that nothing reads the environment meanwhile.
+            unsafe { std::env::set_var(name, &threads) };
+        }
+    }
+}
+
+/// Joins the other processes, if this one was started with others, on the thread that will also leave them.
 ///
 /// # Errors
 /// A program that was built without MPI or a verb that cannot be shared, with the remedy.
@@ -40,7 +56,19 @@ pub fn begin() -> Result<()> {
             SHARED.join(", ")
         );
     }
-    connected::begin(launch)
+    connected::begin()
+}
+
+/// Whether gradients are summed over the processes while others are still being made.
+///
+/// # Errors
+/// A value of the variable that says so which is neither 0 nor 1.
+pub fn overlap() -> Result<bool> {
+    match std::env::var(OVERLAP).as_deref() {
+        Err(_) | Ok("1") => Ok(true),
+        Ok("0") => Ok(false),
+        Ok(other) => bail!("{OVERLAP} is '{other}', must be 0 or 1"),
+    }
 }
 
 /// Waits a moment on any rank but the first, before what is said on all of them.
@@ -98,15 +126,7 @@ mod connected {
 
     static WORLD: OnceLock<Mpi> = OnceLock::new();
 
-    pub(super) fn begin(launch: Launch) -> Result<()> {
-        if std::env::var_os("RAYON_NUM_THREADS").is_none() {
-            let threads = launch.threads().to_string();
-            // Rayon, and Candle beside it, ask for these when they are first used.
-            for name in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
-                // SAFETY: the program has just begun and has one thread, so that nothing reads the environment meanwhile.
-                unsafe { std::env::set_var(name, &threads) };
-            }
-        }
+    pub(super) fn begin() -> Result<()> {
         let world = Mpi::start()?;
         world.hush()?;
         // Set once: `begin` is called once, or MPI had refused to start.
@@ -156,12 +176,13 @@ mod connected {
 mod connected {
     use super::*;
 
-    pub(super) fn begin(launch: Launch) -> Result<()> {
+    pub(super) fn begin() -> Result<()> {
+        let ranks = Launch::of_this_process().map_or(1, |launch| launch.ranks);
         let_first_speak();
         bail!(
             "{} processes were started together, but this program was built without MPI, and each would train by itself into \
              one folder; build it with --features mpi, or start it without mpirun",
-            launch.ranks
+            ranks
         )
     }
 

@@ -294,6 +294,7 @@ impl Task for WaveTask {
         let (rows, samples) = batch.audio.dims2()?;
         let each = -1.0 / (rows * samples) as f64;
         let weight = host::full(each, rows, batch.audio.dtype(), &device)?;
+        gradients.weigh(share.count as f64);
         let scored = self.model.log_prob_backward(&batch.audio, &batch.mel, &weight, self.run.backprop, gradients)?;
         let total = host::sum(&scored.log_prob)?;
         Ok(metrics(each * total).over(share.count as f64))

@@ -224,6 +224,7 @@ impl Task for ImageTask {
             return Ok(Metrics::of_nothing());
         }
         let labels = self.splits.train.labels_of(&batch.indices);
+        gradients.weigh(share.count as f64);
         self.model.set_training(true);
         let rng = &mut rng.for_rows(share);
         let step = self.model.backward(&batch.images, labels.as_deref(), rng, self.run.backprop, gradients)?;

@@ -279,6 +279,7 @@ impl Task for VideoTask {
         }
         let rng = &mut rng.for_rows(share);
         let (clips, actions) = self.windows(&batch.indices[share.range()], self.run.window(), rng)?;
+        gradients.weigh(share.count as f64);
         let actions = actions.map(|actions| self.some_untold(actions, rng)).transpose()?;
         let footage = Footage::new(&clips, actions.as_ref());
         self.model.set_training(true);

@@ -49,6 +49,15 @@ fn verbs_that_would_do_the_same_work_four_times_are_refused() {
     assert!(said(&command.arg("--help").output().unwrap()).contains("Usage"));
 }
 
+#[test]
+fn whether_sums_overlap_is_zero_or_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary("glow"));
+    command.current_dir(folder.path()).args(["train", "--out", "run"]).env("FLOW_RANKS_OVERLAP", "off");
+    let message = crate::shared::refused(command, folder.path());
+    assert!(message.contains("FLOW_RANKS_OVERLAP is 'off', must be 0 or 1"), "{message}");
+}
+
 #[cfg(feature = "mpi")]
 mod together {
     use std::collections::BTreeMap;

@@ -288,13 +288,14 @@ pub(crate) fn reversible_or(
     reversible: impl FnOnce(&mut Gradients) -> Result<(Scored, Tensor)>,
     plain: impl FnOnce(&mut Gradients) -> Result<Scored>,
 ) -> Result<Scored> {
-    let mut attempt = Gradients::new(gradients.store());
+    let mut attempt = gradients.attempt();
     let (scored, reconstructed) = reversible(&mut attempt)?;
     if is_near(x, &reconstructed, gradients)? {
         gradients.merge(&attempt)?;
         return Ok(scored);
     }
-    drop((attempt, scored));
+    drop(scored);
+    attempt.give_up();
     Ok(Scored { fell_back: true, ..plain(gradients)? })
 }
 

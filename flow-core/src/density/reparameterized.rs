@@ -197,12 +197,13 @@ impl<B: Bijector, D: Distribution> Reparameterized for Flow<B, D> {
         let cotangents = (grad_x, grad_log_prob);
         let given = drawn.context.as_ref();
         if let Replay::Walk { z, tape } = &drawn.replay {
-            let mut attempt = Gradients::new(gradients.store());
+            let mut attempt = gradients.attempt();
             let (grad_context, reached) = self.walk_backward(&drawn, (z, tape), cotangents, &mut attempt)?;
             if is_near(z, &reached, gradients)? {
                 gradients.merge(&attempt)?;
                 return Ok(DrawGradient { grad_context: reduce_gradient(grad_context, given)?, fell_back: false });
             }
+            attempt.give_up();
         }
         let (fell_back, replay) = match drawn.replay {
             graph @ Replay::Graph { .. } => (false, graph),

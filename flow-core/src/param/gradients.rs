@@ -3,6 +3,8 @@
 //! The order makes every sum over parameters (global norm, the sum over ranks of data-parallel training) reproducible.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, TensorId};
@@ -20,6 +22,39 @@ pub struct Gradients {
     params: Vec<Param>,
     index: HashMap<TensorId, usize>,
     values: Vec<Option<Tensor>>,
+    watched: Watched,
+}
+
+/// Is told of gradients while they are made: of training together, which sums those that are done while others are not.
+pub(crate) trait Watcher: Send + Sync + Debug {
+    /// The gradient of parameter `index`, in name order, was added to and is this now.
+    fn added(&self, index: usize, total: &Tensor);
+
+    /// Gradients are means over so many samples.
+    fn weighed(&self, samples: f64);
+
+    /// What follows is an attempt.
+    fn attempted(&self);
+
+    /// What has followed since is not to count.
+    fn rejected(&self);
+
+    /// Gradients were changed otherwise than by adding to them.
+    fn changed(&self);
+}
+
+/// Who watches, if anyone does; nobody watches a copy.
+#[derive(Debug, Default)]
+struct Watched {
+    by: Option<Arc<dyn Watcher>>,
+    /// The gradients that an attempt is to be merged into.
+    base: Vec<Option<Tensor>>,
+}
+
+impl Clone for Watched {
+    fn clone(&self) -> Self {
+        Watched::default()
+    }
 }
 
 impl Gradients {
@@ -28,7 +63,51 @@ impl Gradients {
         let params = store.trainable();
         let index = params.iter().enumerate().map(|(i, p)| (p.var().as_tensor().id(), i)).collect();
         let values = vec![None; params.len()];
-        Gradients { store: store.clone(), params, index, values }
+        Gradients { store: store.clone(), params, index, values, watched: Watched::default() }
+    }
+
+    /// Lets someone watch, or nobody any more.
+    pub(crate) fn watch(&mut self, watcher: Option<Arc<dyn Watcher>>) {
+        self.watched = Watched { by: watcher, base: Vec::new() };
+    }
+
+    /// Whether someone watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.by.is_some()
+    }
+
+    /// Says how many samples the gradients that are added from here on are means over.
+    ///
+    /// Several ranks that train together sum gradients while others are still being made, where they know this number; to a
+    /// process alone it says nothing. Gradients that are scaled or replaced afterwards are summed again.
+    pub fn weigh(&self, samples: f64) {
+        if let Some(watcher) = &self.watched.by {
+            watcher.weighed(samples);
+        }
+    }
+
+    fn changed(&self) {
+        if let Some(watcher) = &self.watched.by {
+            watcher.changed();
+        }
+    }
+
+    /// Empty gradients of the same parameters, watched by the same, which are [merged](Gradients::merge) or
+    /// [given up](Gradients::give_up).
+    pub(crate) fn attempt(&self) -> Self {
+        let mut attempt = Gradients::new(&self.store);
+        if let Some(watcher) = &self.watched.by {
+            watcher.attempted();
+            attempt.watched = Watched { by: Some(watcher.clone()), base: self.values.clone() };
+        }
+        attempt
+    }
+
+    /// Forgets an attempt.
+    pub(crate) fn give_up(self) {
+        if let Some(watcher) = &self.watched.by {
+            watcher.rejected();
+        }
     }
 
     /// Pauses gradient tracking of the model behind these gradients.
@@ -84,6 +163,16 @@ impl Gradients {
     }
 
     fn add_at(&mut self, i: usize, gradient: &Tensor) -> Result<()> {
+        self.sum_at(i, gradient)?;
+        let (Some(watcher), Some(own)) = (&self.watched.by, &self.values[i]) else { return Ok(()) };
+        match self.watched.base.get(i) {
+            Some(Some(before)) => watcher.added(i, &(before + own)?),
+            _ => watcher.added(i, own),
+        }
+        Ok(())
+    }
+
+    fn sum_at(&mut self, i: usize, gradient: &Tensor) -> Result<()> {
         // Detached: a gradient that is kept would otherwise pin the graph it came from.
         let gradient = gradient.detach();
         self.values[i] = Some(match self.values[i].take() {
@@ -116,9 +205,15 @@ impl Gradients {
         if !self.store.is_same(&other.store) {
             return Err(Error::config("gradients", "those of one store were to be added to those of another"));
         }
+        let known = match (&self.watched.by, &other.watched.by) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        };
         for (i, value) in other.values.iter().enumerate().take(self.values.len()) {
-            if let Some(value) = value {
-                self.add_at(i, value)?;
+            match value {
+                Some(value) if known => self.sum_at(i, value)?,
+                Some(value) => self.add_at(i, value)?,
+                None => {}
             }
         }
         Ok(())
@@ -131,6 +226,7 @@ impl Gradients {
 
     /// Forgets all gradients.
     pub fn clear(&mut self) {
+        self.changed();
         self.values.fill(None);
     }
 
@@ -142,6 +238,7 @@ impl Gradients {
 
     /// Multiplies every gradient by `factor`.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
+        self.changed();
         for slot in self.values.iter_mut().flatten() {
             *slot = slot.affine(factor, 0.0)?;
         }
@@ -169,6 +266,7 @@ impl Gradients {
         if flat.len() != expected {
             return Err(Error::config("flat gradient", format!("{} values, the model has {expected}", flat.len())));
         }
+        self.changed();
         let mut rest = flat;
         for (param, slot) in self.params.iter().zip(&mut self.values) {
             let (head, tail) = rest.split_at(param.var().elem_count());

@@ -20,6 +20,7 @@ mod gradients;
 mod peers;
 
 pub use gradients::Gradients;
+pub(crate) use gradients::Watcher;
 pub use peers::Peers;
 
 /// How a new parameter is filled.

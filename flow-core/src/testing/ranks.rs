@@ -23,6 +23,8 @@ pub struct ThreadRanks {
     rank: usize,
     ranks: usize,
     meeting: Arc<Meeting>,
+    /// Where they meet on their second channel.
+    second: Arc<Meeting>,
 }
 
 /// Where the ranks leave what they have to say.
@@ -47,9 +49,12 @@ struct State {
 impl ThreadRanks {
     /// The ranks of one group.
     pub fn group(ranks: usize) -> Vec<Self> {
-        let meeting = Arc::<Meeting>::default();
-        meeting.lock().said = vec![None; ranks];
-        (0..ranks).map(|rank| ThreadRanks { rank, ranks, meeting: meeting.clone() }).collect()
+        let [meeting, second] = [(); 2].map(|()| {
+            let meeting = Meeting::default();
+            meeting.lock().said = vec![None; ranks];
+            Arc::new(meeting)
+        });
+        (0..ranks).map(|rank| ThreadRanks { rank, ranks, meeting: meeting.clone(), second: second.clone() }).collect()
     }
 
     /// Runs `work` on every rank at once and returns what each returned.
@@ -140,9 +145,16 @@ impl Communicator for ThreadRanks {
         self.exchange(Vec::new()).map(drop)
     }
 
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        let other = ThreadRanks { meeting: self.second.clone(), second: self.meeting.clone(), ..self.clone() };
+        Ok(Some(Arc::new(other)))
+    }
+
     fn abort(&self, reason: &str) {
-        let mut state = self.meeting.lock();
-        state.over.get_or_insert(format!("rank {} of {}: {reason}", self.rank, self.ranks));
-        self.meeting.changed.notify_all();
+        for meeting in [&self.meeting, &self.second] {
+            let mut state = meeting.lock();
+            state.over.get_or_insert(format!("rank {} of {}: {reason}", self.rank, self.ranks));
+            meeting.changed.notify_all();
+        }
     }
 }

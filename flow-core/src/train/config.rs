@@ -53,10 +53,17 @@ pub struct TrainConfig {
     /// Bytes of gradients that several ranks sum at a time: a bucket is full with the parameter that reaches it.
     #[serde(skip_serializing_if = "is_default_bucket")]
     pub bucket_bytes: usize,
+    /// Whether several ranks sum gradients while others are still being made, where their channel allows it.
+    #[serde(skip_serializing_if = "is_true")]
+    pub overlap: bool,
 }
 
 /// Large enough for the wires to be busy, small enough to be copied in the cache's neighbourhood.
 const BUCKET: usize = 25_000_000;
+
+fn is_true(on: &bool) -> bool {
+    *on
+}
 
 fn is_default_bucket(bytes: &usize) -> bool {
     *bytes == BUCKET
@@ -79,6 +86,7 @@ impl Default for TrainConfig {
             max_non_finite: 10,
             log_every: 10,
             bucket_bytes: BUCKET,
+            overlap: true,
         }
     }
 }

@@ -241,6 +241,37 @@ fn the_size_of_buckets_changes_nothing() {
     }
 }
 
+/// Gradients that are summed while others are being made are the gradients that are summed at the end, to the bit.
+#[test]
+fn overlap_changes_nothing() {
+    for backprop in [Backprop::Plain, Backprop::Reversible] {
+        let same = bent(|_| Bend { backprop, ..Bend::default() });
+        let run = |overlap: bool, bucket_bytes: usize| {
+            common(train(&TrainConfig { overlap, bucket_bytes, ..smooth(10) }, folder().path(), 3, &same))
+        };
+        let apart = run(false, usize::MAX);
+        for bytes in [1, 1000, usize::MAX] {
+            assert_eq!(run(true, bytes), apart, "{backprop:?}, buckets of {bytes} bytes");
+        }
+    }
+}
+
+/// A rank that adds to a gradient which has gone, or has said something else of its weight, is found out, and the step is
+/// what it is without overlap.
+#[test]
+fn a_step_that_goes_otherwise_is_summed_at_its_end() {
+    let odd = bent(|rank| match rank {
+        1 => Bend { in_parts_at: [0, 2, 5].into(), fail_at: [4].into(), ..Bend::default() },
+        2 => Bend { miscounts_at: [3, 5].into(), nan_at: [6].into(), ..Bend::default() },
+        _ => Bend::default(),
+    });
+    let run = |overlap: bool| {
+        let config = TrainConfig { overlap, bucket_bytes: 1, ..smooth(10) };
+        common(train(&config, folder().path(), 3, &odd))
+    };
+    assert_eq!(run(true), run(false));
+}
+
 /// A task that knows nothing of ranks.
 struct Unshared(Toy);
 

@@ -196,6 +196,7 @@ impl Task for DlgmTask {
         let places = &indices[share.range()];
         let x = self.parts.train.batch(places, self.model.store().dtype(), self.model.store().device())?;
         let noise = self.model.noise(places.len(), &mut rng.for_rows(share))?;
+        gradients.weigh(share.count as f64);
         let beta = self.run.beta(step);
         let terms = self.model.free_energy_backward(&x, &noise, beta, gradients)?;
         let metrics = metrics(&terms)?.over(share.count as f64);

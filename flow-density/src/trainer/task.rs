@@ -204,6 +204,7 @@ impl Task for DensityTask {
             gradients.accumulate(&error.backward()?)?;
             return Ok(Metrics::new(squared_error(&error)?).over(share.count as f64));
         }
+        gradients.weigh(share.count as f64);
         let density = self.model.density();
         density.set_training(true);
         density.set_noise(rng);

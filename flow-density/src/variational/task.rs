@@ -153,6 +153,7 @@ where
         let terms = self.terms(weighed.as_ref().ok().map(|own| own.as_ref().map_or(&[][..], |own| &own.2)), share);
         // What failed here comes before what came of it elsewhere.
         let Some((drawn, values, _)) = weighed? else { return terms.map(|_| Metrics::of_nothing()) };
+        gradients.weigh(share.count as f64);
         let terms = terms?;
         let metrics = Metrics::new(loss_of(terms.loss)).over(share.count as f64);
         let like = |values: Vec<f64>| -> Result<Tensor> {

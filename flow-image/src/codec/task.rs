@@ -176,6 +176,7 @@ impl Task for IdfTask {
 
     fn step(&mut self, _step: u64, _rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let share = self.ranks.share(self.run.batch);
+        gradients.weigh(share.count as f64);
         Ok(bits_per_value(self.loss(share, gradients)?).over(share.count as f64))
     }
 

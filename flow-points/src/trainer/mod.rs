@@ -321,6 +321,7 @@ impl Task for PointTask {
     fn step(&mut self, _step: u64, rng: &mut FlowRng, gradients: &mut Gradients) -> Result<Metrics> {
         let (clouds, share, plain) = self.batch()?;
         let batch = Batch { clouds: &clouds, share, plain, ranks: &self.ranks };
+        gradients.weigh(share.count as f64);
         let terms = self.model.backward_batch(&batch, &mut rng.for_rows(share), gradients)?;
         let mut metrics = metrics(&terms, self.run.model.objective.metric(), share.count);
         for metric in metrics.others.iter_mut().filter(|metric| metric.name == PRIOR_ERROR) {

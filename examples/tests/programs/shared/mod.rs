@@ -95,7 +95,7 @@ pub fn killed_runs_end_in_the_same_bits(steps_per_kill: u64, start: impl Fn(&Pat
         // was for the whole run, and the last kill has to find the program at work.
         // The first one may come before there is any checkpoint.
         let target = (kill as f64 + rng.next_uniform() - 0.5) * steps_per_kill as f64 / 2.0;
-        // Two checkpoints tell how long this run takes from one to the next; nothing before does, if the machine was busier.
+        // The time between two checkpoints of this run is its pace; that of the whole run may have been measured on a busier machine.
         let (mut seen, mut written, mut pace) = (reached(&out), None, None);
         while child.try_wait().unwrap().is_none()
             && target > 0.0

@@ -87,12 +87,14 @@ struct Report {
     weight: u64,
     stop: bool,
     moved: bool,
+    /// Whether gradients changed after they had gone.
+    spoiled: bool,
     /// The layer and what it said, where the step could not be computed.
     fault: Option<(String, String)>,
 }
 
 impl Report {
-    fn of(Agreed { metrics, stop, moved, fault, .. }: &Agreed) -> Self {
+    fn of(Agreed { metrics, stop, moved, spoiled, fault, .. }: &Agreed) -> Self {
         let sent = |metric: &Metric| Sent {
             name: metric.name.to_string(),
             unit: metric.unit.to_string(),
@@ -109,6 +111,7 @@ impl Report {
             weight: if has_samples { metrics.weight.to_bits() } else { 0 },
             stop: *stop,
             moved: *moved,
+            spoiled: *spoiled,
             fault,
         }
     }
@@ -119,12 +122,14 @@ impl Report {
 pub(in crate::train) struct Agreed {
     /// Means over the samples of this rank; of all of them, once agreed.
     pub(in crate::train) metrics: Metrics,
-    /// The part of this rank in the mean of the gradients, once agreed.
+    /// What the gradient of this rank is the mean over, once agreed; that of all is [`Metrics::weight`].
     pub(in crate::train) weight: f64,
     /// Whether this rank, or any, was asked to stop.
     pub(in crate::train) stop: bool,
     /// Whether a parameter got a gradient, on this rank or any.
     pub(in crate::train) moved: bool,
+    /// Whether gradients of this rank, or of any, changed after they had gone.
+    pub(in crate::train) spoiled: bool,
     /// Why the step could not be computed, on this rank or the first one of which that is true.
     pub(in crate::train) fault: Option<Error>,
 }
@@ -132,7 +137,7 @@ pub(in crate::train) struct Agreed {
 impl Agreed {
     /// Of a validation.
     pub(in crate::train) fn of(metrics: Metrics) -> Self {
-        Agreed { metrics, weight: 1.0, stop: false, moved: false, fault: None }
+        Agreed { metrics, weight: 1.0, stop: false, moved: false, spoiled: false, fault: None }
     }
 }
 
@@ -171,9 +176,10 @@ pub(in crate::train) fn agree(channel: &dyn Communicator, own: Agreed) -> Result
     }
     Ok(Agreed {
         metrics,
-        weight: if total > 0.0 { f64::from_bits(report.weight) / total } else { 0.0 },
+        weight: f64::from_bits(report.weight),
         stop: all.iter().any(|report| report.stop),
         moved: all.iter().any(|report| report.moved),
+        spoiled: all.iter().any(|report| report.spoiled),
         fault,
     })
 }

@@ -1,7 +1,7 @@
 //! Data-parallel training: what the loop asks of the channel that several processes have in common.
 //!
-//! Every rank trains the same model on its own rows of the same batches. Gradients are summed over the ranks between
-//! back-propagation and clipping, weighed by their samples, so that all ranks take the step that one process would have
+//! Every rank trains the same model on its own rows of the same batches. Gradients are summed over the ranks before
+//! clipping, weighed by their samples and in part while back-propagation still runs, so that all ranks take the step that one process would have
 //! taken. Nothing else about a run knows of ranks: the order of the data and the noise of a sample are those of the one
 //! process ([`FlowRng::for_rows`](crate::FlowRng::for_rows)), and rank 0 alone reads and writes the run's folder.
 
@@ -11,15 +11,19 @@ pub mod launch;
 pub mod mpi;
 #[cfg(feature = "nccl")]
 pub mod nccl;
+mod overlap;
 mod ranks;
 mod reduction;
 mod statistics;
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
 pub(super) use agreement::{Agreed, Description, agree, check_alike, check_same_weights};
+pub(super) use overlap::{Ending, Overlap, Underway};
 pub use ranks::Ranks;
 pub(super) use reduction::sum_weighed;
 pub(super) use statistics::{StepPeers, failed_elsewhere};
@@ -81,6 +85,15 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// A rank that is gone.
     fn barrier(&self) -> Result<()>;
+
+    /// Another channel between the same ranks, for another thread of each: what is said on one is not heard on the other. `None` where
+    /// there is no such thing. All ranks call it.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        Ok(None)
+    }
 
     /// Ends the work of all ranks, since this one cannot go on: the others would wait for it for ever. May return, where
     /// that is not the end of this process; it is about to return an error then.

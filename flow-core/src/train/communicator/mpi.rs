@@ -13,6 +13,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,6 +37,9 @@ const EXIT_CODE: i32 = 2;
 /// to end the job by then does so within about a second.
 const FIRST_SPEAKS: Duration = Duration::from_secs(3);
 
+/// How long a thread sleeps between two looks at what has come of a sum.
+const LOOK: Duration = Duration::from_micros(100);
+
 /// MPI, from start to finish.
 static UNIVERSE: Mutex<Option<Universe>> = Mutex::new(None);
 /// The standard error of a rank that was told to be quiet.
@@ -54,7 +58,23 @@ pub struct Mpi {
     ranks: usize,
     largest: usize,
     watch: Arc<Watch>,
+    /// None for the channel of all that MPI itself opens.
+    group: Option<Arc<Group>>,
 }
+
+/// A second communicator of all processes.
+struct Group(ManuallyDrop<SimpleCommunicator>);
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("second channel")
+    }
+}
+
+// SAFETY: MPI was started for calls from several threads at once, or there is no second channel.
+unsafe impl Send for Group {}
+// SAFETY: as above.
+unsafe impl Sync for Group {}
 
 impl Mpi {
     /// Joins the others. Once in a process; without a launcher the process is alone in its world.
@@ -74,7 +94,7 @@ impl Mpi {
             *locked(&PANIC) = Some(panic.to_string());
             before(panic);
         }));
-        let mpi = Mpi { rank, ranks, largest: LARGEST, watch: Arc::default() };
+        let mpi = Mpi { rank, ranks, largest: LARGEST, watch: Arc::default(), group: None };
         if ranks > 1 {
             mpi.clone().keep_watch();
         }
@@ -115,7 +135,14 @@ impl Mpi {
         let _waiting = self.watch.begin();
         for piece in values.chunks_mut(self.largest) {
             let own = piece.to_vec();
-            SimpleCommunicator::world().all_reduce_into(own.as_slice(), piece, SystemOperation::sum());
+            self.on(|group| patiently(group, &own, piece));
+        }
+    }
+
+    fn on<R>(&self, ask: impl FnOnce(&SimpleCommunicator) -> R) -> R {
+        match &self.group {
+            None => ask(&SimpleCommunicator::world()),
+            Some(group) => ask(&group.0),
         }
     }
 
@@ -125,6 +152,10 @@ impl Mpi {
         std::thread::spawn(move || {
             while !self.watch.is_longer_than(patience) {
                 std::thread::sleep(Duration::from_millis(500));
+                // Nobody is left who could wait.
+                if Arc::strong_count(&self.watch) == 1 {
+                    return;
+                }
             }
             self.abort(&heard_nothing(patience));
         });
@@ -150,9 +181,8 @@ impl Communicator for Mpi {
 
     fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         let _waiting = self.watch.begin();
-        let world = SimpleCommunicator::world();
         let mut lengths = vec![0_u64; self.ranks];
-        world.all_gather_into(&(own.len() as u64), lengths.as_mut_slice());
+        self.on(|world| world.all_gather_into(&(own.len() as u64), lengths.as_mut_slice()));
         let total: u64 = lengths.iter().sum();
         if total > LARGEST as u64 {
             return Err(Error::config("ranks", format!("{total} bytes are too many for one exchange")));
@@ -162,7 +192,8 @@ impl Communicator for Mpi {
         let starts: Vec<i32> =
             counts.iter().scan(0, |end, &count| Some(std::mem::replace(end, *end + count))).collect();
         let mut all = vec![0_u8; total as usize];
-        world.all_gather_varcount_into(own, &mut PartitionMut::new(all.as_mut_slice(), counts, starts));
+        let mut parts = PartitionMut::new(all.as_mut_slice(), counts, starts);
+        self.on(|world| world.all_gather_varcount_into(own, &mut parts));
         let mut rest = all.as_slice();
         let cut = |&length: &u64| {
             let (said, others) = rest.split_at(length as usize);
@@ -174,21 +205,35 @@ impl Communicator for Mpi {
 
     fn broadcast(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
         let _waiting = self.watch.begin();
-        let world = SimpleCommunicator::world();
-        let first = world.process_at_rank(0);
-        let mut length = bytes.len() as u64;
-        first.broadcast_into(&mut length);
-        bytes.resize(length as usize, 0);
-        for piece in bytes.chunks_mut(self.largest) {
-            first.broadcast_into(piece);
-        }
+        self.on(|world| {
+            let first = world.process_at_rank(0);
+            let mut length = bytes.len() as u64;
+            first.broadcast_into(&mut length);
+            bytes.resize(length as usize, 0);
+            for piece in bytes.chunks_mut(self.largest) {
+                first.broadcast_into(piece);
+            }
+        });
         Ok(bytes)
     }
 
     fn barrier(&self) -> Result<()> {
         let _waiting = self.watch.begin();
-        SimpleCommunicator::world().barrier();
+        self.on(|world| world.barrier());
         Ok(())
+    }
+
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        // An MPI may give less than it was asked for, on one machine and not on another.
+        let able = u8::from(mpi::environment::threading_support() == Threading::Multiple);
+        if self.all_gather(&[able])?.concat().contains(&0) {
+            return Ok(None);
+        }
+        // It lives as long as MPI, which may end before the last owner of this.
+        let group = Group(ManuallyDrop::new(self.on(|world| world.duplicate())));
+        let second = Mpi { watch: Arc::default(), group: Some(Arc::new(group)), ..self.clone() };
+        second.clone().keep_watch();
+        Ok(Some(Arc::new(second)))
     }
 
     /// Says which rank and why in one line on standard error, and ends all processes of the job.
@@ -212,6 +257,18 @@ impl Communicator for Mpi {
         };
         SimpleCommunicator::world().abort(EXIT_CODE);
     }
+}
+
+/// The sums of all ranks, without keeping a processor from the threads that compute. On both channels, so that the order of additions is
+/// the same.
+fn patiently<T: Equivalence>(group: &SimpleCommunicator, own: &[T], sums: &mut [T]) {
+    mpi::request::scope(|scope| {
+        let mut request = group.immediate_all_reduce_into(scope, own, sums, SystemOperation::sum());
+        while let Err(waiting) = request.test() {
+            request = waiting;
+            std::thread::sleep(LOOK);
+        }
+    });
 }
 
 /// Since when a rank waits for the others.

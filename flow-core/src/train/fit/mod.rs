@@ -203,6 +203,7 @@ impl<D: Density + ?Sized> Task for FitTask<'_, D> {
         self.density.set_training(true);
         self.density.set_noise(&mut rng.for_rows(share));
         let weight = host::full(-1.0 / share.count as f64, share.count, x.dtype(), x.device())?;
+        gradients.weigh(share.count as f64);
         let scored = self.density.log_prob_backward(&x, context.as_ref(), &weight, self.backprop, gradients)?;
         let mean = host::wide(&scored.log_prob)?.mean_all()?.to_scalar::<f64>()?;
         Ok(nats(-mean).over(share.count as f64))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::checkpoint::{Checkpoints, Resumption};
-use super::communicator::{Agreed, Alarm, Communicator, Ranks, Solo, agree};
+use super::communicator::{Agreed, Alarm, Communicator, Overlap, Ranks, Solo, agree};
 use super::config::{TrainConfig, due};
 use super::ema::Ema;
 use super::events::{EventLog, RecordKind};
@@ -46,6 +46,8 @@ pub struct Trainer<T> {
     channel: Arc<dyn Communicator>,
     /// The other ranks as layers see them that take statistics of a batch.
     peers: Option<Arc<dyn Peers>>,
+    /// How gradients are summed while others are made.
+    overlap: Option<Overlap>,
     /// Whether the ranks know each other.
     joined: bool,
     /// Whether the first rank has a folder, which keeps the best weights.
@@ -203,6 +205,7 @@ impl<T: Task> Trainer<T> {
         Ok(Trainer {
             channel: Arc::new(Solo),
             peers: None,
+            overlap: None,
             joined: false,
             first_keeps: out.is_some(),
             stop: StopFlag::new(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Trainer, json};
 use crate::hash::Fnv;
-use crate::train::communicator::{Description, Ranks, StepPeers, check_alike};
+use crate::train::communicator::{Description, Overlap, Ranks, StepPeers, check_alike};
 use crate::train::ema::Ema;
 use crate::train::files::{self, Tensors};
 use crate::train::fingerprint::Fingerprint;
@@ -34,6 +34,10 @@ impl<T: Task> Trainer<T> {
         let channel = self.channel.clone();
         check_alike(channel.as_ref(), &self.description()?)?;
         self.task.share_out(Ranks::new(channel.clone()))?;
+        if self.config.overlap {
+            let second = channel.second()?;
+            self.overlap = second.map(|second| Overlap::new(second, &self.gradients, self.config.bucket_bytes));
+        }
         if self.task.store().has_statistics() {
             self.peers = Some(Arc::new(StepPeers::new(channel.clone())));
         }

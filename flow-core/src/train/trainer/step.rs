@@ -1,10 +1,12 @@
 //! One step of the loop, and what is told of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Trainer;
+use crate::param::Watcher;
 use crate::train::clip::clip_global_norm;
-use crate::train::communicator::{Agreed, agree, failed_elsewhere, sum_weighed};
+use crate::train::communicator::{Agreed, Ending, Overlap, Underway, agree, failed_elsewhere, sum_weighed};
 use crate::train::config::due;
 use crate::train::ema::Ema;
 use crate::train::events::{EventLog, RecordKind};
@@ -37,16 +39,15 @@ impl<T: Task> Trainer<T> {
     pub(super) fn advance(&mut self) -> Result<Taken> {
         let started = Instant::now();
         let step = self.state.step;
-        let own = self.own_part(step)?;
+        let (own, underway) = self.own_part(step)?;
         let exchanging = Instant::now();
-        let Agreed { metrics, weight, stop, moved, fault } = agree(self.channel.as_ref(), own)?;
+        let Agreed { metrics, weight, stop, moved, spoiled, fault } = agree(self.channel.as_ref(), own)?;
         let loss = metrics.objective.value;
         if loss.is_finite() && !moved {
             return Err(no_gradient(step));
         }
-        if loss.is_finite() && self.channel.world_size() > 1 {
-            sum_weighed(self.channel.as_ref(), &mut self.gradients, weight, self.config.bucket_bytes)?;
-        }
+        let ending = Ending { weight, total: metrics.weight, spoiled, usable: loss.is_finite() };
+        self.sum_over_ranks(underway, ending)?;
         let exchange = exchanging.elapsed().as_secs_f64();
         let norm = clip_global_norm(&mut self.gradients, self.config.clip_norm)?.norm;
         let limit = self.config.max_non_finite;
@@ -64,10 +65,24 @@ impl<T: Task> Trainer<T> {
         Ok(Taken { metrics, learning_rate, norm, verdict, stop, exchange })
     }
 
-    /// What this rank makes of its part of a batch; its gradients are left in place.
-    fn own_part(&mut self, step: u64) -> Result<Agreed> {
+    /// The gradients of all ranks in place of this one's.
+    fn sum_over_ranks(&mut self, underway: Option<Arc<Underway>>, ending: Ending) -> Result<()> {
+        let (channel, limit) = (self.channel.as_ref(), self.config.bucket_bytes);
+        match (&mut self.overlap, underway) {
+            (Some(overlap), Some(underway)) => overlap.finish(&underway, &mut self.gradients, ending),
+            _ if ending.usable && channel.world_size() > 1 => {
+                sum_weighed(channel, &mut self.gradients, [ending.weight, ending.total], limit)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What this rank makes of its part of a batch; its gradients are left in place, and may be on their way to the others.
+    fn own_part(&mut self, step: u64) -> Result<(Agreed, Option<Arc<Underway>>)> {
         let mut rng = self.state.rng.fork();
         self.gradients.clear();
+        let underway = self.overlap.as_ref().map(Overlap::begin);
+        self.gradients.watch(underway.clone().map(|underway| -> Arc<dyn Watcher> { underway }));
         let together = self.task.store().together(self.peers.clone());
         let outcome = self.task.step(step, &mut rng, &mut self.gradients).map_err(Into::into);
         // However the task puts it.
@@ -80,8 +95,11 @@ impl<T: Task> Trainer<T> {
             }
             Err(error) => return Err(error),
         };
+        let weight = if fault.is_none() { metrics.weight } else { 0.0 };
+        let spoiled = underway.as_ref().is_some_and(|underway| underway.close(&self.gradients, weight));
+        self.gradients.watch(None);
         let moved = !self.gradients.is_empty();
-        Ok(Agreed { stop: self.stop.is_set(), moved, fault, ..Agreed::of(metrics) })
+        Ok((Agreed { stop: self.stop.is_set(), moved, spoiled, fault, ..Agreed::of(metrics) }, underway))
     }
 
     /// Shows a step, and logs it where due.

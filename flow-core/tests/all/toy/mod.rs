@@ -67,6 +67,10 @@ pub(crate) struct Bend {
     pub(crate) fail_at: BTreeSet<u64>,
     /// Steps that fail with [`Error::Solver`].
     pub(crate) stuck_at: BTreeSet<u64>,
+    /// Steps of which the gradient is made row by row.
+    pub(crate) in_parts_at: BTreeSet<u64>,
+    /// Steps of which it is said beforehand that they are means over something else than they are.
+    pub(crate) miscounts_at: BTreeSet<u64>,
     /// Raises the flag during the step.
     pub(crate) stop_at: Option<(u64, StopFlag)>,
     /// Replaces the validation by a function of the number of finished steps.
@@ -268,8 +272,15 @@ impl Task for Toy {
         }
         let weight = if self.bend.nan_at.contains(&step) { f64::NAN } else { -1.0 / n as f64 };
         let weight = Tensor::full(weight, n, &Device::Cpu)?.to_dtype(batch.dtype())?;
-        let scored = self.flow.log_prob_backward(&batch, None, &weight, self.bend.backprop, gradients)?;
-        let loss = (scored.log_prob * weight)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        gradients.weigh(if self.bend.miscounts_at.contains(&step) { 1e3 } else { n as f64 });
+        // A part at a time, gradients are added to more often.
+        let parts = if self.bend.in_parts_at.contains(&step) { n } else { 1 };
+        let mut loss = 0.0;
+        for part in 0..parts {
+            let (batch, weight) = (batch.narrow(0, part, n / parts)?, weight.narrow(0, part, n / parts)?);
+            let scored = self.flow.log_prob_backward(&batch, None, &weight, self.bend.backprop, gradients)?;
+            loss += (scored.log_prob * weight)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        }
         let rows = Metric::new("rows", "", n as f64);
         Ok(Metrics::new(Metric::new("nats", "nats", loss)).with(rows).over(n as f64))
     }
