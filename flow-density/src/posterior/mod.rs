@@ -126,7 +126,7 @@ impl<'a, D: Density + ?Sized> Posterior<'a, D> {
 ///     (vec![theta], vec![theta + 0.5 * rng.next_normal()])
 /// };
 /// let pairs = Pairs::simulate(2000, simulate, &mut FlowRng::seed_from(1))?;
-/// let q = flow_density::nsf_coupling(1).context(1).build(&ParamStore::new(0, DType::F32, &Device::Cpu))?;
+/// let q = flow_density::model::maf(1).context(1).build(&ParamStore::new(0, DType::F32, &Device::Cpu))?;
 /// let (posterior, _) = fit_posterior(&q, &pairs, FitOptions::new(150).learning_rate(0.01))?;
 /// let draws = posterior.sample(&[1.0], 1000, &mut FlowRng::seed_from(2))?;
 /// # let mean = draws.iter().sum::<f64>() / 1000.0;
