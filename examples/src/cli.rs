@@ -113,6 +113,29 @@ impl DeviceArg {
     }
 }
 
+/// In what convolutions multiply on a GPU.
+#[derive(Args, Debug, Clone)]
+pub struct ConvolutionsArg {
+    /// Type in which convolutions multiply with --device cuda, f32 or bf16; all else, log-determinants above all, is f32
+    #[arg(long, default_value = "f32", value_name = "TYPE", value_parser = ["f32", "bf16"])]
+    convolutions: String,
+}
+
+impl ConvolutionsArg {
+    /// Sets it for this process.
+    ///
+    /// # Errors
+    /// Half precision for another device than CUDA.
+    pub fn apply(&self, device: &Device) -> Result<()> {
+        let half = self.convolutions != "f32";
+        if half && !device.is_cuda() {
+            bail!("--convolutions {} needs --device cuda; other devices multiply in f32", self.convolutions);
+        }
+        flow_core::nn::set_bf16_convolutions(half);
+        Ok(())
+    }
+}
+
 /// A device that cannot be opened, and what would help.
 fn absent(device: &str, built: bool, error: &candle_core::Error) -> anyhow::Error {
     let kind = device.split(':').next().unwrap_or_default();

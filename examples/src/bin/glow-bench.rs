@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory, timed};
-use examples::cli::DeviceArg;
+use examples::cli::{ConvolutionsArg, DeviceArg};
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_image::model::{GlowConfig, GlowCoupling, ImageModel, ImageSpec, ModelConfig};
@@ -40,6 +40,8 @@ struct Args {
     size: usize,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    convolutions: ConvolutionsArg,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
+    args.convolutions.apply(&device)?;
     let idle = memory("VmHWM");
     let spec = ImageSpec::new(3, args.size, args.size, 256)?;
     let coupling = if args.additive { GlowCoupling::Additive } else { GlowCoupling::Affine };

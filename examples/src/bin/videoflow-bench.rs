@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory, timed};
-use examples::cli::DeviceArg;
+use examples::cli::{ConvolutionsArg, DeviceArg};
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
 use flow_core::{Backprop, FlowRng, Gradients, ParamStore};
 use flow_video::model::{ImageSpec, PRESETS, Predictor, VideoFlow, preset};
@@ -41,6 +41,8 @@ struct Args {
     plain: bool,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    convolutions: ConvolutionsArg,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
+    args.convolutions.apply(&device)?;
     let idle = memory("VmHWM");
     let mut preset = preset(&args.model)?;
     preset.model.steps = args.steps_per_level.unwrap_or(preset.model.steps);

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use examples::bench::{median, memory, timed};
-use examples::cli::DeviceArg;
+use examples::cli::{ConvolutionsArg, DeviceArg};
 use flow_audio::mel::MelConfig;
 use flow_audio::model::{ModelConfig, PRESETS, Vocoder};
 use flow_core::train::{Optimizer, OptimizerConfig, clip_global_norm};
@@ -46,6 +46,8 @@ struct Args {
     piece: usize,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    convolutions: ConvolutionsArg,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let args = Args::parse();
     let device = args.device.open()?;
+    args.convolutions.apply(&device)?;
     let idle = memory("VmHWM");
     let (mel, config) = (MelConfig::tacotron2(), ModelConfig::preset(&args.model)?);
     let store = ParamStore::new(0, DType::F32, &device);

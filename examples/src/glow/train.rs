@@ -20,7 +20,7 @@ use super::common::DataArg;
 use super::info::check_preset;
 use super::reading::ReadingArg;
 use super::sheet::{Names, Sheet};
-use crate::cli::{at_least_one, counted, described, refuse};
+use crate::cli::{ConvolutionsArg, at_least_one, counted, described, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::{labelled, plot_log};
 use crate::training::{self, RunArg, Trained};
@@ -98,12 +98,15 @@ pub(super) struct TrainArgs {
     test_images: Option<usize>,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    convolutions: ConvolutionsArg,
 }
 
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         self.check()?;
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        self.convolutions.apply(&device)?;
         let demo = self.data.data == Path::new("digits");
         let open = self.reading.options();
         let splits = data::open(&self.data.data, &open)?;

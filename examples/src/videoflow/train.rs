@@ -17,7 +17,7 @@ use super::common::{FPS, takes};
 use super::film::{self, Futures};
 use super::info::words;
 use super::reading::ReadingArg;
-use crate::cli::{at_least_one, counted, described, refuse};
+use crate::cli::{ConvolutionsArg, at_least_one, counted, described, refuse};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
@@ -101,11 +101,14 @@ pub(super) struct TrainArgs {
     reading: ReadingArg,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    convolutions: ConvolutionsArg,
 }
 
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        self.convolutions.apply(&device)?;
         for (flag, value) in [("--context", self.context), ("--targets", self.targets), ("--horizon", self.horizon)] {
             at_least_one(flag, value.unwrap_or(1))?;
         }

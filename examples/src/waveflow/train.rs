@@ -17,7 +17,7 @@ use flow_core::train::{EmaConfig, ScheduleConfig, Summary, TrainConfig};
 
 use super::common::ReadingArg;
 use super::info::{spectrogram, words};
-use crate::cli::{counted, described};
+use crate::cli::{ConvolutionsArg, counted, described};
 use crate::engine::{EngineArgs, default_is};
 use crate::plot::plot_log;
 use crate::training::{self, RunArg, Trained};
@@ -88,11 +88,14 @@ pub(super) struct TrainArgs {
     reading: ReadingArg,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    convolutions: ConvolutionsArg,
 }
 
 impl TrainArgs {
     pub(super) fn run(self) -> Result<()> {
         let (device, place) = (self.engine.device()?, self.engine.place(&self.out)?);
+        self.convolutions.apply(&device)?;
         let named = self.mel.as_deref().map(mel_named).transpose()?;
         let mut open = OpenOptions::default();
         (open.seed, open.skip_broken) = (self.engine.seed(), self.reading.skip_broken);

@@ -7,6 +7,7 @@ use super::reversible::{self, Backprop, DRIFT_TOLERANCE};
 use crate::autodiff::{Leaves, add_optional, pair};
 use crate::bijector::{Bijector, first_non_finite_row};
 use crate::distribution::{Distribution, check_temperature};
+use crate::nn::is_half;
 use crate::numerics::host;
 use crate::param::ParamStore;
 use crate::{Error, FlowRng, Gradients, Result};
@@ -281,13 +282,16 @@ pub(crate) fn is_near(x: &Tensor, reconstructed: &Tensor, gradients: &Gradients)
 
 /// Takes the reversible result if its reconstruction of `x` is close enough, else the plain one.
 ///
-/// Gradients of a rejected attempt never reach `gradients`.
+/// Gradients of a rejected attempt never reach `gradients`. Where convolutions round to bf16 there is no attempt.
 pub(crate) fn reversible_or(
     x: &Tensor,
     gradients: &mut Gradients,
     reversible: impl FnOnce(&mut Gradients) -> Result<(Scored, Tensor)>,
     plain: impl FnOnce(&mut Gradients) -> Result<Scored>,
 ) -> Result<Scored> {
+    if is_half(x) {
+        return plain(gradients);
+    }
     let mut attempt = gradients.attempt();
     let (scored, reconstructed) = reversible(&mut attempt)?;
     if is_near(x, &reconstructed, gradients)? {
@@ -326,6 +330,30 @@ mod tests {
     use crate::param::{Init, Param};
     use crate::transformer::{Affine, ScaleBound};
     use crate::{Bijector, Chain};
+
+    /// Nothing is reconstructed where roundings to eight bits would flip.
+    #[test]
+    fn half_precision_is_differentiated_plainly() {
+        let store = ParamStore::new(1, DType::F32, &Device::Cpu);
+        let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+        let one = || Scored {
+            log_prob: x.get_on_dim(1, 0).unwrap(),
+            grad_x: x.clone(),
+            grad_context: None,
+            fell_back: false,
+        };
+        let mut walks = 0;
+        let mut score = || {
+            let walk = |_: &mut Gradients| {
+                walks += 1;
+                Ok((one(), x.clone()))
+            };
+            reversible_or(&x, &mut Gradients::new(&store), walk, |_| Ok(one())).unwrap()
+        };
+        assert!(!crate::nn::with_bf16_convolutions(&mut score).fell_back);
+        score();
+        assert_eq!(walks, 1);
+    }
 
     /// The same shift and raw scale for every sample.
     struct Constant(Param);

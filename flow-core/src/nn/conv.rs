@@ -2,6 +2,8 @@
 
 use candle_core::{Shape, Tensor};
 
+use super::half::{is_half, round};
+
 pub use crate::kernels::conv::ConvGeometry;
 use crate::kernels::conv::{self as kernel, Plan};
 use crate::kernels::{Fused, Real, accepts, fuse};
@@ -92,7 +94,8 @@ impl Fused<3> for ConvOp {
     }
 }
 
-/// The specification of [`conv2d`] in Candle's own operations.
+/// The specification of [`conv2d`] in Candle's own operations; in bf16 where that was asked for
+/// ([`set_bf16_convolutions`](super::set_bf16_convolutions)).
 pub fn conv2d_composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: &ConvGeometry) -> Result<Tensor> {
     let (_, c, h, w) = x.dims4()?;
     let (o, wc, kh, kw) = weight.dims4()?;
@@ -105,6 +108,8 @@ pub fn conv2d_composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: &C
     }
     let [[top, bottom], [left, right]] = g.padding;
     let x = x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
+    let (dtype, half) = (x.dtype(), is_half(&x));
+    let (x, weight) = if half { (round(&x)?, &round(weight)?) } else { (x, weight) };
     let y = if x.device().is_metal() {
         by_patches(&x, weight, g)?
     } else if g.dilation[0] == g.dilation[1] {
@@ -120,6 +125,7 @@ pub fn conv2d_composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: &C
         }
         sum.ok_or_else(|| Error::config("conv2d", "the kernel has no rows"))?
     };
+    let y = y.to_dtype(dtype)?;
     match bias {
         Some(b) => Ok(y.broadcast_add(&b.reshape((1, o, 1, 1))?)?),
         None => Ok(y),
@@ -179,6 +185,7 @@ mod tests {
     use super::*;
     use crate::FlowRng;
     use crate::autodiff::pair;
+    use crate::nn::with_bf16_convolutions;
     use crate::testing::numbers::distance;
     use candle_core::{DType, Device, Var};
 
@@ -219,6 +226,34 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Eight bits of mantissa, in values and in gradients; outside, nothing is rounded.
+    #[test]
+    fn half_precision_is_near_and_ends() {
+        let mut rng = FlowRng::seed_from(6);
+        for (g, [b, c, o, h, w]) in cases() {
+            let mut draw =
+                |shape: &[usize]| Var::from_tensor(&rng.normal(shape, DType::F32, &Device::Cpu).unwrap()).unwrap();
+            let (x, k) = (draw(&[b, c, h, w]), draw(&[o, c, g.kernel[0], g.kernel[1]]));
+            let want = conv2d_composed(&x, &k, None, &g).unwrap();
+            let half = with_bf16_convolutions(|| conv2d_composed(&x, &k, None, &g).unwrap());
+            assert_eq!(half.dtype(), DType::F32);
+            let size = distance(&want, &want.zeros_like().unwrap());
+            let gap = distance(&half, &want);
+            assert!(gap > 0.0 && gap < 0.03 * size, "{g:?}: {gap} of {size}");
+            let cotangent = draw(want.dims());
+            let [a, b] = [&half, &want].map(|y| pair(y, &cotangent).unwrap().backward().unwrap());
+            for t in [&x, &k] {
+                let (got, want) = (a.get(t).unwrap(), b.get(t).unwrap());
+                let size = distance(want, &want.zeros_like().unwrap());
+                assert!(distance(got, want) < 0.05 * size, "{g:?} gradient");
+            }
+            assert_eq!(distance(&conv2d_composed(&x, &k, None, &g).unwrap(), &want), 0.0);
+            // The CPU's kernels know nothing of it.
+            let plain = conv2d(&x, &k, None, &g).unwrap();
+            assert_eq!(distance(&with_bf16_convolutions(|| conv2d(&x, &k, None, &g).unwrap()), &plain), 0.0);
         }
     }
 

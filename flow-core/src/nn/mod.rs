@@ -9,6 +9,7 @@ use candle_core::Tensor;
 mod batch_norm;
 mod conv;
 mod coupling_net;
+mod half;
 mod linear;
 mod made;
 mod maxout;
@@ -20,6 +21,10 @@ mod zero_conv;
 pub use batch_norm::BatchNorm;
 pub use conv::{Conv2d, ConvGeometry, conv2d, conv2d_composed};
 pub use coupling_net::{CouplingNet, HiddenActivation};
+pub use half::set_bf16_convolutions;
+#[cfg(test)]
+pub(crate) use half::with_bf16_convolutions;
+pub(crate) use half::{is_half, round};
 pub use linear::Linear;
 pub use made::Made;
 pub use maxout::{Chosen, Maxout};

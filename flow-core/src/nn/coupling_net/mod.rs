@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::statistics::whitening;
 use super::zero_conv::{edge_conv, norm};
-use super::{Conditioner, Evaluation};
+use super::{Conditioner, Evaluation, is_half, round};
 use crate::kernels::accepts;
 use crate::kernels::coupling_net::Shape;
 use crate::param::{Init, Param, ParamPath};
@@ -147,7 +147,12 @@ fn sigmoid(x: &Tensor) -> Result<Tensor> {
 /// A 1×1 convolution as a matrix product.
 fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
-    Ok(weight.unsqueeze(0)?.broadcast_matmul(&x.reshape((b, c, h * w))?)?.reshape((b, (), h, w))?)
+    let (x, weight) = (x.reshape((b, c, h * w))?, weight.unsqueeze(0)?);
+    let y = match is_half(&x) {
+        true => round(&weight)?.broadcast_matmul(&round(&x)?)?.to_dtype(x.dtype())?,
+        false => weight.broadcast_matmul(&x)?,
+    };
+    Ok(y.reshape((b, (), h, w))?)
 }
 
 /// What a layer makes of its convolution.
