@@ -50,7 +50,8 @@ pub struct TrainConfig {
     pub max_non_finite: u64,
     /// Steps between lines of the log.
     pub log_every: u64,
-    /// Bytes of gradients that several ranks sum at a time: a bucket is full with the parameter that reaches it.
+    /// Bytes of gradients that several ranks sum at a time, at most an eighth of them where that is not very little: a bucket is full
+    /// with the parameter that reaches it.
     #[serde(skip_serializing_if = "is_default_bucket")]
     pub bucket_bytes: usize,
     /// Whether several ranks sum gradients while others are still being made, where their channel allows it.

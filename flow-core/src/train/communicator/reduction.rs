@@ -7,6 +7,10 @@ use candle_core::{DType, Tensor};
 use super::Communicator;
 use crate::{Gradients, Param, Result};
 
+/// Into how many buckets a model is divided at least, unless they would be smaller than what a message costs.
+const PARTS: usize = 8;
+const LEAST: usize = 1 << 18;
+
 /// Parameters with their gradients; nothing is zero.
 #[derive(Debug)]
 pub(super) struct Bucket(pub(super) Vec<(Param, Option<Tensor>)>);
@@ -24,11 +28,13 @@ fn wide(param: &Param) -> DType {
 pub(in crate::train) struct Plan(pub(super) Vec<Vec<usize>>);
 
 impl Plan {
-    /// Buckets of one type each that hold `limit` bytes or a little more.
+    /// Buckets of one type each that hold `limit` bytes or a little more; less of a small model, so that a part of it can go while
+    /// the rest is made.
     pub(in crate::train) fn new(params: &[Param], limit: usize) -> Self {
         let size = |param: &Param| (wide(param), param.var().elem_count() * wide(param).size_in_bytes());
         let sizes: Vec<_> = params.iter().rev().map(size).collect();
-        let last = params.len();
+        let total: usize = sizes.iter().map(|&(_, bytes)| bytes).sum();
+        let (limit, last) = (limit.min((total / PARTS).max(LEAST)), params.len());
         Plan(ranges(&sizes, limit).into_iter().map(|range| range.map(|i| last - 1 - i).collect()).collect())
     }
 }
