@@ -31,7 +31,13 @@ impl<'a, T> View<'a, T> {
         View { data, row: 1, col: width }
     }
 
-    fn spans(&self, m: usize, k: usize) -> bool {
+    /// The transpose.
+    pub fn t(self) -> Self {
+        View { data: self.data, row: self.col, col: self.row }
+    }
+
+    /// Whether there are elements for all of `(m, k)`.
+    pub(super) fn spans(&self, m: usize, k: usize) -> bool {
         let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
         let end = || last(m, self.row)?.checked_add(last(k, self.col)?);
         m == 0 || k == 0 || end().is_some_and(|end| end < self.data.len())

@@ -32,6 +32,7 @@ mod gemm;
 pub(crate) mod maxout;
 pub(crate) mod mix;
 mod op;
+mod packed;
 pub(crate) mod panels;
 pub(crate) mod patches;
 pub(crate) mod planar;
@@ -41,11 +42,15 @@ mod simd;
 pub(crate) mod sparse;
 pub(crate) mod spline;
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Layout, Storage, Tensor};
 pub use coupling_net::{gate, gate_backward};
 pub use gemm::{Size, Start, View, gemm, transpose};
+pub(crate) use op::gradients;
 pub use op::{Fused, Kept, fuse, fuse_on_host};
 pub use panels::Panels;
+use rayon::prelude::*;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use reach::without;
 pub use reach::{accepts, refuse_if_off, runs_on};
@@ -200,10 +205,19 @@ impl Real for f32 {
         if inside < -1.0 { -1.0 } else { inside }
     }
 
+    /// Branch-free: `ln(1 + y) = 2 artanh(y/(2 + y))`, whose series to the 13th power has a relative error below `2e-8` for
+    /// `y = e^{-|x|}`, at most one.
     #[inline(always)]
     fn softplus(self) -> Self {
         let above = if self < 0.0 { 0.0 } else { self };
-        above + (-self.abs()).exp().ln_1p()
+        let y = (-self.abs()).exp_bounded();
+        let s = y / (2.0 + y);
+        let q = s * s;
+        let mut sum = 2.0 / 13.0_f32;
+        for c in [2.0 / 11.0, 2.0 / 9.0, 2.0 / 7.0, 0.4, 2.0 / 3.0, 2.0] {
+            sum = sum * q + c;
+        }
+        above + s * sum
     }
 
     fn lanes() -> usize {
@@ -253,6 +267,31 @@ impl Real for f32 {
     }
 }
 
+/// `len` numbers whose chunks are computed in parallel, each with a companion: a chunk is zeros at first, cleared by the
+/// thread that fills it.
+///
+/// # Panics
+/// With fewer companions than chunks: a bug in the calling kernel, never input.
+pub(crate) fn in_chunks<T: Real, I: IndexedParallelIterator>(
+    len: usize,
+    chunk: usize,
+    companions: I,
+    fill: impl Fn(I::Item, &mut [T]) + Sync + Send,
+) -> Vec<T> {
+    let chunk = chunk.max(1);
+    assert!(companions.len() >= len.div_ceil(chunk), "a chunk has no companion");
+    let mut all = Vec::with_capacity(len);
+    let slots = all.spare_capacity_mut()[..len].par_chunks_mut(chunk);
+    slots.zip(companions).for_each(|(slots, companion)| {
+        slots.fill(MaybeUninit::new(T::ZERO));
+        // Safety: all of it was just written, and numbers have the layout of their slots.
+        fill(companion, unsafe { &mut *(std::ptr::from_mut(slots) as *mut [T]) });
+    });
+    // Safety: every slot was written, as there is a companion for each chunk.
+    unsafe { all.set_len(len) };
+    all
+}
+
 /// Runs `f` compiled for the widest vectors of this machine.
 ///
 /// The closure is inlined into a function that carries the instruction set, so that its loops are
@@ -289,21 +328,36 @@ pub(crate) fn run_vectorized<P: Pass>(pass: P) -> P::Output {
         unsafe fn wide<P: Pass>(pass: P) -> P::Output {
             pass.run()
         }
+        if is_x86_feature_detected!("avx512f") && has_256() {
+            // Safety: the features were just detected.
+            return unsafe { wide(pass) };
+        }
+    }
+    run_by_256(pass)
+}
+
+/// [`run_vectorized`] with vectors of 256 bits at most.
+#[inline(always)]
+pub(crate) fn run_by_256<P: Pass>(pass: P) -> P::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn narrow<P: Pass>(pass: P) -> P::Output {
             pass.run()
         }
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        if avx2 && is_x86_feature_detected!("avx512f") {
+        if has_256() {
             // Safety: the features were just detected.
-            return unsafe { wide(pass) };
-        }
-        if avx2 {
-            // Safety: as above.
             return unsafe { narrow(pass) };
         }
     }
     pass.run()
+}
+
+/// Whether the machine has vectors of 256 bits and fused products.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn has_256() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
 /// Lends the elements of a CPU tensor to a kernel, made contiguous first if it is strided. For what [`accepts`] takes.
@@ -374,7 +428,33 @@ mod tests {
             let (got, want) = (f64::from(x.tanh_fast()), f64::from(x).tanh());
             assert!(((got - want) / want).abs() < 4e-7, "{x}: {got} {want}");
         }
-        assert!(f32::NAN.tanh_fast().is_nan() && f32::NAN.softplus().is_nan());
+        assert!(f32::NAN.tanh_fast().is_nan());
         assert_eq!((0.0_f32.tanh_fast(), 1e6_f32.tanh_fast(), (-1e6_f32).tanh_fast()), (0.0, 1.0, -1.0));
+    }
+
+    #[test]
+    fn the_softplus_is_accurate() {
+        for i in -8000..=8000 {
+            let x = i as f32 * 0.01 + 1e-4;
+            let want = f64::from(x).max(0.0) + (-f64::from(x).abs()).exp().ln_1p();
+            let (single, double) = (f64::from(x.softplus()), f64::from(x).softplus());
+            assert!((single / want - 1.0).abs() < 4e-7 && (double / want - 1.0).abs() < 4e-16, "{x}: {single} {want}");
+        }
+        assert!(f32::NAN.softplus().is_nan() && f64::NAN.softplus().is_nan());
+        assert_eq!((1e30_f32.softplus(), f32::INFINITY.softplus()), (1e30, f32::INFINITY));
+        assert!((0.0..1e-30).contains(&f32::NEG_INFINITY.softplus()));
+    }
+
+    #[test]
+    fn chunks_are_cleared_and_filled() {
+        for (len, chunk) in [(0, 3), (7, 3), (9, 3), (2, 5)] {
+            let all = in_chunks(len, chunk, (0..len.div_ceil(chunk)).into_par_iter(), |index, part: &mut [f64]| {
+                assert!(part.iter().all(|&v| v == 0.0));
+                part[0] = index as f64 + 1.0;
+            });
+            let expected: Vec<f64> =
+                (0..len).map(|i| if i % chunk == 0 { (i / chunk) as f64 + 1.0 } else { 0.0 }).collect();
+            assert_eq!(all, expected);
+        }
     }
 }

@@ -74,6 +74,18 @@ where
     Ok(Op { function, host: false }.apply(operands)?)
 }
 
+/// The gradients of a fused function's operands, which are contiguous, for the gradient of its value, outside any graph.
+///
+/// # Errors
+/// As for [`fuse`].
+pub(crate) fn gradients<F: Fused<N>, const N: usize>(
+    function: F,
+    operands: [&Tensor; N],
+    grad: &Tensor,
+) -> crate::Result<[Option<Tensor>; N]> {
+    Ok(Op { function, host: false }.gradients(operands, grad)?)
+}
+
 /// [`fuse`] for a function that has no other form: operands of another device are brought to the CPU, the value is brought
 /// back, and so are gradients.
 ///

@@ -1,11 +1,12 @@
-//! `Y = X·W` of a tall matrix and a small one, with its gradients.
+//! `Y = X·W`, with its gradients: small products on blocks of the cache, large ones packed.
 
 use candle_core::Shape;
 use rayon::prelude::*;
 
 use super::dots::dots;
 use super::gemm::{MR, Size, Start, View, gemm, transpose};
-use super::{Fused, Real};
+use super::packed::packed;
+use super::{Fused, Real, in_chunks};
 
 /// Rows of a chunk of `W` in its gradient. Chunks depend on shapes alone, so sums do not depend on the threads.
 const WEIGHT_ROWS: usize = 24;
@@ -17,7 +18,9 @@ const BLOCK: usize = 256;
 /// Rows shorter than this are transposed: their scalar products would be mostly sums of registers.
 const SHORT: usize = 64;
 /// More rows than these are worth a transpose of the other matrix.
-pub(crate) const TALL: usize = 512;
+const TALL: usize = 512;
+/// More multiplications than these are worth packing both operands.
+const LARGE: usize = 1 << 26;
 /// Multiplications below which threads cost more than they save.
 const ALONE: usize = 1 << 15;
 
@@ -35,45 +38,105 @@ impl Product {
         Product { size, x_transposed: false, w_transposed: false }
     }
 
-    /// `C = A·B` for chunks of `rows` rows of `C`.
-    fn chunked<T: Real>(&self, rows: usize, n: usize, c: &mut [T], chunk: impl Fn(usize, &mut [T]) + Sync) {
+    /// `C`, of `n` columns, by chunks of `rows` rows that begin as zeros.
+    fn chunked<T: Real>(
+        &self,
+        rows: usize,
+        [all, n]: [usize; 2],
+        chunk: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) -> Vec<T> {
         let Size { m, k, n: columns } = self.size;
-        let all = c.chunks_mut((rows * n).max(1));
         if m * k * columns <= ALONE {
-            all.enumerate().for_each(|(index, c)| chunk(index * rows, c));
-        } else {
-            c.par_chunks_mut((rows * n).max(1)).enumerate().for_each(|(index, c)| chunk(index * rows, c));
+            let mut c = vec![T::ZERO; all * n];
+            c.chunks_mut((rows * n).max(1)).enumerate().for_each(|(index, c)| chunk(index * rows, c));
+            return c;
         }
+        let firsts = (0..all.div_ceil(rows)).into_par_iter().map(|index| index * rows);
+        in_chunks(all * n, rows * n, firsts, chunk)
+    }
+
+    /// Whether the operands are packed.
+    fn is_large(&self) -> bool {
+        let Size { m, k, n } = self.size;
+        m.saturating_mul(k).saturating_mul(n) > LARGE
+    }
+
+    /// `X`, `(M, K)`, of the operand.
+    fn left<'a, T>(&self, x: &'a [T]) -> View<'a, T> {
+        let Size { m, k, .. } = self.size;
+        if self.x_transposed { View::transposed(x, m) } else { View::rows(x, k) }
+    }
+
+    /// `W`, `(K, N)`, of the operand.
+    fn right<'a, T>(&self, w: &'a [T]) -> View<'a, T> {
+        let Size { k, n, .. } = self.size;
+        if self.w_transposed { View::transposed(w, k) } else { View::rows(w, n) }
     }
 
     /// `M` rows of length `inner` times the transpose of `n` such rows.
     fn rows_by_rows<T: Real>(&self, x: &[T], w: &[T], inner: usize, n: usize) -> Vec<T> {
-        if inner < SHORT || self.size.m > TALL {
-            return self.rows(x, false, inner, &transpose(w, inner), n);
-        }
         let m = self.size.m;
-        let mut y = vec![T::ZERO; m * n];
+        if inner < SHORT || m > TALL {
+            return match self.is_large() {
+                true => packed(Size { m, k: inner, n }, View::rows(x, inner), View::transposed(w, inner)),
+                false => self.rows(x, false, inner, &transpose(w, inner), n),
+            };
+        }
         // Every number is a sum of its own, so that the number of threads may choose the shares.
-        let rows = m.div_ceil(rayon::current_num_threads()).next_multiple_of(MR).min(ROWS);
-        self.chunked(rows, n, &mut y, |first, y| {
-            dots(Size { m: y.len() / n, k: inner, n }, &x[first * inner..], w, y);
-        });
+        let share = |rows: usize| rows.div_ceil(rayon::current_num_threads()).next_multiple_of(MR);
+        if n <= m || !self.is_large() {
+            return self.chunked(share(m).min(ROWS), [m, n], |first, y| {
+                dots(Size { m: y.len() / n, k: inner, n }, &x[first * inner..], w, y);
+            });
+        }
+        // Each thread reads rows of the longer matrix that no other reads.
+        let columns = share(n);
+        let strips: Vec<Vec<T>> = w
+            .par_chunks(columns * inner)
+            .map(|w| {
+                let n = w.len() / inner;
+                let mut strip = vec![T::ZERO; m * n];
+                dots(Size { m, k: inner, n }, x, w, &mut strip);
+                strip
+            })
+            .collect();
+        let mut y = Vec::with_capacity(m * n);
+        for row in 0..m {
+            for strip in &strips {
+                let n = strip.len() / m;
+                y.extend_from_slice(&strip[row * n..][..n]);
+            }
+        }
         y
+    }
+
+    /// Both gradients of a large product, each in the layout of its operand.
+    fn large_backward<T: Real>(&self, [x, w]: [&[T]; 2], grad: &[T]) -> [Vec<T>; 2] {
+        let Size { m, k, n } = self.size;
+        let (left, right, grad_view) = (self.left(x), self.right(w), View::rows(grad, n));
+        let grad_x = match (self.x_transposed, self.w_transposed) {
+            (true, _) => packed(Size { m: k, k: n, n: m }, right, grad_view.t()),
+            (false, true) => packed(Size { m, k: n, n: k }, grad_view, right.t()),
+            (false, false) => self.rows_by_rows(grad, w, n, k),
+        };
+        let grad_w = match self.w_transposed {
+            true => packed(Size { m: n, k: m, n: k }, grad_view.t(), left),
+            false => packed(Size { m: k, k: m, n }, left.t(), grad_view),
+        };
+        [grad_x, grad_w]
     }
 
     /// `M` rows of length `inner` (or the transpose of that) times a matrix with `n` columns.
     pub(super) fn rows<T: Real>(&self, x: &[T], transposed: bool, inner: usize, w: &[T], n: usize) -> Vec<T> {
         let m = self.size.m;
-        let mut y = vec![T::ZERO; m * n];
-        let rows = m.div_ceil(CHUNKS).next_multiple_of(MR).min(ROWS);
-        self.chunked(rows, n, &mut y, |first, y| {
+        let rows = m.div_ceil(CHUNKS).next_multiple_of(MR).clamp(1, ROWS);
+        self.chunked(rows, [m, n], |first, y| {
             let left = match transposed {
                 true => View::transposed(&x[first.min(x.len())..], m),
                 false => View::rows(&x[first * inner..], inner),
             };
             gemm(Size { m: y.len() / n, k: inner, n }, left, w, y, Start::Zero, false);
-        });
-        y
+        })
     }
 }
 
@@ -94,6 +157,9 @@ impl Fused<2> for Product {
         if self.w_transposed && !self.x_transposed {
             return Ok(self.rows_by_rows(x, w, k, n));
         }
+        if self.is_large() {
+            return Ok(packed(self.size, self.left(x), self.right(w)));
+        }
         let upright = self.w_transposed.then(|| transpose(w, k));
         Ok(self.rows(x, self.x_transposed, k, upright.as_deref().unwrap_or(w), n))
     }
@@ -103,12 +169,14 @@ impl Fused<2> for Product {
         if k == 0 || n == 0 {
             return Ok([Some(vec![T::ZERO; x.len()]), Some(vec![T::ZERO; w.len()])]);
         }
+        if self.is_large() {
+            return Ok(self.large_backward([x, w], grad).map(Some));
+        }
         let grad_x = match self.w_transposed {
             true => self.rows(grad, false, n, w, k),
             false => self.rows_by_rows(grad, w, n, k),
         };
-        let mut grad_w = vec![T::ZERO; k * n];
-        self.chunked(WEIGHT_ROWS, n, &mut grad_w, |first, part| {
+        let grad_w = self.chunked(WEIGHT_ROWS, [k, n], |first, part| {
             for row in (0..m).step_by(BLOCK) {
                 let size = Size { m: part.len() / n, k: BLOCK.min(m - row), n };
                 let left = match self.x_transposed {
@@ -146,9 +214,11 @@ mod tests {
             (300, 50, 33),
             (513, 25, 70),
             (101, 70, 131),
+            (90, 300, 2501),
+            (2501, 90, 300),
         ];
         for (m, k, n) in sizes {
-            for (dtype, most) in [(DType::F64, 1e-12), (DType::F32, 2e-4)] {
+            for (dtype, most) in [(DType::F64, 1e-11), (DType::F32, 2e-4)] {
                 let operand =
                     |seed, shape: &[usize]| Var::from_tensor(&normal(seed, shape).to_dtype(dtype).unwrap()).unwrap();
                 let (x, w) = (operand(1, &[m, k]), operand(2, &[k, n]));
@@ -174,7 +244,9 @@ mod tests {
     /// A transposed view is read as it lies, and its gradient is that of what it views.
     #[test]
     fn transposed_operands_are_the_product_too() {
-        for (m, k, n) in [(1, 1, 1), (65, 7, 9), (300, 50, 33), (5, 0, 3), (101, 70, 131)] {
+        for (m, k, n) in
+            [(1, 1, 1), (65, 7, 9), (300, 50, 33), (5, 0, 3), (101, 70, 131), (2501, 90, 300), (90, 300, 2501)]
+        {
             for (flip_x, flip_w) in [(true, false), (false, true), (true, true)] {
                 let operand = |seed, flip: bool, [a, b]: [usize; 2]| {
                     Var::from_tensor(&normal(seed, &if flip { [b, a] } else { [a, b] })).unwrap()

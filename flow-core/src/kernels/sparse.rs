@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Pass, Real, run_vectorized};
+use super::{Pass, Real, in_chunks, run_vectorized};
 
 /// Columns that are summed in registers: the part of the other operand that belongs to them stays in the cache.
 const BLOCK: usize = 64;
@@ -68,24 +68,23 @@ impl<T: Real> Lists<T> {
 
     /// The product with `matrix`, row-major with `n` columns: row-major with as many.
     pub(crate) fn product(&self, matrix: &[T], n: usize) -> Vec<T> {
-        let mut out = vec![T::ZERO; self.len() * n];
+        let rows = self.len();
         // Every number is a sum of its own, so that the number of threads may choose the shares. Of a large matrix every thread
         // reads its own columns: after an optimizer's step they lie in the caches of all.
-        if matrix.len() > out.len() && n >= 2 * BLOCK * rayon::current_num_threads() {
+        if matrix.len() > rows * n && n >= 2 * BLOCK * rayon::current_num_threads() {
             let strips: Vec<Vec<T>> =
                 (0..n.div_ceil(BLOCK)).into_par_iter().map(|b| self.strip(matrix, n, b)).collect();
-            out.par_chunks_mut(n).enumerate().for_each(|(row, out)| {
+            return in_chunks(rows * n, n, (0..rows).into_par_iter(), |row, out| {
                 for (out, strip) in out.chunks_mut(BLOCK).zip(&strips) {
                     out.copy_from_slice(&strip[row * out.len()..][..out.len()]);
                 }
             });
-        } else {
-            let share = self.len().div_ceil(2 * rayon::current_num_threads()).max(1);
-            out.par_chunks_mut((share * n).max(1)).enumerate().for_each(|(part, out)| {
-                run_vectorized(Part { lists: self, first: part * share, matrix, n, from: 0, width: n, out });
-            });
         }
-        out
+        let share = rows.div_ceil(2 * rayon::current_num_threads()).max(1);
+        let firsts = (0..rows.div_ceil(share)).into_par_iter().map(|part| part * share);
+        in_chunks(rows * n, share * n, firsts, |first, out| {
+            run_vectorized(Part { lists: self, first, matrix, n, from: 0, width: n, out });
+        })
     }
 
     /// Some columns of the product.

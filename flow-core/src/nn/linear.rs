@@ -112,14 +112,21 @@ impl Linear {
         }
     }
 
-    /// `x W` outside any graph. Where most of `x` is zero, as in binary data, only the rest is multiplied.
-    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x W` outside any graph, where most of `x` is zero, as in binary data, so that only the rest is multiplied.
+    fn sparse(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let weight = self.weight()?.detach();
-        let sparse = match x.dtype() {
-            DType::F64 => sparse_product::<f64>(x, &weight, false)?,
-            _ => sparse_product::<f32>(x, &weight, false)?,
-        };
-        sparse.map_or_else(|| super::matmul(x, &weight), Ok)
+        match x.dtype() {
+            DType::F64 => sparse_product::<f64>(x, &weight, false),
+            _ => sparse_product::<f32>(x, &weight, false),
+        }
+    }
+
+    /// `x W` outside any graph.
+    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+        match self.sparse(x)? {
+            Some(product) => Ok(product),
+            None => super::matmul(x, &self.weight()?.detach()),
+        }
     }
 
     /// The layer applied to `x`, `(B, I)`, outside any graph. On the CPU.
@@ -128,7 +135,12 @@ impl Linear {
     /// Operands that do not fit.
     pub fn evaluate(&self, x: &Tensor) -> Result<Tensor> {
         check_dtype("linear", x, self.dtype())?;
-        Ok(self.product(&x.detach())?.broadcast_add(&self.bias_or_zero()?.detach())?.detach())
+        let (x, bias) = (x.detach(), self.bias().map(|bias| bias.detach()));
+        match (self.sparse(&x)?, bias) {
+            (Some(product), Some(bias)) => Ok(product.broadcast_add(&bias)?),
+            (Some(product), None) => Ok(product),
+            (None, bias) => super::dense(&x, &self.weight()?.detach(), bias.as_ref(), None),
+        }
     }
 
     /// Adds the gradients of the parameters to `gradients`, for the input `x`, `(B, I)`, and the gradient `grad`, `(B, O)`,

@@ -35,28 +35,22 @@ pub use zero_conv::ZeroConv;
 
 use crate::autodiff::{Leaves, pair};
 use crate::kernels::dense::Dense;
-use crate::kernels::product::{Product, TALL};
+use crate::kernels::product::Product;
 use crate::kernels::{Size, accepts, fuse};
 use crate::{Gradients, Result};
 
 /// `X·W` for `X` of shape `(M, K)` and `W` of shape `(K, N)`, with any strides.
 ///
 /// Candle's own product reads the operating system's description of the processor at every call to choose a number of
-/// threads, a tenth of a millisecond on two cores and more on many, unless `RAYON_NUM_THREADS` is set. On the CPU this one
-/// is computed by our kernels, whose sums do not depend on the number of threads, unless it is so large (2²⁶ multiplications)
-/// that the reading is nothing beside it and Candle's blocks are worth their packing.
+/// threads, a tenth of a millisecond on two cores and more on many, unless `RAYON_NUM_THREADS` is set, and clears its result
+/// before it writes it. On the CPU this one is computed by our kernels, or, if it is large, by the crate that Candle has its
+/// products from; its sums do not depend on the number of threads.
 ///
 /// # Errors
 /// Candle's error for operands that are no matrices, do not fit each other, or differ in type or device.
 pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     match (x.dims(), w.dims()) {
-        (&[m, k], &[inner, n])
-            if k == inner
-                && x.dtype() == w.dtype()
-                && accepts(x)
-                && accepts(w)
-                && (is_small([m, k, n]) || (m <= TALL && is_rows_by_rows(x, w))) =>
-        {
+        (&[m, k], &[inner, n]) if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) => {
             let ((x, x_transposed), (w, w_transposed)) = (as_it_lies(x)?, as_it_lies(w)?);
             fuse(Product { size: Size { m, k, n }, x_transposed, w_transposed }, [&x, &w])
         }
@@ -67,12 +61,6 @@ pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         }
         _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
     }
-}
-
-/// Whether the product is one of scalar products of rows that lie as they are read: Candle's packs them first, which costs more
-/// than the product where rows are few.
-fn is_rows_by_rows(x: &Tensor, w: &Tensor) -> bool {
-    x.is_contiguous() && !w.is_contiguous() && w.t().is_ok_and(|across| across.is_contiguous())
 }
 
 /// A matrix and false, or, for a view of a transpose, what it views and true: nothing is copied then.
@@ -86,7 +74,7 @@ pub(crate) fn dense(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activation: O
     if let (&[m, k], &[inner, n], Some(bias)) = (x.dims(), w.dims(), bias) {
         let alike = [w, bias].iter().all(|t| t.dtype() == x.dtype() && accepts(t)) && accepts(x);
         let fits = k == inner && (bias.dims() == [n] || bias.dims() == [m, n]);
-        if alike && fits && is_small([m, k, n]) {
+        if alike && fits {
             return fuse(Dense::new(Size { m, k, n }, activation), [x, w, bias]);
         }
     }
@@ -99,10 +87,6 @@ pub(crate) fn dense(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activation: O
         Some(activation) => activation.apply(&y),
         None => Ok(y),
     }
-}
-
-fn is_small([m, k, n]: [usize; 3]) -> bool {
-    m.saturating_mul(k).saturating_mul(n) <= 1 << 26
 }
 
 /// A network that turns the untouched half of a coupling, or a context, into parameters.
