@@ -103,6 +103,29 @@ fn fused_equals_composed() {
     }
 }
 
+/// Seen once and never again, as a pixel that is rarely on: parameters are those of the composed rule, in which moments
+/// decay for ever, and no moment is a number so small that a processor is slow with it.
+#[test]
+fn moments_that_only_decay_end_at_zero() {
+    for config in rules() {
+        let (a, b) = (model(DType::F32, 3), model(DType::F32, 3));
+        let mut fused = Optimizer::new(config.clone(), &a).unwrap();
+        let mut composed = Optimizer::composed(config.clone(), &b).unwrap();
+        for (optimizer, store) in [(&mut fused, &a), (&mut composed, &b)] {
+            let mut gradients = gradients(store, 0);
+            optimizer.step(&gradients, 1.0).unwrap();
+            gradients.scale(0.0).unwrap();
+            (0..900).for_each(|_| optimizer.step(&gradients, 1.0).unwrap());
+        }
+        let worst = values(&a).iter().zip(values(&b)).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+        assert!(worst < 2e-6, "{:?}: {worst}", config.rule);
+        for (name, moment) in fused.state().unwrap().iter().filter(|(name, _)| name.starts_with("first/")) {
+            let moment = moment.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(moment.iter().all(|m| *m == 0.0), "{:?} {name}: {moment:?}", config.rule);
+        }
+    }
+}
+
 #[test]
 fn a_gradient_may_be_strided_or_the_parameter_itself() {
     for alias in [false, true] {
