@@ -4,7 +4,7 @@ use candle_core::Shape;
 use rayon::prelude::*;
 
 use super::op::Fused;
-use super::{Pass, Real, run_vectorized};
+use super::{Pass, Real, in_chunks, run_vectorized};
 
 /// Partial sums of a scalar product.
 const LANES: usize = 8;
@@ -28,44 +28,134 @@ pub(crate) struct PlanarSteps {
     pub(crate) tiny: f64,
 }
 
-/// What a step says of a row besides its direction.
-#[derive(Clone, Copy)]
-struct Scalars<T> {
-    /// `wᵀu`, `wᵀw`, the same with what keeps it from zero, and `û = u + shift·w`.
-    along: T,
-    norm: T,
-    square: T,
-    shift: T,
-    /// `tanh(wᵀx + b)` and `wᵀû`.
-    bend: T,
-    slope: T,
+/// What the maps of a group are, whatever the row, step by step: `û = u + shift·w`.
+struct Maps<T> {
+    /// `wᵀw`.
+    norm: Vec<T>,
+    shift: Vec<T>,
+    /// `wᵀû`.
+    slope: Vec<T>,
+    /// The derivatives of the shift with respect to `wᵀu` and `wᵀw`; empty unless gradients are wanted.
+    by_along: Vec<T>,
+    by_norm: Vec<T>,
+}
+
+/// What a row makes of the maps, step by step.
+struct Row<T> {
+    /// `tanh(wᵀx + b)`, and its derivative.
+    bend: Vec<T>,
+    gate: Vec<T>,
+    /// The gradient of the determinant.
+    share: Vec<T>,
+}
+
+impl<T: Real> Row<T> {
+    fn new(steps: usize) -> Self {
+        let zeros = || vec![T::ZERO; steps];
+        Row { bend: zeros(), gate: zeros(), share: zeros() }
+    }
+}
+
+/// In lanes, and what is left.
+#[inline(always)]
+fn lanes<T>(all: &[T]) -> (&[[T; LANES]], &[T]) {
+    all.as_chunks()
+}
+
+#[inline(always)]
+fn lanes_mut<T>(all: &mut [T]) -> (&mut [[T; LANES]], &mut [T]) {
+    all.as_chunks_mut()
+}
+
+#[inline(always)]
+fn sum<T: Real>(s: [T; LANES]) -> T {
+    let pairs = [s[0] + s[4], s[1] + s[5], s[2] + s[6], s[3] + s[7]];
+    (pairs[0] + pairs[2]) + (pairs[1] + pairs[3])
+}
+
+/// `aᵀb` and `aᵀc`.
+#[inline(always)]
+fn dots<T: Real>(a: &[T], b: &[T], c: &[T]) -> (T, T) {
+    let ((a, a_rest), (b, b_rest), (c, c_rest)) = (lanes(a), lanes(b), lanes(c));
+    let (mut with_b, mut with_c) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for lane in 0..LANES {
+            with_b[lane] += a[lane] * b[lane];
+            with_c[lane] += a[lane] * c[lane];
+        }
+    }
+    let (mut sum_b, mut sum_c) = (sum(with_b), sum(with_c));
+    for ((&a, &b), &c) in a_rest.iter().zip(b_rest).zip(c_rest) {
+        sum_b += a * b;
+        sum_c += a * c;
+    }
+    (sum_b, sum_c)
+}
+
+/// `aᵀb`.
+#[inline(always)]
+fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    let ((a, a_rest), (b, b_rest)) = (lanes(a), lanes(b));
+    let mut sums = [T::ZERO; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    a_rest.iter().zip(b_rest).fold(sum(sums), |sum, (&a, &b)| sum + a * b)
+}
+
+/// Makes [`Maps`].
+struct Tabulate<'a, T> {
+    sizes: &'a PlanarSteps,
+    params: &'a [T],
+    with_gradients: bool,
+}
+
+impl<T: Real> Pass for Tabulate<'_, T> {
+    type Output = Maps<T>;
+
+    #[inline(always)]
+    fn run(self) -> Maps<T> {
+        let Tabulate { sizes, params, with_gradients } = self;
+        let (dims, steps, one) = (sizes.dims, sizes.steps, T::from_f64(1.0));
+        let (start, tiny) = (T::from_f64(sizes.slack - 1.0), T::from_f64(sizes.tiny));
+        let (mut along, mut norm) = (vec![T::ZERO; steps], vec![T::ZERO; steps]);
+        for ((along, norm), step) in along.iter_mut().zip(&mut norm).zip(params.chunks_exact(2 * dims + 1)) {
+            let (u, w) = (&step[..dims], &step[dims..2 * dims]);
+            (*along, *norm) = dots(w, u, w);
+        }
+        // Plain loops over numbers, which the compiler turns into vectors.
+        let square: Vec<T> = norm.iter().map(|&norm| norm + tiny).collect();
+        let mut shift = vec![T::ZERO; steps];
+        for ((shift, &along), &square) in shift.iter_mut().zip(&along).zip(&square) {
+            *shift = (along.softplus() + start - along) / square;
+        }
+        let slope = along.iter().zip(&shift).zip(&norm).map(|((&along, &shift), &norm)| along + shift * norm).collect();
+        let (mut by_along, mut by_norm) = (Vec::new(), Vec::new());
+        if with_gradients {
+            (by_along, by_norm) = (vec![T::ZERO; steps], vec![T::ZERO; steps]);
+            for ((by, &along), &square) in by_along.iter_mut().zip(&along).zip(&square) {
+                *by = (one / (one + (T::ZERO - along).exp_bounded()) - one) / square;
+            }
+            for ((by, &shift), &square) in by_norm.iter_mut().zip(&shift).zip(&square) {
+                *by = (T::ZERO - shift) / square;
+            }
+        }
+        Maps { norm, shift, slope, by_along, by_norm }
+    }
 }
 
 /// A pass over one row.
 struct Forward<'a, T> {
-    sizes: &'a PlanarSteps,
+    dims: usize,
     params: &'a [T],
+    maps: &'a Maps<T>,
     /// `x`, and what comes of it.
     z: &'a mut [T],
-    /// Where the row before each step and its scalars are kept, if they are.
-    kept: Option<(&'a mut [T], &'a mut Vec<Scalars<T>>)>,
-}
-
-#[inline(always)]
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::ZERO; LANES];
-    let (a_parts, b_parts) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let mut sum = T::ZERO;
-    for (&x, &y) in a_parts.remainder().iter().zip(b_parts.remainder()) {
-        sum += x * y;
-    }
-    for (x, y) in a_parts.zip(b_parts) {
-        for lane in 0..LANES {
-            sums[lane] += x[lane] * y[lane];
-        }
-    }
-    let pairs = [sums[0] + sums[4], sums[1] + sums[5], sums[2] + sums[6], sums[3] + sums[7]];
-    sum + ((pairs[0] + pairs[2]) + (pairs[1] + pairs[3]))
+    row: &'a mut Row<T>,
+    /// Where the row before each step is kept, if it is.
+    path: Option<&'a mut [T]>,
 }
 
 impl<T: Real> Pass for Forward<'_, T> {
@@ -74,30 +164,37 @@ impl<T: Real> Pass for Forward<'_, T> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let Forward { sizes, params, z, mut kept } = self;
-        let (dims, one) = (sizes.dims, T::from_f64(1.0));
-        let (start, tiny) = (T::from_f64(sizes.slack - 1.0), T::from_f64(sizes.tiny));
-        let (mut total, mut product) = (0.0, 1.0);
-        for (k, step) in params.chunks_exact(2 * dims + 1).enumerate() {
+        let Forward { dims, params, maps, z, row, mut path } = self;
+        let one = T::from_f64(1.0);
+        let numbers = row.bend.iter_mut().zip(&maps.shift);
+        for (k, (step, (bend, &shift))) in params.chunks_exact(2 * dims + 1).zip(numbers).enumerate() {
             let (u, w, b) = (&step[..dims], &step[dims..2 * dims], step[2 * dims]);
-            let (along, norm, height) = (dot(w, u), dot(w, w), dot(w, z));
-            let square = norm + tiny;
-            let shift = (along.softplus() + start - along) / square;
-            let (bend, slope) = ((height + b).tanh_fast(), along + shift * norm);
-            if let Some((path, scalars)) = &mut kept {
+            if let Some(path) = &mut path {
                 path[k * dims..][..dims].copy_from_slice(z);
-                scalars.push(Scalars { along, norm, square, shift, bend, slope });
             }
-            let across = shift * bend;
-            for ((z, &u), &w) in z.iter_mut().zip(u).zip(w) {
-                *z += bend * u + across * w;
-            }
-            product *= (one + slope * (one - bend * bend)).to_f64();
-            if k % GROUP == GROUP - 1 {
-                (total, product) = (total + product.ln(), 1.0);
-            }
+            *bend = (dot(w, z) + b).tanh_fast();
+            move_along(z, u, w, *bend, shift * *bend);
         }
-        total + product.ln()
+        let mut total = 0.0;
+        for (slope, bend) in maps.slope.chunks(GROUP).zip(row.bend.chunks(GROUP)) {
+            let factors = slope.iter().zip(bend).map(|(&slope, &bend)| (one + slope * (one - bend * bend)).to_f64());
+            total += factors.product::<f64>().ln();
+        }
+        total
+    }
+}
+
+/// `z + a·u + b·w` in the place of `z`.
+#[inline(always)]
+fn move_along<T: Real>(z: &mut [T], u: &[T], w: &[T], a: T, b: T) {
+    let ((z, z_rest), (u, u_rest), (w, w_rest)) = (lanes_mut(z), lanes(u), lanes(w));
+    for ((z, u), w) in z.iter_mut().zip(u).zip(w) {
+        for lane in 0..LANES {
+            z[lane] += a * u[lane] + b * w[lane];
+        }
+    }
+    for ((z, &u), &w) in z_rest.iter_mut().zip(u_rest).zip(w_rest) {
+        *z += a * u + b * w;
     }
 }
 
@@ -105,11 +202,21 @@ impl<T: Real> Pass for Forward<'_, T> {
 struct Backward<'a, T> {
     dims: usize,
     params: &'a [T],
+    maps: &'a Maps<T>,
     path: &'a [T],
-    scalars: &'a [Scalars<T>],
+    row: &'a mut Row<T>,
     grad_log: T,
     grad: &'a mut [T],
     grad_params: &'a mut [T],
+}
+
+/// The factors of a step's gradients.
+struct Factors<T> {
+    of_height: T,
+    bend: T,
+    to_u: T,
+    by_grad: T,
+    by_w: T,
 }
 
 impl<T: Real> Pass for Backward<'_, T> {
@@ -117,33 +224,73 @@ impl<T: Real> Pass for Backward<'_, T> {
 
     #[inline(always)]
     fn run(self) {
-        let Backward { dims, params, path, scalars, grad_log, grad, grad_params } = self;
+        let Backward { dims, params, maps, path, row, grad_log, grad, grad_params } = self;
         let (one, two, width) = (T::from_f64(1.0), T::from_f64(2.0), 2 * dims + 1);
-        for (k, s) in scalars.iter().enumerate().rev() {
+        for (((gate, share), &bend), &slope) in row.gate.iter_mut().zip(&mut row.share).zip(&row.bend).zip(&maps.slope)
+        {
+            *gate = one - bend * bend;
+            *share = grad_log / (one + slope * *gate);
+        }
+        for k in (0..maps.shift.len()).rev() {
             let step = &params[k * width..][..width];
             let (u, w, x) = (&step[..dims], &step[dims..2 * dims], &path[k * dims..][..dims]);
-            let (grad_u, grad_w) = (dot(grad, u), dot(grad, w));
-            let gate = one - s.bend * s.bend;
-            let share = grad_log / (one + s.slope * gate);
+            let (bend, gate, share) = (row.bend[k], row.gate[k], row.share[k]);
+            let (shift, slope, norm) = (maps.shift[k], maps.slope[k], maps.norm[k]);
+            let (grad_u, grad_w) = dots(grad, u, w);
             // Of the tanh, of its argument, of wᵀû.
-            let of_bend = grad_u + s.shift * grad_w - two * share * s.slope * s.bend;
+            let of_bend = grad_u + shift * grad_w - two * share * slope * bend;
             let (of_height, of_slope) = (of_bend * gate, share * gate);
             // Of the shift in û = u + shift·w, and through it of wᵀu and wᵀw; û has the gradient bend·g + of_slope·w.
-            let of_shift = s.bend * grad_w + of_slope * s.norm;
-            let sigmoid = one / (one + (T::ZERO - s.along).exp_bounded());
-            let of_along = of_shift * (sigmoid - one) / s.square;
-            let of_norm = T::ZERO - of_shift * s.shift / s.square;
-            let to_u = of_slope + of_along;
-            let (by_grad, by_w) = (s.shift * s.bend, two * (of_slope * s.shift + of_norm));
+            let of_shift = bend * grad_w + of_slope * norm;
+            let (of_along, of_norm) = (of_shift * maps.by_along[k], of_shift * maps.by_norm[k]);
+            let factors = Factors {
+                of_height,
+                bend,
+                to_u: of_slope + of_along,
+                by_grad: shift * bend,
+                by_w: two * (of_slope * shift + of_norm),
+            };
             let (out_u, rest) = grad_params[k * width..][..width].split_at_mut(dims);
             let (out_w, out_b) = rest.split_at_mut(dims);
-            for d in 0..dims.min(out_u.len()).min(out_w.len()).min(grad.len()).min(u.len()).min(w.len()).min(x.len()) {
-                let g = grad[d];
-                out_u[d] += s.bend * g + to_u * w[d];
-                out_w[d] += of_height * x[d] + to_u * u[d] + by_grad * g + by_w * w[d];
-                grad[d] = g + of_height * w[d];
-            }
+            factors.add([u, w, x], grad, out_u, out_w);
             out_b[0] += of_height;
+        }
+    }
+}
+
+impl<T: Real> Factors<T> {
+    /// Adds the gradients of `u` and `w`, and takes `grad` back before the step.
+    #[inline(always)]
+    fn add(&self, [u, w, x]: [&[T]; 3], grad: &mut [T], out_u: &mut [T], out_w: &mut [T]) {
+        let ((u, u_rest), (w, w_rest), (x, x_rest)) = (lanes(u), lanes(w), lanes(x));
+        let ((grad, grad_rest), (out_u, out_u_rest)) = (lanes_mut(grad), lanes_mut(out_u));
+        let (out_w, out_w_rest) = lanes_mut(out_w);
+        let whole = u.iter().zip(w).zip(x).zip(grad.iter_mut()).zip(out_u.iter_mut().zip(out_w));
+        for ((((u, w), x), grad), (out_u, out_w)) in whole {
+            self.add_lanes([u, w, x], grad, out_u, out_w);
+        }
+        let rest = u_rest.iter().zip(w_rest).zip(x_rest).zip(grad_rest).zip(out_u_rest.iter_mut().zip(out_w_rest));
+        for ((((&u, &w), &x), grad), (out_u, out_w)) in rest {
+            let slots = [grad, out_u, out_w].map(std::array::from_mut);
+            let [grad, out_u, out_w] = slots;
+            self.add_lanes([&[u], &[w], &[x]], grad, out_u, out_w);
+        }
+    }
+
+    #[inline(always)]
+    fn add_lanes<const N: usize>(
+        &self,
+        [u, w, x]: [&[T; N]; 3],
+        grad: &mut [T; N],
+        out_u: &mut [T; N],
+        out_w: &mut [T; N],
+    ) {
+        let &Factors { of_height, bend, to_u, by_grad, by_w } = self;
+        for lane in 0..N {
+            let (u, w, g) = (u[lane], w[lane], grad[lane]);
+            out_u[lane] += bend * g + to_u * w;
+            out_w[lane] += of_height * x[lane] + to_u * u + by_grad * g + by_w * w;
+            grad[lane] = g + of_height * w;
         }
     }
 }
@@ -161,6 +308,24 @@ impl PlanarSteps {
     fn parts(&self) -> usize {
         PARTS.div_ceil(self.groups.max(1)).min(self.rows_per_group()).max(1)
     }
+
+    /// What belongs to the rows of each part, of `width` numbers each, with the part's group and its first row; parts behind
+    /// the last row are empty.
+    fn divided<'a, T>(&self, rows: &'a mut [T], width: usize) -> Vec<(usize, usize, &'a mut [T])> {
+        let (parts, mut rest, mut first) = (self.parts(), rows, 0);
+        let share = self.rows_per_group().div_ceil(parts).max(1);
+        let mut divided = Vec::with_capacity(self.groups * parts);
+        for group in 0..self.groups {
+            let end = first + self.rows_per_group();
+            for _ in 0..parts {
+                let count = share.min(end - first);
+                let (own, others) = rest.split_at_mut(count * width);
+                divided.push((group, first, own));
+                (first, rest) = (first + count, others);
+            }
+        }
+        divided
+    }
 }
 
 impl Fused<2> for PlanarSteps {
@@ -173,59 +338,42 @@ impl Fused<2> for PlanarSteps {
     }
 
     fn forward<T: Real>(&self, [x, params]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
-        let mut out = vec![T::ZERO; self.rows * (self.dims + 1)];
-        let each = out.par_chunks_mut(self.dims + 1).zip(x.par_chunks(self.dims)).enumerate();
-        each.for_each(|(row, (out, x))| {
-            let group = row / self.rows_per_group();
-            let (z, log) = out.split_at_mut(self.dims);
-            z.copy_from_slice(x);
-            let params = &params[group * self.width()..][..self.width()];
-            log[0] = T::from_f64(run_vectorized(Forward { sizes: self, params, z, kept: None }));
+        let (dims, width) = (self.dims, self.width());
+        let mut out = vec![T::ZERO; self.rows * (dims + 1)];
+        self.divided(&mut out, dims + 1).into_par_iter().for_each(|(group, first, out)| {
+            let params = &params[group * width..][..width];
+            let maps = run_vectorized(Tabulate { sizes: self, params, with_gradients: false });
+            let mut row = Row::new(self.steps);
+            for (out, x) in out.chunks_exact_mut(dims + 1).zip(x[first * dims..].chunks_exact(dims)) {
+                let (z, log) = out.split_at_mut(dims);
+                z.copy_from_slice(x);
+                let pass = Forward { dims, params, maps: &maps, z, row: &mut row, path: None };
+                log[0] = T::from_f64(run_vectorized(pass));
+            }
         });
         Ok(out)
     }
 
     fn backward<T: Real>(&self, [x, params]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
-        let (dims, width, parts) = (self.dims, self.width(), self.parts());
-        let rows = self.rows_per_group().div_ceil(parts).max(1);
+        let (dims, width) = (self.dims, self.width());
         let mut grad_x = vec![T::ZERO; self.rows * dims];
-        let mut partial = vec![T::ZERO; self.groups * parts * width];
-        // The rows of each part, with their group.
-        let slices: Vec<(usize, &mut [T])> = grad_x
-            .chunks_mut((self.rows_per_group() * dims).max(1))
-            .enumerate()
-            .flat_map(|(group, all)| {
-                let mut parts_of: Vec<(usize, &mut [T])> = all.chunks_mut(rows * dims).map(|p| (group, p)).collect();
-                parts_of.resize_with(parts, || (group, &mut []));
-                parts_of
-            })
-            .collect();
-        slices.into_par_iter().zip(partial.par_chunks_mut(width)).enumerate().for_each(
-            |(part, ((group, out), sum))| {
-                let first = group * self.rows_per_group() + part % parts * rows;
-                let params = &params[group * width..][..width];
-                let (mut path, mut scalars) = (vec![T::ZERO; self.steps * dims], Vec::with_capacity(self.steps));
-                let mut z = vec![T::ZERO; dims];
-                for (row, out) in out.chunks_exact_mut(dims).enumerate().map(|(r, out)| (first + r, out)) {
-                    z.copy_from_slice(&x[row * dims..][..dims]);
-                    scalars.clear();
-                    run_vectorized(Forward { sizes: self, params, z: &mut z, kept: Some((&mut path, &mut scalars)) });
-                    let grad = &grad[row * (dims + 1)..][..dims + 1];
-                    out.copy_from_slice(&grad[..dims]);
-                    let (grad_log, scalars) = (grad[dims], &scalars[..]);
-                    run_vectorized(Backward {
-                        dims,
-                        params,
-                        path: &path,
-                        scalars,
-                        grad_log,
-                        grad: out,
-                        grad_params: sum,
-                    });
-                }
-            },
-        );
-        Ok([Some(grad_x), Some(summed(partial, parts, width))])
+        let parts = self.divided(&mut grad_x, dims);
+        let partial = in_chunks(parts.len() * width, width, parts.into_par_iter(), |(group, first, out), sum| {
+            let params = &params[group * width..][..width];
+            let maps = run_vectorized(Tabulate { sizes: self, params, with_gradients: true });
+            let (mut row, mut path) = (Row::new(self.steps), vec![T::ZERO; self.steps * dims]);
+            let mut z = vec![T::ZERO; dims];
+            let rows = x[first * dims..].chunks_exact(dims).zip(grad[first * (dims + 1)..].chunks_exact(dims + 1));
+            for (out, (x, grad)) in out.chunks_exact_mut(dims).zip(rows) {
+                z.copy_from_slice(x);
+                let (maps, row, kept) = (&maps, &mut row, Some(&mut path[..]));
+                run_vectorized(Forward { dims, params, maps, z: &mut z, row, path: kept });
+                out.copy_from_slice(&grad[..dims]);
+                let (path, grad_log, grad) = (&path[..], grad[dims], out);
+                run_vectorized(Backward { dims, params, maps, path, row, grad_log, grad, grad_params: sum });
+            }
+        });
+        Ok([Some(grad_x), Some(summed(partial, self.parts(), width))])
     }
 }
 

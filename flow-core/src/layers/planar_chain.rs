@@ -5,13 +5,13 @@ use candle_core::{DType, Device, Tensor};
 use super::amortized::{check_parameters, spread};
 use super::planar::{NAME as STEP, Planar, START_PLACES, START_WIDTH, TINY};
 use super::sylvester::{SLACK, TanhRoot};
-use crate::bijector::{Bijector, check_batch_as, zero_log_det};
+use crate::bijector::{Bijector, Pullback, Tape, backprop_locally, check_batch_as, zero_log_det};
 use crate::error::Direction;
 use crate::kernels::planar::PlanarSteps;
-use crate::kernels::{accepts, fuse};
+use crate::kernels::{accepts, fuse, gradients as kernel_gradients};
 use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
-use crate::{Error, FlowRng, Result};
+use crate::{Error, FlowRng, Gradients, Result};
 
 const NAME: &str = "planar chain";
 
@@ -143,6 +143,10 @@ impl PlanarChain {
         Ok((context.clone(), batch))
     }
 
+    fn kernel(&self, rows: usize, groups: usize) -> PlanarSteps {
+        PlanarSteps { rows, dims: self.shape[0], steps: self.steps, groups, slack: SLACK, tiny: TINY }
+    }
+
     /// The chain in operations of Candle: what the fused one is held against, and the path of other devices.
     fn encode_composed(&self, x: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
         let (mut z, mut total) = (x.clone(), zero_log_det(x)?);
@@ -219,9 +223,8 @@ impl Bijector for PlanarChain {
         if !(accepts(x) && accepts(&params)) {
             return self.encode_composed(x, &params);
         }
-        let (dims, groups) = (self.shape[0], params.dim(0)?);
-        let chain = PlanarSteps { rows, dims, steps: self.steps, groups, slack: SLACK, tiny: TINY };
-        let both = fuse(chain, [x, &params])?;
+        let dims = self.shape[0];
+        let both = fuse(self.kernel(rows, params.dim(0)?), [x, &params])?;
         Ok((both.narrow(1, 0, dims)?.contiguous()?, both.narrow(1, dims, 1)?.squeeze(1)?.contiguous()?))
     }
 
@@ -238,6 +241,31 @@ impl Bijector for PlanarChain {
             (x, total) = ((x - bump)?, (total - log_det)?);
         }
         Ok((x, total))
+    }
+
+    /// Without a graph where the parameters are the context: its gradient is as large as itself, and is made once.
+    fn backprop(
+        &self,
+        z: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_z: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        if let (Tape::Input(x), None) = (tape, &self.own) {
+            let (params, rows) = self.check(x, context)?;
+            if rows > 0 && accepts(x) && accepts(&params) {
+                let grad = Tensor::cat(&[grad_z, &grad_log_det.unsqueeze(1)?], 1)?;
+                let (x, params) = (x.detach().contiguous()?, params.detach().contiguous()?);
+                let chain = self.kernel(rows, params.dim(0)?);
+                let [Some(grad_x), grad_context] = kernel_gradients(chain, [&x, &params], &grad.detach())? else {
+                    return Err(Error::config(NAME, "the kernel returned no gradient of its input"));
+                };
+                return Ok(Pullback { x, grad_x, grad_context });
+            }
+        }
+        backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
     }
 }
 
