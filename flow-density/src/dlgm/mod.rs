@@ -48,6 +48,6 @@ mod trainer;
 
 pub use config::{DlgmConfig, Family};
 pub use images::{BinaryImages, Stream};
-pub use model::{Dlgm, Terms};
+pub use model::{Code, Dlgm, Terms};
 pub use score::{Report, score};
 pub use trainer::{DlgmRun, DlgmTask, FREE_ENERGY, Parts, train_config};

@@ -4,11 +4,11 @@ use candle_core::{D, DType, Device, Tensor};
 use flow_core::autodiff::{Leaves, pair};
 use flow_core::kernels::accepts;
 use flow_core::nn::{Linear, Maxout};
-use flow_core::{Bijector, FlowRng, Gradients, ParamStore};
+use flow_core::{FlowRng, Gradients, ParamStore};
 
 use super::bernoulli::{log_likelihood, with_gradient};
 use super::config::DlgmConfig;
-use super::posterior::{begin, maps, repeated};
+use super::posterior::{Maps, repeated};
 use crate::{Error, Result};
 
 /// `ln 2π`.
@@ -18,7 +18,8 @@ const LN_TAU: f64 = 1.837_877_066_409_345_5;
 ///
 /// ```text
 /// h      = maxout(x)                       encoder, (B, hidden)
-/// mean, ln variance, context = h W + b     D, D, and what the maps take
+/// mean, ln variance = h W + b              D and D
+/// context           = h W' + b'            what the maps take
 /// z₀     = mean + √variance · noise        noise ~ N(0, I)
 /// z      = the maps of z₀, given the context
 /// ln q(z | x) = ln N(z₀; mean, variance) - ln |det ∂z/∂z₀|
@@ -34,10 +35,19 @@ pub struct Dlgm {
     store: ParamStore,
     config: DlgmConfig,
     encoder: Maxout,
-    code: Linear,
-    maps: Option<Box<dyn Bijector>>,
+    gaussian: Linear,
+    maps: Option<Maps>,
     decoder: Maxout,
     logits: Linear,
+}
+
+/// What the encoder says of each of `G` images.
+#[derive(Debug, Clone)]
+pub struct Code {
+    /// Mean and log variance behind each other, `(G, 2·latents)`.
+    pub gaussian: Tensor,
+    /// What the maps take, `(G, context)`; `None` of a Gaussian posterior.
+    pub context: Option<Tensor>,
 }
 
 /// The three parts of the free energy for each draw, `(B,)`: it is `log_q - log_x - log_z`.
@@ -71,19 +81,12 @@ impl Dlgm {
     pub fn new(store: &ParamStore, config: &DlgmConfig) -> Result<Self> {
         config.check()?;
         let (root, &DlgmConfig { latents, hidden, pieces, .. }) = (store.root(), config);
-        let maps = maps(&root.pp("posterior"), config)?;
-        let (maps, start) = maps.map_or((None, None), |maps| (Some(maps.bijector), maps.start));
-        let context = maps.as_ref().and_then(|maps| maps.context_shape()).map_or(0, |shape| shape.iter().product());
-        let code = Linear::uniform(&root.pp("code"), hidden, 2 * latents + context)?;
-        if let Some(start) = start {
-            begin(&root.pp("code"), 2 * latents, &start)?;
-        }
         Ok(Dlgm {
             store: store.clone(),
             config: config.clone(),
             encoder: Maxout::new(&root.pp("encoder"), config.pixels(), hidden, pieces)?,
-            code,
-            maps,
+            gaussian: Linear::uniform(&root.pp("gaussian"), hidden, 2 * latents)?,
+            maps: Maps::new(&root, config)?,
             decoder: Maxout::new(&root.pp("decoder"), latents, hidden, pieces)?,
             logits: Linear::uniform(&root.pp("logits"), hidden, config.pixels())?,
         })
@@ -107,45 +110,45 @@ impl Dlgm {
         Ok(rng.normal((rows, self.config.latents), self.store.dtype(), self.store.device())?)
     }
 
-    /// What the encoder says of each image: mean, log variance and context behind each other.
+    /// What the encoder says of each image.
     ///
     /// # Errors
     /// Images of another size or type.
-    pub fn code(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.code.forward(&self.encoder.forward(x)?)?)
+    pub fn code(&self, x: &Tensor) -> Result<Code> {
+        let h = self.encoder.forward(x)?;
+        let context = self.maps.as_ref().map(|maps| maps.context.forward(&h)).transpose()?;
+        Ok(Code { gaussian: self.gaussian.forward(&h)?, context })
     }
 
     /// Draws from the posterior, and `ln q(z | x)`, `(B,)`: each row of `code` makes `B/G` consecutive draws.
     ///
     /// # Errors
-    /// Noise whose rows are no multiple of the codes'.
-    pub fn draw(&self, code: &Tensor, noise: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (groups, rows) = (code.dim(0)?, noise.dim(0)?);
+    /// Noise whose rows are no multiple of the codes', and a code of another model.
+    pub fn draw(&self, code: &Code, noise: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (groups, rows) = (code.gaussian.dim(0)?, noise.dim(0)?);
         if groups == 0 || !rows.is_multiple_of(groups) {
             return Err(Error::config("noise", format!("{rows} rows for {groups} codes, which is no multiple")));
         }
-        let (gaussian, context) = self.parts(code)?;
-        self.draw_of(&gaussian, &context, noise)
+        let (start, log_q) = self.start(&code.gaussian, noise)?;
+        let Some(maps) = &self.maps else { return Ok((start, log_q)) };
+        let (z, log_det) = match &code.context {
+            Some(context) if !maps.bijector.groups_context() => {
+                maps.bijector.encode(&start, Some(&repeated(context, rows)?))?
+            }
+            context => maps.bijector.encode(&start, context.as_ref())?,
+        };
+        Ok((z, (log_q - log_det)?))
     }
 
-    /// Mean and log variance, and what the maps take.
-    fn parts(&self, code: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (latents, width) = (self.config.latents, code.dim(1)?);
-        let context = code.narrow(1, 2 * latents, width - 2 * latents)?.contiguous()?;
-        Ok((code.narrow(1, 0, 2 * latents)?.contiguous()?, context))
-    }
-
-    fn draw_of(&self, gaussian: &Tensor, context: &Tensor, noise: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (latents, rows) = (self.config.latents, noise.dim(0)?);
-        let gaussian = repeated(gaussian, rows)?;
+    /// Draws from the Gaussians, and `ln N(z₀; mean, variance)`, `(B,)`.
+    fn start(&self, gaussian: &Tensor, noise: &Tensor) -> Result<(Tensor, Tensor)> {
+        let latents = self.config.latents;
+        let gaussian = repeated(gaussian, noise.dim(0)?)?;
         let (mean, log_var) = (gaussian.narrow(1, 0, latents)?, gaussian.narrow(1, latents, latents)?);
         let start = (mean + ((log_var.clone() * 0.5)?.exp()? * noise)?)?;
         // (z₀ - mean)²/variance is the square of the noise.
         let log_q = (log_var + noise.sqr()?)?.affine(-0.5, -0.5 * LN_TAU)?.sum(D::Minus1)?;
-        let Some(maps) = &self.maps else { return Ok((start, log_q)) };
-        let context = if maps.groups_context() { context.clone() } else { repeated(context, rows)? };
-        let (z, log_det) = maps.encode(&start, Some(&context))?;
-        Ok((z, (log_q - log_det)?))
+        Ok((start, log_q))
     }
 
     /// The logits of the pixels' probabilities, `(B, height · width)`.
@@ -184,7 +187,7 @@ impl Dlgm {
     ///
     /// # Errors
     /// Operands that do not fit.
-    pub fn terms(&self, x: &Tensor, code: &Tensor, noise: &Tensor) -> Result<Terms> {
+    pub fn terms(&self, x: &Tensor, code: &Code, noise: &Tensor) -> Result<Terms> {
         let (z, log_q) = self.draw(code, noise)?;
         let log_x = log_likelihood(&self.decode(&z)?, &repeated(x, z.dim(0)?)?)?;
         Ok(Terms { log_q, log_x, log_z: log_prior(&z)? })
@@ -194,7 +197,7 @@ impl Dlgm {
     /// `gradients`.
     ///
     /// On the CPU the affine layers are differentiated by hand: their large gradients are made once and copied nowhere,
-    /// and of binary images only the ones are multiplied. What is between encoder and decoder goes through the graph.
+    /// and of binary images only the ones are multiplied. The maps pull gradients back as those of a flow do.
     ///
     /// # Errors
     /// Operands that do not fit.
@@ -209,23 +212,30 @@ impl Dlgm {
             return self.backward_by_graph(x, noise, beta, gradients);
         }
         let (h, pieces) = self.encoder.evaluate(x)?;
-        // Leaves of their own: the gradient of a part of a tensor would be one of all of it.
-        let (gaussian, context) = self.parts(&self.code.evaluate(&h)?)?;
-        let leaves = Leaves::new(&gaussian, self.maps.as_ref().map(|_| &context))?;
-        let (z, log_q) = self.draw_of(leaves.x(), leaves.context().unwrap_or(&context), noise)?;
-        let log_z = log_prior(&z)?;
-        let (log_x, from_decoder) = self.decoder_backward(&z.detach(), x, -beta, gradients)?;
-        let rows = x.dim(0)?.max(1) as f64;
-        let between = ((&log_q - (&log_z * beta)?)?.sum_all()? / rows)?;
-        let (of_gaussian, of_context) = leaves.pull_back(&(between + pair(&z, &from_decoder)?)?, gradients)?;
-        let of_code = match of_context {
-            Some(of_context) => Tensor::cat(&[of_gaussian, of_context], 1)?,
-            None => of_gaussian,
+        // A leaf of its own, before which nothing is tracked.
+        let leaf = Leaves::new(&self.gaussian.evaluate(&h)?, None)?;
+        let (start, log_start) = self.start(leaf.x(), noise)?;
+        let bent = self.maps.as_ref().map(|maps| maps.bend(&h, &start, gradients)).transpose()?;
+        let z = bent.as_ref().map_or_else(|| start.detach(), |bent| bent.z.clone());
+        let (log_x, from_decoder) = self.decoder_backward(&z, x, -beta, gradients)?;
+        // The mean of ln q - β (ln p(x | z) + ln p(z)): ln p(z) has the gradient -z.
+        let weight = 1.0 / x.dim(0)?.max(1) as f64;
+        let of_z = (from_decoder + (&z * (beta * weight))?)?;
+        let (of_start, log_q, of_h) = match (&self.maps, bent) {
+            (Some(maps), Some(bent)) => {
+                let log_q = (log_start.detach() - &bent.log_det)?;
+                let (of_start, of_h) = maps.pull_back(&h, &bent, &of_z, weight, gradients)?;
+                (of_start, log_q, Some(of_h))
+            }
+            _ => (of_z, log_start.detach(), None),
         };
-        self.code.pull_back(&h, &of_code, gradients)?;
-        let of_h = self.encoder.spread(&pieces, &self.code.pull_back_input(&of_code)?)?;
-        self.encoder.linear().pull_back(x, &of_h, gradients)?;
-        Ok(Terms { log_q: log_q.detach(), log_x, log_z: log_z.detach() })
+        let objective = ((log_start.sum_all()? * weight)? + pair(&start, &of_start)?)?;
+        let (of_gaussian, _) = leaf.pull_back(&objective, gradients)?;
+        self.gaussian.pull_back(&h, &of_gaussian, gradients)?;
+        let by_gaussian = self.gaussian.pull_back_input(&of_gaussian)?;
+        let of_h = of_h.map_or_else(|| Ok(by_gaussian.clone()), |of_h| of_h + &by_gaussian)?;
+        self.encoder.linear().pull_back(x, &self.encoder.spread(&pieces, &of_h)?, gradients)?;
+        Ok(Terms { log_q, log_x, log_z: log_prior(&z)? })
     }
 
     /// `ln p(x | z)`, and the gradient of its mean times `weight`: with respect to `z` it is returned.

@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 use flow_core::layers::{Coupling, MaskedAutoregressive, Partition, Permute, PlanarChain, RadialChain, SylvesterChain};
-use flow_core::nn::{Mlp, MlpConfig};
+use flow_core::nn::{Linear, Mlp, MlpConfig};
 use flow_core::numerics::host::tensor_like;
 use flow_core::transformer::{Additive, Affine, ScaleBound};
-use flow_core::{Bijector, Chain, ParamPath};
+use flow_core::{Bijector, Chain, Gradients, ParamPath, Tape};
 
 use super::config::{DlgmConfig, Family};
 use crate::{Error, Result};
@@ -17,19 +17,69 @@ const STRETCH: f64 = 2.0;
 /// zero, so that all of it learns.
 const FRESH: f64 = 1e-2;
 
-/// The maps of a posterior, and the context with which they begin.
+/// The maps of a posterior in the direction of their closed form, which is the one that draws take, and the layer that says
+/// their context of what the encoder makes of an image.
 pub(super) struct Maps {
     pub(super) bijector: Box<dyn Bijector>,
-    pub(super) start: Option<Vec<f64>>,
+    pub(super) context: Linear,
 }
 
-/// The maps of a posterior in the direction of their closed form, which is the one that draws take: the context is what
-/// the encoder says of an image. `None` for a Gaussian.
-pub(super) fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<Option<Maps>> {
-    let &DlgmConfig { latents, flows, network, units, family, .. } = config;
-    if flows == 0 {
-        return Ok(None);
+/// Draws that went through the maps.
+pub(super) struct Bent {
+    pub(super) z: Tensor,
+    pub(super) log_det: Tensor,
+    context: Tensor,
+    tape: Tape,
+}
+
+impl Maps {
+    /// `None` for a Gaussian.
+    pub(super) fn new(path: &ParamPath, config: &DlgmConfig) -> Result<Option<Self>> {
+        if config.flows == 0 {
+            return Ok(None);
+        }
+        let (bijector, start) = maps(&path.pp("posterior"), config)?;
+        let width = bijector.context_shape().map_or(0, |shape| shape.iter().product());
+        let context = Linear::uniform(&path.pp("context"), config.hidden, width)?;
+        if let Some(start) = start {
+            begin(&path.pp("context"), &start)?;
+        }
+        Ok(Some(Maps { bijector, context }))
     }
+
+    /// Takes draws from the Gaussians through the maps, outside any graph, for the encoder's `h`. On the CPU.
+    pub(super) fn bend(&self, h: &Tensor, start: &Tensor, gradients: &Gradients) -> Result<Bent> {
+        let _paused = gradients.no_grad();
+        let context = self.context.evaluate(h)?;
+        let (z, log_det, tape) = self.bijector.encode_taped(&start.detach(), Some(&context))?;
+        Ok(Bent { z, log_det, context, tape })
+    }
+
+    /// The gradients of the draws before the maps and of `h`, for that of the draws behind them and for `-weight` of each
+    /// log-determinant; those of parameters are added to `gradients`.
+    pub(super) fn pull_back(
+        &self,
+        h: &Tensor,
+        bent: &Bent,
+        of_z: &Tensor,
+        weight: f64,
+        gradients: &mut Gradients,
+    ) -> Result<(Tensor, Tensor)> {
+        let of_log_det = bent.log_det.ones_like()?.affine(-weight, 0.0)?;
+        let Bent { z, context, tape, .. } = bent;
+        let pulled = self.bijector.backprop(z, tape, Some(context), of_z, &of_log_det, gradients)?;
+        let of_context = match pulled.grad_context {
+            Some(of_context) => of_context,
+            None => context.zeros_like()?,
+        };
+        self.context.pull_back(h, &of_context, gradients)?;
+        Ok((pulled.grad_x, self.context.pull_back_input(&of_context)?))
+    }
+}
+
+/// The maps, and the context with which they begin, if it matters.
+fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<(Box<dyn Bijector>, Option<Vec<f64>>)> {
+    let &DlgmConfig { latents, flows, network, units, family, .. } = config;
     let net = MlpConfig::new(&[network]).context(network).output_bound(FRESH);
     let mut start = None;
     let bijector: Box<dyn Bijector> = match family {
@@ -43,21 +93,19 @@ pub(super) fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<Option<Maps>
         Family::Nice => Box::new(chain(path, flows, |path| coupling(path, latents, &net))?),
         Family::Iaf => Box::new(chain(path, flows, |path| autoregressive(path, latents, &net))?),
     };
-    Ok(Some(Maps { bijector, start }))
+    Ok((bijector, start))
 }
 
-/// Makes the layer that says all of a code begin so that posteriors are their Gaussians: the parameters of the maps, which
-/// follow `first` other numbers, are `start` and hardly depend on the image.
-pub(super) fn begin(layer: &ParamPath, first: usize, start: &[f64]) -> Result<()> {
+/// Makes the layer that says the context begin so that posteriors are their Gaussians: the parameters of the maps are
+/// `start` and hardly depend on the image.
+fn begin(layer: &ParamPath, start: &[f64]) -> Result<()> {
     let (store, prefix) = (layer.store(), layer.prefix());
     let (Some(weight), Some(bias)) = (store.get(&format!("{prefix}.weight")), store.get(&format!("{prefix}.bias")))
     else {
         return Err(Error::config(prefix, "is no layer with a bias"));
     };
-    let (own, rest) = (weight.var().narrow(1, 0, first)?, weight.var().narrow(1, first, start.len())?);
-    weight.set(&Tensor::cat(&[own, rest.affine(FRESH, 0.0)?], 1)?)?;
-    let start = tensor_like(start, start.len(), bias.var())?;
-    Ok(bias.set(&Tensor::cat(&[bias.var().narrow(0, 0, first)?, start], 0)?)?)
+    weight.set(&(weight.var().as_detached_tensor() * FRESH)?)?;
+    Ok(bias.set(&tensor_like(start, start.len(), bias.var())?)?)
 }
 
 /// Maps of two layers each.

@@ -49,7 +49,7 @@ fn a_fresh_planar_posterior_is_nearly_its_gaussian() {
     let (x, noise) = (batch(5), model.noise(5, &mut FlowRng::seed_from(2)).unwrap());
     let code = model.code(&x).unwrap();
     let (z, log_q) = model.draw(&code, &noise).unwrap();
-    let (mean, log_var) = (code.narrow(1, 0, 4).unwrap(), code.narrow(1, 4, 4).unwrap());
+    let (mean, log_var) = (code.gaussian.narrow(1, 0, 4).unwrap(), code.gaussian.narrow(1, 4, 4).unwrap());
     let start = (mean + ((log_var.clone() * 0.5).unwrap().exp().unwrap() * &noise).unwrap()).unwrap();
     near(&z, &start, 0.2, "z");
     let density = (log_var + noise.sqr().unwrap()).unwrap().affine(-0.5, -0.5 * 1.837_877_066_409_345_5).unwrap();
@@ -125,10 +125,10 @@ fn importance_sampling_finds_the_integral() {
     // wider than the truth, so that weights stay bounded.
     for (family, flows, log_variance) in [(Family::Planar, 3, 3.5), (Family::Iaf, 1, 0.6)] {
         let model = model(family, flows, 1);
-        for name in ["code.weight", "code.bias"] {
+        for name in ["gaussian.weight", "gaussian.bias", "context.weight", "context.bias"] {
             let param = model.store().get(name).unwrap();
             let mut entries: Vec<f64> = host(param.var()).unwrap().iter().map(|v| 0.2 * v).collect();
-            if name == "code.bias" {
+            if name == "gaussian.bias" {
                 entries[1] = log_variance;
             }
             param.set(&Tensor::from_vec(entries, param.var().dims(), &Device::Cpu).unwrap()).unwrap();
