@@ -38,11 +38,13 @@ impl Maps {
         if config.flows == 0 {
             return Ok(None);
         }
-        let (bijector, start) = maps(&path.pp("posterior"), config)?;
+        let maps = path.pp("posterior");
+        let bijector = bijector(&maps, config)?;
         let width = bijector.context_shape().map_or(0, |shape| shape.iter().product());
         let context = Linear::uniform(&path.pp("context"), config.hidden, width)?;
-        if let Some(start) = start {
-            begin(&path.pp("context"), &start)?;
+        if config.family == Family::Planar {
+            let chain = PlanarChain::amortized(config.latents, config.flows)?;
+            begin(&path.pp("context"), &chain.identity(&mut maps.rng("start"))?)?;
         }
         Ok(Some(Maps { bijector, context }))
     }
@@ -77,23 +79,16 @@ impl Maps {
     }
 }
 
-/// The maps, and the context with which they begin, if it matters.
-fn maps(path: &ParamPath, config: &DlgmConfig) -> Result<(Box<dyn Bijector>, Option<Vec<f64>>)> {
+fn bijector(path: &ParamPath, config: &DlgmConfig) -> Result<Box<dyn Bijector>> {
     let &DlgmConfig { latents, flows, network, units, family, .. } = config;
     let net = MlpConfig::new(&[network]).context(network).output_bound(FRESH);
-    let mut start = None;
-    let bijector: Box<dyn Bijector> = match family {
-        Family::Planar => {
-            let chain = PlanarChain::amortized(latents, flows)?;
-            start = Some(chain.identity(&mut path.rng("start"))?);
-            Box::new(chain)
-        }
+    Ok(match family {
+        Family::Planar => Box::new(PlanarChain::amortized(latents, flows)?),
         Family::Radial => Box::new(RadialChain::amortized(latents, flows)?),
         Family::Sylvester => Box::new(SylvesterChain::amortized(latents, units, flows)?),
         Family::Nice => Box::new(chain(path, flows, |path| coupling(path, latents, &net))?),
         Family::Iaf => Box::new(chain(path, flows, |path| autoregressive(path, latents, &net))?),
-    };
-    Ok((bijector, start))
+    })
 }
 
 /// Makes the layer that says the context begin so that posteriors are their Gaussians: the parameters of the maps are
