@@ -170,7 +170,7 @@ pub trait Bijector: Send + Sync {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        backprop_in(Direction::Decode, self, x, tape, context, grad_x, grad_log_det, gradients)
+        backprop_decode_locally(self, x, tape, context, grad_x, grad_log_det, gradients)
     }
 }
 
@@ -201,6 +201,19 @@ pub fn backprop_locally<B: Bijector + ?Sized>(
     gradients: &mut Gradients,
 ) -> Result<Pullback> {
     backprop_in(Direction::Encode, layer, z, tape, context, grad_z, grad_log_det, gradients)
+}
+
+/// The default of [`Bijector::backprop_decode`], as [`backprop_locally`].
+pub(crate) fn backprop_decode_locally<B: Bijector + ?Sized>(
+    layer: &B,
+    x: &Tensor,
+    tape: &Tape,
+    context: Option<&Tensor>,
+    grad_x: &Tensor,
+    grad_log_det: &Tensor,
+    gradients: &mut Gradients,
+) -> Result<Pullback> {
+    backprop_in(Direction::Decode, layer, x, tape, context, grad_x, grad_log_det, gradients)
 }
 
 /// One layer's own graph of a pass in `direction` whose result was `output`, differentiated.

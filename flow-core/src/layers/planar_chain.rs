@@ -5,10 +5,14 @@ use candle_core::{DType, Device, Tensor};
 use super::amortized::{check_parameters, spread};
 use super::planar::{NAME as STEP, Planar, START_PLACES, START_WIDTH, TINY};
 use super::sylvester::{SLACK, TanhRoot};
-use crate::bijector::{Bijector, Pullback, Tape, backprop_locally, check_batch_as, zero_log_det};
+use crate::autodiff::pair;
+use crate::bijector::{
+    Bijector, Pullback, Tape, backprop_decode_locally, backprop_locally, check_batch_as, zero_log_det,
+};
 use crate::error::Direction;
-use crate::kernels::planar::PlanarSteps;
-use crate::kernels::{accepts, fuse, gradients as kernel_gradients};
+use crate::kernels::planar::{Inverted, PlanarSteps, Pulled};
+use crate::kernels::{Real, accepts, fuse, gradients as kernel_gradients, read};
+use crate::numerics::host;
 use crate::numerics::softmax::log_sigmoid;
 use crate::param::{Init, Param, ParamPath};
 use crate::{Error, FlowRng, Gradients, Result};
@@ -157,6 +161,53 @@ impl PlanarChain {
         }
         Ok((z, total))
     }
+
+    /// As [`PlanarChain::encode_composed`], of the inverse.
+    fn decode_composed(&self, z: &Tensor, params: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (mut x, mut total) = (z.clone(), zero_log_det(z)?);
+        for k in (0..self.steps).rev() {
+            let step = Step::of(params, k, z)?;
+            let height = TanhRoot { layer: STEP, slope: &step.slope }.solve(&step.height(&x)?)?;
+            let (bump, log_det) = step.bump(&height.tanh()?)?;
+            (x, total) = ((x - bump)?, (total - log_det)?);
+        }
+        Ok((x, total))
+    }
+
+    /// Rows and log-determinants of what the kernels return, `(B, D + 1)`.
+    fn apart(&self, both: &Tensor) -> Result<(Tensor, Tensor)> {
+        let dims = self.shape[0];
+        Ok((both.narrow(1, 0, dims)?.contiguous()?, both.narrow(1, dims, 1)?.squeeze(1)?.contiguous()?))
+    }
+
+    /// Refuses rows without an inverse, whose log-determinants are no numbers.
+    fn check_found(&self, log_det: &Tensor) -> Result<()> {
+        let found = host::numbers(log_det)?;
+        let rows: Vec<usize> = (0..found.len()).filter(|&row| found[row].is_nan()).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let reason = "no row has this image; are input and parameters finite?".into();
+        Err(Error::NotInvertible { layer: NAME.into(), direction: Direction::Decode, rows, reason })
+    }
+
+    /// What is done with the gradient of the parameters: where they are the layer's own it is added to `gradients`, else it
+    /// is that of the context.
+    fn hand_on(&self, grad_params: Tensor, gradients: &mut Gradients) -> Result<Option<Tensor>> {
+        let Some(own) = &self.own else { return Ok(Some(grad_params)) };
+        gradients.accumulate(&pair(&own.row()?, &grad_params)?.backward()?)?;
+        Ok(None)
+    }
+
+    /// The images of the rows `x`, and the gradients of the inverse there for that of its value, `(B, D + 1)`.
+    fn pull_back_inverse<T: Real>(&self, x: &Tensor, params: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
+        let steps = self.kernel(x.dim(0)?, params.dim(0)?);
+        let Pulled { z, grad_z, grad_params } = read::<T, _>(x, |x| {
+            read::<T, _>(params, |params| read::<T, _>(grad, |grad| Ok(steps.pull_back_inverse([x, params], grad))))
+        })?;
+        let like = |values: Vec<T>, of: &Tensor| Tensor::from_vec(values, of.dims(), of.device());
+        Ok([like(z, x)?, like(grad_z, x)?, like(grad_params, params)?])
+    }
 }
 
 /// The constrained parameters of one map, for every row: `w` and `û`, `(B, D)`, `b` and `wᵀû`, `(B,)`.
@@ -223,27 +274,25 @@ impl Bijector for PlanarChain {
         if !(accepts(x) && accepts(&params)) {
             return self.encode_composed(x, &params);
         }
-        let dims = self.shape[0];
-        let both = fuse(self.kernel(rows, params.dim(0)?), [x, &params])?;
-        Ok((both.narrow(1, 0, dims)?.contiguous()?, both.narrow(1, dims, 1)?.squeeze(1)?.contiguous()?))
+        self.apart(&fuse(self.kernel(rows, params.dim(0)?), [x, &params])?)
     }
 
     fn decode(&self, z: &Tensor, context: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (params, rows) = self.check(z, context)?;
-        let (mut x, mut total) = (z.clone(), zero_log_det(z)?);
         if rows == 0 {
-            return Ok((x, total));
+            return Ok((z.clone(), zero_log_det(z)?));
         }
-        for k in (0..self.steps).rev() {
-            let step = Step::of(&params, k, z)?;
-            let height = TanhRoot { layer: STEP, slope: &step.slope }.solve(&step.height(&x)?)?;
-            let (bump, log_det) = step.bump(&height.tanh()?)?;
-            (x, total) = ((x - bump)?, (total - log_det)?);
+        if !(accepts(z) && accepts(&params)) {
+            return self.decode_composed(z, &params);
         }
-        Ok((x, total))
+        let both = fuse(Inverted::new(self.kernel(rows, params.dim(0)?)), [z, &params])?;
+        let (x, log_det) = self.apart(&both)?;
+        self.check_found(&log_det)?;
+        Ok((x, log_det))
     }
 
-    /// Without a graph where the parameters are the context: its gradient is as large as itself, and is made once.
+    /// Without a graph of the chain: the gradient of parameters that are the context is as large as themselves, and is made
+    /// once.
     fn backprop(
         &self,
         z: &Tensor,
@@ -253,140 +302,45 @@ impl Bijector for PlanarChain {
         grad_log_det: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
-        if let (Tape::Input(x), None) = (tape, &self.own) {
-            let (params, rows) = self.check(x, context)?;
-            if rows > 0 && accepts(x) && accepts(&params) {
-                let grad = Tensor::cat(&[grad_z, &grad_log_det.unsqueeze(1)?], 1)?;
-                let (x, params) = (x.detach().contiguous()?, params.detach().contiguous()?);
-                let chain = self.kernel(rows, params.dim(0)?);
-                let [Some(grad_x), grad_context] = kernel_gradients(chain, [&x, &params], &grad.detach())? else {
-                    return Err(Error::config(NAME, "the kernel returned no gradient of its input"));
-                };
-                return Ok(Pullback { x, grad_x, grad_context });
-            }
+        let Tape::Input(x) = tape else {
+            return backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
+        };
+        let (params, rows) = self.check(x, context)?;
+        if rows == 0 || !(accepts(x) && accepts(&params)) {
+            return backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }
-        backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients)
+        let grad = Tensor::cat(&[grad_z, &grad_log_det.unsqueeze(1)?], 1)?.detach();
+        let operands = [&x.detach().contiguous()?, &params.detach().contiguous()?];
+        let pulled = kernel_gradients(self.kernel(rows, params.dim(0)?), operands, &grad)?;
+        let [Some(grad_x), Some(grad_params)] = pulled else {
+            return Err(Error::config(NAME, "the kernel returned no gradients"));
+        };
+        Ok(Pullback { x: x.detach(), grad_x, grad_context: self.hand_on(grad_params, gradients)? })
+    }
+
+    /// In closed form, since the row that was found is at hand.
+    fn backprop_decode(
+        &self,
+        x: &Tensor,
+        tape: &Tape,
+        context: Option<&Tensor>,
+        grad_x: &Tensor,
+        grad_log_det: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Pullback> {
+        let (params, rows) = self.check(x, context)?;
+        if rows == 0 || !(accepts(x) && accepts(&params)) {
+            return backprop_decode_locally(self, x, tape, context, grad_x, grad_log_det, gradients);
+        }
+        let grad = Tensor::cat(&[grad_x, &grad_log_det.unsqueeze(1)?], 1)?;
+        let [z, grad_z, grad_params] = match x.dtype() {
+            DType::F64 => self.pull_back_inverse::<f64>(x, &params, &grad)?,
+            _ => self.pull_back_inverse::<f32>(x, &params, &grad)?,
+        };
+        Ok(Pullback { x: z, grad_x: grad_z, grad_context: self.hand_on(grad_params, gradients)? })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::Var;
-
-    use super::*;
-    use crate::autodiff::pair;
-    use crate::testing::numbers::{distance, normal, relative, store64, values};
-
-    /// Value, log-determinant and the gradients of a random functional of both, fused or composed.
-    fn passes(chain: &PlanarChain, x: &Var, params: &Var, fused: bool) -> [Tensor; 4] {
-        let encoded = match fused {
-            true => chain.encode(x.as_tensor(), Some(params.as_tensor())),
-            false => chain.encode_composed(x.as_tensor(), params.as_tensor()),
-        };
-        let (z, log_det) = encoded.unwrap();
-        let objective = pair(&z, &normal(7, z.dims())).unwrap() + pair(&log_det, &normal(8, log_det.dims())).unwrap();
-        let store = objective.unwrap().backward().unwrap();
-        let of = |v: &Var| store.get(v).unwrap().clone();
-        [z, log_det, of(x), of(params)]
-    }
-
-    #[test]
-    fn the_fused_chain_is_the_composed_one_for_every_way_to_share_parameters() {
-        for (rows, groups, dims, steps) in [(6, 6, 5, 9), (6, 3, 8, 2), (40, 1, 3, 17), (1, 1, 1, 1), (12, 4, 19, 3)] {
-            let chain = PlanarChain::amortized(dims, steps).unwrap();
-            let x = Var::from_tensor(&normal(1, &[rows, dims])).unwrap();
-            let params = Var::from_tensor(&normal(2, &[groups, chain.parameters_per_row()])).unwrap();
-            let (fused, composed) = (passes(&chain, &x, &params, true), passes(&chain, &x, &params, false));
-            for (what, (a, b)) in ["z", "log_det", "grad x", "grad params"].iter().zip(fused.iter().zip(&composed)) {
-                assert!(relative(a, b) < 1e-11, "{what} of {rows} rows in {groups} groups: {}", relative(a, b));
-            }
-        }
-    }
-
-    #[test]
-    fn there_is_a_context_that_moves_nothing() {
-        let chain = PlanarChain::amortized(5, 80).unwrap();
-        let context = chain.identity(&mut FlowRng::seed_from(4)).unwrap();
-        let context = Tensor::from_vec(context, (1, chain.parameters_per_row()), &Device::Cpu).unwrap();
-        let x = normal(1, &[7, 5]);
-        let (z, log_det) = chain.encode(&x, Some(&context)).unwrap();
-        // A hair off: the layer keeps a tiny number away from dividing by zero.
-        assert!(distance(&z, &x) < 1e-9 && values(&log_det).iter().all(|l| l.abs() < 1e-9));
-    }
-
-    /// Far outside of where a network puts them too.
-    #[test]
-    fn the_gradient_is_that_of_finite_differences() {
-        let (rows, groups, dims, steps) = (4, 2, 3, 4);
-        let chain = PlanarChain::amortized(dims, steps).unwrap();
-        let x = normal(1, &[rows, dims]);
-        let params = (normal(2, &[groups, chain.parameters_per_row()]) * 1.5).unwrap();
-        let [vx, vp] = [&x, &params].map(|t| Var::from_tensor(t).unwrap());
-        let [_, _, grad_x, grad_params] = passes(&chain, &vx, &vp, true);
-        let value = |x: &Tensor, params: &Tensor| {
-            let (z, log_det) = chain.encode(x, Some(params)).unwrap();
-            let sum = pair(&z, &normal(7, z.dims())).unwrap() + pair(&log_det, &normal(8, log_det.dims())).unwrap();
-            sum.unwrap().to_scalar::<f64>().unwrap()
-        };
-        let moved = |t: &Tensor, i: usize, by: f64| {
-            let mut entries = values(t);
-            entries[i] += by;
-            Tensor::from_vec(entries, t.dims(), t.device()).unwrap()
-        };
-        let step = 1e-5;
-        for (i, &found) in values(&grad_x).iter().enumerate() {
-            let slope = (value(&moved(&x, i, step), &params) - value(&moved(&x, i, -step), &params)) / (2.0 * step);
-            assert!((found - slope).abs() < 1e-6 * (1.0 + slope.abs()), "x {i}: {found} {slope}");
-        }
-        for (i, &found) in values(&grad_params).iter().enumerate() {
-            let slope = (value(&x, &moved(&params, i, step)) - value(&x, &moved(&params, i, -step))) / (2.0 * step);
-            assert!((found - slope).abs() < 1e-6 * (1.0 + slope.abs()), "parameter {i}: {found} {slope}");
-        }
-    }
-
-    #[test]
-    fn single_precision_agrees_with_double() {
-        let chain = PlanarChain::amortized(40, 80).unwrap();
-        let x = normal(1, &[8, 40]);
-        let params = (normal(2, &[8, chain.parameters_per_row()]) * 0.3).unwrap();
-        let [x32, p32] = [&x, &params].map(|t| t.to_dtype(candle_core::DType::F32).unwrap());
-        let (z, log_det) = chain.encode(&x, Some(&params)).unwrap();
-        let (z32, log32) = chain.encode(&x32, Some(&p32)).unwrap();
-        assert!(relative(&z32, &z) < 1e-4 && relative(&log32, &log_det) < 1e-4);
-    }
-
-    #[test]
-    fn shared_parameters_are_those_of_single_layers() {
-        let store = store64(3);
-        let chain = PlanarChain::new(&store.root().pp("chain"), 4, 3).unwrap();
-        let x = normal(1, &[5, 4]);
-        let (z, log_det) = chain.encode(&x, None).unwrap();
-        let (mut y, mut total, mut layers) = (x.clone(), log_det.zeros_like().unwrap(), Vec::new());
-        for k in 0..3 {
-            let layer = Planar::new(&store.root().pp(k), 4).unwrap();
-            for name in ["u", "w", "b"] {
-                let row = store.get(&format!("chain.{name}")).unwrap().var().as_detached_tensor().get(k).unwrap();
-                store.get(&format!("{k}.{name}")).unwrap().set(&row).unwrap();
-            }
-            let (next, log) = layer.encode(&y, None).unwrap();
-            (y, total) = (next, (total + log).unwrap());
-            layers.push(layer);
-        }
-        assert!(distance(&z, &y) < 1e-12 && distance(&log_det, &total) < 1e-12);
-        let (again, same) = PlanarChain::of_layers(layers).unwrap().encode(&x, None).unwrap();
-        assert!(distance(&z, &again) < 1e-14 && distance(&log_det, &same) < 1e-14);
-        let unequal = [2, 3].map(|dims| Planar::new(&store.root().pp(dims + 10), dims).unwrap());
-        assert!(PlanarChain::of_layers(unequal.into()).is_err() && PlanarChain::of_layers(Vec::new()).is_err());
-    }
-
-    #[test]
-    fn contexts_that_do_not_fit_are_refused() {
-        let chain = PlanarChain::amortized(2, 3).unwrap();
-        let x = normal(1, &[4, 2]);
-        assert!(matches!(chain.encode(&x, None), Err(Error::Context { .. })));
-        assert!(matches!(chain.encode(&x, Some(&normal(2, &[3, 15]))), Err(Error::Context { .. })));
-        assert!(matches!(chain.encode(&x, Some(&normal(2, &[4, 14]))), Err(Error::Shape { .. })));
-        assert!(chain.encode(&x, Some(&normal(2, &[2, 15]))).is_ok());
-        assert!(PlanarChain::amortized(0, 1).is_err() && PlanarChain::amortized(1, 0).is_err());
-    }
-}
+#[path = "planar_chain_tests.rs"]
+mod tests;
