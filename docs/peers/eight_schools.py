@@ -1,4 +1,4 @@
-"""The eight schools fitted by a flow of zuko: the peer of `density fit --problem eight-schools`.
+"""The eight schools fitted by a flow of zuko: the peer of `density fit --problem eight-schools --estimator total`.
 
     pip install torch zuko
     python docs/peers/eight_schools.py --steps 3000         a whole fit: bound, evidence, samples a second
@@ -6,9 +6,10 @@
     python docs/peers/eight_schools.py --sequential ...     sample as zuko does by itself, through inverses of splines
 
 The model is that of the program: y_j ~ N(mu + tau t_j, sigma_j), t_j ~ N(0, 1), mu ~ N(0, 5), tau half-Cauchy of scale 5, without
-constants, and the logarithm of tau in the place of tau. So is the flow: six couplings of rational-quadratic splines of 16 bins on
-(-5, 5), networks of 64 and 64 units; and so are batch, Adam, its learning rate and the gradient of the whole bound. The program's
-flow lies within a shift and a scale that are fitted first, which is neither here nor in the times.
+constants, and the logarithm of tau in the place of tau. The flow has as many couplings of rational-quadratic splines, six of 16 bins
+on (-5, 5), and networks of 64 and 64 units; batch, Adam, its highest learning rate and the gradient of the whole bound are the
+program's too. The program's flow has learned linear maps between couplings as well, a shift and a scale that are fitted first, a
+warm-up and an average of its weights; zuko's networks have outputs for all variables, of which half are not used.
 """
 import argparse, json, math, time
 

@@ -167,10 +167,15 @@ impl Fused<3> for Dense {
         let [x, w, b] = operands;
         let n = self.size.n;
         let of_activation = |activation| {
-            self.sums.with(|kept: Option<&Vec<T>>| match kept {
-                Some(sums) => candle_core::Result::Ok(along(activation, sums, Some(grad))),
-                None => Ok(along(activation, &self.sums(operands)?, Some(grad))),
-            })
+            // Taken for the time being: a lock held here could be met again by the same thread, which steals work while it
+            // waits.
+            let sums = match self.sums.take() {
+                Some(sums) => sums,
+                None => self.sums(operands)?,
+            };
+            let of_sums = along(activation, &sums, Some(grad));
+            self.sums.put(sums);
+            candle_core::Result::Ok(of_sums)
         };
         let of_sums = self.activation.map(of_activation).transpose()?;
         let grad = of_sums.as_deref().unwrap_or(grad);

@@ -56,7 +56,7 @@ impl Product {
     }
 
     /// Whether the operands are packed.
-    fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         let Size { m, k, n } = self.size;
         m.saturating_mul(k).saturating_mul(n) > LARGE
     }

@@ -191,6 +191,18 @@ impl PlanarChain {
         Err(Error::NotInvertible { layer: NAME.into(), direction: Direction::Decode, rows, reason })
     }
 
+    /// The gradients of a pass's value and of its log-determinants, beside each other, `(B, D + 1)`.
+    fn cotangents(&self, x: &Tensor, grad_value: &Tensor, grad_log_det: &Tensor) -> Result<Tensor> {
+        let rows = x.dim(0)?;
+        let fits = grad_value.dims() == x.dims() && grad_log_det.dims() == [rows];
+        if !fits || grad_value.dtype() != x.dtype() || grad_log_det.dtype() != x.dtype() {
+            let expected = format!("{:?} and [{rows}] of {:?}", x.dims(), x.dtype());
+            let actual = [grad_value.dims(), grad_log_det.dims()].concat();
+            return Err(Error::Shape { layer: format!("{NAME} (gradients)"), expected, actual });
+        }
+        Ok(Tensor::cat(&[grad_value, &grad_log_det.unsqueeze(1)?], 1)?.detach())
+    }
+
     /// What is done with the gradient of the parameters: where they are the layer's own it is added to `gradients`, else it
     /// is that of the context.
     fn hand_on(&self, grad_params: Tensor, gradients: &mut Gradients) -> Result<Option<Tensor>> {
@@ -309,7 +321,7 @@ impl Bijector for PlanarChain {
         if rows == 0 || !(accepts(x) && accepts(&params)) {
             return backprop_locally(self, z, tape, context, grad_z, grad_log_det, gradients);
         }
-        let grad = Tensor::cat(&[grad_z, &grad_log_det.unsqueeze(1)?], 1)?.detach();
+        let grad = self.cotangents(x, grad_z, grad_log_det)?;
         let operands = [&x.detach().contiguous()?, &params.detach().contiguous()?];
         let pulled = kernel_gradients(self.kernel(rows, params.dim(0)?), operands, &grad)?;
         let [Some(grad_x), Some(grad_params)] = pulled else {
@@ -329,10 +341,11 @@ impl Bijector for PlanarChain {
         gradients: &mut Gradients,
     ) -> Result<Pullback> {
         let (params, rows) = self.check(x, context)?;
-        if rows == 0 || !(accepts(x) && accepts(&params)) {
+        let known = matches!(tape, Tape::Inverse | Tape::Input(_));
+        if rows == 0 || !known || !(accepts(x) && accepts(&params)) {
             return backprop_decode_locally(self, x, tape, context, grad_x, grad_log_det, gradients);
         }
-        let grad = Tensor::cat(&[grad_x, &grad_log_det.unsqueeze(1)?], 1)?;
+        let grad = self.cotangents(x, grad_x, grad_log_det)?;
         let [z, grad_z, grad_params] = match x.dtype() {
             DType::F64 => self.pull_back_inverse::<f64>(x, &params, &grad)?,
             _ => self.pull_back_inverse::<f32>(x, &params, &grad)?,

@@ -44,13 +44,16 @@ use crate::{Gradients, Result};
 /// Candle's own product reads the operating system's description of the processor at every call to choose a number of
 /// threads, a tenth of a millisecond on two cores and more on many, unless `RAYON_NUM_THREADS` is set, and clears its result
 /// before it writes it. On the CPU this one is computed by our kernels, or, if it is large, by the crate that Candle has its
-/// products from; its sums do not depend on the number of threads.
+/// products from; its sums do not depend on the number of threads. With the features `mkl` and `accelerate` large products are
+/// Candle's, which gives them to those libraries.
 ///
 /// # Errors
 /// Candle's error for operands that are no matrices, do not fit each other, or differ in type or device.
 pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     match (x.dims(), w.dims()) {
-        (&[m, k], &[inner, n]) if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) => {
+        (&[m, k], &[inner, n])
+            if k == inner && x.dtype() == w.dtype() && accepts(x) && accepts(w) && !is_for_blas([m, k, n]) =>
+        {
             let ((x, x_transposed), (w, w_transposed)) = (as_it_lies(x)?, as_it_lies(w)?);
             fuse(Product { size: Size { m, k, n }, x_transposed, w_transposed }, [&x, &w])
         }
@@ -61,6 +64,11 @@ pub fn matmul(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         }
         _ => Ok(x.contiguous()?.matmul(&w.contiguous()?)?),
     }
+}
+
+/// Whether the product is one that a library for it was asked to do.
+fn is_for_blas([m, k, n]: [usize; 3]) -> bool {
+    cfg!(any(feature = "mkl", feature = "accelerate")) && Product::new(Size { m, k, n }).is_large()
 }
 
 /// A matrix and false, or, for a view of a transpose, what it views and true: nothing is copied then.
@@ -74,7 +82,7 @@ pub(crate) fn dense(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activation: O
     if let (&[m, k], &[inner, n], Some(bias)) = (x.dims(), w.dims(), bias) {
         let alike = [w, bias].iter().all(|t| t.dtype() == x.dtype() && accepts(t)) && accepts(x);
         let fits = k == inner && (bias.dims() == [n] || bias.dims() == [m, n]);
-        if alike && fits {
+        if alike && fits && !is_for_blas([m, k, n]) {
             return fuse(Dense::new(Size { m, k, n }, activation), [x, w, bias]);
         }
     }

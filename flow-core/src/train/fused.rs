@@ -154,7 +154,8 @@ impl<T: Real, const MAXIMUM: bool> Rule<T, MAXIMUM> {
         let first = b1 * *m + a1 * g;
         let second = if MAXIMUM { (b2 * *v).larger(g.abs()) } else { b2 * *v + a2 * (g * g) };
         *m = if first.abs() < nothing[0] { zero } else { first };
-        *v = if second < nothing[1] { zero } else { second };
+        // Not before the first: a step is measured by it.
+        *v = if *m == zero && second < nothing[1] { zero } else { second };
         let size = if MAXIMUM { *v } else { v.sqrt() * root_correction };
         *p = keep * *p - rate * *m / (size + epsilon);
     }

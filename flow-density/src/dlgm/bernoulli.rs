@@ -4,7 +4,7 @@ use candle_core::{Shape, Tensor};
 use flow_core::kernels::{Fused, Real, accepts, fuse, read, vectorized};
 use rayon::prelude::*;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Factors whose product is taken before one logarithm; each is between one and two.
 const GROUP: usize = 16;
@@ -113,6 +113,10 @@ pub(super) fn with_gradient(logits: &Tensor, x: &Tensor) -> Result<(Tensor, Tens
 
 fn with_gradient_as<T: Real>(logits: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let (rows, dims) = logits.dims2()?;
+    if x.dims() != logits.dims() {
+        let reason = format!("of shape {:?} for logits of {:?}", x.dims(), logits.dims());
+        return Err(Error::config("pixels", reason));
+    }
     let kernel = Bernoulli { rows, dims };
     let (value, residual) = read::<T, _>(logits, |logits| read::<T, _>(x, |x| Ok(kernel.both(logits, x))))?;
     let device = logits.device();

@@ -129,6 +129,10 @@ impl Dlgm {
         if groups == 0 || !rows.is_multiple_of(groups) {
             return Err(Error::config("noise", format!("{rows} rows for {groups} codes, which is no multiple")));
         }
+        let fits = code.context.as_ref().map(|context| context.dims().first() == Some(&groups));
+        if fits != self.maps.as_ref().map(|_| true) {
+            return Err(Error::config("code", "is of another model: its context does not fit"));
+        }
         let (start, log_q) = self.start(&code.gaussian, noise)?;
         let Some(maps) = &self.maps else { return Ok((start, log_q)) };
         let (z, log_det) = match &code.context {
@@ -208,6 +212,10 @@ impl Dlgm {
         beta: f64,
         gradients: &mut Gradients,
     ) -> Result<Terms> {
+        if noise.dims() != [x.dim(0)?, self.config.latents] {
+            let reason = format!("of shape {:?} for {} images, of which each is drawn once", noise.dims(), x.dim(0)?);
+            return Err(Error::config("noise", reason));
+        }
         if !accepts(x) {
             return self.backward_by_graph(x, noise, beta, gradients);
         }

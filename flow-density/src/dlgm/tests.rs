@@ -36,6 +36,7 @@ fn batch(count: usize) -> Tensor {
 }
 
 fn near(a: &Tensor, b: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
     for (a, b) in host(a).unwrap().iter().zip(host(b).unwrap()) {
         assert!((a - b).abs() < tolerance * (1.0 + b.abs()), "{what}: {a} {b}");
     }
@@ -71,6 +72,20 @@ fn gradients_by_hand_are_those_of_the_graph_for_every_posterior() {
             near(hand.unwrap(), graph.unwrap(), 1e-11, &format!("{family:?} {}", param.name()));
         }
     }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (bent, x) = (model(Family::Planar, 2, 4), batch(3));
+    let noise = |rows: usize| bent.noise(rows, &mut FlowRng::seed_from(2)).unwrap();
+    let mut gradients = Gradients::new(bent.store());
+    for rows in [2, 6] {
+        assert!(bent.free_energy_backward(&x, &noise(rows), 1.0, &mut gradients).is_err(), "{rows}");
+    }
+    let code = bent.code(&x).unwrap();
+    assert!(bent.draw(&code, &noise(6)).is_ok() && bent.draw(&code, &noise(4)).is_err());
+    let plain = model(Family::Planar, 0, 4);
+    assert!(plain.draw(&code, &noise(3)).is_err() && bent.draw(&plain.code(&x).unwrap(), &noise(3)).is_err());
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use candle_core::Shape;
 use rayon::prelude::*;
 
-use super::lanes::{dot, dots, move_along};
-use super::{Backward, Forward, Maps, PlanarSteps, Row, Tabulate, summed};
+use super::{Backward, Forward, Maps, PlanarSteps, Row, Tabulate};
+use crate::kernels::lanes::{dot, dots, move_along};
 use crate::kernels::{Fused, Kept, Pass, Real, in_chunks, run_vectorized};
 use crate::numerics::root;
 
@@ -102,8 +102,9 @@ impl PlanarSteps {
     pub(crate) fn pull_back_inverse<T: Real>(&self, [x, params]: [&[T]; 2], grad: &[T]) -> Pulled<T> {
         let (dims, width) = (self.dims, self.width());
         let (mut images, mut grad_z) = (x.to_vec(), vec![T::ZERO; self.rows * dims]);
-        let parts = self.divided(&mut images, dims).into_par_iter().zip(self.divided(&mut grad_z, dims));
-        let partial = in_chunks(self.groups * self.parts() * width, width, parts, |(images, grads), sum| {
+        let parts =
+            self.grouped().divided(&mut images, dims).into_par_iter().zip(self.grouped().divided(&mut grad_z, dims));
+        let partial = in_chunks(parts.len() * width, width, parts, |(images, grads), sum| {
             let ((group, first, images), (_, _, grads)) = (images, grads);
             let params = &params[group * width..][..width];
             let maps = run_vectorized(Tabulate { sizes: self, params, with_gradients: true });
@@ -122,13 +123,36 @@ impl PlanarSteps {
                 run_vectorized(Backward { dims, params, maps, path, row, grad_log, grad, grad_params: sum });
             }
         });
-        Pulled { z: images, grad_z, grad_params: summed(partial, self.parts(), width) }
+        Pulled { z: images, grad_z, grad_params: self.grouped().summed(partial, width) }
     }
 }
 
 impl Inverted {
     pub(crate) fn new(steps: PlanarSteps) -> Self {
         Inverted { steps, found: Kept::default() }
+    }
+
+    /// The value.
+    fn solve<T: Real>(&self, [z, params]: [&[T]; 2]) -> Vec<T> {
+        let (dims, width) = (self.steps.dims, self.steps.width());
+        let mut out = vec![T::ZERO; self.steps.rows * (dims + 1)];
+        self.steps.grouped().spread(&mut out, dims + 1).into_par_iter().for_each(|(group, first, out)| {
+            let params = &params[group * width..][..width];
+            let maps = run_vectorized(Tabulate { sizes: &self.steps, params, with_gradients: false });
+            for (out, z) in out.chunks_exact_mut(dims + 1).zip(z[first * dims..].chunks_exact(dims)) {
+                let (x, log) = out.split_at_mut(dims);
+                x.copy_from_slice(z);
+                let found = run_vectorized(Undo { dims, params, maps: &maps, x });
+                log[0] = T::from_f64(found.unwrap_or(f64::NAN));
+            }
+        });
+        out
+    }
+
+    /// The rows in a value.
+    fn rows_of<T: Real>(&self, value: &[T]) -> Vec<T> {
+        let dims = self.steps.dims;
+        value.chunks_exact(dims + 1).flat_map(|row| &row[..dims]).copied().collect()
     }
 }
 
@@ -141,33 +165,20 @@ impl Fused<2> for Inverted {
         self.steps.shape()
     }
 
-    fn forward<T: Real>(&self, [z, params]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
-        let (dims, width) = (self.steps.dims, self.steps.width());
-        let mut out = vec![T::ZERO; self.steps.rows * (dims + 1)];
-        self.steps.divided(&mut out, dims + 1).into_par_iter().for_each(|(group, first, out)| {
-            let params = &params[group * width..][..width];
-            let maps = run_vectorized(Tabulate { sizes: &self.steps, params, with_gradients: false });
-            for (out, z) in out.chunks_exact_mut(dims + 1).zip(z[first * dims..].chunks_exact(dims)) {
-                let (x, log) = out.split_at_mut(dims);
-                x.copy_from_slice(z);
-                let found = run_vectorized(Undo { dims, params, maps: &maps, x });
-                log[0] = T::from_f64(found.unwrap_or(f64::NAN));
-            }
-        });
-        self.found.put(out.chunks_exact(dims + 1).flat_map(|row| &row[..dims]).copied().collect::<Vec<T>>());
+    fn forward<T: Real>(&self, operands: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
+        let out = self.solve(operands);
+        self.found.put(self.rows_of(&out));
         Ok(out)
     }
 
     fn backward<T: Real>(&self, [z, params]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
-        if self.found.with(|found: Option<&Vec<T>>| found.is_none()) {
-            self.forward([z, params])?;
-        }
-        self.found.with(|found: Option<&Vec<T>>| match found {
-            Some(x) => {
-                let pulled = self.steps.pull_back_inverse([x, params], grad);
-                Ok([Some(pulled.grad_z), Some(pulled.grad_params)])
-            }
-            None => candle_core::bail!("the inverse of a planar chain was not kept"),
-        })
+        // Taken for the time being: a lock held here could be met again by the same thread, which steals work while it waits.
+        let x = match self.found.take() {
+            Some(found) => found,
+            None => self.rows_of(&self.solve([z, params])),
+        };
+        let pulled = self.steps.pull_back_inverse([&x, params], grad);
+        self.found.put(x);
+        Ok([Some(pulled.grad_z), Some(pulled.grad_params)])
     }
 }

@@ -1,21 +1,18 @@
 //! Many planar maps, one after the other, in one pass over each row.
 
 mod inverse;
-mod lanes;
 
 use candle_core::Shape;
 pub(crate) use inverse::{Inverted, Pulled};
-use lanes::{dot, dots, lanes, lanes_mut, move_along};
 use rayon::prelude::*;
 
+use super::groups::Groups;
+use super::lanes::{dot, dots, lanes, lanes_mut, move_along};
 use super::op::Fused;
 use super::{Pass, Real, in_chunks, run_vectorized};
 
 /// Factors of a log-determinant whose product is taken before one logarithm; in f64 it cannot leave the range.
 const GROUP: usize = 8;
-
-/// Where fewer groups than this share parameters, their rows are divided, so that there is work for every thread.
-const PARTS: usize = 16;
 
 /// `K` maps `x + û·tanh(wᵀx + b)`: operands `x` `(B, D)` and parameters `(G, K·(2D + 1))`, step by step `u`, `w`, `b`, of
 /// which each row serves `B/G` consecutive rows of `x`. The value is `(B, D + 1)`: the image, and `ln |det|` behind it.
@@ -240,31 +237,8 @@ impl PlanarSteps {
         self.steps * (2 * self.dims + 1)
     }
 
-    fn rows_per_group(&self) -> usize {
-        self.rows / self.groups.max(1)
-    }
-
-    /// Into how many parts the rows of a group are divided.
-    fn parts(&self) -> usize {
-        PARTS.div_ceil(self.groups.max(1)).min(self.rows_per_group()).max(1)
-    }
-
-    /// What belongs to the rows of each part, of `width` numbers each, with the part's group and its first row; parts behind
-    /// the last row are empty.
-    fn divided<'a, T>(&self, rows: &'a mut [T], width: usize) -> Vec<(usize, usize, &'a mut [T])> {
-        let (parts, mut rest, mut first) = (self.parts(), rows, 0);
-        let share = self.rows_per_group().div_ceil(parts).max(1);
-        let mut divided = Vec::with_capacity(self.groups * parts);
-        for group in 0..self.groups {
-            let end = first + self.rows_per_group();
-            for _ in 0..parts {
-                let count = share.min(end - first);
-                let (own, others) = rest.split_at_mut(count * width);
-                divided.push((group, first, own));
-                (first, rest) = (first + count, others);
-            }
-        }
-        divided
+    fn grouped(&self) -> Groups {
+        Groups { rows: self.rows, groups: self.groups }
     }
 }
 
@@ -280,7 +254,7 @@ impl Fused<2> for PlanarSteps {
     fn forward<T: Real>(&self, [x, params]: [&[T]; 2]) -> candle_core::Result<Vec<T>> {
         let (dims, width) = (self.dims, self.width());
         let mut out = vec![T::ZERO; self.rows * (dims + 1)];
-        self.divided(&mut out, dims + 1).into_par_iter().for_each(|(group, first, out)| {
+        self.grouped().spread(&mut out, dims + 1).into_par_iter().for_each(|(group, first, out)| {
             let params = &params[group * width..][..width];
             let maps = run_vectorized(Tabulate { sizes: self, params, with_gradients: false });
             let mut row = Row::new(self.steps);
@@ -297,7 +271,7 @@ impl Fused<2> for PlanarSteps {
     fn backward<T: Real>(&self, [x, params]: [&[T]; 2], grad: &[T]) -> candle_core::Result<[Option<Vec<T>>; 2]> {
         let (dims, width) = (self.dims, self.width());
         let mut grad_x = vec![T::ZERO; self.rows * dims];
-        let parts = self.divided(&mut grad_x, dims);
+        let parts = self.grouped().divided(&mut grad_x, dims);
         let partial = in_chunks(parts.len() * width, width, parts.into_par_iter(), |(group, first, out), sum| {
             let params = &params[group * width..][..width];
             let maps = run_vectorized(Tabulate { sizes: self, params, with_gradients: true });
@@ -313,23 +287,6 @@ impl Fused<2> for PlanarSteps {
                 run_vectorized(Backward { dims, params, maps, path, row, grad_log, grad, grad_params: sum });
             }
         });
-        Ok([Some(grad_x), Some(summed(partial, self.parts(), width))])
+        Ok([Some(grad_x), Some(self.grouped().summed(partial, width))])
     }
-}
-
-/// The sum of each `parts` consecutive rows, in their order.
-fn summed<T: Real>(partial: Vec<T>, parts: usize, width: usize) -> Vec<T> {
-    if parts == 1 {
-        return partial;
-    }
-    let mut sums = Vec::with_capacity(partial.len() / parts);
-    for group in partial.chunks_exact(parts * width) {
-        let (first, others) = group.split_at(width);
-        let start = sums.len();
-        sums.extend_from_slice(first);
-        for other in others.chunks_exact(width) {
-            sums[start..].iter_mut().zip(other).for_each(|(sum, &value)| *sum += value);
-        }
-    }
-    sums
 }

@@ -1,6 +1,6 @@
 //! Loops over the entries of a row, in lanes that become vectors.
 
-use super::super::Real;
+use super::Real;
 
 /// Partial sums of a scalar product.
 pub(super) const LANES: usize = 8;
