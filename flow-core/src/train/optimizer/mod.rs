@@ -166,7 +166,9 @@ const STEPS: &str = "steps";
 impl Optimizer {
     /// Zero moments for all trainable parameters that `store` holds now.
     ///
-    /// On the CPU, f32 and f64 parameters are updated by a fused kernel, elsewhere by Candle operations.
+    /// On the CPU, f32 and f64 parameters are updated by a fused kernel, elsewhere by Candle operations. The kernel counts a
+    /// first moment below 1e-30 in f32 (1e-250 in f64) as zero, and with it a second one below 1e-36 (1e-300), before they
+    /// become subnormal numbers, which are slow.
     pub fn new(config: OptimizerConfig, store: &ParamStore) -> Result<Self> {
         Self::with_kernel(config, store, true)
     }

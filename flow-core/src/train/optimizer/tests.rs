@@ -104,7 +104,7 @@ fn fused_equals_composed() {
 }
 
 /// Seen once and never again, as a pixel that is rarely on: parameters are those of the composed rule, in which moments
-/// decay for ever, and no moment is a number so small that a processor is slow with it.
+/// decay for ever, and no first moment is left as a number so small that a processor is slow with it.
 #[test]
 fn moments_that_only_decay_end_at_zero() {
     for config in rules() {
