@@ -52,7 +52,7 @@ Examples:
     mut_arg("warmup", default_is("50, at most half of the run")),
     mut_arg("schedule", default_is("constant; cosine without --data")),
     mut_arg("ema", default_is("0; 0.998 without --data")),
-    mut_arg("clip", default_is("no limit")),
+    mut_arg("clip", default_is("30")),
     mut_arg("validate_every", default_is("2000; 500 without --data")),
     mut_arg("checkpoint_every", default_is("2000; 500 without --data"))
 )]
